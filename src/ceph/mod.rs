@@ -1,0 +1,368 @@
+//! RBD images and their mirroring, as typed operations on one cluster.
+//!
+//! [`Ceph`] names what onemirror needs of a cluster and nothing of how it is done. [`RbdCommand`] does it with
+//! the `rbd` and `rados` commands.
+
+use crate::image_spec::ImageSpec;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How an image is mirrored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MirrorMode {
+    /// Every write goes through the image's journal, which the other site replays.
+    Journal,
+    /// Mirror snapshots, taken by schedule or by hand, are copied to the other site.
+    Snapshot,
+}
+
+/// The live mirroring state of one copy, from `rbd info`; never from a status report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirroring {
+    /// Journal or snapshot.
+    pub mode: MirrorMode,
+    /// The same for both copies.
+    pub global_id: String,
+    /// Whether this copy is the primary one.
+    pub primary: bool,
+    /// `true` while mirroring is being switched off (`state: disabling`) or on (`creating`).
+    pub in_transition: bool,
+}
+
+/// What `rbd info` tells of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// Changes when a resync deletes the copy and makes a new one; the name stays.
+    pub id: String,
+    /// Bytes.
+    pub size: u64,
+    /// Absent where mirroring is off.
+    pub mirroring: Option<Mirroring>,
+    /// `pool/image@snap` of the image that this one is a clone of.
+    pub parent: Option<String>,
+}
+
+/// Whether the daemon that would update a copy runs, as last reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DaemonState {
+    /// `up+…`.
+    Up,
+    /// `down+…`: no daemon holds the report.
+    Down,
+}
+
+/// What a daemon last reported of its work on one copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplayState {
+    /// `stopped`, "local image is primary".
+    LocalPrimary,
+    /// `replaying`; the numbers are progress, never a proof.
+    Replaying(Progress),
+    /// `syncing` or `starting_replay`: the copy is not complete.
+    Syncing {
+        /// 0 to 100, where reported.
+        percent: Option<u8>,
+    },
+    /// `error`, "split-brain detected": only a resync clears it.
+    SplitBrain,
+    /// "remote image is not primary", "remote image demoted": nobody to follow.
+    RemoteNotPrimary,
+    /// Stopped for another reason than being primary.
+    Stopped,
+    /// Another error; the daemon's own words.
+    Error(String),
+    /// "status not found", or a state this version does not know.
+    Unknown(String),
+}
+
+/// How far a copy is behind; absent where the mode does not report it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Journal mode: entries not replayed yet.
+    pub entries_behind_primary: Option<u64>,
+    /// Seconds.
+    pub seconds_until_synced: Option<u64>,
+    /// Snapshot mode: `idle` or `syncing`.
+    pub replay_state: Option<String>,
+    /// Snapshot mode: percent of the snapshot that is being copied.
+    pub syncing_percent: Option<u8>,
+    /// Snapshot mode: Unix time of the newest snapshot here.
+    pub local_snapshot_timestamp: Option<i64>,
+    /// Snapshot mode: Unix time of the newest snapshot there.
+    pub remote_snapshot_timestamp: Option<i64>,
+}
+
+/// A report on one copy: up to 30 s and more old, good for progress and for naming a trouble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusReport {
+    /// Whether the daemon runs.
+    pub daemon: DaemonState,
+    /// What it does.
+    pub replay: ReplayState,
+    /// The description as reported, up to its JSON part.
+    pub description: String,
+    /// When the daemon wrote it, in its words (its cluster's local time); empty if never.
+    pub last_update: String,
+}
+
+/// The reports on one image: of this cluster's copy and of the peers' copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageStatus {
+    /// Image name within the pool.
+    pub name: String,
+    /// The same for both copies.
+    pub global_id: String,
+    /// This cluster's copy. `None`: "status not found".
+    pub local: Option<StatusReport>,
+    /// By site name.
+    pub peers: BTreeMap<String, StatusReport>,
+}
+
+/// All images of a pool at once, and the daemons that serve it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Whether at least one `rbd-mirror` of this cluster serves the pool.
+    pub daemons_up: usize,
+    /// One per mirrored image.
+    pub images: Vec<ImageStatus>,
+}
+
+/// A position in an image's journal: the newest entry per tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalPosition {
+    /// `(object number, tag, entry)`, newest first as reported.
+    pub objects: Vec<(u64, u64, u64)>,
+}
+
+/// `rbd journal status`: who has committed what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalStatus {
+    /// By client id; the image itself is `""`, a mirroring peer its mirror uuid.
+    pub clients: BTreeMap<String, JournalPosition>,
+}
+
+/// The state of a mirror snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MirrorSnapshotState {
+    /// Taken on a primary.
+    Primary,
+    /// Copied from a primary.
+    NonPrimary,
+    /// Taken by a demotion on the copy that was primary (`primary_snap_id` absent), or copied from such a one.
+    Demoted,
+}
+
+/// One mirror snapshot of `rbd snap ls --all`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorSnapshot {
+    /// Grows with time.
+    pub id: u64,
+    /// Its state.
+    pub state: MirrorSnapshotState,
+    /// Whether all of its data is here.
+    pub complete: bool,
+    /// For a copied one: the mirror uuid of the cluster it came from.
+    pub primary_mirror_uuid: Option<String>,
+    /// For a copied one: the id of its original there.
+    pub primary_snap_id: Option<u64>,
+}
+
+/// The snapshots of an image that onemirror cares about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshots {
+    /// Oldest first.
+    pub mirror: Vec<MirrorSnapshot>,
+    /// Names of user snapshots (OpenNebula's `snap` among them).
+    pub user: Vec<String>,
+}
+
+/// A peer as `rbd mirror pool info --all` names it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The other cluster's site name.
+    pub site_name: String,
+    /// The other cluster's mirror uuid, once known.
+    pub mirror_uuid: Option<String>,
+    /// `client.rbd-mirror-peer`, without `client.`.
+    pub client_name: String,
+    /// Monitor addresses; absent unless the user may read them.
+    pub mon_host: Option<String>,
+    /// Secret; absent unless the user may read it. Never logged.
+    pub key: Option<String>,
+    /// `rx-tx`, `rx-only`, `tx-only`.
+    pub direction: String,
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer")
+            .field("site_name", &self.site_name)
+            .field("mirror_uuid", &self.mirror_uuid)
+            .field("client_name", &self.client_name)
+            .field("mon_host", &self.mon_host)
+            .field("key", &self.key.as_ref().map(|_| "(secret)"))
+            .field("direction", &self.direction)
+            .finish()
+    }
+}
+
+/// A pool's own mirroring settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolInfo {
+    /// Whether mirroring is on.
+    pub enabled: bool,
+    /// `true`: every journaled image is mirrored; `false`: those enabled one by one.
+    pub pool_mode: bool,
+    /// This cluster's site name.
+    pub site_name: String,
+    /// The clusters it is mirrored with.
+    pub peers: Vec<Peer>,
+}
+
+/// The outcome of a promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promotion {
+    /// The copy is primary now.
+    Promoted,
+    /// EBUSY: primary elsewhere, or the demotion there has not arrived yet. Ask again.
+    NotYet,
+}
+
+/// A lock held by somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockHolder {
+    /// The client instance that took it, such as `client.4242`; needed to break it.
+    pub client: String,
+    /// Who owns it, in the owner's words.
+    pub cookie: String,
+    /// The address it was taken from, as reported.
+    pub address: String,
+}
+
+/// Whether a lock was had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Locking {
+    /// It is ours.
+    Acquired,
+    /// Somebody has it.
+    Held,
+}
+
+/// Why an operation failed, in classes that tell what can be done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CephError {
+    /// No such image, pool or namespace (ENOENT 2) where one was needed.
+    #[error("{what}: no such image or pool")]
+    NotFound {
+        /// The image, and the operation.
+        what: String,
+    },
+    /// The user or key is wrong or its capabilities do not suffice (EACCES 13, EPERM 1).
+    #[error("{what}: permission denied: {detail}")]
+    PermissionDenied {
+        /// The image, and the operation.
+        what: String,
+        /// The command's own last line.
+        detail: String,
+    },
+    /// EINVAL 22: not possible in the image's present role or mode.
+    #[error("{what}: not possible now: {detail}")]
+    NotPossible {
+        /// The image, and the operation.
+        what: String,
+        /// The command's own last line.
+        detail: String,
+    },
+    /// EROFS 30: the copy is not primary.
+    #[error("{what}: the copy is read-only (not primary)")]
+    ReadOnly {
+        /// The image, and the operation.
+        what: String,
+    },
+    /// EBUSY 16 where it is not an expected answer.
+    #[error("{what}: busy: {detail}")]
+    Busy {
+        /// The image, and the operation.
+        what: String,
+        /// The command's own last line.
+        detail: String,
+    },
+    /// No answer within the deadline (ETIMEDOUT 110, or ours), or no monitor, bridge host or command to ask.
+    #[error("{what}: no answer from {cluster}: {detail}")]
+    Unreachable {
+        /// The image, and the operation.
+        what: String,
+        /// The cluster, by its site name.
+        cluster: String,
+        /// What happened.
+        detail: String,
+    },
+    /// The answer is not what this version understands; nothing is concluded from it.
+    #[error("{what}: answer not understood: {detail}")]
+    BadAnswer {
+        /// The image, and the operation.
+        what: String,
+        /// Where it broke.
+        detail: String,
+    },
+    /// Anything else, with the exit status and the last line.
+    #[error("{what}: failed with exit status {status}: {detail}")]
+    Failed {
+        /// The image, and the operation.
+        what: String,
+        /// The command's exit status; -1 if killed by a signal.
+        status: i32,
+        /// The command's own last line.
+        detail: String,
+    },
+}
+
+impl CephError {
+    /// Whether the cluster could not be asked at all (so nothing is known of it).
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+/// One cluster. Every call has a deadline; none retries by itself; repeating any of them is harmless.
+#[expect(async_fn_in_trait, reason = "one thread: the futures need not be Send")]
+pub trait Ceph {
+    /// The cluster's name for messages: its site name.
+    fn site(&self) -> &str;
+    /// `None`: no such image.
+    async fn info(&self, image: &ImageSpec) -> Result<Option<ImageInfo>, CephError>;
+    /// All metadata of the image whose key begins with `prefix`. An absent image is an error.
+    async fn metadata(&self, image: &ImageSpec, prefix: &str) -> Result<BTreeMap<String, String>, CephError>;
+    /// Sets one metadata value; [`CephError::ReadOnly`] on a non-primary copy.
+    async fn set_metadata(&self, image: &ImageSpec, key: &str, value: &str) -> Result<(), CephError>;
+    /// Makes this copy primary. `force` skips Ceph's own check and may destroy writes. Already primary is
+    /// [`CephError::NotPossible`]. A forced one may take long: it has a deadline of its own.
+    async fn promote(&self, image: &ImageSpec, force: bool) -> Result<Promotion, CephError>;
+    /// Makes this copy non-primary. Not primary is [`CephError::NotPossible`].
+    async fn demote(&self, image: &ImageSpec) -> Result<(), CephError>;
+    /// Asks this cluster's daemon to throw the copy away and copy again. Destroys what only this copy has.
+    async fn resync(&self, image: &ImageSpec) -> Result<(), CephError>;
+    /// Takes a mirror snapshot (snapshot mode), which carries data and metadata over.
+    async fn mirror_snapshot(&self, image: &ImageSpec) -> Result<(), CephError>;
+    /// The reports on one image. `None` inside: no report yet.
+    async fn image_status(&self, image: &ImageSpec) -> Result<ImageStatus, CephError>;
+    /// The reports on all images of `pool[/namespace]`, in one call.
+    async fn pool_status(&self, pool: &str) -> Result<PoolStatus, CephError>;
+    /// Who has committed what of the image's journal (journal mode only).
+    async fn journal_status(&self, image: &ImageSpec) -> Result<JournalStatus, CephError>;
+    /// The image's snapshots, mirror snapshots included.
+    async fn snapshots(&self, image: &ImageSpec) -> Result<Snapshots, CephError>;
+    /// Mirroring settings and peers of `pool[/namespace]`; with their secrets if the user may read them.
+    async fn pool_info(&self, pool: &str) -> Result<PoolInfo, CephError>;
+    /// This cluster's mirror uuid for the pool, under which the other cluster's journals know it.
+    /// `None` where the pool does not tell.
+    async fn mirror_uuid(&self, pool: &str) -> Result<Option<String>, CephError>;
+    /// Takes the advisory lock `name` on the pool's object `object` for `duration`, owned by `cookie`.
+    /// It expires by itself. `image` only names the pool and namespace.
+    async fn lock(&self, image: &ImageSpec, object: &str, name: &str, cookie: &str, duration: Duration) -> Result<Locking, CephError>;
+    /// Who holds the lock now, if anybody.
+    async fn lock_holder(&self, image: &ImageSpec, object: &str, name: &str) -> Result<Option<LockHolder>, CephError>;
+    /// Ends the lock of `holder`. That nobody holds it any more is success.
+    async fn unlock(&self, image: &ImageSpec, object: &str, name: &str, holder: &LockHolder) -> Result<(), CephError>;
+}

@@ -1,0 +1,1 @@
+//! `onemirror.conf`: where it is found and what it may say.

@@ -1,0 +1,2 @@
+//! The `onemirror` command.
+fn main() {}
