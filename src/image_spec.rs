@@ -28,7 +28,9 @@ fn is_valid_part(part: &str) -> bool {
         && !part.starts_with('-')
         && part != "."
         && part != ".."
-        && part.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '@' | '/' | '\'' | '"' | '\\' | '`' | '$'))
+        && part
+            .chars()
+            .all(|c| c.is_ascii_graphic() && !matches!(c, '@' | '/' | '\'' | '"' | '\\' | '`' | '$'))
 }
 
 impl ImageSpec {
@@ -36,7 +38,8 @@ impl ImageSpec {
     pub fn new(pool: &str, namespace: Option<&str>, image: &str) -> Result<Self, InvalidImageSpec> {
         let valid = is_valid_part(pool) && namespace.is_none_or(is_valid_part) && is_valid_part(image);
         if !valid {
-            let text = [Some(pool), namespace, Some(image)].into_iter().flatten().collect::<Vec<_>>().join("/");
+            let text =
+                [Some(pool), namespace, Some(image)].into_iter().flatten().collect::<Vec<_>>().join("/");
             return Err(InvalidImageSpec { text: text.chars().take(300).collect() });
         }
         Ok(Self { pool: pool.into(), namespace: namespace.map(Into::into), image: image.into() })
@@ -94,12 +97,30 @@ mod tests {
         let spec: ImageSpec = "one/one-0-2-0".parse().unwrap();
         assert_eq!((spec.pool(), spec.namespace(), spec.image()), ("one", None, "one-0-2-0"));
         let spec: ImageSpec = "one/tenant/one-7".parse().unwrap();
-        assert_eq!((spec.pool_spec().as_str(), spec.to_string().as_str()), ("one/tenant", "one/tenant/one-7"));
+        assert_eq!(
+            (spec.pool_spec().as_str(), spec.to_string().as_str()),
+            ("one/tenant", "one/tenant/one-7")
+        );
     }
 
     #[test]
     fn refuses_what_rbd_or_a_shell_would_misread() {
-        for text in ["", "one", "one/", "/x", "one/-x", "--id/x", "one/a@snap", "one/a b", "one/$(id)", "one/..", "a/b/c/d", "one/a\n", "one/'x", "one/\u{1b}[2J"] {
+        for text in [
+            "",
+            "one",
+            "one/",
+            "/x",
+            "one/-x",
+            "--id/x",
+            "one/a@snap",
+            "one/a b",
+            "one/$(id)",
+            "one/..",
+            "a/b/c/d",
+            "one/a\n",
+            "one/'x",
+            "one/\u{1b}[2J",
+        ] {
             assert!(text.parse::<ImageSpec>().is_err(), "{text:?}");
         }
     }

@@ -1,6 +1,6 @@
 //! RBD images and their mirroring, as typed operations on one cluster.
 //!
-//! [`Ceph`] names what onemirror needs of a cluster and nothing of how it is done. [`RbdCommand`] does it with
+//! [`Ceph`] names what onemirror needs of a cluster and nothing of how it is done. `RbdCommand` does it with
 //! the `rbd` and `rados` commands.
 
 use crate::image_spec::ImageSpec;
@@ -360,9 +360,27 @@ pub trait Ceph {
     async fn mirror_uuid(&self, pool: &str) -> Result<Option<String>, CephError>;
     /// Takes the advisory lock `name` on the pool's object `object` for `duration`, owned by `cookie`.
     /// It expires by itself. `image` only names the pool and namespace.
-    async fn lock(&self, image: &ImageSpec, object: &str, name: &str, cookie: &str, duration: Duration) -> Result<Locking, CephError>;
+    async fn lock(
+        &self,
+        image: &ImageSpec,
+        object: &str,
+        name: &str,
+        cookie: &str,
+        duration: Duration,
+    ) -> Result<Locking, CephError>;
     /// Who holds the lock now, if anybody.
-    async fn lock_holder(&self, image: &ImageSpec, object: &str, name: &str) -> Result<Option<LockHolder>, CephError>;
+    async fn lock_holder(
+        &self,
+        image: &ImageSpec,
+        object: &str,
+        name: &str,
+    ) -> Result<Option<LockHolder>, CephError>;
     /// Ends the lock of `holder`. That nobody holds it any more is success.
-    async fn unlock(&self, image: &ImageSpec, object: &str, name: &str, holder: &LockHolder) -> Result<(), CephError>;
+    async fn unlock(
+        &self,
+        image: &ImageSpec,
+        object: &str,
+        name: &str,
+        holder: &LockHolder,
+    ) -> Result<(), CephError>;
 }
