@@ -1,1 +1,48 @@
-//! (skeleton)
+//! The handoff: how the primary image follows the running VM.
+//!
+//! Pure functions from what was observed to what is to be done, without I/O, clock or randomness, so that a model
+//! checker can explore them. [`Gate`] decides before a boot, [`Release`] after a VM let go of its disks,
+//! [`Upkeep`] when a site, a host or the timer comes round. Behaviour lives here and nowhere else: the engine only
+//! looks, asks and carries out.
+//!
+//! What makes it safe, in one paragraph: image metadata replicates in order with the image's writes, so a copy that
+//! shows the *closed* token of the other site has all of its writes; a copy that shows its *open* token follows
+//! it. An image is demoted only when the other copy follows, and promoted only when both copies, non-primary,
+//! carry the same closed token, or when the copy is provably the last writer's. Who changes the role of an image
+//! holds the lock of the copies concerned from its look to its last step.
+
+mod decision;
+mod gate;
+mod observation;
+mod release;
+#[cfg(test)]
+mod tests;
+mod token;
+mod upkeep;
+
+pub use decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
+pub use gate::{BootKind, Gate, PeerUnreachable};
+pub use observation::{Copy, Here, Mode, Observation, PeerVm, Positions, Report, Role, There, TokenSeen};
+pub use release::{Pending, Release, ReleaseJudgement};
+pub use token::{BOOTED_KEY, FORCED_KEY, KEY_PREFIX, Mark, RELEASE_KEY, Seal, TOKEN_KEY, Token, Unreadable};
+pub use upkeep::{Task, Upkeep, UpkeepJudgement};
+
+/// How much longer a caller can wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Patience {
+    /// It has just begun: what is on its way may still arrive by itself.
+    Fresh,
+    /// Long enough for anything that moves to have arrived.
+    Waning,
+    /// The deadline is over: refuse, or leave it pending.
+    Exhausted,
+}
+
+/// The locks of an image's copies that were held while it was observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Locks {
+    /// That of the copy here.
+    Here,
+    /// Those of both copies.
+    Both,
+}

@@ -1,0 +1,282 @@
+//! Decisions as data: what to do next, what to wait for, or why not.
+
+use super::token::{Mark, Token};
+use crate::image_spec::ImageSpec;
+use std::fmt;
+
+/// One change to one copy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Writes the handoff token on a primary copy.
+    WriteToken {
+        /// Whose copy.
+        at: Side,
+        /// The image.
+        image: ImageSpec,
+        /// The token.
+        token: Token,
+    },
+    /// Notes on the primary copy here that the VM was booted in this reign.
+    MarkBooted {
+        /// The image.
+        image: ImageSpec,
+        /// The reign and the VM.
+        mark: Mark,
+    },
+    /// Notes on the primary copy here that it is to be handed over.
+    MarkRelease {
+        /// The image.
+        image: ImageSpec,
+        /// The reign and the VM.
+        mark: Mark,
+    },
+    /// Takes a mirror snapshot, which carries metadata over (snapshot mode).
+    MirrorSnapshot {
+        /// Whose copy.
+        at: Side,
+        /// The image.
+        image: ImageSpec,
+    },
+    /// Makes a copy non-primary.
+    Demote {
+        /// Whose copy.
+        at: Side,
+        /// The image.
+        image: ImageSpec,
+    },
+    /// Makes a copy primary, by Ceph's own check: never by force.
+    Promote {
+        /// Whose copy.
+        at: Side,
+        /// The image.
+        image: ImageSpec,
+    },
+    /// Has the copy here thrown away and copied again from there.
+    Resync {
+        /// The image.
+        image: ImageSpec,
+    },
+}
+
+impl Step {
+    /// The image it changes.
+    pub fn image(&self) -> &ImageSpec {
+        match self {
+            Self::WriteToken { image, .. }
+            | Self::MarkBooted { image, .. }
+            | Self::MarkRelease { image, .. }
+            | Self::MirrorSnapshot { image, .. }
+            | Self::Demote { image, .. }
+            | Self::Promote { image, .. }
+            | Self::Resync { image } => image,
+        }
+    }
+
+    /// The copy it changes.
+    pub fn side(&self) -> Side {
+        match self {
+            Self::WriteToken { at, .. }
+            | Self::MirrorSnapshot { at, .. }
+            | Self::Demote { at, .. }
+            | Self::Promote { at, .. } => *at,
+            Self::MarkBooted { .. } | Self::MarkRelease { .. } | Self::Resync { .. } => Side::Here,
+        }
+    }
+
+    /// The step's name in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::WriteToken { token, .. } if token.is_closed() => "close-token",
+            Self::WriteToken { .. } => "open-token",
+            Self::MarkBooted { .. } => "mark-booted",
+            Self::MarkRelease { .. } => "mark-release",
+            Self::MirrorSnapshot { .. } => "mirror-snapshot",
+            Self::Demote { .. } => "demote",
+            Self::Promote { .. } => "promote",
+            Self::Resync { .. } => "resync",
+        }
+    }
+}
+
+/// One of the two sites, seen from this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// This site.
+    Here,
+    /// The peer.
+    There,
+}
+
+/// What has to happen before the next look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WaitFor {
+    /// The copy that is to take over shows the other's open token: its daemon follows.
+    Follow,
+    /// The last writes, and the demotion after them, arrive here.
+    Arrival,
+    /// The VM there, on its way out, is gone.
+    PeerVm,
+}
+
+impl fmt::Display for WaitFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Follow => "the other copy to follow",
+            Self::Arrival => "the last writes to arrive",
+            Self::PeerVm => "the other VM to let go",
+        })
+    }
+}
+
+/// A refusal: one plain sentence that begins with the image and the cause, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Refusal {
+    /// The image.
+    #[serde(serialize_with = "as_text")]
+    pub image: ImageSpec,
+    /// `is primary on site-b, where VM 0 is RUNNING`.
+    pub cause: String,
+    /// `terminate it there first`.
+    pub hint: String,
+}
+
+fn as_text<T: fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // oned cuts after about 60 characters: the image's own name and the cause come first
+        write!(f, "{} {}; {}", self.image.image(), self.cause, self.hint)
+    }
+}
+
+/// The rule that decided about an image. Every rule has fired in a test.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    strum::EnumIter,
+    strum::IntoStaticStr,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names say it; the functions that return them say why")]
+pub enum Rule {
+    // before a boot
+    NotMirrored,
+    AbsentLeftToStockDriver,
+    NotYetCopied,
+    TwoVmsOwnTheImage,
+    TokenUnreadable,
+    PrimaryHere,
+    OpenTokenHere,
+    PrimaryHerePeerUnreachableAllowed,
+    PrimaryHerePeerUnreachableRefused,
+    PrimaryHereNotInTouchSinceReboot,
+    StaleLeftoverHere,
+    SplitBrainStaleHere,
+    SplitBrainStaleThere,
+    SplitBrainUndecided,
+    RestoreAfterReignElsewhere,
+    NonPrimaryPeerUnreachable,
+    NonPrimaryWithoutOtherCopy,
+    RunningThere,
+    LettingGoThere,
+    PeerFrontEndUnknown,
+    SplitBrainedCopyHere,
+    OpenTokenThere,
+    NotFollowingYet,
+    TakeOver,
+    BootingThere,
+    HandoffProven,
+    HandoffSnapshotIncomplete,
+    LastWriterHere,
+    WritesOnTheirWay,
+    StrandedLastWriterThere,
+    PositionsProveHere,
+    PositionsProveThere,
+    NoProof,
+    TokenConflict,
+    // after a VM let go
+    ReleaseNotMirrored,
+    ReleaseAlreadyDone,
+    ReleaseInUseHere,
+    ReleaseStaleHere,
+    ReleaseSplitBrain,
+    ReleasePeerUnreachable,
+    ReleasePeerHasNoCopy,
+    ReleaseOpenToken,
+    ReleaseMark,
+    ReleaseWaitForFollower,
+    ReleasePending,
+    ReleaseFinish,
+    ReleaseHandOver,
+    // when a site, a host or a timer comes round
+    UpkeepNothing,
+    UpkeepInUseHere,
+    UpkeepSplitBrainStaleHere,
+    UpkeepStaleLeftoverHere,
+    UpkeepSplitBrainUndecided,
+    UpkeepSplitBrainedCopyHere,
+    UpkeepOpenToken,
+    UpkeepRelease,
+    UpkeepPassOn,
+}
+
+impl Rule {
+    /// The rule's name in logs and tables.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// What a rule says of one image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The image.
+    pub image: ImageSpec,
+    /// The rule.
+    pub rule: Rule,
+}
+
+/// What to do about a VM's images now. After [`Decision::Act`] and [`Decision::Wait`] one looks again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing (more) to do: the VM may boot, the release is complete.
+    Done,
+    /// Take the lock of the copies there too, look again, decide again.
+    LockThere,
+    /// Carry these out in this order, then look again.
+    Act(Vec<Step>),
+    /// Let the locks go, wait a moment, look again.
+    Wait {
+        /// For what.
+        what: WaitFor,
+        /// Of which image.
+        image: ImageSpec,
+    },
+    /// Carry out the steps, if any, and refuse.
+    Refuse {
+        /// Why.
+        refusal: Refusal,
+        /// What is safe and useful to do meanwhile.
+        then: Vec<Step>,
+    },
+}
+
+/// A decision and the rules that led to it, one per image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What to do.
+    pub decision: Decision,
+    /// Why.
+    pub findings: Vec<Finding>,
+}

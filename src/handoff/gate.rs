@@ -1,0 +1,589 @@
+//! The gate before a boot: may the VM start on the copies here, and what has to be done first?
+
+use super::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
+use super::observation::{Copy, Here, Mode, Observation, PeerVm, Positions, Report, Role, There, TokenSeen};
+use super::token::{Mark, Token};
+use super::{Locks, Patience};
+use crate::image_spec::ImageSpec;
+
+/// What a VM does with its disks when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BootKind {
+    /// The guest reads its disks afresh.
+    Cold,
+    /// Saved memory is loaded (BOOT_SUSPENDED, BOOT_STOPPED): the disks must be as they were.
+    Restore,
+}
+
+/// What a boot on a primary copy does while the peer cannot be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PeerUnreachable {
+    /// Boots.
+    Allow,
+    /// Refuses.
+    Refuse,
+    /// Refuses while this front-end has not reached the peer once since its host was booted: a site that returns
+    /// must not start the second copy.
+    #[default]
+    RefuseAfterReboot,
+}
+
+/// All that the gate needs to know beside the observations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate<'a> {
+    /// This site's name.
+    pub here: &'a str,
+    /// The peer's name.
+    pub there: &'a str,
+    /// The VM that is about to boot.
+    pub vm: i32,
+    /// Cold or from saved memory.
+    pub boot: BootKind,
+    /// The policy.
+    pub peer_unreachable: PeerUnreachable,
+    /// Whether the peer was reached since this host was booted.
+    pub in_touch_since_reboot: bool,
+    /// Whether there is time left to wait.
+    pub patience: Patience,
+    /// The locks held while the observations were made.
+    pub locks: Locks,
+    /// The random part of a token that closes a reign.
+    pub closing_id: &'a str,
+}
+
+/// What the gate says of one image, in the order in which a VM's images have to get there.
+enum Verdict {
+    /// Nothing can be done here and now.
+    Refuse(Refusal),
+    /// The copy here is stale: put it right, and refuse meanwhile.
+    CleanUp(Vec<Step>, Refusal),
+    /// Stranded: the last writer, there, reigns once more.
+    RePromoteThere(Vec<Step>),
+    /// The copy here must follow before the image may be taken.
+    WaitToTakeOver(WaitFor, Refusal),
+    /// The image is taken from the other site.
+    TakeOver(Vec<Step>),
+    /// Given up there; the rest has to arrive.
+    WaitToPromote(WaitFor, Refusal),
+    /// Everything is here.
+    Promote(Vec<Step>),
+    /// Primary here; the token says so.
+    Open(Vec<Step>),
+    /// Ready.
+    Pass,
+}
+
+impl Gate<'_> {
+    /// Judges all images of a VM together: none is touched before every one was looked at, and images that have
+    /// to change hands do so side by side, so that a VM's disks share their fate.
+    pub fn judge(&self, observations: &[Observation]) -> Judgement {
+        let mut findings = Vec::new();
+        let mut verdicts = Vec::new();
+        for observation in observations {
+            let (rule, verdict) = self.judge_image(observation);
+            findings.push(Finding { image: observation.image.clone(), rule });
+            verdicts.push((observation.image.clone(), verdict));
+        }
+        Judgement { decision: self.combine(verdicts), findings }
+    }
+
+    fn combine(&self, verdicts: Vec<(ImageSpec, Verdict)>) -> Decision {
+        let (mut clean_up, mut refusal) = (Vec::new(), None);
+        let (mut re_promote, mut take_over, mut promote, mut open) = (vec![], vec![], vec![], vec![]);
+        let (mut wait_to_take_over, mut wait_to_promote) = (None, None);
+        for (image, verdict) in verdicts {
+            match verdict {
+                Verdict::Refuse(why) => refusal = refusal.or(Some(why)),
+                Verdict::CleanUp(steps, why) => {
+                    clean_up.extend(steps);
+                    refusal = refusal.or(Some(why));
+                }
+                Verdict::RePromoteThere(steps) => re_promote.extend(steps),
+                Verdict::WaitToTakeOver(what, why) => {
+                    wait_to_take_over = wait_to_take_over.or(Some((what, image, why)))
+                }
+                Verdict::TakeOver(steps) => take_over.extend(steps),
+                Verdict::WaitToPromote(what, why) => {
+                    wait_to_promote = wait_to_promote.or(Some((what, image, why)))
+                }
+                Verdict::Promote(steps) => promote.extend(steps),
+                Verdict::Open(steps) => open.extend(steps),
+                Verdict::Pass => {}
+            }
+        }
+        if let Some(refusal) = refusal {
+            return match self.locks {
+                // a clean-up relies on the other copy staying primary
+                Locks::Here if !clean_up.is_empty() => Decision::LockThere,
+                _ => Decision::Refuse { refusal, then: clean_up },
+            };
+        }
+        if !re_promote.is_empty() {
+            return self.with_both_locks(re_promote);
+        }
+        if let Some(wait) = wait_to_take_over {
+            return self.wait(wait);
+        }
+        if !take_over.is_empty() {
+            return self.with_both_locks(take_over);
+        }
+        if let Some(wait) = wait_to_promote {
+            return self.wait(wait);
+        }
+        if !promote.is_empty() {
+            return self.with_both_locks(promote);
+        }
+        if open.is_empty() { Decision::Done } else { Decision::Act(open) }
+    }
+
+    fn with_both_locks(&self, steps: Vec<Step>) -> Decision {
+        match self.locks {
+            Locks::Here => Decision::LockThere,
+            Locks::Both => Decision::Act(steps),
+        }
+    }
+
+    fn wait(&self, (what, image, refusal): (WaitFor, ImageSpec, Refusal)) -> Decision {
+        match self.patience {
+            Patience::Exhausted => Decision::Refuse { refusal, then: Vec::new() },
+            Patience::Fresh | Patience::Waning => Decision::Wait { what, image },
+        }
+    }
+
+    fn judge_image(&self, observation: &Observation) -> (Rule, Verdict) {
+        match &observation.here {
+            Here::NotMirrored => (Rule::NotMirrored, Verdict::Pass),
+            Here::Absent => match observation.there {
+                There::Mirrored(_) => (
+                    Rule::NotYetCopied,
+                    self.refuse(
+                        observation,
+                        format!("is mirrored on {} and not yet copied here", self.there),
+                        "try again when the copy is complete (onemirror list)",
+                    ),
+                ),
+                _ => (Rule::AbsentLeftToStockDriver, Verdict::Pass),
+            },
+            Here::Mirrored(_) if observation.owned_by_both => (
+                Rule::TwoVmsOwnTheImage,
+                self.refuse(
+                    observation,
+                    format!("is a disk of another VM, on {}, by the same name", self.there),
+                    "the two sites need images with different names",
+                ),
+            ),
+            Here::Mirrored(copy) if copy.token == TokenSeen::Unreadable => {
+                (Rule::TokenUnreadable, self.unreadable(observation, Side::Here))
+            }
+            Here::Mirrored(copy) => match copy.role {
+                Role::Primary => self.judge_primary(observation, copy),
+                Role::NonPrimary => self.judge_non_primary(observation, copy),
+            },
+        }
+    }
+
+    fn judge_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
+        let there = match &observation.there {
+            There::NotAsked | There::Absent | There::NotMirrored => {
+                return self.boot(observation, here, Rule::PrimaryHere);
+            }
+            There::Unreachable => return self.judge_alone(observation, here),
+            There::Mirrored(there) => there,
+        };
+        if there.token == TokenSeen::Unreadable {
+            return (Rule::TokenUnreadable, self.unreadable(observation, Side::There));
+        }
+        let (sequence_here, sequence_there) = (here.token.sequence(), there.token.sequence());
+        if there.role == Role::NonPrimary {
+            return if sequence_there > sequence_here {
+                (
+                    Rule::StaleLeftoverHere,
+                    Verdict::CleanUp(
+                        vec![demote(observation, Side::Here)],
+                        self.refusal(
+                            observation,
+                            format!("is stale here: {} wrote to it last", self.there),
+                            "it was demoted; try again when it is copied back",
+                        ),
+                    ),
+                )
+            } else if sequence_there == sequence_here && here.token != there.token {
+                (Rule::TokenConflict, self.conflict(observation))
+            } else {
+                self.boot(observation, here, Rule::PrimaryHere)
+            };
+        }
+        match sequence_here.cmp(&sequence_there) {
+            std::cmp::Ordering::Less => (
+                Rule::SplitBrainStaleHere,
+                Verdict::CleanUp(
+                    stale_here_steps(observation, here),
+                    self.refusal(
+                        observation,
+                        format!("is stale here: {} took it over by force", self.there),
+                        format!(
+                            "it is being copied back; terminate the VM on {} when you want it here",
+                            self.there
+                        ),
+                    ),
+                ),
+            ),
+            std::cmp::Ordering::Greater => self.boot(observation, here, Rule::SplitBrainStaleThere),
+            std::cmp::Ordering::Equal => (Rule::SplitBrainUndecided, self.split_brain(observation)),
+        }
+    }
+
+    /// Primary here, and the peer's cluster cannot be asked.
+    fn judge_alone(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
+        let refused = |rule, cause: String| {
+            let hint = format!("bring {} back, or set peer_unreachable in onemirror.conf", self.there);
+            (rule, self.refuse(observation, cause, hint))
+        };
+        match self.peer_unreachable {
+            PeerUnreachable::Refuse => refused(
+                Rule::PrimaryHerePeerUnreachableRefused,
+                format!("may run on {}, which does not answer", self.there),
+            ),
+            PeerUnreachable::RefuseAfterReboot if !self.in_touch_since_reboot => refused(
+                Rule::PrimaryHereNotInTouchSinceReboot,
+                format!("may run on {}, not reached since this host booted", self.there),
+            ),
+            PeerUnreachable::RefuseAfterReboot | PeerUnreachable::Allow => {
+                self.boot(observation, here, Rule::PrimaryHerePeerUnreachableAllowed)
+            }
+        }
+    }
+
+    /// The copy here may be booted on; the token has to say that this site reigns before the boot goes on.
+    fn boot(&self, observation: &Observation, here: &Copy, rule: Rule) -> (Rule, Verdict) {
+        let image = &observation.image;
+        let reign = here.token.token().filter(|token| token.is_open_by(self.here));
+        if self.boot == BootKind::Restore {
+            let untouched = match (reign, &here.booted) {
+                (Some(reign), Some(booted)) => booted.holds_in(reign) && booted.vm == self.vm,
+                // never handed over since onemirror came
+                (None, _) => here.token == TokenSeen::None,
+                (Some(_), None) => false,
+            };
+            if !untouched {
+                return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
+            }
+        }
+        let released = |token: &Token| here.release.as_ref().is_some_and(|mark| mark.holds_in(token));
+        if let Some(reign) = reign.filter(|token| !released(token)) {
+            let mark = Mark::of(reign, self.vm);
+            if here.booted.as_ref() == Some(&mark) {
+                return (rule, Verdict::Pass);
+            }
+            return (rule, Verdict::Open(vec![Step::MarkBooted { image: image.clone(), mark }]));
+        }
+        (Rule::OpenTokenHere, Verdict::Open(self.opening_steps(observation, here, here.token.token())))
+    }
+
+    /// The steps that begin a reign of this site with a boot.
+    fn opening_steps(&self, observation: &Observation, here: &Copy, previous: Option<&Token>) -> Vec<Step> {
+        let image = &observation.image;
+        let token = Token::open_after(previous, self.here);
+        let mark = Mark::of(&token, self.vm);
+        let mut steps = vec![
+            Step::WriteToken { at: Side::Here, image: image.clone(), token },
+            Step::MarkBooted { image: image.clone(), mark },
+        ];
+        if here.mode == Mode::Snapshot {
+            steps.push(Step::MirrorSnapshot { at: Side::Here, image: image.clone() });
+        }
+        steps
+    }
+
+    fn judge_non_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
+        let there = match &observation.there {
+            There::NotAsked | There::Unreachable => {
+                return (
+                    Rule::NonPrimaryPeerUnreachable,
+                    self.refuse(
+                        observation,
+                        format!("is not primary here and {} does not answer", self.there),
+                        format!(
+                            "if {} is lost for good: onemirror failover {} --force --reason TEXT",
+                            self.there, self.vm
+                        ),
+                    ),
+                );
+            }
+            There::Absent | There::NotMirrored => {
+                return (
+                    Rule::NonPrimaryWithoutOtherCopy,
+                    self.refuse(
+                        observation,
+                        format!("is not primary here and has no copy on {}", self.there),
+                        format!(
+                            "if this copy is the one to keep: onemirror failover {} --force --reason TEXT",
+                            self.vm
+                        ),
+                    ),
+                );
+            }
+            There::Mirrored(there) => there,
+        };
+        if there.token == TokenSeen::Unreadable {
+            return (Rule::TokenUnreadable, self.unreadable(observation, Side::There));
+        }
+        if let PeerVm::Active { vm, state } = &observation.vm_there {
+            let (rule, cause) = match there.role {
+                Role::Primary => {
+                    (Rule::RunningThere, format!("is in use on {}: VM {vm} is {state}", self.there))
+                }
+                Role::NonPrimary => {
+                    (Rule::BootingThere, format!("is claimed on {}: VM {vm} is {state}", self.there))
+                }
+            };
+            let hint = format!("terminate VM {vm} on {} first", self.there);
+            return (rule, self.refuse(observation, cause, hint));
+        }
+        if self.boot == BootKind::Restore {
+            return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
+        }
+        match there.role {
+            Role::Primary => self.judge_primary_there(observation, here, there),
+            Role::NonPrimary => self.judge_both_non_primary(observation, here, there),
+        }
+    }
+
+    fn judge_primary_there(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Verdict) {
+        let image = &observation.image;
+        match &observation.vm_there {
+            PeerVm::LettingGo { vm, state } => {
+                let refusal = self.refusal(
+                    observation,
+                    format!("is in use on {}: VM {vm} is {state}", self.there),
+                    "try again when it is done",
+                );
+                return (Rule::LettingGoThere, Verdict::WaitToTakeOver(WaitFor::PeerVm, refusal));
+            }
+            PeerVm::NotAsked | PeerVm::Unknown => {
+                return (
+                    Rule::PeerFrontEndUnknown,
+                    self.refuse(
+                        observation,
+                        format!("is primary on {}, whose front-end does not answer", self.there),
+                        "whether a VM uses it there is unknown; try again when the front-end is back",
+                    ),
+                );
+            }
+            PeerVm::None | PeerVm::Inactive { .. } | PeerVm::Active { .. } => {}
+        }
+        if here.token.sequence() > there.token.sequence() {
+            // promoted there by hand, without the newest writes: nothing here may be thrown away for it
+            return (Rule::TokenConflict, self.conflict(observation));
+        }
+        let Some(reign) = there.token.token().filter(|token| token.is_open_by(self.there)) else {
+            let mut steps = vec![Step::WriteToken {
+                at: Side::There,
+                image: image.clone(),
+                token: Token::open_after(there.token.token().max(here.token.token()), self.there),
+            }];
+            if there.mode == Mode::Snapshot {
+                steps.push(Step::MirrorSnapshot { at: Side::There, image: image.clone() });
+            }
+            return (Rule::OpenTokenThere, Verdict::RePromoteThere(steps));
+        };
+        if here.token.token() == Some(reign) {
+            let closed = Token::close_after(Some(reign), self.there, self.closing_id);
+            let steps = vec![
+                Step::WriteToken { at: Side::There, image: image.clone(), token: closed },
+                demote(observation, Side::There),
+            ];
+            return (Rule::TakeOver, Verdict::TakeOver(steps));
+        }
+        if here.report == Report::SplitBrain && !here.resync_requested {
+            return (
+                Rule::SplitBrainedCopyHere,
+                Verdict::RePromoteThere(vec![Step::Resync { image: image.clone() }]),
+            );
+        }
+        let refusal = self.refusal(observation, self.not_following(here), self.follow_hint(here));
+        (Rule::NotFollowingYet, Verdict::WaitToTakeOver(WaitFor::Follow, refusal))
+    }
+
+    fn judge_both_non_primary(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        there: &Copy,
+    ) -> (Rule, Verdict) {
+        let (token_here, token_there) = (here.token.token(), there.token.token());
+        match here.token.sequence().cmp(&there.token.sequence()) {
+            std::cmp::Ordering::Greater => match token_here {
+                Some(token) if token.is_closed() || token.site == self.here => {
+                    (Rule::LastWriterHere, self.promote_here(observation, here))
+                }
+                _ => (Rule::TokenConflict, self.conflict(observation)),
+            },
+            std::cmp::Ordering::Less
+                if !token_there.is_some_and(|token| token.is_closed() || token.site == self.there) =>
+            {
+                (Rule::TokenConflict, self.conflict(observation))
+            }
+            std::cmp::Ordering::Less => {
+                let stuck = match here.report {
+                    Report::Stopped | Report::SplitBrain => true,
+                    Report::Down => false,
+                    Report::Replaying | Report::Syncing(_) | Report::Other => {
+                        self.patience != Patience::Fresh
+                    }
+                };
+                if stuck {
+                    return (Rule::StrandedLastWriterThere, self.re_promote_there(observation, there));
+                }
+                let refusal = self.refusal(
+                    observation,
+                    format!("lacks the handoff of {}: its last writes are not here", self.there),
+                    self.follow_hint(here),
+                );
+                (Rule::WritesOnTheirWay, Verdict::WaitToPromote(WaitFor::Arrival, refusal))
+            }
+            std::cmp::Ordering::Equal if token_here != token_there => {
+                (Rule::TokenConflict, self.conflict(observation))
+            }
+            std::cmp::Ordering::Equal if token_here.is_some_and(Token::is_closed) => {
+                if here.mode == Mode::Snapshot && here.positions != Positions::Complete {
+                    let refusal = self.refusal(
+                        observation,
+                        format!("lacks the last snapshot of {}", self.there),
+                        self.follow_hint(here),
+                    );
+                    return (
+                        Rule::HandoffSnapshotIncomplete,
+                        Verdict::WaitToPromote(WaitFor::Arrival, refusal),
+                    );
+                }
+                (Rule::HandoffProven, self.promote_here(observation, here))
+            }
+            // demoted by hand, or before onemirror came
+            std::cmp::Ordering::Equal => match (here.positions, there.positions) {
+                (Positions::Complete, _) => (Rule::PositionsProveHere, self.promote_here(observation, here)),
+                (_, Positions::Complete) if self.patience != Patience::Fresh => {
+                    (Rule::PositionsProveThere, self.re_promote_there(observation, there))
+                }
+                _ => {
+                    let refusal = self.refusal(
+                        observation,
+                        "was demoted on both sites without a handoff".into(),
+                        format!(
+                            "compare both copies, then: rbd mirror image promote {} on the site with the newest data",
+                            observation.image
+                        ),
+                    );
+                    (Rule::NoProof, Verdict::WaitToPromote(WaitFor::Arrival, refusal))
+                }
+            },
+        }
+    }
+
+    fn promote_here(&self, observation: &Observation, here: &Copy) -> Verdict {
+        let mut steps = vec![Step::Promote { at: Side::Here, image: observation.image.clone() }];
+        steps.extend(self.opening_steps(observation, here, here.token.token()));
+        Verdict::Promote(steps)
+    }
+
+    /// The last writer's own demotion is its newest role event, so no force is needed.
+    fn re_promote_there(&self, observation: &Observation, there: &Copy) -> Verdict {
+        let image = &observation.image;
+        let mut steps = vec![
+            Step::Promote { at: Side::There, image: image.clone() },
+            Step::WriteToken {
+                at: Side::There,
+                image: image.clone(),
+                token: Token::open_after(there.token.token(), self.there),
+            },
+        ];
+        if there.mode == Mode::Snapshot {
+            steps.push(Step::MirrorSnapshot { at: Side::There, image: image.clone() });
+        }
+        Verdict::RePromoteThere(steps)
+    }
+
+    fn not_following(&self, here: &Copy) -> String {
+        match here.report {
+            Report::Syncing(Some(percent)) => {
+                format!("is still being copied from {}: {percent} %", self.there)
+            }
+            Report::Syncing(None) | Report::SplitBrain => {
+                format!("is still being copied from {}", self.there)
+            }
+            _ => format!("lacks the handoff of {}: this copy does not follow it", self.there),
+        }
+    }
+
+    fn follow_hint(&self, here: &Copy) -> String {
+        match here.report {
+            Report::Syncing(_) | Report::SplitBrain => {
+                "try again when the copy is complete (onemirror list)".into()
+            }
+            Report::Down => format!("start rbd-mirror on {} and try again", self.here),
+            _ => format!("see that rbd-mirror runs on {} and try again", self.here),
+        }
+    }
+
+    fn refusal(&self, observation: &Observation, cause: String, hint: impl Into<String>) -> Refusal {
+        Refusal { image: observation.image.clone(), cause, hint: hint.into() }
+    }
+
+    fn refuse(&self, observation: &Observation, cause: String, hint: impl Into<String>) -> Verdict {
+        Verdict::Refuse(self.refusal(observation, cause, hint))
+    }
+
+    fn unreadable(&self, observation: &Observation, at: Side) -> Verdict {
+        let site = if at == Side::Here { self.here } else { self.there };
+        self.refuse(
+            observation,
+            format!("has an unreadable handoff token on {site}"),
+            format!("see: rbd image-meta get {} {}", observation.image, super::token::TOKEN_KEY),
+        )
+    }
+
+    fn conflict(&self, observation: &Observation) -> Verdict {
+        self.refuse(
+            observation,
+            format!("has tokens that contradict each other, here and on {}", self.there),
+            "compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync"
+                .to_string(),
+        )
+    }
+
+    fn split_brain(&self, observation: &Observation) -> Verdict {
+        self.refuse(
+            observation,
+            format!("is primary on {} and on {} (split brain)", self.here, self.there),
+            format!(
+                "on the site whose data to throw away: rbd mirror image demote {0} && rbd mirror image resync {0}",
+                observation.image
+            ),
+        )
+    }
+
+    fn restore_refused(&self, observation: &Observation) -> Verdict {
+        self.refuse(
+            observation,
+            "changed since this VM was suspended".into(),
+            format!(
+                "its saved memory no longer fits: terminate VM {}, or power it off and on, to discard the memory",
+                self.vm
+            ),
+        )
+    }
+}
+
+fn demote(observation: &Observation, at: Side) -> Step {
+    Step::Demote { at, image: observation.image.clone() }
+}
+
+/// What puts a stale primary right: it follows the other copy, from the beginning.
+pub(super) fn stale_here_steps(observation: &Observation, here: &Copy) -> Vec<Step> {
+    let mut steps = vec![demote(observation, Side::Here)];
+    // without a daemon the request would only lie about
+    if here.report != Report::Down {
+        steps.push(Step::Resync { image: observation.image.clone() });
+    }
+    steps
+}

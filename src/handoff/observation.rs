@@ -1,0 +1,171 @@
+//! What the engine has seen of an image on both sites, in the terms that decisions need.
+
+use super::token::{Mark, Token};
+use crate::image_spec::ImageSpec;
+
+/// One image of a VM, as seen on both sites.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Observation {
+    /// Its name, the same on both sites.
+    pub image: ImageSpec,
+    /// The copy in this site's cluster.
+    pub here: Here,
+    /// The copy in the peer's cluster.
+    pub there: There,
+    /// The VM of the peer's front-end that uses the image.
+    pub vm_there: PeerVm,
+    /// Both front-ends have a VM that made this image as its own clone or volatile disk: two VMs that share a
+    /// name by accident.
+    pub owned_by_both: bool,
+}
+
+/// The copy in this site's cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Here {
+    /// There is no such image.
+    Absent,
+    /// It exists and is not mirrored.
+    NotMirrored,
+    /// It is one of two copies.
+    Mirrored(Copy),
+}
+
+/// The copy in the peer's cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum There {
+    /// Not looked at, because nothing depends on it.
+    NotAsked,
+    /// The cluster does not answer.
+    Unreachable,
+    /// There is no such image.
+    Absent,
+    /// It exists and is not mirrored.
+    NotMirrored,
+    /// It is one of two copies.
+    Mirrored(Copy),
+}
+
+/// One of the two copies of a mirrored image.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Copy {
+    /// Live, from `rbd info`.
+    pub role: Role,
+    /// Journal or snapshot.
+    pub mode: Mode,
+    /// The handoff token that this copy shows.
+    pub token: TokenSeen,
+    /// The reign in which the VM was last booted cold.
+    pub booted: Option<Mark>,
+    /// A release that was asked for.
+    pub release: Option<Mark>,
+    /// What the daemon of this copy's own site last reported; up to 30 s and more old.
+    pub report: Report,
+    /// A resync of this very copy was asked for a short while ago.
+    pub resync_requested: bool,
+    /// Whether this copy has everything the other one has, by journal positions or mirror snapshots.
+    pub positions: Positions,
+}
+
+/// Primary or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Writable.
+    Primary,
+    /// Follows, or waits.
+    NonPrimary,
+}
+
+/// How the image is mirrored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// By journal.
+    Journal,
+    /// By mirror snapshots.
+    Snapshot,
+}
+
+/// The token found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TokenSeen {
+    /// None: no VM was booted on this image since onemirror came.
+    None,
+    /// A token.
+    Some(Token),
+    /// Something that onemirror did not write.
+    Unreadable,
+}
+
+impl TokenSeen {
+    /// The token, if there is a readable one.
+    pub fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Some(token) => Some(token),
+            Self::None | Self::Unreadable => None,
+        }
+    }
+
+    /// Its place in the history; 0 where there is none.
+    pub fn sequence(&self) -> u64 {
+        self.token().map_or(0, |token| token.sequence)
+    }
+}
+
+/// What a daemon reported of its copy. A report is stale by up to 30 s: it may delay or explain, never permit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Report {
+    /// Follows the other copy.
+    Replaying,
+    /// Is being copied for the first time or again, so many percent done where known.
+    Syncing(Option<u8>),
+    /// "split-brain detected": only a resync clears it.
+    SplitBrain,
+    /// "remote image is not primary" or another stop: it does not follow now.
+    Stopped,
+    /// The daemon is down, or has not reported.
+    Down,
+    /// The local image is primary, or nothing is known.
+    Other,
+}
+
+/// Whether a copy has everything that the other one has. Only asked for where no token tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Positions {
+    /// Not asked, or not known.
+    Unknown,
+    /// It has everything, the other's demotion included.
+    Complete,
+    /// It has not.
+    Behind,
+}
+
+/// The VM of the peer's front-end that uses the image.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PeerVm {
+    /// Not asked, because nothing depends on it.
+    NotAsked,
+    /// The front-end does not answer.
+    Unknown,
+    /// None.
+    None,
+    /// It cannot be using the disk: POWEROFF, UNDEPLOYED, PENDING, a failed boot …
+    Inactive {
+        /// Its id there.
+        vm: i32,
+        /// Its state in oned's words.
+        state: String,
+    },
+    /// It is on its way out: SHUTDOWN, EPILOG …
+    LettingGo {
+        /// Its id there.
+        vm: i32,
+        /// Its state in oned's words.
+        state: String,
+    },
+    /// Its domain may use the disk, or its saved memory belongs to the disk as it is.
+    Active {
+        /// Its id there.
+        vm: i32,
+        /// Its state in oned's words.
+        state: String,
+    },
+}

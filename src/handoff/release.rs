@@ -1,0 +1,186 @@
+//! The release: a VM let go of its disks; give the images up, so that the other site can take them.
+
+use super::decision::{Decision, Finding, Judgement, Rule, Side, Step, WaitFor};
+use super::observation::{Copy, Here, Mode, Observation, Report, Role, There};
+use super::token::{Mark, Token};
+use super::{Locks, Patience};
+use crate::image_spec::ImageSpec;
+
+/// All that a release needs to know beside the observations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release<'a> {
+    /// This site's name.
+    pub here: &'a str,
+    /// The peer's name.
+    pub there: &'a str,
+    /// The VM that let go.
+    pub vm: i32,
+    /// A VM of this site may be using the image (again).
+    pub in_use_here: bool,
+    /// Whether there is time left to wait for the other copy.
+    pub patience: Patience,
+    /// The locks held while the observations were made.
+    pub locks: Locks,
+    /// The random part of the token that closes the reign.
+    pub closing_id: &'a str,
+}
+
+/// Why an image stays primary here for now. Reconcile finishes the handoff.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Pending {
+    /// The image.
+    #[serde(serialize_with = "as_text")]
+    pub image: ImageSpec,
+    /// Such as `rbd-mirror on site-a is down`.
+    pub cause: String,
+}
+
+fn as_text<T: std::fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// A release's judgement: the decision, and what stays pending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReleaseJudgement {
+    /// The decision and the rules.
+    pub judgement: Judgement,
+    /// Images that stay primary here.
+    pub pending: Vec<Pending>,
+}
+
+enum Verdict {
+    Settled,
+    Pending(Pending),
+    Act(Vec<Step>),
+    Wait,
+}
+
+impl Release<'_> {
+    /// Judges the images that a VM let go of, each by itself: one that cannot be given up yet does not keep the
+    /// others here.
+    pub fn judge(&self, observations: &[Observation]) -> ReleaseJudgement {
+        let (mut findings, mut pending, mut steps, mut waiting) = (vec![], vec![], vec![], None);
+        for observation in observations {
+            let (rule, verdict) = self.judge_image(observation);
+            findings.push(Finding { image: observation.image.clone(), rule });
+            match verdict {
+                Verdict::Settled => {}
+                Verdict::Pending(why) => pending.push(why),
+                Verdict::Act(more) => steps.extend(more),
+                Verdict::Wait => waiting = waiting.or(Some(observation.image.clone())),
+            }
+        }
+        let decision = match waiting {
+            _ if !steps.is_empty() => Decision::Act(steps),
+            Some(image) => Decision::Wait { what: WaitFor::Follow, image },
+            None => Decision::Done,
+        };
+        ReleaseJudgement { judgement: Judgement { decision, findings }, pending }
+    }
+
+    fn judge_image(&self, observation: &Observation) -> (Rule, Verdict) {
+        let here = match &observation.here {
+            Here::Absent | Here::NotMirrored => return (Rule::ReleaseNotMirrored, Verdict::Settled),
+            Here::Mirrored(copy) if copy.role == Role::NonPrimary => {
+                return (Rule::ReleaseAlreadyDone, Verdict::Settled);
+            }
+            Here::Mirrored(copy) => copy,
+        };
+        if self.in_use_here {
+            return (Rule::ReleaseInUseHere, self.pending(observation, "a VM uses it again".into()));
+        }
+        let there = match &observation.there {
+            There::NotAsked | There::Unreachable => {
+                let cause = format!("{} does not answer", self.there);
+                return self.keep(observation, here, Rule::ReleasePeerUnreachable, cause);
+            }
+            There::Absent | There::NotMirrored => {
+                let cause = format!("{} has no copy yet", self.there);
+                return self.keep(observation, here, Rule::ReleasePeerHasNoCopy, cause);
+            }
+            There::Mirrored(copy) if copy.role == Role::Primary => {
+                let cause = format!("it is primary on {} too (split brain)", self.there);
+                return (Rule::ReleaseSplitBrain, self.pending(observation, cause));
+            }
+            There::Mirrored(copy) => copy,
+        };
+        if there.token.sequence() > here.token.sequence() {
+            let cause = format!("it is stale here: {} wrote to it last", self.there);
+            return (Rule::ReleaseStaleHere, self.pending(observation, cause));
+        }
+        let Some(reign) = here.token.token().filter(|token| token.is_open_by(self.here)) else {
+            return match (here.token.token(), there.token.token()) {
+                // a release that was interrupted between token and demotion, of a reign that the other copy follows
+                (Some(closed), Some(seen))
+                    if closed.is_closed()
+                        && closed.site == self.here
+                        && (seen == closed
+                            || seen.is_open_by(self.here)
+                                && seen.sequence.checked_add(1) == Some(closed.sequence)) =>
+                {
+                    (Rule::ReleaseFinish, Verdict::Act(vec![self.demote(observation)]))
+                }
+                _ => (Rule::ReleaseOpenToken, Verdict::Act(self.open_steps(observation, here))),
+            };
+        };
+        if !here.release.as_ref().is_some_and(|mark| mark.holds_in(reign)) {
+            let mark = Mark::of(reign, self.vm);
+            return (
+                Rule::ReleaseMark,
+                Verdict::Act(vec![Step::MarkRelease { image: observation.image.clone(), mark }]),
+            );
+        }
+        if there.token.token() == Some(reign) {
+            let token = Token::close_after(Some(reign), self.here, self.closing_id);
+            let close = Step::WriteToken { at: Side::Here, image: observation.image.clone(), token };
+            return (Rule::ReleaseHandOver, Verdict::Act(vec![close, self.demote(observation)]));
+        }
+        let cause = match there.report {
+            Report::Syncing(Some(percent)) => format!("{} is still copying it: {percent} %", self.there),
+            Report::Syncing(None) => format!("{} is still copying it", self.there),
+            Report::SplitBrain => {
+                format!("the copy on {} is split-brained and has to be copied again", self.there)
+            }
+            Report::Down => format!("rbd-mirror on {} is down", self.there),
+            Report::Replaying | Report::Stopped | Report::Other => {
+                format!("the copy on {} does not follow yet", self.there)
+            }
+        };
+        match there.report {
+            Report::Replaying | Report::Stopped | Report::Other if self.patience != Patience::Exhausted => {
+                (Rule::ReleaseWaitForFollower, Verdict::Wait)
+            }
+            _ => (Rule::ReleasePending, self.pending(observation, cause)),
+        }
+    }
+
+    /// Stays primary; the mark tells reconcile to go on.
+    fn keep(&self, observation: &Observation, here: &Copy, rule: Rule, cause: String) -> (Rule, Verdict) {
+        let Some(reign) = here.token.token().filter(|token| token.is_open_by(self.here)) else {
+            return (Rule::ReleaseOpenToken, Verdict::Act(self.open_steps(observation, here)));
+        };
+        if here.release.as_ref().is_some_and(|mark| mark.holds_in(reign)) {
+            return (rule, self.pending(observation, cause));
+        }
+        let mark = Mark::of(reign, self.vm);
+        (Rule::ReleaseMark, Verdict::Act(vec![Step::MarkRelease { image: observation.image.clone(), mark }]))
+    }
+
+    fn open_steps(&self, observation: &Observation, here: &Copy) -> Vec<Step> {
+        let image = &observation.image;
+        let token = Token::open_after(here.token.token(), self.here);
+        let mut steps = vec![Step::WriteToken { at: Side::Here, image: image.clone(), token }];
+        if here.mode == Mode::Snapshot {
+            steps.push(Step::MirrorSnapshot { at: Side::Here, image: image.clone() });
+        }
+        steps
+    }
+
+    fn demote(&self, observation: &Observation) -> Step {
+        Step::Demote { at: Side::Here, image: observation.image.clone() }
+    }
+
+    fn pending(&self, observation: &Observation, cause: String) -> Verdict {
+        Verdict::Pending(Pending { image: observation.image.clone(), cause })
+    }
+}

@@ -1,0 +1,1079 @@
+//! Every row of the tables in the design, and what must hold in every situation.
+
+use super::*;
+use crate::image_spec::ImageSpec;
+use std::collections::BTreeSet;
+use strum::IntoEnumIterator;
+
+const A: &str = "site-a";
+const B: &str = "site-b";
+
+fn spec(name: &str) -> ImageSpec {
+    name.parse().unwrap()
+}
+
+fn seen(text: &str) -> TokenSeen {
+    match text {
+        "" => TokenSeen::None,
+        text => text.parse().map_or(TokenSeen::Unreadable, TokenSeen::Some),
+    }
+}
+
+fn copy(role: Role, token: &str) -> Copy {
+    Copy {
+        role,
+        mode: Mode::Journal,
+        token: seen(token),
+        booted: None,
+        release: None,
+        report: Report::Other,
+        resync_requested: false,
+        positions: Positions::Unknown,
+    }
+}
+
+fn primary(token: &str) -> Copy {
+    copy(Role::Primary, token)
+}
+
+fn non_primary(token: &str) -> Copy {
+    copy(Role::NonPrimary, token)
+}
+
+impl Copy {
+    fn reports(self, report: Report) -> Self {
+        Self { report, ..self }
+    }
+    fn at(self, positions: Positions) -> Self {
+        Self { positions, ..self }
+    }
+    fn by_snapshot(self) -> Self {
+        Self { mode: Mode::Snapshot, ..self }
+    }
+    fn booted(self, mark: &str) -> Self {
+        Self { booted: Some(mark.parse().unwrap()), ..self }
+    }
+    fn release(self, mark: &str) -> Self {
+        Self { release: Some(mark.parse().unwrap()), ..self }
+    }
+}
+
+fn seen_as(here: Here, there: There, vm_there: PeerVm) -> Observation {
+    Observation { image: spec("one/one-0-2-0"), here, there, vm_there, owned_by_both: false }
+}
+
+fn pair(here: Copy, there: Copy, vm_there: PeerVm) -> Observation {
+    seen_as(Here::Mirrored(here), There::Mirrored(there), vm_there)
+}
+
+fn inactive() -> PeerVm {
+    PeerVm::Inactive { vm: 0, state: "POWEROFF".into() }
+}
+fn active() -> PeerVm {
+    PeerVm::Active { vm: 0, state: "RUNNING".into() }
+}
+fn letting_go() -> PeerVm {
+    PeerVm::LettingGo { vm: 0, state: "EPILOG".into() }
+}
+
+/// The gate of VM 2 on site A, with both locks and all the time.
+fn gate() -> Gate<'static> {
+    Gate {
+        here: A,
+        there: B,
+        vm: 2,
+        boot: BootKind::Cold,
+        peer_unreachable: PeerUnreachable::RefuseAfterReboot,
+        in_touch_since_reboot: true,
+        patience: Patience::Fresh,
+        locks: Locks::Both,
+        closing_id: "c1",
+    }
+}
+
+/// The release of VM 7 on site A.
+fn release() -> Release<'static> {
+    Release {
+        here: A,
+        there: B,
+        vm: 7,
+        in_use_here: false,
+        patience: Patience::Fresh,
+        locks: Locks::Here,
+        closing_id: "c1",
+    }
+}
+
+fn upkeep() -> Upkeep<'static> {
+    Upkeep { here: A, in_use_here: false, running_here: false }
+}
+
+fn step_text(step: &Step) -> String {
+    let at = if step.side() == Side::Here { "here" } else { "there" };
+    match step {
+        Step::WriteToken { token, .. } => format!("write {token} {at}"),
+        Step::MarkBooted { mark, .. } => format!("booted {mark}"),
+        Step::MarkRelease { mark, .. } => format!("release {mark}"),
+        step => format!("{} {at}", step.name()),
+    }
+}
+
+fn steps_text(steps: &[Step]) -> String {
+    steps.iter().map(step_text).collect::<Vec<_>>().join(", ")
+}
+
+fn decision_text(decision: &Decision) -> String {
+    match decision {
+        Decision::Done => "done".into(),
+        Decision::LockThere => "lock there".into(),
+        Decision::Act(steps) => steps_text(steps),
+        Decision::Wait { what, .. } => format!("wait for {what}"),
+        Decision::Refuse { refusal, then } if then.is_empty() => format!("refuse: {refusal}"),
+        Decision::Refuse { refusal, then } => format!("{}; refuse: {refusal}", steps_text(then)),
+    }
+}
+
+fn task_text(task: &Task) -> String {
+    match task {
+        Task::Nothing => "nothing".into(),
+        Task::Act(steps) => steps_text(steps),
+        Task::Release { vm } => format!("release of VM {vm}"),
+        Task::PassOn { vm } => format!("resume VM {vm} there"),
+        Task::Undecided => "undecided".into(),
+    }
+}
+
+/// One situation: the rule that has to decide, and what it has to say.
+struct Row {
+    rule: Rule,
+    says: &'static str,
+    judged: (Rule, String),
+}
+
+fn boots(gate: Gate<'_>, observation: Observation, rule: Rule, says: &'static str) -> Row {
+    let judgement = gate.judge(&[observation]);
+    Row { rule, says, judged: (judgement.findings[0].rule, decision_text(&judgement.decision)) }
+}
+
+fn releases(release: Release<'_>, observation: Observation, rule: Rule, says: &'static str) -> Row {
+    let ReleaseJudgement { judgement, pending } = release.judge(&[observation]);
+    let mut text = decision_text(&judgement.decision);
+    for pending in pending {
+        text = format!("{text}; pending: {}", pending.cause);
+    }
+    Row { rule, says, judged: (judgement.findings[0].rule, text) }
+}
+
+fn keeps_up(upkeep: Upkeep<'_>, observation: Observation, rule: Rule, says: &'static str) -> Row {
+    let judgement = upkeep.judge(&observation);
+    Row { rule, says, judged: (judgement.finding.rule, task_text(&judgement.task)) }
+}
+
+fn gate_rows() -> Vec<Row> {
+    use Rule::*;
+    let alone = |here| seen_as(Here::Mirrored(here), There::Unreachable, PeerVm::Unknown);
+    vec![
+        boots(gate(), seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked), NotMirrored, "done"),
+        boots(gate(), seen_as(Here::Absent, There::Absent, PeerVm::None), AbsentLeftToStockDriver, "done"),
+        boots(
+            gate(),
+            seen_as(Here::Absent, There::Unreachable, PeerVm::Unknown),
+            AbsentLeftToStockDriver,
+            "done",
+        ),
+        boots(
+            gate(),
+            seen_as(Here::Absent, There::Mirrored(primary("")), PeerVm::None),
+            NotYetCopied,
+            "refuse: one-0-2-0 is mirrored on site-b and not yet copied here; try again when the copy is complete (onemirror list)",
+        ),
+        boots(
+            gate(),
+            Observation {
+                owned_by_both: true,
+                ..pair(non_primary("1:site-b:open"), primary("1:site-b:open"), inactive())
+            },
+            TwoVmsOwnTheImage,
+            "refuse: one-0-2-0 is a disk of another VM, on site-b, by the same name; the two sites need images with different names",
+        ),
+        boots(
+            gate(),
+            pair(primary("what?"), non_primary(""), PeerVm::None),
+            TokenUnreadable,
+            "refuse: one-0-2-0 has an unreadable handoff token on site-a; see: rbd image-meta get one/one-0-2-0 onemirror.handoff",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("1:site-b:open"), primary("1:site-b:open:x"), PeerVm::None),
+            TokenUnreadable,
+            "refuse: one-0-2-0 has an unreadable handoff token on site-b; see: rbd image-meta get one/one-0-2-0 onemirror.handoff",
+        ),
+        // primary here
+        boots(
+            gate(),
+            pair(primary("3:site-a:open").booted("3:site-a:2"), non_primary("3:site-a:open"), inactive()),
+            PrimaryHere,
+            "done",
+        ),
+        boots(
+            gate(),
+            pair(primary("3:site-a:open"), non_primary("3:site-a:open"), inactive()),
+            PrimaryHere,
+            "booted 3:site-a:2",
+        ),
+        boots(
+            gate(),
+            seen_as(Here::Mirrored(primary("")), There::Absent, PeerVm::None),
+            OpenTokenHere,
+            "write 1:site-a:open here, booted 1:site-a:2",
+        ),
+        boots(
+            gate(),
+            pair(primary("").by_snapshot(), non_primary(""), PeerVm::None),
+            OpenTokenHere,
+            "write 1:site-a:open here, booted 1:site-a:2, mirror-snapshot here",
+        ),
+        // interrupted between token and demotion: the VM boots here after all
+        boots(
+            gate(),
+            pair(primary("4:site-a:x"), non_primary("4:site-a:x"), inactive()),
+            OpenTokenHere,
+            "write 5:site-a:open here, booted 5:site-a:2",
+        ),
+        // interrupted between promotion and token
+        boots(
+            gate(),
+            pair(primary("4:site-b:x"), non_primary("4:site-b:x"), inactive()),
+            OpenTokenHere,
+            "write 5:site-a:open here, booted 5:site-a:2",
+        ),
+        // promoted by force and by hand: the reign is ours from now on
+        boots(
+            gate(),
+            pair(primary("4:site-b:open"), non_primary("4:site-b:open"), inactive()),
+            OpenTokenHere,
+            "write 5:site-a:open here, booted 5:site-a:2",
+        ),
+        // a pending release is void once the VM boots again
+        boots(
+            gate(),
+            pair(
+                primary("4:site-a:open").release("4:site-a:2").booted("4:site-a:2"),
+                non_primary("4:site-a:open"),
+                inactive(),
+            ),
+            OpenTokenHere,
+            "write 5:site-a:open here, booted 5:site-a:2",
+        ),
+        boots(
+            gate(),
+            alone(primary("3:site-a:open").booted("3:site-a:2")),
+            PrimaryHerePeerUnreachableAllowed,
+            "done",
+        ),
+        boots(
+            Gate { peer_unreachable: PeerUnreachable::Allow, in_touch_since_reboot: false, ..gate() },
+            alone(primary("3:site-a:open").booted("3:site-a:2")),
+            PrimaryHerePeerUnreachableAllowed,
+            "done",
+        ),
+        boots(
+            Gate { peer_unreachable: PeerUnreachable::Refuse, ..gate() },
+            alone(primary("3:site-a:open")),
+            PrimaryHerePeerUnreachableRefused,
+            "refuse: one-0-2-0 may run on site-b, which does not answer; bring site-b back, or set peer_unreachable in onemirror.conf",
+        ),
+        boots(
+            Gate { in_touch_since_reboot: false, ..gate() },
+            alone(primary("3:site-a:open")),
+            PrimaryHereNotInTouchSinceReboot,
+            "refuse: one-0-2-0 may run on site-b, not reached since this host booted; bring site-b back, or set peer_unreachable in onemirror.conf",
+        ),
+        boots(
+            gate(),
+            pair(primary("3:site-a:open"), non_primary("1004:site-b:x"), inactive()),
+            StaleLeftoverHere,
+            "demote here; refuse: one-0-2-0 is stale here: site-b wrote to it last; it was demoted; try again when it is copied back",
+        ),
+        boots(
+            gate(),
+            pair(primary("3:site-a:x"), non_primary("3:site-a:y"), inactive()),
+            TokenConflict,
+            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync",
+        ),
+        // primary on both sites
+        boots(
+            gate(),
+            pair(primary("3:site-a:open"), primary("1003:site-b:open"), active()),
+            SplitBrainStaleHere,
+            "demote here, resync here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back; terminate the VM on site-b when you want it here",
+        ),
+        boots(
+            gate(),
+            pair(
+                primary("3:site-a:open").reports(Report::Down),
+                primary("1003:site-b:open"),
+                PeerVm::Unknown,
+            ),
+            SplitBrainStaleHere,
+            "demote here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back; terminate the VM on site-b when you want it here",
+        ),
+        boots(
+            Gate { locks: Locks::Here, ..gate() },
+            pair(primary("3:site-a:open"), primary("1003:site-b:open"), active()),
+            SplitBrainStaleHere,
+            "lock there",
+        ),
+        boots(
+            gate(),
+            pair(primary("1003:site-a:open").booted("1003:site-a:2"), primary("3:site-b:open"), active()),
+            SplitBrainStaleThere,
+            "done",
+        ),
+        boots(
+            gate(),
+            pair(primary("3:site-a:open"), primary("3:site-a:open"), active()),
+            SplitBrainUndecided,
+            "refuse: one-0-2-0 is primary on site-a and on site-b (split brain); on the site whose data to throw away: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
+        ),
+        // saved memory
+        boots(
+            Gate { boot: BootKind::Restore, ..gate() },
+            pair(primary("3:site-a:open").booted("3:site-a:2"), non_primary("3:site-a:open"), inactive()),
+            PrimaryHere,
+            "done",
+        ),
+        boots(
+            Gate { boot: BootKind::Restore, ..gate() },
+            pair(primary("5:site-a:open").booted("3:site-a:2"), non_primary("5:site-a:open"), inactive()),
+            RestoreAfterReignElsewhere,
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2, or power it off and on, to discard the memory",
+        ),
+        boots(
+            Gate { boot: BootKind::Restore, ..gate() },
+            pair(non_primary("5:site-b:open"), primary("5:site-b:open"), inactive()),
+            RestoreAfterReignElsewhere,
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2, or power it off and on, to discard the memory",
+        ),
+        // not primary here
+        boots(
+            gate(),
+            alone(non_primary("3:site-b:open")),
+            NonPrimaryPeerUnreachable,
+            "refuse: one-0-2-0 is not primary here and site-b does not answer; if site-b is lost for good: onemirror failover 2 --force --reason TEXT",
+        ),
+        boots(
+            gate(),
+            seen_as(Here::Mirrored(non_primary("3:site-b:open")), There::Absent, PeerVm::None),
+            NonPrimaryWithoutOtherCopy,
+            "refuse: one-0-2-0 is not primary here and has no copy on site-b; if this copy is the one to keep: onemirror failover 2 --force --reason TEXT",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("3:site-b:open"), primary("3:site-b:open"), active()),
+            RunningThere,
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; terminate VM 0 on site-b first",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("4:site-b:x"), non_primary("4:site-b:x"), active()),
+            BootingThere,
+            "refuse: one-0-2-0 is claimed on site-b: VM 0 is RUNNING; terminate VM 0 on site-b first",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("3:site-b:open"), primary("3:site-b:open"), letting_go()),
+            LettingGoThere,
+            "wait for the other VM to let go",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("3:site-b:open"), primary("3:site-b:open"), PeerVm::Unknown),
+            PeerFrontEndUnknown,
+            "refuse: one-0-2-0 is primary on site-b, whose front-end does not answer; whether a VM uses it there is unknown; try again when the front-end is back",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("2:site-a:x"), primary("3:site-b:open"), inactive()),
+            NotFollowingYet,
+            "wait for the other copy to follow",
+        ),
+        boots(
+            Gate { patience: Patience::Exhausted, ..gate() },
+            pair(non_primary("2:site-a:x").reports(Report::Down), primary("3:site-b:open"), inactive()),
+            NotFollowingYet,
+            "refuse: one-0-2-0 lacks the handoff of site-b: this copy does not follow it; start rbd-mirror on site-a and try again",
+        ),
+        boots(
+            Gate { patience: Patience::Exhausted, ..gate() },
+            pair(non_primary("").reports(Report::Syncing(Some(42))), primary("3:site-b:open"), inactive()),
+            NotFollowingYet,
+            "refuse: one-0-2-0 is still being copied from site-b: 42 %; try again when the copy is complete (onemirror list)",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("2:site-a:x").reports(Report::SplitBrain), primary("3:site-b:open"), inactive()),
+            SplitBrainedCopyHere,
+            "resync here",
+        ),
+        boots(
+            gate(),
+            pair(
+                Copy { resync_requested: true, ..non_primary("2:site-a:x").reports(Report::SplitBrain) },
+                primary("3:site-b:open"),
+                inactive(),
+            ),
+            NotFollowingYet,
+            "wait for the other copy to follow",
+        ),
+        // promoted there by hand, without what was written here last
+        boots(
+            gate(),
+            pair(non_primary("4:site-a:x").reports(Report::SplitBrain), primary("3:site-a:open"), inactive()),
+            TokenConflict,
+            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("4:site-b:x"), primary("4:site-b:x"), inactive()),
+            OpenTokenThere,
+            "write 5:site-b:open there",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("").by_snapshot(), primary("").by_snapshot(), PeerVm::None),
+            OpenTokenThere,
+            "write 1:site-b:open there, mirror-snapshot there",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("3:site-b:open"), primary("3:site-b:open"), inactive()),
+            TakeOver,
+            "write 4:site-b:c1 there, demote there",
+        ),
+        boots(
+            Gate { locks: Locks::Here, ..gate() },
+            pair(non_primary("3:site-b:open"), primary("3:site-b:open"), inactive()),
+            TakeOver,
+            "lock there",
+        ),
+        // primary nowhere
+        boots(
+            gate(),
+            pair(non_primary("4:site-b:x"), non_primary("4:site-b:x"), letting_go()),
+            HandoffProven,
+            "promote here, write 5:site-a:open here, booted 5:site-a:2",
+        ),
+        boots(
+            Gate { locks: Locks::Here, ..gate() },
+            pair(non_primary("4:site-b:x"), non_primary("4:site-b:x"), PeerVm::None),
+            HandoffProven,
+            "lock there",
+        ),
+        boots(
+            gate(),
+            pair(
+                non_primary("4:site-b:x").by_snapshot().at(Positions::Complete),
+                non_primary("4:site-b:x").by_snapshot(),
+                PeerVm::None,
+            ),
+            HandoffProven,
+            "promote here, write 5:site-a:open here, booted 5:site-a:2, mirror-snapshot here",
+        ),
+        boots(
+            gate(),
+            pair(
+                non_primary("4:site-b:x").by_snapshot().at(Positions::Behind),
+                non_primary("4:site-b:x").by_snapshot(),
+                PeerVm::None,
+            ),
+            HandoffSnapshotIncomplete,
+            "wait for the last writes to arrive",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("4:site-a:x"), non_primary("3:site-a:open"), inactive()),
+            LastWriterHere,
+            "promote here, write 5:site-a:open here, booted 5:site-a:2",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("3:site-b:open"), non_primary("4:site-b:x"), inactive()),
+            WritesOnTheirWay,
+            "wait for the last writes to arrive",
+        ),
+        boots(
+            Gate { patience: Patience::Exhausted, ..gate() },
+            pair(non_primary("3:site-b:open").reports(Report::Down), non_primary("4:site-b:x"), inactive()),
+            WritesOnTheirWay,
+            "refuse: one-0-2-0 lacks the handoff of site-b: its last writes are not here; start rbd-mirror on site-a and try again",
+        ),
+        boots(
+            gate(),
+            pair(
+                non_primary("2:site-a:x").reports(Report::Stopped),
+                non_primary("3:site-b:open"),
+                inactive(),
+            ),
+            StrandedLastWriterThere,
+            "promote there, write 4:site-b:open there",
+        ),
+        boots(
+            Gate { patience: Patience::Waning, ..gate() },
+            pair(
+                non_primary("2:site-a:x").by_snapshot(),
+                non_primary("3:site-b:open").by_snapshot(),
+                inactive(),
+            ),
+            StrandedLastWriterThere,
+            "promote there, write 4:site-b:open there, mirror-snapshot there",
+        ),
+        boots(
+            gate(),
+            pair(
+                non_primary("3:site-b:open").at(Positions::Complete),
+                non_primary("3:site-b:open"),
+                inactive(),
+            ),
+            PositionsProveHere,
+            "promote here, write 4:site-a:open here, booted 4:site-a:2",
+        ),
+        boots(
+            Gate { patience: Patience::Waning, ..gate() },
+            pair(non_primary("").at(Positions::Behind), non_primary("").at(Positions::Complete), inactive()),
+            PositionsProveThere,
+            "promote there, write 1:site-b:open there",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("").at(Positions::Behind), non_primary("").at(Positions::Complete), inactive()),
+            NoProof,
+            "wait for the last writes to arrive",
+        ),
+        boots(
+            Gate { patience: Patience::Exhausted, ..gate() },
+            pair(non_primary(""), non_primary(""), inactive()),
+            NoProof,
+            "refuse: one-0-2-0 was demoted on both sites without a handoff; compare both copies, then: rbd mirror image promote one/one-0-2-0 on the site with the newest data",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("4:site-b:x"), non_primary("4:site-b:y"), inactive()),
+            TokenConflict,
+            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync",
+        ),
+    ]
+}
+
+fn release_rows() -> Vec<Row> {
+    use Rule::*;
+    let follows = || non_primary("3:site-a:open");
+    let reigns = || primary("3:site-a:open").release("3:site-a:7");
+    vec![
+        releases(
+            release(),
+            seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked),
+            ReleaseNotMirrored,
+            "done",
+        ),
+        releases(
+            release(),
+            pair(non_primary("4:site-a:x"), non_primary("4:site-a:x"), inactive()),
+            ReleaseAlreadyDone,
+            "done",
+        ),
+        releases(
+            Release { in_use_here: true, ..release() },
+            pair(reigns(), follows(), inactive()),
+            ReleaseInUseHere,
+            "done; pending: a VM uses it again",
+        ),
+        releases(
+            release(),
+            pair(primary("3:site-a:open"), non_primary("1004:site-b:x"), inactive()),
+            ReleaseStaleHere,
+            "done; pending: it is stale here: site-b wrote to it last",
+        ),
+        releases(
+            release(),
+            pair(reigns(), primary("1003:site-b:open"), active()),
+            ReleaseSplitBrain,
+            "done; pending: it is primary on site-b too (split brain)",
+        ),
+        releases(
+            release(),
+            seen_as(Here::Mirrored(reigns()), There::Unreachable, PeerVm::Unknown),
+            ReleasePeerUnreachable,
+            "done; pending: site-b does not answer",
+        ),
+        releases(
+            release(),
+            seen_as(Here::Mirrored(primary("")), There::Unreachable, PeerVm::Unknown),
+            ReleaseOpenToken,
+            "write 1:site-a:open here",
+        ),
+        releases(
+            release(),
+            seen_as(Here::Mirrored(primary("3:site-a:open")), There::Absent, PeerVm::None),
+            ReleaseMark,
+            "release 3:site-a:7",
+        ),
+        releases(
+            release(),
+            seen_as(Here::Mirrored(reigns()), There::Absent, PeerVm::None),
+            ReleasePeerHasNoCopy,
+            "done; pending: site-b has no copy yet",
+        ),
+        releases(
+            release(),
+            pair(primary("3:site-a:open"), follows(), inactive()),
+            ReleaseMark,
+            "release 3:site-a:7",
+        ),
+        releases(
+            release(),
+            pair(primary("").by_snapshot(), non_primary("").by_snapshot(), inactive()),
+            ReleaseOpenToken,
+            "write 1:site-a:open here, mirror-snapshot here",
+        ),
+        releases(
+            release(),
+            pair(reigns(), follows(), inactive()),
+            ReleaseHandOver,
+            "write 4:site-a:c1 here, demote here",
+        ),
+        // interrupted between token and demotion
+        releases(release(), pair(primary("4:site-a:x"), follows(), inactive()), ReleaseFinish, "demote here"),
+        releases(
+            release(),
+            pair(primary("4:site-a:x"), non_primary("4:site-a:x"), inactive()),
+            ReleaseFinish,
+            "demote here",
+        ),
+        // a closed token of a reign that the other copy never followed proves nothing
+        releases(
+            release(),
+            pair(primary("4:site-a:x"), non_primary("2:site-b:y"), inactive()),
+            ReleaseOpenToken,
+            "write 5:site-a:open here",
+        ),
+        releases(
+            release(),
+            pair(reigns(), non_primary("2:site-b:y").reports(Report::Replaying), inactive()),
+            ReleaseWaitForFollower,
+            "wait for the other copy to follow",
+        ),
+        releases(
+            Release { patience: Patience::Exhausted, ..release() },
+            pair(reigns(), non_primary("2:site-b:y"), inactive()),
+            ReleasePending,
+            "done; pending: the copy on site-b does not follow yet",
+        ),
+        releases(
+            release(),
+            pair(reigns(), non_primary("2:site-b:y").reports(Report::Down), inactive()),
+            ReleasePending,
+            "done; pending: rbd-mirror on site-b is down",
+        ),
+        releases(
+            release(),
+            pair(reigns(), non_primary("").reports(Report::Syncing(Some(7))), inactive()),
+            ReleasePending,
+            "done; pending: site-b is still copying it: 7 %",
+        ),
+    ]
+}
+
+fn upkeep_rows() -> Vec<Row> {
+    use Rule::*;
+    let in_use = || Upkeep { in_use_here: true, ..upkeep() };
+    let running = || Upkeep { in_use_here: true, running_here: true, ..upkeep() };
+    vec![
+        keeps_up(
+            upkeep(),
+            seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked),
+            UpkeepNothing,
+            "nothing",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(primary("3:site-a:open"), non_primary("3:site-a:open"), inactive()),
+            UpkeepNothing,
+            "nothing",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(primary("3:site-a:open"), primary("1003:site-b:open"), active()),
+            UpkeepSplitBrainStaleHere,
+            "demote here, resync here",
+        ),
+        keeps_up(
+            in_use(),
+            pair(primary("3:site-a:open"), primary("1003:site-b:open"), active()),
+            UpkeepInUseHere,
+            "undecided",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(primary("1003:site-a:open"), primary("3:site-a:open"), active()),
+            UpkeepNothing,
+            "nothing",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(primary("3:site-a:open"), primary("3:site-a:open"), active()),
+            UpkeepSplitBrainUndecided,
+            "undecided",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(primary("3:site-a:open"), non_primary("1004:site-b:x"), inactive()),
+            UpkeepStaleLeftoverHere,
+            "demote here",
+        ),
+        keeps_up(
+            in_use(),
+            pair(primary("3:site-a:open"), non_primary("1004:site-b:x"), inactive()),
+            UpkeepInUseHere,
+            "undecided",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(
+                non_primary("3:site-a:open").reports(Report::SplitBrain),
+                primary("1003:site-b:open"),
+                active(),
+            ),
+            UpkeepSplitBrainedCopyHere,
+            "resync here",
+        ),
+        // never thrown away for an older reign, nor while it is copied, nor when it follows by now
+        keeps_up(
+            upkeep(),
+            pair(
+                non_primary("1003:site-a:x").reports(Report::SplitBrain),
+                primary("3:site-b:open"),
+                active(),
+            ),
+            UpkeepNothing,
+            "nothing",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(
+                non_primary("3:site-b:open").reports(Report::SplitBrain),
+                primary("3:site-b:open"),
+                active(),
+            ),
+            UpkeepNothing,
+            "nothing",
+        ),
+        keeps_up(
+            running(),
+            pair(primary("").by_snapshot(), non_primary(""), PeerVm::None),
+            UpkeepOpenToken,
+            "write 1:site-a:open here, mirror-snapshot here",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(primary("3:site-a:open").release("3:site-a:7"), non_primary("2:site-b:x"), inactive()),
+            UpkeepRelease,
+            "release of VM 7",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(primary("4:site-a:x").release("3:site-a:7"), non_primary("3:site-a:open"), inactive()),
+            UpkeepRelease,
+            "release of VM 7",
+        ),
+        // void: the VM was booted again since
+        keeps_up(
+            upkeep(),
+            pair(primary("4:site-a:open").release("3:site-a:7"), non_primary("4:site-a:open"), inactive()),
+            UpkeepNothing,
+            "nothing",
+        ),
+        keeps_up(
+            in_use(),
+            pair(primary("3:site-a:open").release("3:site-a:7"), non_primary("3:site-a:open"), inactive()),
+            UpkeepNothing,
+            "nothing",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(non_primary("4:site-a:x").release("3:site-a:7"), non_primary("4:site-a:x"), inactive()),
+            UpkeepPassOn,
+            "resume VM 0 there",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(non_primary("4:site-a:x").release("3:site-a:7"), non_primary("4:site-a:x"), active()),
+            UpkeepNothing,
+            "nothing",
+        ),
+        // taken over by the other site, not released by this one
+        keeps_up(
+            upkeep(),
+            pair(non_primary("4:site-a:x"), non_primary("4:site-a:x"), inactive()),
+            UpkeepNothing,
+            "nothing",
+        ),
+    ]
+}
+
+#[test]
+fn every_row_decides_as_designed_and_every_rule_fires() {
+    let mut fired = BTreeSet::new();
+    for row in gate_rows().into_iter().chain(release_rows()).chain(upkeep_rows()) {
+        assert_eq!(row.judged, (row.rule, row.says.to_string()));
+        fired.insert(row.rule);
+    }
+    let silent: Vec<_> = Rule::iter().filter(|rule| !fired.contains(rule)).collect();
+    assert!(silent.is_empty(), "rules that no row fires: {silent:?}");
+}
+
+#[test]
+fn a_refusal_shows_image_and_cause_in_its_first_60_characters() {
+    for row in gate_rows() {
+        let Some(at) = row.says.find("refuse: ") else { continue };
+        let sentence = &row.says[at + "refuse: ".len()..];
+        assert!(!sentence.starts_with('-'));
+        let cause_ends = sentence.find(';').unwrap();
+        // the words before the first colon or the site's name say it all
+        assert!(cause_ends <= 82, "{cause_ends}: {sentence}");
+    }
+}
+
+#[test]
+fn disks_share_their_fate() {
+    let image = |name: &str, observation: Observation| Observation { image: spec(name), ..observation };
+    let proven = image("one/a", pair(non_primary("4:site-b:x"), non_primary("4:site-b:x"), inactive()));
+    let to_take = image("one/b", pair(non_primary("3:site-b:open"), primary("3:site-b:open"), inactive()));
+    let on_its_way =
+        image("one/c", pair(non_primary("3:site-b:open"), non_primary("4:site-b:x"), inactive()));
+    let not_following = image("one/d", pair(non_primary("2:site-a:x"), primary("3:site-b:open"), inactive()));
+    let refused = image("one/e", pair(non_primary("3:site-b:open"), primary("3:site-b:open"), active()));
+    let decide = |observations: &[&Observation]| {
+        let observations: Vec<_> = observations.iter().map(|o| (*o).clone()).collect();
+        decision_text(&gate().judge(&observations).decision)
+    };
+    // one refused disk keeps all others untouched
+    assert!(decide(&[&proven, &to_take, &refused]).starts_with("refuse: e is in use"));
+    // nothing is taken while one disk does not follow yet
+    assert_eq!(decide(&[&to_take, &not_following]), "wait for the other copy to follow");
+    // nothing is promoted while one disk is still there
+    assert_eq!(decide(&[&proven, &to_take]), "write 4:site-b:c1 there, demote there");
+    assert_eq!(decide(&[&proven, &on_its_way]), "wait for the last writes to arrive");
+    // then all together
+    let both = [proven.clone(), image("one/f", proven.clone())];
+    let Decision::Act(steps) = gate().judge(&both).decision else { panic!() };
+    assert_eq!(steps.iter().filter(|step| step.name() == "promote").count(), 2);
+}
+
+/// Every combination of roles, tokens, reports, positions and VMs, for what must hold in all of them.
+fn every_pair() -> impl Iterator<Item = Observation> {
+    let tokens = [
+        "",
+        "?",
+        "1:site-a:open",
+        "1:site-b:open",
+        "2:site-a:x",
+        "2:site-b:y",
+        "3:site-a:open",
+        "3:site-b:open",
+    ];
+    let reports =
+        [Report::Replaying, Report::Syncing(None), Report::SplitBrain, Report::Stopped, Report::Down];
+    let positions = [Positions::Unknown, Positions::Complete, Positions::Behind];
+    let roles = [Role::Primary, Role::NonPrimary];
+    let vms = [PeerVm::NotAsked, PeerVm::Unknown, PeerVm::None, inactive(), letting_go(), active()];
+    let mut all = Vec::new();
+    for mode in [Mode::Journal, Mode::Snapshot] {
+        for (role_here, role_there) in roles.iter().flat_map(|a| roles.iter().map(move |b| (*a, *b))) {
+            for (token_here, token_there) in tokens.iter().flat_map(|a| tokens.iter().map(move |b| (*a, *b)))
+            {
+                for report in &reports {
+                    for (at_here, at_there) in
+                        positions.iter().flat_map(|a| positions.iter().map(move |b| (*a, *b)))
+                    {
+                        for vm in &vms {
+                            let here = copy(role_here, token_here).reports(report.clone()).at(at_here);
+                            let there = copy(role_there, token_there).reports(report.clone()).at(at_there);
+                            all.push(pair(Copy { mode, ..here }, Copy { mode, ..there }, vm.clone()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    all.into_iter()
+}
+
+fn copies(observation: &Observation) -> (&Copy, &Copy) {
+    let (Here::Mirrored(here), There::Mirrored(there)) = (&observation.here, &observation.there) else {
+        panic!()
+    };
+    (here, there)
+}
+
+#[test]
+fn no_situation_breaks_what_the_gate_promises() {
+    let mut judged = 0_u64;
+    for observation in every_pair() {
+        let (here, there) = copies(&observation);
+        let (token_here, token_there) = (here.token.token(), there.token.token());
+        let in_use_there = matches!(observation.vm_there, PeerVm::Active { .. });
+        for patience in [Patience::Fresh, Patience::Waning, Patience::Exhausted] {
+            for (locks, boot) in [
+                (Locks::Here, BootKind::Cold),
+                (Locks::Both, BootKind::Cold),
+                (Locks::Both, BootKind::Restore),
+            ] {
+                let gate = Gate { patience, locks, boot, ..gate() };
+                let decision = gate.judge(std::slice::from_ref(&observation)).decision;
+                judged += 1;
+                let steps = match &decision {
+                    Decision::Done => {
+                        assert_eq!(
+                            here.role,
+                            Role::Primary,
+                            "boots on a copy that is not primary: {observation:?}"
+                        );
+                        assert!(token_here.is_some_and(|token| token.is_open_by(A)), "{observation:?}");
+                        assert!(
+                            there.token.sequence() <= here.token.sequence(),
+                            "boots on a stale copy: {observation:?}"
+                        );
+                        continue;
+                    }
+                    Decision::LockThere => {
+                        assert_eq!(locks, Locks::Here);
+                        continue;
+                    }
+                    Decision::Wait { .. } => {
+                        assert_ne!(patience, Patience::Exhausted, "waits for ever: {observation:?}");
+                        continue;
+                    }
+                    Decision::Act(steps) => {
+                        assert!(!steps.is_empty());
+                        steps
+                    }
+                    Decision::Refuse { then, .. } => then,
+                };
+                for step in steps {
+                    let why = format!("{}: {observation:?}", step_text(step));
+                    let alone = matches!(
+                        step,
+                        Step::WriteToken { at: Side::Here, .. }
+                            | Step::MarkBooted { .. }
+                            | Step::MirrorSnapshot { at: Side::Here, .. }
+                    );
+                    assert!(alone || locks == Locks::Both, "without the lock there: {why}");
+                    match step {
+                        Step::Promote { at: Side::Here, .. } => {
+                            assert_eq!(
+                                (here.role, there.role),
+                                (Role::NonPrimary, Role::NonPrimary),
+                                "{why}"
+                            );
+                            assert!(!in_use_there, "{why}");
+                            let proven =
+                                token_here == token_there && token_here.is_some_and(Token::is_closed);
+                            let last_writer = here.token.sequence() > there.token.sequence();
+                            let complete = here.positions == Positions::Complete && token_here == token_there;
+                            assert!(proven || last_writer || complete, "promotes without proof: {why}");
+                        }
+                        Step::Promote { at: Side::There, .. } => {
+                            assert_eq!(
+                                (here.role, there.role),
+                                (Role::NonPrimary, Role::NonPrimary),
+                                "{why}"
+                            );
+                            let last_writer = there.token.sequence() > here.token.sequence();
+                            let complete =
+                                there.positions == Positions::Complete && token_here == token_there;
+                            assert!(!in_use_there && (last_writer || complete), "{why}");
+                        }
+                        Step::Demote { at: Side::There, .. } => {
+                            assert_eq!((here.role, there.role), (Role::NonPrimary, Role::Primary), "{why}");
+                            assert!(token_there.is_some_and(|token| token.is_open_by(B)), "{why}");
+                            assert_eq!(token_here, token_there, "demotes what nobody follows: {why}");
+                            assert!(
+                                matches!(observation.vm_there, PeerVm::None | PeerVm::Inactive { .. }),
+                                "{why}"
+                            );
+                        }
+                        Step::Demote { at: Side::Here, .. } => {
+                            assert_eq!(here.role, Role::Primary, "{why}");
+                            assert!(
+                                there.token.sequence() > here.token.sequence(),
+                                "demotes the newest copy: {why}"
+                            );
+                        }
+                        Step::Resync { .. } => {
+                            assert_eq!(there.role, Role::Primary, "nothing to copy from: {why}");
+                            assert!(
+                                there.token.sequence() >= here.token.sequence(),
+                                "throws the newest copy away: {why}"
+                            );
+                            assert_ne!(here.report, Report::Down, "{why}");
+                        }
+                        Step::WriteToken { at, token, .. } => {
+                            let written_to = if *at == Side::Here { here } else { there };
+                            assert!(token.sequence > written_to.token.sequence(), "{why}");
+                        }
+                        Step::MarkBooted { .. } | Step::MirrorSnapshot { .. } => {}
+                        Step::MarkRelease { .. } => panic!("{why}"),
+                    }
+                }
+            }
+        }
+    }
+    assert!(judged > 1_000_000, "{judged}");
+}
+
+#[test]
+fn no_situation_breaks_what_release_and_upkeep_promise() {
+    for observation in every_pair() {
+        let (here, there) = copies(&observation);
+        for patience in [Patience::Fresh, Patience::Exhausted] {
+            for in_use_here in [false, true] {
+                let release = Release { patience, in_use_here, ..release() };
+                let judged = release.judge(std::slice::from_ref(&observation));
+                if let Decision::Act(steps) = &judged.judgement.decision {
+                    assert!(!in_use_here, "{observation:?}");
+                    assert_eq!((here.role, there.role), (Role::Primary, Role::NonPrimary));
+                    for step in steps {
+                        assert_eq!(step.side(), Side::Here);
+                        if matches!(step, Step::Demote { .. }) {
+                            let follows = there.token.token().is_some_and(|token| token.site == A);
+                            assert!(follows, "demotes what nobody follows: {observation:?}");
+                        }
+                        assert!(!matches!(step, Step::Promote { .. } | Step::Resync { .. }));
+                    }
+                }
+                if patience == Patience::Exhausted {
+                    assert!(!matches!(judged.judgement.decision, Decision::Wait { .. }));
+                }
+            }
+        }
+        for (in_use_here, running_here) in [(false, false), (true, false), (true, true)] {
+            let Task::Act(steps) = (Upkeep { here: A, in_use_here, running_here }).judge(&observation).task
+            else {
+                continue;
+            };
+            for step in steps {
+                match step {
+                    Step::Demote { at: Side::Here, .. } | Step::Resync { .. } => {
+                        assert!(!in_use_here, "takes a disk from a VM: {observation:?}");
+                        assert!(there.token.sequence() > here.token.sequence(), "{observation:?}");
+                    }
+                    Step::WriteToken { at: Side::Here, .. } | Step::MirrorSnapshot { at: Side::Here, .. } => {
+                        assert!(running_here && here.role == Role::Primary, "{observation:?}");
+                    }
+                    other => panic!("{other:?} in {observation:?}"),
+                }
+            }
+        }
+    }
+}

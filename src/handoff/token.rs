@@ -1,0 +1,219 @@
+//! The handoff token and the two marks beside it: what travels with an image, in order with its writes.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The image metadata key of the [`Token`].
+pub const TOKEN_KEY: &str = "onemirror.handoff";
+/// The image metadata key of the [`Mark`] that a release was asked for.
+pub const RELEASE_KEY: &str = "onemirror.release";
+/// The image metadata key of the [`Mark`] of the reign in which the VM was booted.
+pub const BOOTED_KEY: &str = "onemirror.booted";
+/// The image metadata key under which a forced promotion leaves its reason.
+pub const FORCED_KEY: &str = "onemirror.forced";
+/// What all keys of onemirror begin with.
+pub const KEY_PREFIX: &str = "onemirror.";
+
+/// How far a forced promotion moves the sequence on, so that it outranks any handoff that never arrived here.
+const FORCED_STRIDE: u64 = 1000;
+
+/// `<sequence>:<site>:<open or random id>`: who reigns over an image, or gave it up.
+///
+/// An *open* token is written by the site that promotes the image, or boots a VM on it; it proves nothing but that
+/// the copy which shows it has followed since. A *closed* one is written by the site that gives the image up,
+/// after its last write: a copy that shows it has every write.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token {
+    /// Orders the history: one more than the number found, much more by a forced promotion.
+    pub sequence: u64,
+    /// The site that wrote it.
+    pub site: String,
+    /// Open, or closed with an id.
+    pub seal: Seal,
+}
+
+/// Whether a token is open.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Seal {
+    /// The site reigns.
+    Open,
+    /// The site gave the image up; the id tells two handoffs apart that were made after a split.
+    Closed(String),
+}
+
+impl Token {
+    /// The token that opens the reign of `site` after `previous`.
+    pub fn open_after(previous: Option<&Token>, site: &str) -> Self {
+        Self { sequence: next(previous), site: site.into(), seal: Seal::Open }
+    }
+
+    /// The token that closes a reign: `site` gives the image up.
+    pub fn close_after(previous: Option<&Token>, site: &str, id: &str) -> Self {
+        Self { sequence: next(previous), site: site.into(), seal: Seal::Closed(id.into()) }
+    }
+
+    /// The token of a promotion that an operator forced: it outranks what `previous` could have become unseen.
+    pub fn forced_after(previous: Option<&Token>, site: &str) -> Self {
+        let sequence = previous.map_or(0, |token| token.sequence).saturating_add(FORCED_STRIDE);
+        Self { sequence, site: site.into(), seal: Seal::Open }
+    }
+
+    /// Whether it is the open token of `site`.
+    pub fn is_open_by(&self, site: &str) -> bool {
+        self.seal == Seal::Open && self.site == site
+    }
+
+    /// Whether it is closed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.seal, Seal::Closed(_))
+    }
+}
+
+fn next(previous: Option<&Token>) -> u64 {
+    previous.map_or(0, |token| token.sequence).saturating_add(1)
+}
+
+/// The text is not what onemirror writes; nothing may be concluded from it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a handoff token")]
+pub struct Unreadable {
+    /// The text found, cut.
+    pub text: String,
+}
+
+fn unreadable(text: &str) -> Unreadable {
+    Unreadable { text: text.chars().take(80).collect() }
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 128 && text.chars().all(|c| c.is_ascii_graphic() && c != ':')
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seal = match &self.seal {
+            Seal::Open => "open",
+            Seal::Closed(id) => id,
+        };
+        write!(f, "{}:{}:{seal}", self.sequence, self.site)
+    }
+}
+
+impl FromStr for Token {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let [sequence, site, seal] = parts[..] else { return Err(unreadable(text)) };
+        let number: u64 = sequence.parse().map_err(|_| unreadable(text))?;
+        if number.to_string() != sequence || !is_word(site) || !is_word(seal) {
+            return Err(unreadable(text));
+        }
+        let seal = if seal == "open" { Seal::Open } else { Seal::Closed(seal.into()) };
+        Ok(Self { sequence: number, site: site.into(), seal })
+    }
+}
+
+/// `<sequence>:<site>:<VM id>`: something that holds for one reign only, that of the open token with the same
+/// sequence and site. It needs no removal: the next token makes it void.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// The open token's sequence.
+    pub sequence: u64,
+    /// The open token's site.
+    pub site: String,
+    /// The VM, by its id on that site.
+    pub vm: i32,
+}
+
+impl Mark {
+    /// The mark of `vm` in the reign of `token`.
+    pub fn of(token: &Token, vm: i32) -> Self {
+        Self { sequence: token.sequence, site: token.site.clone(), vm }
+    }
+
+    /// Whether the mark speaks of the reign of `token`.
+    pub fn holds_in(&self, token: &Token) -> bool {
+        token.seal == Seal::Open && self.sequence == token.sequence && self.site == token.site
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.sequence, self.site, self.vm)
+    }
+}
+
+impl FromStr for Mark {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        let token: Token = text.parse()?;
+        let Seal::Closed(vm) = &token.seal else { return Err(unreadable(text)) };
+        let vm = vm.parse().map_err(|_| unreadable(text))?;
+        Ok(Self { sequence: token.sequence, site: token.site, vm })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sequences_grow_and_force_outranks() {
+        let first = Token::open_after(None, "site-a");
+        assert_eq!(first.to_string(), "1:site-a:open");
+        let closed = Token::close_after(Some(&first), "site-a", "c0ffee");
+        assert_eq!(closed.to_string(), "2:site-a:c0ffee");
+        assert!(
+            Token::forced_after(Some(&first), "site-b").sequence
+                > Token::open_after(Some(&closed), "site-a").sequence
+        );
+    }
+
+    #[test]
+    fn a_mark_holds_in_its_reign_only() {
+        let open = Token::open_after(None, "site-b");
+        let mark = Mark::of(&open, 7);
+        assert!(mark.holds_in(&open));
+        assert!(!mark.holds_in(&Token::open_after(Some(&open), "site-b")));
+        assert!(!mark.holds_in(&Token { site: "site-a".into(), ..open.clone() }));
+        assert!(!mark.holds_in(&Token { seal: Seal::Closed("x".into()), ..open }));
+    }
+
+    #[test]
+    fn refuses_what_it_did_not_write() {
+        for text in [
+            "",
+            "open",
+            "1:a",
+            "1:a:b:c",
+            "-1:a:open",
+            "01:a:open",
+            "1::open",
+            "1:a:",
+            "1:a b:open",
+            "1:a:\u{1b}x",
+            "18446744073709551616:a:open",
+        ] {
+            assert!(text.parse::<Token>().is_err(), "{text:?}");
+        }
+        assert!("1:a:open".parse::<Mark>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_survive_the_round_trip(sequence: u64, site in "[a-z][a-z0-9._-]{0,20}", id in "[0-9a-f]{8}", open: bool) {
+            let token = Token { sequence, site, seal: if open { Seal::Open } else { Seal::Closed(id) } };
+            prop_assert_eq!(token.to_string().parse::<Token>().unwrap(), token);
+        }
+
+        #[test]
+        fn what_parses_prints_the_same(text in "\\PC{0,30}") {
+            if let Ok(token) = text.parse::<Token>() {
+                prop_assert_eq!(token.to_string(), text);
+            }
+        }
+    }
+}

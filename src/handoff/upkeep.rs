@@ -1,0 +1,146 @@
+//! Upkeep: a host, a front-end or the timer came round; put right what events left undone.
+
+use super::decision::{Finding, Rule, Side, Step};
+use super::gate::stale_here_steps;
+use super::observation::{Copy, Here, Mode, Observation, PeerVm, Report, Role, There};
+use super::token::Token;
+
+/// All that upkeep needs to know beside the observation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upkeep<'a> {
+    /// This site's name.
+    pub here: &'a str,
+    /// A VM of this site may be using the image, or its saved memory belongs to it.
+    pub in_use_here: bool,
+    /// A VM of this site runs on it (RUNNING, not only booting).
+    pub running_here: bool,
+}
+
+/// What to do about one image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Nothing.
+    Nothing,
+    /// Carry these out, under both locks.
+    Act(Vec<Step>),
+    /// Go on with the release that this VM's end asked for.
+    Release {
+        /// The VM, by its id here.
+        vm: i32,
+    },
+    /// The image is given up and everything is there: resume the VM there.
+    PassOn {
+        /// The VM, by its id there.
+        vm: i32,
+    },
+    /// Only an operator can tell; shown, never done.
+    Undecided,
+}
+
+/// The decision about one image and the rule that made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpkeepJudgement {
+    /// What to do.
+    pub task: Task,
+    /// Why.
+    pub finding: Finding,
+}
+
+impl Upkeep<'_> {
+    /// Judges one image.
+    pub fn judge(&self, observation: &Observation) -> UpkeepJudgement {
+        let (rule, task) = self.judge_image(observation);
+        UpkeepJudgement { task, finding: Finding { image: observation.image.clone(), rule } }
+    }
+
+    fn judge_image(&self, observation: &Observation) -> (Rule, Task) {
+        let nothing = (Rule::UpkeepNothing, Task::Nothing);
+        let Here::Mirrored(here) = &observation.here else { return nothing };
+        match (here.role, &observation.there) {
+            (Role::Primary, There::Mirrored(there)) if there.role == Role::Primary => {
+                self.judge_split_brain(observation, here, there)
+            }
+            (Role::Primary, There::Mirrored(there)) if there.token.sequence() > here.token.sequence() => {
+                if self.in_use_here {
+                    return (Rule::UpkeepInUseHere, Task::Undecided);
+                }
+                let demote = Step::Demote { at: Side::Here, image: observation.image.clone() };
+                (Rule::UpkeepStaleLeftoverHere, Task::Act(vec![demote]))
+            }
+            (Role::Primary, _) => self.judge_primary(observation, here),
+            (Role::NonPrimary, There::Mirrored(there)) if there.role == Role::Primary => {
+                let following = there.token.token().is_some() && here.token == there.token;
+                let newer_there = there.token.sequence() > here.token.sequence();
+                if here.report == Report::SplitBrain
+                    && !here.resync_requested
+                    && !self.in_use_here
+                    && newer_there
+                    && !following
+                {
+                    let resync = Step::Resync { image: observation.image.clone() };
+                    return (Rule::UpkeepSplitBrainedCopyHere, Task::Act(vec![resync]));
+                }
+                nothing
+            }
+            (Role::NonPrimary, There::Mirrored(_)) => {
+                let given_up = released_by(here, self.here);
+                match &observation.vm_there {
+                    PeerVm::Inactive { vm, .. } if given_up && !self.in_use_here => {
+                        (Rule::UpkeepPassOn, Task::PassOn { vm: *vm })
+                    }
+                    _ => nothing,
+                }
+            }
+            (Role::NonPrimary, _) => nothing,
+        }
+    }
+
+    fn judge_split_brain(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Task) {
+        match here.token.sequence().cmp(&there.token.sequence()) {
+            std::cmp::Ordering::Less if self.in_use_here => (Rule::UpkeepInUseHere, Task::Undecided),
+            std::cmp::Ordering::Less => {
+                (Rule::UpkeepSplitBrainStaleHere, Task::Act(stale_here_steps(observation, here)))
+            }
+            // the other site's own upkeep cleans up
+            std::cmp::Ordering::Greater => (Rule::UpkeepNothing, Task::Nothing),
+            std::cmp::Ordering::Equal => (Rule::UpkeepSplitBrainUndecided, Task::Undecided),
+        }
+    }
+
+    /// Primary here, and not there.
+    fn judge_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Task) {
+        let reign = here.token.token().filter(|token| token.is_open_by(self.here));
+        if !self.in_use_here {
+            let asked = here.release.as_ref().filter(|mark| match reign {
+                Some(reign) => mark.holds_in(reign),
+                // interrupted between token and demotion
+                None => released_by(here, self.here),
+            });
+            return match asked {
+                Some(mark) => (Rule::UpkeepRelease, Task::Release { vm: mark.vm }),
+                None => (Rule::UpkeepNothing, Task::Nothing),
+            };
+        }
+        if self.running_here && reign.is_none() {
+            // booted without a gate: there was no CONTEXT section, or the plugin came later
+            let image = &observation.image;
+            let token = Token::open_after(here.token.token(), self.here);
+            let mut steps = vec![Step::WriteToken { at: Side::Here, image: image.clone(), token }];
+            if here.mode == Mode::Snapshot {
+                steps.push(Step::MirrorSnapshot { at: Side::Here, image: image.clone() });
+            }
+            return (Rule::UpkeepOpenToken, Task::Act(steps));
+        }
+        (Rule::UpkeepNothing, Task::Nothing)
+    }
+}
+
+/// Whether `site` closed its reign in a release that was asked for there; a site that takes an image over leaves no
+/// such mark.
+pub(super) fn released_by(copy: &Copy, site: &str) -> bool {
+    let (Some(token), Some(mark)) = (copy.token.token(), &copy.release) else { return false };
+    token.is_closed()
+        && token.site == site
+        && mark.site == site
+        && mark.sequence.checked_add(1) == Some(token.sequence)
+}
