@@ -1,1 +1,29 @@
-//! (skeleton)
+//! Looks at both sites, asks [`crate::handoff`] what to do, and does it. It decides nothing by itself.
+
+mod activity;
+mod error;
+mod failover;
+mod gate;
+mod images;
+mod locks;
+mod observe;
+mod overview;
+mod pass_on;
+mod reconcile;
+mod release;
+mod sites;
+mod steps;
+
+pub use activity::{Activity, activity, boot_kind, is_running};
+pub use error::{EngineError, first_sentence};
+pub use failover::FailoverOutcome;
+pub use gate::{GateOutcome, GateScope};
+pub use images::{VmImage, VmImages};
+pub use overview::{CopyView, DiskView, Overview, Plan, VmView};
+pub use pass_on::PassOn;
+pub use reconcile::{ReconcileItem, ReconcileReport};
+pub use release::{ReleaseOutcome, ReleaseScope};
+pub use sites::Engine;
+
+/// How many images are looked at side by side: each is a process or two, on front-ends with few cores.
+const CONCURRENCY: usize = 4;

@@ -425,13 +425,9 @@ impl Gate<'_> {
                 (Rule::TokenConflict, self.conflict(observation))
             }
             std::cmp::Ordering::Less => {
-                let stuck = match here.report {
-                    Report::Stopped | Report::SplitBrain => true,
-                    Report::Down => false,
-                    Report::Replaying | Report::Syncing(_) | Report::Other => {
-                        self.patience != Patience::Fresh
-                    }
-                };
+                // what moves would have moved by now, and a daemon that follows would say so
+                let stuck = self.patience != Patience::Fresh
+                    && matches!(here.report, Report::Stopped | Report::SplitBrain | Report::Other);
                 if stuck {
                     return (Rule::StrandedLastWriterThere, self.re_promote_there(observation, there));
                 }

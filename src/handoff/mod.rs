@@ -25,7 +25,7 @@ pub use gate::{BootKind, Gate, PeerUnreachable};
 pub use observation::{Copy, Here, Mode, Observation, PeerVm, Positions, Report, Role, There, TokenSeen};
 pub use release::{Pending, Release, ReleaseJudgement};
 pub use token::{BOOTED_KEY, FORCED_KEY, KEY_PREFIX, Mark, RELEASE_KEY, Seal, TOKEN_KEY, Token, Unreadable};
-pub use upkeep::{Task, Upkeep, UpkeepJudgement};
+pub use upkeep::{Task, Upkeep, UpkeepJudgement, released_by};
 
 /// How much longer a caller can wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -509,7 +509,7 @@ fn gate_rows() -> Vec<Row> {
             "refuse: one-0-2-0 lacks the handoff of site-b: its last writes are not here; start rbd-mirror on site-a and try again",
         ),
         boots(
-            gate(),
+            Gate { patience: Patience::Waning, ..gate() },
             pair(
                 non_primary("2:site-a:x").reports(Report::Stopped),
                 non_primary("3:site-b:open"),

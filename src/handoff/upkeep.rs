@@ -137,7 +137,7 @@ impl Upkeep<'_> {
 
 /// Whether `site` closed its reign in a release that was asked for there; a site that takes an image over leaves no
 /// such mark.
-pub(super) fn released_by(copy: &Copy, site: &str) -> bool {
+pub fn released_by(copy: &Copy, site: &str) -> bool {
     let (Some(token), Some(mark)) = (copy.token.token(), &copy.release) else { return false };
     token.is_closed()
         && token.site == site

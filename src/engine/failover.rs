@@ -1,0 +1,205 @@
+//! Failover of one VM: start it here, by its gate alone or, where an operator typed it, by force.
+
+use super::activity::{Activity, activity, is_running};
+use super::error::EngineError;
+use super::gate::closing_id;
+use super::images::VmImages;
+use super::locks::Owner;
+use super::observe::{Purpose, Seen};
+use super::sites::Engine;
+use super::steps::HeldLocks;
+use crate::audit::Outcome;
+use crate::ceph::{Ceph, CephError, Promotion};
+use crate::handoff::{
+    BootKind, Decision, FORCED_KEY, Here, Judgement, Locks, Mode, Patience, PeerVm, Refusal, Role, Side, TOKEN_KEY,
+    There, Token, TokenSeen,
+};
+use crate::image_spec::ImageSpec;
+use crate::opennebula::{LcmState, Recover, Vm, VmAction, VmState};
+use std::time::Instant;
+
+/// What a failover did.
+#[derive(Debug, serde::Serialize)]
+pub struct FailoverOutcome {
+    /// The VM, by its id here.
+    pub vm: i32,
+    /// Images promoted by force, as `pool[/namespace]/image`.
+    pub forced: Vec<String>,
+    /// How the VM was started: `resume`, `release`, `recover --retry`; empty if it starts by itself.
+    pub started_by: String,
+}
+
+impl Engine {
+    /// Starts the VM here. Without `force` everything is left to the gate, which the start goes through. With
+    /// `force`, images that the gate would refuse are promoted by force first: writes that have not arrived are
+    /// lost, and `reason` is recorded in the audit log and in the images.
+    pub async fn failover(&self, vm: VmImages, force: Option<&str>) -> Result<FailoverOutcome, EngineError> {
+        let id = vm.vm.id;
+        if activity(&vm.vm) != Activity::Inactive {
+            return Err(EngineError::Unfit(format!("VM {id} is {} here; there is nothing to fail over", vm.vm.state_name())));
+        }
+        let mut outcome = FailoverOutcome { vm: id, forced: Vec::new(), started_by: String::new() };
+        let seen = self.observe(&vm.images, Purpose::Boot).await?;
+        let refusal = self.would_refuse(id, &seen);
+        match (refusal, force) {
+            (None, _) => {}
+            (Some(refusal), None) => return Err(EngineError::Refused(refusal)),
+            (Some(refusal), Some(reason)) => {
+                tracing::warn!("{refusal}");
+                self.force(&vm, reason, &mut outcome).await?;
+            }
+        }
+        outcome.started_by = self.start(&vm.vm).await?;
+        Ok(outcome)
+    }
+
+    /// What the gate would refuse now, if anything; what it would wait for counts too, since the other site may be
+    /// lost for good.
+    fn would_refuse(&self, vm: i32, seen: &[Seen]) -> Option<Refusal> {
+        let observations = super::gate::observations(seen);
+        let id = closing_id();
+        let Judgement { decision, .. } =
+            self.gate_rules(vm, BootKind::Cold, Patience::Fresh, Locks::Both, &id).judge(&observations);
+        match decision {
+            Decision::Refuse { refusal, .. } => Some(refusal),
+            Decision::Wait { .. } => {
+                match self.gate_rules(vm, BootKind::Cold, Patience::Exhausted, Locks::Both, &id).judge(&observations).decision {
+                    Decision::Refuse { refusal, .. } => Some(refusal),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    async fn force(&self, vm: &VmImages, reason: &str, outcome: &mut FailoverOutcome) -> Result<(), EngineError> {
+        let owner = Owner::this_process(self.here());
+        let mut locks = HeldLocks::default();
+        let result = async {
+            let seen = self.observe(&vm.images, Purpose::Boot).await?;
+            self.lock(&mut locks, Side::Here, &seen, &owner).await?;
+            if seen.iter().any(|seen| matches!(seen.observation.there, There::Mirrored(_))) {
+                self.lock(&mut locks, Side::There, &seen, &owner).await?;
+            }
+            let seen = self.observe(&vm.images, Purpose::Boot).await?;
+            for seen in &seen {
+                self.may_force(seen)?;
+            }
+            for seen in &seen {
+                if self.force_image(vm.vm.id, seen, reason).await? {
+                    outcome.forced.push(seen.spec().to_string());
+                }
+            }
+            Ok(())
+        }
+        .await;
+        locks.release().await;
+        result
+    }
+
+    /// Force is for a lost site. Where the peer answers and says that its VM runs, it is a mistake.
+    fn may_force(&self, seen: &Seen) -> Result<(), EngineError> {
+        let refuse = |cause: String, hint: String| {
+            Err(EngineError::Refused(Refusal { image: seen.spec().clone(), cause, hint }))
+        };
+        match (&seen.observation.here, &seen.observation.there, &seen.observation.vm_there) {
+            (_, There::Mirrored(there), PeerVm::Active { vm, state })
+                if there.role == Role::Primary && state == "RUNNING" =>
+            {
+                refuse(
+                    format!("is in use on {}, which answers: VM {vm} is {state}", self.there()),
+                    format!("on {}: onevm poweroff {vm}; then fail over without --force", self.there()),
+                )
+            }
+            (Here::Absent, ..) => refuse(
+                "has no copy here".into(),
+                "there is nothing to promote; restore it from a backup".into(),
+            ),
+            (Here::Mirrored(copy), ..) if copy.token == TokenSeen::Unreadable => refuse(
+                "has an unreadable handoff token here".into(),
+                format!("see: rbd image-meta get {} {TOKEN_KEY}", seen.spec()),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Promotes one copy by force, if it is not primary, and opens a reign that outranks what never arrived.
+    async fn force_image(&self, vm: i32, seen: &Seen, reason: &str) -> Result<bool, EngineError> {
+        let Here::Mirrored(copy) = &seen.observation.here else { return Ok(false) };
+        if copy.role == Role::Primary && !matches!(seen.observation.there, There::Mirrored(_)) {
+            return Ok(false);
+        }
+        let spec = seen.spec();
+        let cluster = &seen.image.cluster;
+        let started = Instant::now();
+        let newest = match &seen.observation.there {
+            There::Mirrored(there) => there.token.token().max(copy.token.token()),
+            _ => copy.token.token(),
+        };
+        let token = Token::forced_after(newest, self.here());
+        let forced = async {
+            if copy.role == Role::NonPrimary {
+                match cluster.promote(spec, true).await {
+                    Ok(Promotion::Promoted) => {}
+                    Ok(Promotion::NotYet) => return Err(busy(spec)),
+                    // a repeat of a run that was killed after the promotion
+                    Err(CephError::NotPossible { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            cluster.set_metadata(spec, TOKEN_KEY, &token.to_string()).await?;
+            cluster.set_metadata(spec, FORCED_KEY, &forced_note(self.here(), reason)).await?;
+            if copy.mode == Mode::Snapshot {
+                cluster.mirror_snapshot(spec).await?;
+            }
+            Ok(())
+        }
+        .await;
+        let (outcome, words) = match &forced {
+            Ok(()) => (Outcome::Done, reason.to_owned()),
+            Err(error) => (Outcome::Failed, format!("{reason}: {error}")),
+        };
+        self.note(Some(vm), Some(spec), "operator-force", "promote-force", outcome, Some(words), started);
+        forced.map_err(|error| EngineError::Ceph { image: spec.clone(), site: self.here().to_owned(), error })?;
+        Ok(true)
+    }
+
+    /// Starts the VM by what its state takes.
+    async fn start(&self, vm: &Vm) -> Result<String, EngineError> {
+        let client = self.front_end_here();
+        let started = Instant::now();
+        let (name, result) = match (vm.state, vm.lcm_state) {
+            (VmState::Poweroff | VmState::Undeployed, _) => ("resume", client.vm_action(VmAction::Resume, vm.id).await),
+            (VmState::Hold, _) => ("release", client.vm_action(VmAction::Release, vm.id).await),
+            (VmState::Active, state) if state != LcmState::Running => {
+                ("recover --retry", client.vm_recover(vm.id, Recover::Retry).await)
+            }
+            (VmState::Pending, _) => ("", Ok(())),
+            _ => {
+                return Err(EngineError::Unfit(format!(
+                    "VM {} is {}, which nothing starts; the images are ready",
+                    vm.id,
+                    vm.state_name()
+                )));
+            }
+        };
+        debug_assert!(!is_running(vm));
+        let (outcome, reason) = match &result {
+            Ok(()) => (Outcome::Done, None),
+            Err(error) => (Outcome::Failed, Some(error.to_string())),
+        };
+        self.note(Some(vm.id), None, "operator", name, outcome, reason, started);
+        result.map_err(|error| self.error_here(error))?;
+        Ok(name.to_owned())
+    }
+}
+
+fn busy(spec: &ImageSpec) -> CephError {
+    CephError::Busy { what: spec.to_string(), detail: "a forced promotion is not accepted".into() }
+}
+
+/// Who forced it, when, and why, for whoever finds the image later.
+fn forced_note(site: &str, reason: &str) -> String {
+    let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+    format!("{} {site} {}: {reason}", jiff::Timestamp::now(), crate::state::operator())
+}

@@ -1,0 +1,222 @@
+//! The gate before a boot, carried out: look, decide, act, look again, until the VM may boot or may not.
+
+use super::error::EngineError;
+use super::images::{VmImage, VmImages};
+use super::locks::Owner;
+use super::observe::{Purpose, Seen};
+use super::sites::Engine;
+use super::steps::{Carried, Cause, HeldLocks};
+use crate::audit::Outcome;
+use crate::config;
+use crate::handoff::{
+    BootKind, Decision, Gate, Here, Judgement, Locks, Patience, PeerUnreachable, Refusal, Side, Step,
+};
+use std::time::{Duration, Instant};
+
+/// How long to wait between two looks while something is on its way.
+const LOOK_AGAIN: Duration = Duration::from_millis(700);
+/// How long what moves may be expected to arrive by itself.
+pub(super) const FRESH: Duration = Duration::from_secs(20);
+
+/// Which disks a boot is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateScope {
+    /// All disks of the VM.
+    All,
+    /// One disk that is attached.
+    Disk(i32),
+}
+
+/// What the gate did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GateOutcome {
+    /// How many of the images are mirrored.
+    pub mirrored: usize,
+    /// The changes made, in order.
+    pub steps: Vec<Step>,
+}
+
+/// Time as the rules see it.
+pub(super) struct Clock {
+    started: Instant,
+    limit: Duration,
+}
+
+impl Clock {
+    pub(super) fn start(limit: Duration) -> Self {
+        Self { started: Instant::now(), limit }
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        let elapsed = self.started.elapsed();
+        if elapsed >= self.limit {
+            Patience::Exhausted
+        } else if elapsed >= FRESH.min(self.limit / 2) {
+            Patience::Waning
+        } else {
+            Patience::Fresh
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.patience() == Patience::Exhausted
+    }
+}
+
+pub(super) async fn wait_a_moment() {
+    // some disorder, so that two gates that got in each other's way do not do so again
+    let disorder = Duration::from_millis(rand::random_range(0..300));
+    tokio::time::sleep(LOOK_AGAIN + disorder).await;
+}
+
+pub(super) fn closing_id() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+pub(super) fn observations(seen: &[Seen]) -> Vec<crate::handoff::Observation> {
+    seen.iter().map(|seen| seen.observation.clone()).collect()
+}
+
+/// Ceph did not accept the steps until the time was over.
+pub(super) fn not_accepted(steps: &[Step]) -> EngineError {
+    let names: Vec<String> = steps.iter().map(|step| format!("{} {}", step.name(), step.image())).collect();
+    EngineError::Unfit(format!(
+        "Ceph does not accept it yet: {}; see that rbd-mirror runs on both sites and try again",
+        names.join(", ")
+    ))
+}
+
+impl Engine {
+    pub(super) fn gate_rules<'a>(
+        &'a self,
+        vm: i32,
+        boot: BootKind,
+        patience: Patience,
+        locks: Locks,
+        closing_id: &'a str,
+    ) -> Gate<'a> {
+        Gate {
+            here: self.here(),
+            there: self.there(),
+            vm,
+            boot,
+            peer_unreachable: match self.config.policy.peer_unreachable {
+                config::PeerUnreachable::Allow => PeerUnreachable::Allow,
+                config::PeerUnreachable::Refuse => PeerUnreachable::Refuse,
+                config::PeerUnreachable::RefuseAfterReboot => PeerUnreachable::RefuseAfterReboot,
+            },
+            in_touch_since_reboot: self.in_touch_since_reboot(),
+            patience,
+            locks,
+            closing_id,
+        }
+    }
+
+    /// Makes the VM's images ready to boot on, or says why the VM must not boot. Takes up to the policy's
+    /// `sync_timeout`, and a few milliseconds per image that is not mirrored.
+    pub async fn gate(&self, vm: &VmImages, scope: GateScope, boot: BootKind) -> Result<GateOutcome, EngineError> {
+        let images: Vec<VmImage> = match scope {
+            GateScope::All => vm.images.clone(),
+            GateScope::Disk(id) => vm.images.iter().filter(|image| image.disk.disk_id == id).cloned().collect(),
+        };
+        let started = Instant::now();
+        let result = self.gate_loop(vm.vm.id, &images, boot).await;
+        if let Err(error) = &result {
+            let (image, rule) = match error {
+                EngineError::Refused(refusal) => (Some(&refusal.image), "gate"),
+                _ => (None, "gate"),
+            };
+            let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
+            self.note(Some(vm.vm.id), image, rule, "boot", outcome, Some(error.to_string()), started);
+        }
+        result
+    }
+
+    async fn gate_loop(&self, vm: i32, images: &[VmImage], boot: BootKind) -> Result<GateOutcome, EngineError> {
+        let clock = Clock::start(self.config.policy.sync_timeout);
+        let owner = Owner::this_process(self.here());
+        let mut outcome = GateOutcome::default();
+        let mut seen = self.observe(images, Purpose::Boot).await?;
+        outcome.mirrored = seen.iter().filter(|seen| matches!(seen.observation.here, Here::Mirrored(_))).count();
+        loop {
+            // a look without locks is enough to wait, to refuse, and to see that nothing is mirrored
+            let id = closing_id();
+            let judgement =
+                self.gate_rules(vm, boot, clock.patience(), Locks::Both, &id).judge(&observations(&seen));
+            let nothing_mirrored = seen.iter().all(|seen| seen.global_id.is_none());
+            match judgement.decision {
+                Decision::Done if nothing_mirrored => return Ok(outcome),
+                Decision::Refuse { refusal, then } if then.is_empty() => return Err(self.refused(refusal, &seen)),
+                Decision::Wait { what, image } => {
+                    tracing::info!("waiting for {what} ({image})");
+                    wait_a_moment().await;
+                    seen = self.observe(images, Purpose::Boot).await?;
+                    continue;
+                }
+                _ => {}
+            }
+            let mut locks = HeldLocks::default();
+            let round = self.locked_round(vm, images, boot, &clock, &owner, &mut locks, &seen, &mut outcome).await;
+            locks.release().await;
+            match round {
+                Ok(true) => return Ok(outcome),
+                Ok(false) => {}
+                Err(EngineError::Locked { image, holder }) if !clock.is_over() => {
+                    tracing::info!("{image} is locked by {holder}");
+                }
+                Err(error) => return Err(error),
+            }
+            wait_a_moment().await;
+            seen = self.observe(images, Purpose::Boot).await?;
+        }
+    }
+
+    /// Takes the locks, looks again, and acts as long as there is something to do. `true`: the VM may boot.
+    #[expect(clippy::too_many_arguments, reason = "the state of one loop, split for reading")]
+    async fn locked_round(
+        &self,
+        vm: i32,
+        images: &[VmImage],
+        boot: BootKind,
+        clock: &Clock,
+        owner: &Owner,
+        locks: &mut HeldLocks,
+        seen: &[Seen],
+        outcome: &mut GateOutcome,
+    ) -> Result<bool, EngineError> {
+        self.lock(locks, Side::Here, seen, owner).await?;
+        let mut held = Locks::Here;
+        loop {
+            let seen = self.observe(images, Purpose::Boot).await?;
+            let id = closing_id();
+            let Judgement { decision, findings } =
+                self.gate_rules(vm, boot, clock.patience(), held, &id).judge(&observations(&seen));
+            tracing::debug!("{decision:?} by {findings:?}");
+            let cause = Cause { vm: Some(vm), findings: &findings };
+            match decision {
+                Decision::Done => return Ok(true),
+                Decision::LockThere => {
+                    self.lock(locks, Side::There, &seen, owner).await?;
+                    held = Locks::Both;
+                }
+                Decision::Act(steps) => match self.carry_out(&steps, &seen, locks, &cause).await? {
+                    Carried::Out => outcome.steps.extend(steps),
+                    Carried::Halted if clock.is_over() => return Err(not_accepted(&steps)),
+                    Carried::Halted => return Ok(false),
+                },
+                Decision::Wait { .. } => return Ok(false),
+                Decision::Refuse { refusal, then } => {
+                    self.carry_out(&then, &seen, locks, &cause).await?;
+                    return Err(self.refused(refusal, &seen));
+                }
+            }
+        }
+    }
+
+    fn refused(&self, refusal: Refusal, seen: &[Seen]) -> EngineError {
+        for trouble in seen.iter().filter_map(|seen| seen.trouble.as_ref()) {
+            tracing::warn!("{trouble}");
+        }
+        EngineError::Refused(refusal)
+    }
+}

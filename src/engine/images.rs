@@ -1,0 +1,125 @@
+//! The RBD images of a VM, each with the clusters that hold its copies.
+
+use super::activity::{Activity, activity};
+use super::error::EngineError;
+use super::sites::Engine;
+use crate::ceph::RbdCommand;
+use crate::image_spec::ImageSpec;
+use crate::opennebula::disks::{datastores_needed, named_by, rbd_images};
+use crate::opennebula::{Client, DiskImage, DiskKind, OneError, Vm};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+/// One RBD image of a VM.
+#[derive(Clone)]
+pub struct VmImage {
+    /// The disk.
+    pub disk: DiskImage,
+    /// The cluster here, as the disk's datastore says.
+    pub cluster: Rc<RbdCommand>,
+}
+
+impl VmImage {
+    /// The image's name.
+    pub fn spec(&self) -> &ImageSpec {
+        &self.disk.image
+    }
+
+    /// Whether the VM made the image for itself: a clone or a volatile disk.
+    pub fn is_own(&self) -> bool {
+        self.disk.kind != DiskKind::Persistent
+    }
+}
+
+/// A VM and its RBD images.
+pub struct VmImages {
+    /// The VM.
+    pub vm: Vm,
+    /// Its images; empty if none of its disks is on Ceph.
+    pub images: Vec<VmImage>,
+}
+
+/// A VM of the peer that uses an image.
+#[derive(Clone, Debug)]
+pub(super) struct User {
+    pub vm: i32,
+    pub state: String,
+    pub activity: Activity,
+    /// The image is the VM's own clone or volatile disk.
+    pub owns: bool,
+}
+
+impl Engine {
+    /// A VM of this site with its images.
+    pub async fn vm_images(&self, vm_id: i32) -> Result<VmImages, EngineError> {
+        let vm = self.one_here.vm(vm_id).await.map_err(|error| self.error_here(error))?;
+        self.images_of(vm).await
+    }
+
+    /// The images of a VM of this site.
+    pub async fn images_of(&self, vm: Vm) -> Result<VmImages, EngineError> {
+        let datastores = self.datastores(datastores_needed(&vm)).await?;
+        let mut images = Vec::new();
+        for disk in rbd_images(&vm, &datastores)? {
+            let Some(datastore) = datastores.get(&disk.datastore_id) else { continue };
+            let cluster = self.cluster_here(datastore).await?;
+            images.push(VmImage { disk, cluster });
+        }
+        Ok(VmImages { vm, images })
+    }
+
+    /// The VMs of the peer that use these images, by image. A name alone never makes a match: the VM's own
+    /// document has to say that the image is its disk.
+    pub(super) async fn users_there(
+        &self,
+        images: &BTreeSet<ImageSpec>,
+    ) -> Result<BTreeMap<ImageSpec, Vec<User>>, OneError> {
+        let client = self.front_end_there()?;
+        users(&client, images).await
+    }
+
+    /// The same for this site's own front-end.
+    pub(super) async fn users_here(
+        &self,
+        images: &BTreeSet<ImageSpec>,
+    ) -> Result<BTreeMap<ImageSpec, Vec<User>>, OneError> {
+        users(&self.one_here, images).await
+    }
+}
+
+async fn users(client: &Client, images: &BTreeSet<ImageSpec>) -> Result<BTreeMap<ImageSpec, Vec<User>>, OneError> {
+    let mut candidates: BTreeSet<i32> = images.iter().filter_map(named_by).map(|named| named.vm_id).collect();
+    for image in client.image_pool().await? {
+        if image.source.parse::<ImageSpec>().is_ok_and(|source| images.contains(&source)) {
+            candidates.extend(image.vms);
+        }
+    }
+    let mut users: BTreeMap<ImageSpec, Vec<User>> = BTreeMap::new();
+    let mut datastores = BTreeMap::new();
+    for id in candidates {
+        let vm = match client.vm(id).await {
+            Ok(vm) => vm,
+            // a number in a name need not be a VM of that site
+            Err(OneError::NoExists(_)) => continue,
+            Err(error) => return Err(error),
+        };
+        for id in datastores_needed(&vm) {
+            if let std::collections::btree_map::Entry::Vacant(entry) = datastores.entry(id) {
+                entry.insert(client.datastore(id).await?);
+            }
+        }
+        let disks = match rbd_images(&vm, &datastores) {
+            Ok(disks) => disks,
+            Err(error) => {
+                tracing::warn!("VM {id} of {}: {error}", client.endpoint());
+                continue;
+            }
+        };
+        for disk in disks.into_iter().filter(|disk| images.contains(&disk.image)) {
+            let owns = disk.kind != DiskKind::Persistent;
+            let user = User { vm: id, state: vm.state_name(), activity: activity(&vm), owns };
+            users.entry(disk.image).or_default().push(user);
+        }
+    }
+    Ok(users)
+}

@@ -1,0 +1,395 @@
+//! Turns what the two sites answer into observations.
+
+use super::CONCURRENCY;
+use super::activity::Activity;
+use super::error::EngineError;
+use super::images::{User, VmImage};
+use super::locks;
+use super::sites::Engine;
+use crate::ceph::{
+    self, Ceph, CephError, DaemonState, ImageInfo, MirrorMode, MirrorSnapshotState, Mirroring, RbdCommand,
+    ReplayState, Snapshots,
+};
+use crate::handoff::{
+    BOOTED_KEY, Copy, Here, KEY_PREFIX, Mark, Mode, Observation, PeerVm, Positions, RELEASE_KEY, Report, Role,
+    TOKEN_KEY, There, TokenSeen,
+};
+use crate::image_spec::ImageSpec;
+use futures::{StreamExt, TryStreamExt, stream};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+/// What the observation is for; it decides how much has to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Boot,
+    Release,
+    Upkeep,
+}
+
+/// An image as observed, with what it takes to act on it.
+#[derive(Clone)]
+pub(super) struct Seen {
+    pub image: VmImage,
+    pub observation: Observation,
+    /// The cluster of the other copy, if there is a way to it.
+    pub cluster_there: Option<Rc<RbdCommand>>,
+    /// Of a mirrored image.
+    pub global_id: Option<String>,
+    /// The id of the copy here; a resync makes a new one.
+    pub id_here: Option<String>,
+    /// Why the peer could not be asked, for the log.
+    pub trouble: Option<String>,
+}
+
+impl Seen {
+    pub(super) fn spec(&self) -> &ImageSpec {
+        self.image.spec()
+    }
+}
+
+/// What one cluster says of its copy.
+struct CopySeen {
+    info: ImageInfo,
+    mirroring: Mirroring,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Engine {
+    /// Observes all these images, a few at a time.
+    pub(super) async fn observe(&self, images: &[VmImage], purpose: Purpose) -> Result<Vec<Seen>, EngineError> {
+        let mut seen: Vec<Seen> = stream::iter(images.iter().map(|image| self.observe_image(image, purpose)))
+            .buffered(CONCURRENCY)
+            .try_collect()
+            .await?;
+        self.observe_users_there(&mut seen, purpose).await;
+        Ok(seen)
+    }
+
+    fn error_of(&self, image: &VmImage, error: CephError) -> EngineError {
+        EngineError::Ceph { image: image.spec().clone(), site: self.here().to_owned(), error }
+    }
+
+    async fn observe_image(&self, image: &VmImage, purpose: Purpose) -> Result<Seen, EngineError> {
+        let spec = image.spec();
+        let mut seen = Seen {
+            image: image.clone(),
+            observation: Observation {
+                image: spec.clone(),
+                here: Here::NotMirrored,
+                there: There::NotAsked,
+                vm_there: PeerVm::NotAsked,
+                owned_by_both: false,
+            },
+            cluster_there: None,
+            global_id: None,
+            id_here: None,
+            trouble: None,
+        };
+        let here = self.copy_here(image).await?;
+        match here {
+            CopyHere::NotMirrored => return Ok(seen),
+            CopyHere::Absent if purpose != Purpose::Boot => {
+                seen.observation.here = Here::Absent;
+                return Ok(seen);
+            }
+            CopyHere::Absent | CopyHere::Mirrored(_) => {}
+        }
+        let there = match self.cluster_there(&image.cluster, &spec.pool_spec()).await {
+            Ok(Some(cluster)) => {
+                seen.cluster_there = Some(cluster.clone());
+                copy_of(&cluster, spec).await
+            }
+            Ok(None) => Err(CephError::Unreachable {
+                what: spec.to_string(),
+                cluster: self.there().to_owned(),
+                detail: "no way to it is known; set [peer.ceph] conf and user in onemirror.conf".into(),
+            }),
+            Err(error) => Err(error),
+        };
+        let there = match there {
+            Ok(there) => {
+                self.note_contact();
+                Some(there)
+            }
+            Err(error) => {
+                tracing::info!("{error}");
+                seen.trouble = Some(error.to_string());
+                None
+            }
+        };
+        let CopyHere::Mirrored(here) = here else {
+            seen.observation.here = Here::Absent;
+            seen.observation.there = match there {
+                None => There::Unreachable,
+                Some(CopyHere::Absent) => There::Absent,
+                Some(CopyHere::NotMirrored) => There::NotMirrored,
+                Some(CopyHere::Mirrored(there)) => There::Mirrored(copy(&there)),
+            };
+            return Ok(seen);
+        };
+        seen.global_id = Some(here.mirroring.global_id.clone());
+        seen.id_here = Some(here.info.id.clone());
+        let mut copy_here = copy(&here);
+        seen.observation.there = match there {
+            None => There::Unreachable,
+            Some(CopyHere::Absent) => There::Absent,
+            Some(CopyHere::NotMirrored) => There::NotMirrored,
+            // the same name, but not the other copy of this image
+            Some(CopyHere::Mirrored(there)) if there.mirroring.global_id != here.mirroring.global_id => {
+                tracing::warn!("{spec}: the image of this name on {} is another one", self.there());
+                There::Absent
+            }
+            Some(CopyHere::Mirrored(there)) => {
+                let mut copy_there = copy(&there);
+                self.complete(&seen, &mut copy_here, &mut copy_there, purpose).await.map_err(|error| self.error_of(image, error))?;
+                There::Mirrored(copy_there)
+            }
+        };
+        seen.observation.here = Here::Mirrored(copy_here);
+        Ok(seen)
+    }
+
+    async fn copy_here(&self, image: &VmImage) -> Result<CopyHere, EngineError> {
+        copy_of(&image.cluster, image.spec()).await.map_err(|error| self.error_of(image, error))
+    }
+
+    /// Asks for reports and positions where the decision depends on them.
+    async fn complete(
+        &self,
+        seen: &Seen,
+        here: &mut Copy,
+        there: &mut Copy,
+        purpose: Purpose,
+    ) -> Result<(), CephError> {
+        let (spec, cluster_here) = (seen.spec(), &seen.image.cluster);
+        let Some(cluster_there) = &seen.cluster_there else { return Ok(()) };
+        if purpose == Purpose::Release {
+            if here.role == Role::Primary && here.token != there.token {
+                there.report = report(cluster_there, spec).await;
+            }
+            return Ok(());
+        }
+        if here.role == Role::NonPrimary || there.role == Role::Primary {
+            here.report = report(cluster_here, spec).await;
+        }
+        if here.report == Report::SplitBrain
+            && let Some(global_id) = &seen.global_id
+        {
+            here.resync_requested = locks::resync_noted(cluster_here, spec, global_id).await?;
+        }
+        let both_non_primary = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
+        if !both_non_primary || purpose == Purpose::Upkeep {
+            return Ok(());
+        }
+        match here.mode {
+            Mode::Snapshot => {
+                let (snapshots_here, snapshots_there) =
+                    futures::try_join!(cluster_here.snapshots(spec), cluster_there.snapshots(spec))?;
+                here.positions = snapshot_positions(&snapshots_here, &snapshots_there);
+                there.positions = snapshot_positions(&snapshots_there, &snapshots_here);
+            }
+            // positions are no second proof beside a token
+            Mode::Journal if here.token == there.token && !here.token.token().is_some_and(|t| t.is_closed()) => {
+                here.positions = self.journal_positions(cluster_here, cluster_there, spec).await?;
+                there.positions = self.journal_positions(cluster_there, cluster_here, spec).await?;
+            }
+            Mode::Journal => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the copy in `mine` has everything that the journal of the copy in `other` holds.
+    async fn journal_positions(
+        &self,
+        mine: &RbdCommand,
+        other: &RbdCommand,
+        spec: &ImageSpec,
+    ) -> Result<Positions, CephError> {
+        let key = (mine.site().to_owned(), spec.pool_spec());
+        let known = self.mirror_uuids.borrow().get(&key).cloned();
+        let uuid = match known {
+            Some(uuid) => uuid,
+            None => {
+                let uuid = mine.mirror_uuid(&spec.pool_spec()).await?;
+                self.mirror_uuids.borrow_mut().insert(key, uuid.clone());
+                uuid
+            }
+        };
+        let status = other.journal_status(spec).await?;
+        let Some(follower) = uuid.and_then(|uuid| status.clients.get(&uuid).cloned()) else {
+            return Ok(Positions::Unknown);
+        };
+        let Some(own) = status.clients.get("") else { return Ok(Positions::Unknown) };
+        let sorted = |position: &ceph::JournalPosition| {
+            let mut objects = position.objects.clone();
+            objects.sort_unstable();
+            objects
+        };
+        Ok(if sorted(own) == sorted(&follower) { Positions::Complete } else { Positions::Behind })
+    }
+
+    /// Asks the peer's front-end who uses the images whose fate depends on it.
+    async fn observe_users_there(&self, seen: &mut [Seen], purpose: Purpose) {
+        let asked: BTreeSet<ImageSpec> = seen
+            .iter()
+            .filter(|seen| match (&seen.observation.here, &seen.observation.there) {
+                (Here::Mirrored(here), There::Mirrored(there)) => {
+                    here.role == Role::NonPrimary && (purpose == Purpose::Boot || there.role == Role::NonPrimary)
+                }
+                _ => false,
+            })
+            .map(|seen| seen.spec().clone())
+            .collect();
+        if asked.is_empty() || purpose == Purpose::Release {
+            return;
+        }
+        let users = self.users_there(&asked).await;
+        for seen in seen.iter_mut().filter(|seen| asked.contains(seen.image.spec())) {
+            match &users {
+                Ok(users) => {
+                    let users = users.get(seen.image.spec()).map_or(&[][..], Vec::as_slice);
+                    seen.observation.vm_there = peer_vm(users);
+                    seen.observation.owned_by_both = seen.image.is_own() && users.iter().any(|user| user.owns);
+                }
+                Err(error) => {
+                    tracing::info!("front-end of {}: {error}", self.there());
+                    seen.observation.vm_there = PeerVm::Unknown;
+                    seen.trouble = Some(format!("front-end of {}: {error}", self.there()));
+                }
+            }
+        }
+    }
+}
+
+/// The busiest of the VMs that use an image.
+fn peer_vm(users: &[User]) -> PeerVm {
+    let Some(user) = users.iter().max_by_key(|user| user.activity) else { return PeerVm::None };
+    let (vm, state) = (user.vm, user.state.clone());
+    match user.activity {
+        Activity::Inactive => PeerVm::Inactive { vm, state },
+        Activity::LettingGo => PeerVm::LettingGo { vm, state },
+        Activity::Active => PeerVm::Active { vm, state },
+    }
+}
+
+enum CopyHere {
+    Absent,
+    NotMirrored,
+    Mirrored(CopySeen),
+}
+
+async fn copy_of(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyHere, CephError> {
+    let Some(info) = cluster.info(spec).await? else { return Ok(CopyHere::Absent) };
+    let Some(mirroring) = info.mirroring.clone() else { return Ok(CopyHere::NotMirrored) };
+    match cluster.metadata(spec, KEY_PREFIX).await {
+        Ok(metadata) => Ok(CopyHere::Mirrored(CopySeen { info, mirroring, metadata })),
+        // a resync deletes the copy and makes a new one
+        Err(CephError::NotFound { .. }) => Ok(CopyHere::Absent),
+        Err(error) => Err(error),
+    }
+}
+
+fn copy(seen: &CopySeen) -> Copy {
+    let mark = |key: &str| seen.metadata.get(key).and_then(|text| text.parse::<Mark>().ok());
+    Copy {
+        role: if seen.mirroring.primary { Role::Primary } else { Role::NonPrimary },
+        mode: match seen.mirroring.mode {
+            MirrorMode::Journal => Mode::Journal,
+            MirrorMode::Snapshot => Mode::Snapshot,
+        },
+        token: match seen.metadata.get(TOKEN_KEY) {
+            None => TokenSeen::None,
+            Some(text) => text.parse().map_or(TokenSeen::Unreadable, TokenSeen::Some),
+        },
+        booted: mark(BOOTED_KEY),
+        release: mark(RELEASE_KEY),
+        report: Report::Other,
+        resync_requested: false,
+        positions: Positions::Unknown,
+    }
+}
+
+/// The daemon's report on the copy in `cluster`. A report that cannot be had is one that says nothing.
+async fn report(cluster: &RbdCommand, spec: &ImageSpec) -> Report {
+    match cluster.image_status(spec).await {
+        Ok(status) => status.local.map_or(Report::Other, |report| translate(&report)),
+        Err(error) => {
+            tracing::info!("{error}");
+            Report::Other
+        }
+    }
+}
+
+/// A report in the terms of the rules.
+pub(super) fn translate(report: &ceph::StatusReport) -> Report {
+    if report.daemon == DaemonState::Down {
+        return Report::Down;
+    }
+    match &report.replay {
+        ReplayState::Replaying(_) => Report::Replaying,
+        ReplayState::Syncing { percent } => Report::Syncing(*percent),
+        ReplayState::SplitBrain => Report::SplitBrain,
+        ReplayState::RemoteNotPrimary | ReplayState::Stopped | ReplayState::Error(_) => Report::Stopped,
+        ReplayState::LocalPrimary | ReplayState::Unknown(_) => Report::Other,
+    }
+}
+
+/// Whether a copy has everything that the other one has, by the newest mirror snapshots of both.
+fn snapshot_positions(mine: &Snapshots, other: &Snapshots) -> Positions {
+    let (Some(newest), Some(newest_there)) = (mine.mirror.last(), other.mirror.last()) else {
+        return Positions::Unknown;
+    };
+    if newest.state != MirrorSnapshotState::Demoted || !newest.complete {
+        return Positions::Behind;
+    }
+    match newest.primary_snap_id {
+        // a copy of the other's demotion, and the other has nothing newer
+        Some(original) if original == newest_there.id => Positions::Complete,
+        Some(_) => Positions::Behind,
+        // demoted here, and the other only followed
+        None if newest_there.primary_snap_id.is_some() => Positions::Complete,
+        None => Positions::Behind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ceph::MirrorSnapshot;
+
+    fn snapshots(mirror: &[(u64, MirrorSnapshotState, bool, Option<u64>)]) -> Snapshots {
+        let mirror = mirror
+            .iter()
+            .map(|&(id, state, complete, primary_snap_id)| MirrorSnapshot {
+                id,
+                state,
+                complete,
+                primary_mirror_uuid: primary_snap_id.map(|_| "uuid".into()),
+                primary_snap_id,
+            })
+            .collect();
+        Snapshots { mirror, user: Vec::new() }
+    }
+
+    #[test]
+    fn only_a_complete_copy_of_the_newest_demotion_is_complete() {
+        use MirrorSnapshotState::{Demoted, NonPrimary, Primary};
+        let demoted = snapshots(&[(5, Primary, true, None), (6, Demoted, true, None)]);
+        let behind = snapshots(&[(5, NonPrimary, true, Some(5))]);
+        let copying = snapshots(&[(7, Demoted, false, Some(6))]);
+        let copied = snapshots(&[(7, Demoted, true, Some(6))]);
+        assert_eq!(snapshot_positions(&behind, &demoted), Positions::Behind);
+        assert_eq!(snapshot_positions(&copying, &demoted), Positions::Behind);
+        assert_eq!(snapshot_positions(&copied, &demoted), Positions::Complete);
+        // the last writer itself
+        assert_eq!(snapshot_positions(&demoted, &copied), Positions::Complete);
+        assert_eq!(snapshot_positions(&demoted, &behind), Positions::Complete);
+        // written and demoted there again since
+        let again = snapshots(&[(6, Demoted, true, None), (9, Demoted, true, None)]);
+        assert_eq!(snapshot_positions(&copied, &again), Positions::Behind);
+        // demoted on both sites, each for itself
+        assert_eq!(snapshot_positions(&demoted, &again), Positions::Behind);
+        assert_eq!(snapshot_positions(&Snapshots::default(), &demoted), Positions::Unknown);
+    }
+}

@@ -1,0 +1,232 @@
+//! The two sites of a run: their front-ends, their clusters, and what this run may remember.
+
+use super::error::EngineError;
+use crate::audit::AuditLog;
+use crate::ceph::{Ceph, Connection, RbdCommand, RunOn, connection_to_peer};
+use crate::config::{self, Config};
+use crate::opennebula::{
+    Client, ClientOptions, Datastore, OneError, StorageCredentials, discover_auth_file, discover_endpoint,
+    read_session,
+};
+use crate::state::{BootId, peer_contacted_since_boot, remember_peer_contact};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// One run of onemirror: what it talks to, and the policy it follows.
+pub struct Engine {
+    pub(super) config: Config,
+    pub(super) one_here: Client,
+    one_there: RefCell<Option<Rc<Client>>>,
+    clusters: RefCell<HashMap<StorageCredentials, Rc<RbdCommand>>>,
+    cluster_there: RefCell<HashMap<String, Rc<RbdCommand>>>,
+    datastores: RefCell<BTreeMap<i32, Datastore>>,
+    bridges: RefCell<Option<Vec<String>>>,
+    pub(super) mirror_uuids: RefCell<HashMap<(String, String), Option<String>>>,
+    pub(super) audit: AuditLog,
+    pub(super) state_dir: PathBuf,
+    contact_noted: Cell<bool>,
+    /// The event on whose behalf this runs, for the audit log.
+    pub(super) event: String,
+}
+
+/// The own front-end, found by the configuration or as every `one*` command finds it.
+pub fn local_client(config: Option<&Config>) -> Result<Client, OneError> {
+    let site = config.map(|config| &config.site);
+    let endpoint = discover_endpoint(site.and_then(|site| site.endpoint.as_deref()));
+    let auth = discover_auth_file(site.and_then(|site| site.auth.as_deref()))?;
+    let deadline = config.map_or(crate::ceph::DEFAULT_DEADLINE, |config| config.policy.command_timeout);
+    Client::new(ClientOptions { endpoint, session: read_session(&auth)?, deadline, ca_file: None })
+}
+
+impl Engine {
+    /// An engine for one run on behalf of `event`.
+    pub fn new(config: Config, event: &str) -> Result<Self, EngineError> {
+        let one_here = local_client(Some(&config))
+            .map_err(|error| EngineError::OpenNebula { site: config.site.name.clone(), error })?;
+        Ok(Self {
+            one_here,
+            one_there: RefCell::default(),
+            clusters: RefCell::default(),
+            cluster_there: RefCell::default(),
+            datastores: RefCell::default(),
+            bridges: RefCell::default(),
+            mirror_uuids: RefCell::default(),
+            audit: AuditLog::open(&config::audit_log_path()),
+            state_dir: config::state_dir(),
+            contact_noted: Cell::new(false),
+            event: event.to_owned(),
+            config,
+        })
+    }
+
+    /// The configuration of this run.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// This site's name.
+    pub fn here(&self) -> &str {
+        &self.config.site.name
+    }
+
+    /// The peer's name.
+    pub fn there(&self) -> &str {
+        &self.config.peer.name
+    }
+
+    /// The own front-end.
+    pub fn front_end_here(&self) -> &Client {
+        &self.one_here
+    }
+
+    /// The peer's front-end.
+    pub fn front_end_there(&self) -> Result<Rc<Client>, OneError> {
+        if let Some(client) = self.one_there.borrow().as_ref() {
+            return Ok(client.clone());
+        }
+        let peer = &self.config.peer;
+        let client = Rc::new(Client::new(ClientOptions {
+            endpoint: peer.endpoint.clone(),
+            session: read_session(&peer.auth)?,
+            deadline: self.config.policy.command_timeout,
+            ca_file: peer.ca_file.clone(),
+        })?);
+        *self.one_there.borrow_mut() = Some(client.clone());
+        Ok(client)
+    }
+
+    pub(super) fn error_here(&self, error: OneError) -> EngineError {
+        EngineError::OpenNebula { site: self.here().to_owned(), error }
+    }
+
+    pub(super) fn error_there(&self, error: OneError) -> EngineError {
+        EngineError::OpenNebula { site: self.there().to_owned(), error }
+    }
+
+    /// The datastores of the own front-end, looked up once a run.
+    pub(super) async fn datastores(
+        &self,
+        ids: impl IntoIterator<Item = i32>,
+    ) -> Result<BTreeMap<i32, Datastore>, EngineError> {
+        let mut found = BTreeMap::new();
+        for id in ids {
+            let known = self.datastores.borrow().get(&id).cloned();
+            let datastore = match known {
+                Some(datastore) => datastore,
+                None => self.one_here.datastore(id).await.map_err(|error| self.error_here(error))?,
+            };
+            self.datastores.borrow_mut().insert(id, datastore.clone());
+            found.insert(id, datastore);
+        }
+        Ok(found)
+    }
+
+    /// The own cluster, as the datastore says it is reached.
+    pub(super) async fn cluster_here(&self, datastore: &Datastore) -> Result<Rc<RbdCommand>, EngineError> {
+        let credentials = StorageCredentials::of(datastore);
+        if let Some(cluster) = self.clusters.borrow().get(&credentials) {
+            return Ok(cluster.clone());
+        }
+        let site = &self.config.site;
+        let run_on = match &site.ceph.run_on {
+            config::RunOn::Local => RunOn::Local,
+            config::RunOn::Hosts(hosts) => RunOn::Hosts(hosts.clone()),
+            config::RunOn::Datastore if credentials.bridge_hosts.is_empty() => RunOn::Local,
+            config::RunOn::Datastore => RunOn::Hosts(self.usable_bridges(&credentials.bridge_hosts).await?),
+        };
+        let cluster = Rc::new(RbdCommand::new(Connection {
+            site: site.name.clone(),
+            conf: site.ceph.conf.clone().or_else(|| credentials.conf.as_ref().map(PathBuf::from)),
+            user: site.ceph.user.clone().or_else(|| credentials.user.clone()),
+            keyfile: credentials.keyfile.as_ref().map(PathBuf::from),
+            mon_host: None,
+            run_on,
+            deadline: self.config.policy.command_timeout,
+        }));
+        self.clusters.borrow_mut().insert(credentials, cluster.clone());
+        Ok(cluster)
+    }
+
+    /// Of a datastore's bridge hosts those that are neither off, in error nor disabled, as the stock driver does.
+    async fn usable_bridges(&self, bridge_list: &[String]) -> Result<Vec<String>, EngineError> {
+        let known = self.bridges.borrow().clone();
+        let unusable = match known {
+            Some(unusable) => unusable,
+            None => {
+                let hosts = self.one_here.host_pool().await.map_err(|error| self.error_here(error))?;
+                let unusable: Vec<String> =
+                    hosts.into_iter().filter(|host| !host.state.is_usable()).map(|host| host.name).collect();
+                *self.bridges.borrow_mut() = Some(unusable.clone());
+                unusable
+            }
+        };
+        let usable: Vec<String> = bridge_list.iter().filter(|host| !unusable.contains(host)).cloned().collect();
+        if usable.is_empty() {
+            return Err(EngineError::Unfit(format!(
+                "no host of the datastore's BRIDGE_LIST ({}) is usable; enable one: onehost enable HOST",
+                bridge_list.join(" ")
+            )));
+        }
+        Ok(usable)
+    }
+
+    /// The peer's cluster: as configured, else as the own pool's peers tell. `None`: neither tells.
+    pub(super) async fn cluster_there(
+        &self,
+        own: &RbdCommand,
+        pool: &str,
+    ) -> Result<Option<Rc<RbdCommand>>, crate::ceph::CephError> {
+        let key = if self.config.peer.ceph.is_some() { String::new() } else { pool.to_owned() };
+        if let Some(cluster) = self.cluster_there.borrow().get(&key) {
+            return Ok(Some(cluster.clone()));
+        }
+        let cluster = match &self.config.peer.ceph {
+            Some(ceph) => RbdCommand::new(Connection {
+                site: self.there().to_owned(),
+                conf: Some(ceph.conf.clone()),
+                user: Some(ceph.user.clone()),
+                keyfile: None,
+                mon_host: None,
+                run_on: match &ceph.run_on {
+                    config::RunOn::Hosts(hosts) => RunOn::Hosts(hosts.clone()),
+                    config::RunOn::Local | config::RunOn::Datastore => RunOn::Local,
+                },
+                deadline: self.config.policy.command_timeout,
+            }),
+            None => {
+                let info = own.pool_info(pool).await?;
+                match connection_to_peer(&info, self.there()) {
+                    Ok(Some(mut peer)) => {
+                        peer.connection.deadline = self.config.policy.command_timeout;
+                        RbdCommand::to_peer(peer)
+                    }
+                    Ok(None) => return Ok(None),
+                    Err(error) => {
+                        tracing::warn!("no private key file for the peer's cluster: {error}");
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        let cluster = Rc::new(cluster);
+        self.cluster_there.borrow_mut().insert(key, cluster.clone());
+        Ok(Some(cluster))
+    }
+
+    /// The peer's cluster answered: this front-end is in touch since its host was booted.
+    pub(super) fn note_contact(&self) {
+        if self.contact_noted.replace(true) {
+            return;
+        }
+        let noted = BootId::current().and_then(|boot_id| remember_peer_contact(&self.state_dir, &boot_id));
+        if let Err(error) = noted {
+            tracing::warn!("could not note that the peer was reached: {error}");
+        }
+    }
+
+    pub(super) fn in_touch_since_reboot(&self) -> bool {
+        BootId::current().is_ok_and(|boot_id| peer_contacted_since_boot(&self.state_dir, &boot_id))
+    }
+}

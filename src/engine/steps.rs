@@ -1,0 +1,202 @@
+//! Carries steps out, one by one, each only while the locks it relies on are held. What to do is decided elsewhere.
+
+use super::error::EngineError;
+use super::locks::{self, Lock, LockError, Owner};
+use super::observe::Seen;
+use super::sites::Engine;
+use crate::audit::{Entry, Outcome};
+use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
+use crate::handoff::{BOOTED_KEY, Finding, RELEASE_KEY, Side, Step, TOKEN_KEY};
+use crate::image_spec::ImageSpec;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// The locks that a run holds.
+#[derive(Default)]
+pub(super) struct HeldLocks {
+    here: BTreeMap<ImageSpec, Lock>,
+    there: BTreeMap<ImageSpec, Lock>,
+}
+
+impl HeldLocks {
+    pub(super) async fn release(self) {
+        futures::future::join_all(self.here.into_values().chain(self.there.into_values()).map(Lock::release)).await;
+    }
+}
+
+/// How far a list of steps was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carried {
+    /// All of it.
+    Out,
+    /// The world is not (yet) as it was when the steps were decided: look again.
+    Halted,
+}
+
+/// On whose behalf steps are carried out, for the audit log.
+pub(super) struct Cause<'a> {
+    pub vm: Option<i32>,
+    pub findings: &'a [Finding],
+}
+
+impl Cause<'_> {
+    fn rule(&self, image: &ImageSpec) -> &'static str {
+        self.findings.iter().find(|finding| finding.image == *image).map_or("", |finding| finding.rule.name())
+    }
+}
+
+impl Engine {
+    /// How long a lock lives: long enough for the slowest sequence of steps under it.
+    fn lock_duration(&self) -> Duration {
+        self.config.policy.command_timeout * 3 + Duration::from_secs(15)
+    }
+
+    /// Takes the locks of the copies on one side, all or none, without waiting.
+    pub(super) async fn lock(
+        &self,
+        locks: &mut HeldLocks,
+        side: Side,
+        seen: &[Seen],
+        owner: &Owner,
+    ) -> Result<(), EngineError> {
+        // always in the order of names: two runs that want the same images do not wait for each other crosswise
+        let mut wanted: Vec<&Seen> = seen.iter().filter(|seen| seen.global_id.is_some()).collect();
+        wanted.sort_by_key(|seen| seen.spec().clone());
+        for seen in wanted {
+            let held = if side == Side::Here { &mut locks.here } else { &mut locks.there };
+            let Some(global_id) = &seen.global_id else { continue };
+            let (cluster, site) = match side {
+                Side::Here => (&seen.image.cluster, self.here()),
+                Side::There => match &seen.cluster_there {
+                    Some(cluster) => (cluster, self.there()),
+                    None => continue,
+                },
+            };
+            if held.contains_key(seen.spec()) {
+                continue;
+            }
+            match Lock::take(cluster, seen.spec(), global_id, owner, self.lock_duration()).await {
+                Ok(lock) => drop(held.insert(seen.spec().clone(), lock)),
+                Err(LockError::Held(holder)) => {
+                    return Err(EngineError::Locked { image: seen.spec().clone(), holder });
+                }
+                Err(LockError::Ceph(error)) => {
+                    let (image, site) = (seen.spec().clone(), site.to_owned());
+                    return Err(EngineError::Ceph { image, site, error });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out `steps` in order. A step that finds the world changed halts the list; that is no error.
+    pub(super) async fn carry_out(
+        &self,
+        steps: &[Step],
+        seen: &[Seen],
+        locks: &HeldLocks,
+        cause: &Cause<'_>,
+    ) -> Result<Carried, EngineError> {
+        for step in steps {
+            let Some(seen) = seen.iter().find(|seen| seen.spec() == step.image()) else { return Ok(Carried::Halted) };
+            let started = Instant::now();
+            let (cluster, site) = match step.side() {
+                Side::Here => (&seen.image.cluster, self.here()),
+                Side::There => match &seen.cluster_there {
+                    Some(cluster) => (cluster, self.there()),
+                    None => return Ok(Carried::Halted),
+                },
+            };
+            if !self.locks_hold(locks, step.image()).await? {
+                tracing::warn!("{}: the lock was lost before {}", step.image(), step.name());
+                return Ok(Carried::Halted);
+            }
+            let result = self.perform(step, seen, cluster).await;
+            let (outcome, reason) = match &result {
+                Ok(Carried::Out) => (Outcome::Done, None),
+                Ok(Carried::Halted) => (Outcome::Pending, Some("not yet possible".to_owned())),
+                Err(error) => (Outcome::Failed, Some(error.to_string())),
+            };
+            self.note(cause.vm, Some(step.image()), cause.rule(step.image()), step.name(), outcome, reason, started);
+            tracing::info!("{} {} on {site}: {result:?}", step.name(), step.image());
+            match result {
+                Ok(Carried::Out) => {}
+                Ok(Carried::Halted) => return Ok(Carried::Halted),
+                Err(CephError::NotPossible { .. } | CephError::ReadOnly { .. } | CephError::NotFound { .. }) => {
+                    return Ok(Carried::Halted);
+                }
+                Err(error) => {
+                    return Err(EngineError::Ceph { image: step.image().clone(), site: site.to_owned(), error });
+                }
+            }
+        }
+        Ok(Carried::Out)
+    }
+
+    /// Whether every lock that is held for the image is still ours, long enough for one more command.
+    async fn locks_hold(&self, locks: &HeldLocks, image: &ImageSpec) -> Result<bool, EngineError> {
+        for (side, locks) in [(Side::Here, &locks.here), (Side::There, &locks.there)] {
+            let Some(lock) = locks.get(image) else { continue };
+            let site = if side == Side::Here { self.here() } else { self.there() };
+            let ours = lock.is_ours(self.config.policy.command_timeout).await.map_err(|error| EngineError::Ceph {
+                image: image.clone(),
+                site: site.to_owned(),
+                error,
+            })?;
+            if !ours {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn perform(&self, step: &Step, seen: &Seen, cluster: &Rc<RbdCommand>) -> Result<Carried, CephError> {
+        match step {
+            Step::WriteToken { image, token, .. } => {
+                cluster.set_metadata(image, TOKEN_KEY, &token.to_string()).await?;
+            }
+            Step::MarkBooted { image, mark } => cluster.set_metadata(image, BOOTED_KEY, &mark.to_string()).await?,
+            Step::MarkRelease { image, mark } => cluster.set_metadata(image, RELEASE_KEY, &mark.to_string()).await?,
+            Step::MirrorSnapshot { image, .. } => cluster.mirror_snapshot(image).await?,
+            Step::Demote { image, .. } => cluster.demote(image).await?,
+            Step::Promote { image, .. } => {
+                if cluster.promote(image, false).await? == Promotion::NotYet {
+                    return Ok(Carried::Halted);
+                }
+            }
+            Step::Resync { image } => {
+                cluster.resync(image).await?;
+                if let (Some(global_id), Some(id)) = (&seen.global_id, &seen.id_here) {
+                    locks::note_resync(cluster, image, global_id, id).await?;
+                }
+            }
+        }
+        Ok(Carried::Out)
+    }
+
+    /// One line in the audit log.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one line")]
+    pub(super) fn note(
+        &self,
+        vm: Option<i32>,
+        image: Option<&ImageSpec>,
+        rule: &str,
+        step: &str,
+        outcome: Outcome,
+        reason: Option<String>,
+        started: Instant,
+    ) {
+        let entry = Entry {
+            vm,
+            image: image.map(ToString::to_string),
+            rule: (!rule.is_empty()).then(|| rule.to_owned()),
+            step: (!step.is_empty()).then(|| step.to_owned()),
+            reason,
+            duration: started.elapsed(),
+            ..Entry::new(self.here(), &self.event, outcome)
+        };
+        // a log that cannot be written must not stop a recovery; the log itself warns once
+        let _ = self.audit.record(&entry);
+    }
+}
