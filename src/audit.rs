@@ -2,7 +2,8 @@
 //!
 //! A log that cannot be written never stops an operation: handing a VM over matters more than noting it.
 
-use crate::state::{cut, give_to_owner_of_folder};
+use crate::state::give_to_owner_of_folder;
+use crate::text::{cut, printable_json};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::fs::File;
@@ -148,19 +149,9 @@ fn line(entry: &Entry, time: Timestamp, pid: u32) -> Vec<u8> {
     // A struct of texts and numbers cannot fail to be written.
     .unwrap_or_default();
 
-    let mut line = String::with_capacity(text.len() + 1);
-    for c in text.chars() {
-        // JSON lets DEL, C1 and directional controls stand; a terminal that shows the log would obey them.
-        if c.is_control()
-            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
-            line.push_str(&format!("\\u{:04x}", u32::from(c)));
-        } else {
-            line.push(c);
-        }
-    }
-    line.push('\n');
-    line.into_bytes()
+    let mut line = printable_json(&text).into_bytes();
+    line.push(b'\n');
+    line
 }
 
 /// Opens the log for reading and appending; never through a symbolic link, never waiting for a pipe.

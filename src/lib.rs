@@ -15,3 +15,4 @@ pub mod image_spec;
 pub mod lifecycle;
 pub mod opennebula;
 pub mod state;
+pub mod text;

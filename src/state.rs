@@ -1,6 +1,7 @@
 //! The little that onemirror itself remembers on a front-end, in [`crate::config::state_dir`]: the emergency
 //! switch, and whether the peer was reached since boot. Everything else is asked of OpenNebula and Ceph.
 
+use crate::text::cut;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File};
@@ -190,12 +191,6 @@ fn write(folder: &Path, name: &str, content: &impl Serialize) -> io::Result<()> 
     file.as_file().sync_all()?;
     file.persist(&path)?;
     File::open(folder)?.sync_all()
-}
-
-/// The beginning of a text, of at most this many bytes and of whole characters.
-pub(crate) fn cut(text: &str, limit: usize) -> &str {
-    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    &text[..end]
 }
 
 /// Gives what root has just created at this path to whom its folder belongs: an operator's command as root must

@@ -3,6 +3,7 @@
 use super::{
     Config, ConfigError, Peer, PeerCeph, PeerUnreachable, Policy, ReleaseOn, Role, RunOn, Site, SiteCeph,
 };
+use crate::text;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IntoDeserializer, SeqAccess, Visitor};
 use std::fmt;
@@ -545,7 +546,7 @@ fn is_same_url(a: &str, b: &str) -> bool {
     }
 }
 
-/// Keeps what is written in a file from moving the reader's cursor, and from filling the screen.
-fn printable(text: &str) -> String {
-    text.chars().take(300).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+/// A message of the parser, which may repeat what is written in the file.
+fn printable(message: &str) -> String {
+    text::printable(text::cut(message, 300))
 }
