@@ -14,3 +14,5 @@ pub mod handoff;
 pub mod image_spec;
 pub mod lifecycle;
 pub mod opennebula;
+pub mod state;
+pub mod text;

@@ -1,0 +1,382 @@
+//! The little that onemirror itself remembers on a front-end, in [`crate::config::state_dir`]: the emergency
+//! switch, and whether the peer was reached since boot. Everything else is asked of OpenNebula and Ceph.
+
+use crate::text::cut;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+const OFF: &str = "off";
+const PEER_CONTACT: &str = "peer-contact";
+/// Far more than any of the files holds, in bytes.
+const SIZE_LIMIT: u64 = 64 << 10;
+/// The longest reason that is kept, in bytes.
+const REASON_LIMIT: usize = 4096;
+
+/// Something about the state folder that did not work.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {what}: {source}; {remedy}", path.display())]
+pub struct StateError {
+    path: PathBuf,
+    what: &'static str,
+    source: io::Error,
+    remedy: &'static str,
+}
+
+/// Who switched onemirror off, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Off {
+    /// In the operator's words.
+    pub reason: String,
+    /// The operator, see [`operator`].
+    pub by: String,
+    /// When.
+    pub time: Timestamp,
+}
+
+/// Whether the emergency switch is off, so that every action goes straight to the stock driver.
+///
+/// The file's existence alone decides: `touch off` in the state folder works too, and what it says may be
+/// unreadable or damaged. An error means that not even its existence could be seen; callers then go on as if
+/// it were on, since a boot that is refused is repaired more easily than one that should have been.
+pub fn emergency_off(folder: &Path) -> Result<Option<Off>, StateError> {
+    let path = folder.join(OFF);
+    let metadata = match std::fs::symlink_metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(StateError {
+                path,
+                what: "cannot tell whether onemirror is switched off",
+                source,
+                remedy: "make its folder accessible for the front-end's user (chown oneadmin, chmod 700)",
+            });
+        }
+    };
+    let written = read(&path).ok().and_then(|text| serde_json::from_str::<Off>(&text).ok());
+    Ok(Some(written.unwrap_or_else(|| Off {
+        reason: format!("not recorded; made by hand or damaged: {}", path.display()),
+        by: format!("user id {}", metadata.uid()),
+        time: metadata.modified().ok().and_then(|time| time.try_into().ok()).unwrap_or_default(),
+    })))
+}
+
+/// Switches onemirror off until [`switch_on`]; replaces the reason if it is off already.
+pub fn switch_off(folder: &Path, reason: &str) -> Result<Off, StateError> {
+    let reason = reason.trim();
+    let off = Off { reason: cut(reason, REASON_LIMIT).into(), by: operator(), time: Timestamp::now() };
+    write(folder, OFF, &off).map_err(|source| StateError {
+        path: folder.join(OFF),
+        what: "cannot switch onemirror off",
+        source,
+        remedy: "an empty file of this name does the same: create it by hand",
+    })?;
+    Ok(off)
+}
+
+/// Switches onemirror on again. `None`: it was on.
+pub fn switch_on(folder: &Path) -> Result<Option<Off>, StateError> {
+    let off = emergency_off(folder)?;
+    if off.is_some() {
+        let path = folder.join(OFF);
+        match std::fs::remove_file(&path).and_then(|()| File::open(folder)?.sync_all()) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                let what = "cannot switch onemirror on";
+                return Err(StateError { path, what, source, remedy: "remove it by hand" });
+            }
+            _ => {}
+        }
+    }
+    Ok(off)
+}
+
+/// Who runs this, for the record: the login name where the environment tells it (it is not proof), and the user id.
+pub fn operator() -> String {
+    let name = ["SUDO_USER", "LOGNAME", "USER"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty() && value.len() <= 64));
+    let id = rustix::process::getuid().as_raw();
+    match name {
+        Some(name) => format!("{name} (user id {id})"),
+        None => format!("user id {id}"),
+    }
+}
+
+/// The identity of one run of the machine; another after every boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootId(String);
+
+impl BootId {
+    /// The present one, from the kernel.
+    pub fn current() -> Result<Self, StateError> {
+        Self::read(Path::new("/proc/sys/kernel/random/boot_id"))
+    }
+
+    fn read(path: &Path) -> Result<Self, StateError> {
+        let fail = |source| StateError {
+            path: path.into(),
+            what: "cannot tell this run of the machine from the last",
+            source,
+            remedy: "mount /proc; until then the peer counts as not reached since boot",
+        };
+        let text = read(path).map_err(fail)?;
+        let id = text.trim_end();
+        let is_uuid = id.len() == 36 && id.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+        if is_uuid {
+            Ok(Self(id.into()))
+        } else {
+            Err(fail(io::Error::new(ErrorKind::InvalidData, "not a UUID")))
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct PeerContact {
+    boot_id: BootId,
+    time: Timestamp,
+}
+
+/// Notes that the peer answered in this run of the machine. Not to be able to costs only a refused boot later.
+pub fn remember_peer_contact(folder: &Path, boot_id: &BootId) -> Result<(), StateError> {
+    if peer_contacted_since_boot(folder, boot_id) {
+        return Ok(());
+    }
+    let contact = PeerContact { boot_id: boot_id.clone(), time: Timestamp::now() };
+    write(folder, PEER_CONTACT, &contact).map_err(|source| StateError {
+        path: folder.join(PEER_CONTACT),
+        what: "cannot remember that the peer was reached",
+        source,
+        remedy: "make its folder writable for the front-end's user (chown oneadmin, chmod 700)",
+    })
+}
+
+/// Whether the peer answered at least once in this run of the machine. What cannot be read counts as no.
+pub fn peer_contacted_since_boot(folder: &Path, boot_id: &BootId) -> bool {
+    read(&folder.join(PEER_CONTACT))
+        .ok()
+        .and_then(|text| serde_json::from_str::<PeerContact>(&text).ok())
+        .is_some_and(|contact| contact.boot_id == *boot_id)
+}
+
+/// A small regular file's text; never through a symbolic link, never waiting for a pipe.
+fn read(path: &Path) -> io::Result<String> {
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut text = String::new();
+    file.take(SIZE_LIMIT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Replaces a file of the folder at once, so that a reader sees the old or the new one, also after a crash.
+fn write(folder: &Path, name: &str, content: &impl Serialize) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => give_to_owner_of_folder(&File::open(folder)?, folder),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    if !std::fs::symlink_metadata(folder)?.is_dir() {
+        return Err(io::Error::new(ErrorKind::NotADirectory, "its folder is not a folder"));
+    }
+    let path = folder.join(name);
+    let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(folder)?;
+    serde_json::to_writer(&mut file, content)?;
+    file.write_all(b"\n")?;
+    give_to_owner_of_folder(file.as_file(), &path);
+    file.as_file().sync_all()?;
+    file.persist(&path)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Gives what root has just created at this path to whom its folder belongs: an operator's command as root must
+/// not lock the front-end's user out of its own files. Best effort.
+pub(crate) fn give_to_owner_of_folder(created: &File, path: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Ok(metadata) = std::fs::metadata(folder) {
+        let owner = rustix::fs::Uid::from_raw(metadata.uid());
+        let group = rustix::fs::Gid::from_raw(metadata.gid());
+        if let Err(error) = rustix::fs::fchown(created, Some(owner), Some(group)) {
+            tracing::debug!("{}: still root's: {error}", path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn boot_id(text: &str) -> BootId {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        BootId::read(file.path()).unwrap()
+    }
+
+    fn one() -> BootId {
+        boot_id("7f8b0d8e-8d0b-4b8e-9a55-0c5d0a3d7d11\n")
+    }
+
+    /// A state folder that does not exist yet, in a folder that does.
+    fn fresh() -> (tempfile::TempDir, PathBuf) {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("onemirror");
+        (parent, folder)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn the_switch_goes_off_and_on() {
+        let (_parent, folder) = fresh();
+        assert_eq!(emergency_off(&folder).unwrap(), None);
+        assert_eq!(switch_on(&folder).unwrap(), None);
+        let off = switch_off(&folder, " Ceph upgrade\n").unwrap();
+        assert_eq!(off.reason, "Ceph upgrade");
+        assert!(off.by.contains(&format!("user id {}", rustix::process::getuid().as_raw())));
+        assert_eq!(emergency_off(&folder).unwrap(), Some(off.clone()));
+        let again = switch_off(&folder, "still").unwrap();
+        assert_eq!(switch_on(&folder).unwrap(), Some(again));
+        assert_eq!(emergency_off(&folder).unwrap(), None);
+        assert_eq!((mode(&folder), std::fs::read_dir(&folder).unwrap().count()), (0o700, 0));
+    }
+
+    #[test]
+    fn the_file_says_who_why_and_when() {
+        let (_parent, folder) = fresh();
+        let off = Off { reason: "a\nb".into(), by: "alice (user id 0)".into(), time: Timestamp::UNIX_EPOCH };
+        write(&folder, OFF, &off).unwrap();
+        insta::assert_snapshot!(std::fs::read_to_string(folder.join(OFF)).unwrap().trim_end(), @r#"{"reason":"a\nb","by":"alice (user id 0)","time":"1970-01-01T00:00:00Z"}"#);
+        assert_eq!(mode(&folder.join(OFF)), 0o600);
+    }
+
+    #[test]
+    fn whatever_is_called_off_means_off() {
+        let with = |make: &dyn Fn(&Path)| {
+            let (_parent, folder) = fresh();
+            std::fs::create_dir(&folder).unwrap();
+            make(&folder.join(OFF));
+            emergency_off(&folder).unwrap().expect("off").reason
+        };
+        let nothing_known = |reason: String| assert!(reason.starts_with("not recorded"), "{reason}");
+        nothing_known(with(&|path| std::fs::write(path, "").unwrap()));
+        nothing_known(with(&|path| std::fs::write(path, "{\"reason\":").unwrap()));
+        nothing_known(with(&|path| std::fs::write(path, [0xff; 100]).unwrap()));
+        nothing_known(with(&|path| std::fs::write(path, vec![b' '; 1 << 20]).unwrap()));
+        nothing_known(with(&|path| std::fs::create_dir(path).unwrap()));
+        nothing_known(with(&|path| std::os::unix::fs::symlink("nowhere", path).unwrap()));
+        nothing_known(with(&|path| {
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        }));
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_an_error_and_not_off() {
+        let parent = tempfile::tempdir().unwrap();
+        let not_a_folder = parent.path().join("onemirror");
+        std::fs::write(&not_a_folder, "").unwrap();
+        let error = emergency_off(&not_a_folder).unwrap_err().to_string();
+        insta::assert_snapshot!(error.replace(&parent.path().display().to_string(), "/var/lib/one"), @"/var/lib/one/onemirror/off: cannot tell whether onemirror is switched off: Not a directory (os error 20); make its folder accessible for the front-end's user (chown oneadmin, chmod 700)");
+        assert!(switch_on(&not_a_folder).is_err());
+        let error = switch_off(&not_a_folder, "x").unwrap_err().to_string();
+        insta::assert_snapshot!(error.replace(&parent.path().display().to_string(), "/var/lib/one"), @"/var/lib/one/onemirror/off: cannot switch onemirror off: its folder is not a folder; an empty file of this name does the same: create it by hand");
+        assert!(switch_off(&parent.path().join("no/such"), "x").is_err());
+    }
+
+    #[test]
+    fn a_link_is_neither_followed_nor_kept() {
+        let (parent, folder) = fresh();
+        std::fs::create_dir(&folder).unwrap();
+        let target = parent.path().join("target");
+        std::fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, folder.join(OFF)).unwrap();
+        switch_off(&folder, "x").unwrap();
+        assert!(std::fs::symlink_metadata(folder.join(OFF)).unwrap().is_file());
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
+        let linked = parent.path().join("linked");
+        std::os::unix::fs::symlink(&folder, &linked).unwrap();
+        assert!(switch_off(&linked, "x").is_err());
+    }
+
+    #[test]
+    fn a_huge_reason_is_cut() {
+        let (_parent, folder) = fresh();
+        switch_off(&folder, &"\u{e4}".repeat(50_000)).unwrap();
+        assert_eq!(emergency_off(&folder).unwrap().unwrap().reason.len(), REASON_LIMIT);
+    }
+
+    #[test]
+    fn a_contact_counts_until_the_next_boot() {
+        let (_parent, folder) = fresh();
+        let other = boot_id("00000000-8d0b-4b8e-9a55-0c5d0a3d7d11");
+        assert!(!peer_contacted_since_boot(&folder, &one()));
+        remember_peer_contact(&folder, &one()).unwrap();
+        assert!(peer_contacted_since_boot(&folder, &one()));
+        assert!(!peer_contacted_since_boot(&folder, &other));
+        remember_peer_contact(&folder, &other).unwrap();
+        assert!(peer_contacted_since_boot(&folder, &other));
+        assert!(!peer_contacted_since_boot(&folder, &one()));
+    }
+
+    #[test]
+    fn a_contact_is_written_once_per_boot() {
+        let (_parent, folder) = fresh();
+        remember_peer_contact(&folder, &one()).unwrap();
+        let inode = || std::fs::metadata(folder.join(PEER_CONTACT)).unwrap().ino();
+        let before = inode();
+        remember_peer_contact(&folder, &one()).unwrap();
+        assert_eq!(inode(), before);
+    }
+
+    #[test]
+    fn a_damaged_note_is_no_contact() {
+        let (_parent, folder) = fresh();
+        std::fs::create_dir(&folder).unwrap();
+        for damaged in ["", "{", "{\"boot_id\":7}", "null", &one().0] {
+            std::fs::write(folder.join(PEER_CONTACT), damaged).unwrap();
+            assert!(!peer_contacted_since_boot(&folder, &one()), "{damaged}");
+        }
+        remember_peer_contact(&folder, &one()).unwrap();
+        assert!(peer_contacted_since_boot(&folder, &one()));
+    }
+
+    #[test]
+    fn boot_ids_are_read_from_the_kernel() {
+        assert_eq!(BootId::current().unwrap(), BootId::current().unwrap());
+        assert!(BootId::read(Path::new("/no/such/file")).is_err());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for wrong in ["", "x", "7f8b0d8e-8d0b-4b8e-9a55-0c5d0a3d7d1", "zf8b0d8e-8d0b-4b8e-9a55-0c5d0a3d7d11"]
+        {
+            std::fs::write(file.path(), wrong).unwrap();
+            assert!(BootId::read(file.path()).is_err(), "{wrong}");
+        }
+    }
+
+    /// As root only: without root nothing changes hands.
+    #[test]
+    fn root_does_not_lock_the_folders_owner_out() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let parent = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(parent.path(), Some(9869), Some(9869)).unwrap();
+        let folder = parent.path().join("onemirror");
+        switch_off(&folder, "x").unwrap();
+        let log = parent.path().join("onemirror.log");
+        let entry = crate::audit::Entry::new("site-a", "off", crate::audit::Outcome::Done);
+        crate::audit::AuditLog::open(&log).record(&entry).unwrap();
+        for path in [&folder, &folder.join(OFF), &log] {
+            let metadata = std::fs::metadata(path).unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (9869, 9869), "{}", path.display());
+        }
+    }
+}

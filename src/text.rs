@@ -1,0 +1,72 @@
+//! Texts of unknown origin, made fit for a terminal, a log and a limit.
+
+/// Whether a terminal or an editor would obey this character instead of showing it: control characters (ESC, C1
+/// and line ends among them), directional overrides, Unicode's own line ends.
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// One line that can be shown: line ends and tabs become spaces, what else would be obeyed a replacement character.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\r' | '\t' => ' ',
+            c if is_obeyed(c) => char::REPLACEMENT_CHARACTER,
+            c => c,
+        })
+        .collect()
+}
+
+/// The beginning of a text, of at most this many bytes and of whole characters.
+pub fn cut(text: &str, limit: usize) -> &str {
+    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    &text[..end]
+}
+
+/// JSON that means the same and can be shown: JSON itself lets DEL, C1 and directional overrides stand.
+pub fn printable_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        // A line end outside of a JSON text is layout; inside it is never raw.
+        if is_obeyed(c) && c != '\n' {
+            shown.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn nothing_is_left_to_obey() {
+        let text = "a\u{1b}[31mb\u{1b}]0;title\u{7}\tc\nd\u{9b}2J\u{7f}\u{202e}e\u{2028}f\u{0}";
+        assert_eq!(
+            printable(text),
+            "a\u{fffd}[31mb\u{fffd}]0;title\u{fffd} c d\u{fffd}2J\u{fffd}\u{fffd}e\u{fffd}f\u{fffd}"
+        );
+        assert_eq!(printable("one/one-7 \u{e4}\u{4e2d}"), "one/one-7 \u{e4}\u{4e2d}");
+    }
+
+    #[test]
+    fn cuts_between_characters() {
+        assert_eq!(cut("a\u{e4}b", 2), "a");
+        assert_eq!(cut("a\u{e4}b", 3), "a\u{e4}");
+        assert_eq!((cut("ab", 2), cut("ab", 9), cut("", 0), cut("\u{e4}", 0)), ("ab", "ab", "", ""));
+    }
+
+    proptest! {
+        #[test]
+        fn shown_json_means_the_same(text in any::<String>()) {
+            let json = serde_json::to_string_pretty(&[&text]).unwrap();
+            let shown = printable_json(&json);
+            prop_assert!(!shown.contains(|c| is_obeyed(c) && c != '\n'));
+            prop_assert_eq!(serde_json::from_str::<[String; 1]>(&shown).unwrap(), [text]);
+        }
+    }
+}
