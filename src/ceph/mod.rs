@@ -1,7 +1,17 @@
 //! RBD images and their mirroring, as typed operations on one cluster.
 //!
-//! [`Ceph`] names what onemirror needs of a cluster and nothing of how it is done. `RbdCommand` does it with
+//! [`Ceph`] names what onemirror needs of a cluster and nothing of how it is done. [`RbdCommand`] does it with
 //! the `rbd` and `rados` commands.
+
+mod bridge;
+mod classify;
+mod command;
+mod parse;
+mod peer;
+mod process;
+
+pub use command::{Connection, DEFAULT_DEADLINE, FORCED_PROMOTE_DEADLINE, Programs, RbdCommand, RunOn};
+pub use peer::{PeerConnection, connection_to_peer};
 
 use crate::image_spec::ImageSpec;
 use std::collections::BTreeMap;

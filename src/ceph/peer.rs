@@ -1,0 +1,99 @@
+//! The other cluster, as this cluster's pool knows it.
+
+use super::PoolInfo;
+use super::command::{Connection, DEFAULT_DEADLINE, RunOn};
+use std::io::Write;
+use tempfile::TempPath;
+
+/// A way to a peer cluster whose key lies in a private file (mode 0600) for as long as this value, or the
+/// [`RbdCommand`](super::RbdCommand) made of it, lives.
+#[derive(Debug)]
+pub struct PeerConnection {
+    /// Runs locally, because the keyfile is local; the deadline is [`DEFAULT_DEADLINE`], change it as needed.
+    pub connection: Connection,
+    /// Removes the file when dropped.
+    pub(super) keyfile: TempPath,
+}
+
+/// What an option value may look like: one printable word.
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 4096 && text.chars().all(|c| c.is_ascii_graphic())
+}
+
+/// Makes a connection to the peer `peer_site` of what `rbd mirror pool info --all` told.
+///
+/// `Ok(None)` where there is no such peer or not exactly one, or where the user may not read its key and monitors: such a
+/// peer needs a configuration. The error is that of writing the keyfile; the key itself is never part of it.
+pub fn connection_to_peer(pool_info: &PoolInfo, peer_site: &str) -> std::io::Result<Option<PeerConnection>> {
+    let mut candidates = pool_info.peers.iter().filter(|peer| peer.site_name == peer_site);
+    let (Some(peer), None) = (candidates.next(), candidates.next()) else { return Ok(None) };
+    let (Some(mon_host), Some(key)) = (&peer.mon_host, &peer.key) else { return Ok(None) };
+    if ![mon_host, key, &peer.client_name].into_iter().all(|text| is_word(text)) {
+        return Ok(None);
+    }
+    // tempfile creates with mode 0600
+    let mut file = tempfile::Builder::new().prefix("onemirror-key-").tempfile()?;
+    file.write_all(key.as_bytes())?;
+    file.flush()?;
+    let keyfile = file.into_temp_path();
+    let connection = Connection {
+        site: peer_site.to_owned(),
+        conf: None,
+        user: Some(peer.client_name.clone()),
+        keyfile: Some(keyfile.to_path_buf()),
+        mon_host: Some(mon_host.clone()),
+        run_on: RunOn::Local,
+        deadline: DEFAULT_DEADLINE,
+    };
+    Ok(Some(PeerConnection { connection, keyfile }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ceph::Peer;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn pool_info(peers: Vec<Peer>) -> PoolInfo {
+        PoolInfo { enabled: true, pool_mode: true, site_name: "site-a".into(), peers }
+    }
+
+    fn peer() -> Peer {
+        Peer {
+            site_name: "site-b".into(),
+            mirror_uuid: None,
+            client_name: "rbd-mirror-peer".into(),
+            mon_host: Some("[v2:192.0.2.1:3300/0,v1:192.0.2.1:6789/0]".into()),
+            key: Some("AQsecret==".into()),
+            direction: "rx-tx".into(),
+        }
+    }
+
+    #[test]
+    fn the_key_lies_in_a_private_file_that_vanishes() {
+        let made = connection_to_peer(&pool_info(vec![peer()]), "site-b").unwrap().unwrap();
+        let path = made.connection.keyfile.clone().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "AQsecret==");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!format!("{made:?}").contains("AQsecret"));
+        drop(made);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_peer_that_cannot_be_reached_with_what_is_told_is_none() {
+        let without = |change: fn(&mut Peer)| {
+            let mut peer = peer();
+            change(&mut peer);
+            connection_to_peer(&pool_info(vec![peer]), "site-b").unwrap().is_none()
+        };
+        assert!(!without(|_| {}));
+        assert!(without(|peer| peer.key = None));
+        assert!(without(|peer| peer.mon_host = None));
+        assert!(without(|peer| peer.mon_host = Some("a b".into())));
+        assert!(without(|peer| peer.client_name = "x\n".into()));
+        assert!(without(|peer| peer.site_name = "site-c".into()));
+        // which of two is meant cannot be known
+        assert!(connection_to_peer(&pool_info(vec![peer(), peer()]), "site-b").unwrap().is_none());
+    }
+}
