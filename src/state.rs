@@ -133,6 +133,12 @@ impl BootId {
     }
 }
 
+impl std::fmt::Display for BootId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct PeerContact {
     boot_id: BootId,

@@ -1,3 +1,181 @@
-//! (skeleton)
+//! The command line: what an operator types, one file per command.
 
+mod failover;
+mod list;
+mod plan;
+mod reconcile;
+mod show;
+mod switch;
 pub mod table;
+
+use crate::config::{self, Config};
+use crate::engine::{Engine, EngineError};
+use crate::lifecycle;
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Disaster-recovery failback as part of the OpenNebula VM life cycle, on mirrored Ceph RBD images.
+///
+/// Exit status: 0 done; 1 refused, nothing changed; 2 usage or configuration; 3 failed half-way, safe to repeat;
+/// 255 a bug.
+#[derive(Debug, Parser)]
+#[command(name = "onemirror", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration [default: $ONEMIRROR_CONF, $ONE_LOCATION/etc/onemirror.conf, /etc/one/onemirror.conf]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Explain on stderr what is done; twice for every command
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// VMs with disks on Ceph: who is primary, lag, pending handoffs
+    List(list::Arguments),
+    /// One VM and its disks, as both sites see them
+    Show(show::Arguments),
+    /// What a boot and a terminate of a VM would do now, and why; changes nothing
+    Plan(plan::Arguments),
+    /// Find and finish what events left undone
+    Reconcile(reconcile::Arguments),
+    /// Start a VM here; with --force also where the other site is lost
+    Failover(failover::Arguments),
+    /// Emergency switch: every action goes straight to the stock driver
+    Off(switch::Off),
+    /// End the emergency
+    On,
+    /// Called by the transfer manager's wrappers
+    #[command(hide = true)]
+    Tm(Tm),
+    /// Called by OpenNebula's hooks
+    #[command(hide = true)]
+    Hook {
+        /// The event
+        event: lifecycle::hook::Event,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Tm {
+    /// The action that onemirror stands in front of
+    #[arg(long)]
+    stock: PathBuf,
+    /// ln, clone, context, mvds or delete, with or without a suffix
+    action: String,
+    /// The action's own arguments, passed on untouched
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+/// Why a command ended without success, and its exit status.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error("{0}")]
+    Engine(#[from] EngineError),
+    #[error("{0}")]
+    State(#[from] crate::state::StateError),
+    #[error("{0}")]
+    Hook(#[from] lifecycle::hook::HookError),
+    #[error("cannot print: {0}")]
+    Output(#[from] std::io::Error),
+    #[error("cannot print as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("{0}")]
+    Usage(String),
+    /// Everything was said already; something could not be done.
+    #[error("{0}")]
+    Incomplete(String),
+}
+
+impl CommandError {
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::Engine(EngineError::Config(_)) | Self::Usage(_) => 2,
+            Self::Engine(error) if error.is_refusal() => 1,
+            Self::Hook(lifecycle::hook::HookError::Engine(error)) if error.is_refusal() => 1,
+            Self::Hook(lifecycle::hook::HookError::Input(_)) => 2,
+            _ => 3,
+        }
+    }
+}
+
+impl Cli {
+    /// Whether stderr belongs to oned: each of its lines then has to say which kind it is.
+    pub fn speaks_to_oned(&self) -> bool {
+        matches!(self.command, Command::Tm(_))
+    }
+
+    /// How much to explain: 0 warnings, 1 what is done, 2 and more every command.
+    pub fn verbosity(&self) -> u8 {
+        self.verbose
+    }
+
+    /// Runs the command; everything it has to say is printed.
+    pub async fn run(self) -> ExitCode {
+        let config_path = config::locate(self.config.as_deref());
+        if let Command::Tm(Tm { stock, action, arguments }) = &self.command {
+            return lifecycle::tm::run(&config_path, stock, action, arguments).await;
+        }
+        let engine = |event: &str| {
+            let config = Config::load(&config_path).map_err(EngineError::from)?;
+            Ok::<_, CommandError>(Engine::new(config, event)?)
+        };
+        let result = match self.command {
+            Command::List(arguments) => match engine("list") {
+                Ok(engine) => list::run(&engine, &arguments).await,
+                Err(error) => Err(error),
+            },
+            Command::Show(arguments) => match engine("show") {
+                Ok(engine) => show::run(&engine, &arguments).await,
+                Err(error) => Err(error),
+            },
+            Command::Plan(arguments) => match engine("plan") {
+                Ok(engine) => plan::run(&engine, &arguments).await,
+                Err(error) => Err(error),
+            },
+            Command::Reconcile(arguments) => match engine("reconcile") {
+                Ok(engine) => reconcile::run(&engine, &arguments).await,
+                Err(error) => Err(error),
+            },
+            Command::Failover(arguments) => match engine("failover") {
+                Ok(engine) => failover::run(&engine, &arguments).await,
+                Err(error) => Err(error),
+            },
+            Command::Off(arguments) => switch::off(&arguments),
+            Command::On => switch::on(),
+            Command::Hook { event } => {
+                lifecycle::hook::run(&config_path, event, &mut std::io::stdin().lock())
+                    .await
+                    .map_err(Into::into)
+            }
+            Command::Tm(_) => Ok(()),
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("onemirror: {error}");
+                ExitCode::from(error.exit_status())
+            }
+        }
+    }
+}
+
+/// Shows what is switched off, loudly.
+fn warn_if_off() {
+    if let Ok(Some(off)) = crate::state::emergency_off(&config::state_dir()) {
+        eprintln!(
+            "onemirror is SWITCHED OFF ({}): nothing is guarded and nothing is handed over; onemirror on ends that",
+            crate::text::printable(&off.reason)
+        );
+    }
+}
+
+/// A cell for something that may be absent.
+fn or_dash(text: Option<&str>) -> &str {
+    text.filter(|text| !text.is_empty()).unwrap_or("-")
+}

@@ -73,3 +73,11 @@ pub fn boot_kind(vm: &Vm) -> Option<crate::handoff::BootKind> {
 pub fn is_running(vm: &Vm) -> bool {
     vm.state == VmState::Active && vm.lcm_state == LcmState::Running
 }
+
+/// What starting the VM from its present state would do with its disks.
+pub(super) fn saved_memory(vm: &Vm) -> crate::handoff::BootKind {
+    match vm.state {
+        VmState::Suspended | VmState::Stopped => crate::handoff::BootKind::Restore,
+        _ => boot_kind(vm).unwrap_or(crate::handoff::BootKind::Cold),
+    }
+}

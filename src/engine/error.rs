@@ -4,7 +4,18 @@ use crate::ceph::CephError;
 use crate::config::ConfigError;
 use crate::handoff::Refusal;
 use crate::image_spec::ImageSpec;
-use crate::opennebula::{DiskError, OneError};
+use crate::opennebula::{DiskError, EndpointError, OneError};
+
+/// Why a front-end could not be asked, or what it answered instead.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontEndError {
+    /// The call failed.
+    #[error(transparent)]
+    Call(#[from] OneError),
+    /// There is no way to call it: no credentials, or none that can be trusted.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+}
 
 /// Why an operation ended without success. Nothing is half-done in a way that repeating it would not mend.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +33,7 @@ pub enum EngineError {
         site: String,
         /// What it said.
         #[source]
-        error: OneError,
+        error: FrontEndError,
     },
     /// A disk of the VM is not understood.
     #[error("{0}")]

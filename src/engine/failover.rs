@@ -11,8 +11,8 @@ use super::steps::HeldLocks;
 use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, Promotion};
 use crate::handoff::{
-    BootKind, Decision, FORCED_KEY, Here, Judgement, Locks, Mode, Patience, PeerVm, Refusal, Role, Side, TOKEN_KEY,
-    There, Token, TokenSeen,
+    BootKind, Decision, FORCED_KEY, Here, Judgement, Locks, Mode, Patience, PeerVm, Refusal, Role, Side,
+    TOKEN_KEY, There, Token, TokenSeen,
 };
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{LcmState, Recover, Vm, VmAction, VmState};
@@ -36,7 +36,10 @@ impl Engine {
     pub async fn failover(&self, vm: VmImages, force: Option<&str>) -> Result<FailoverOutcome, EngineError> {
         let id = vm.vm.id;
         if activity(&vm.vm) != Activity::Inactive {
-            return Err(EngineError::Unfit(format!("VM {id} is {} here; there is nothing to fail over", vm.vm.state_name())));
+            return Err(EngineError::Unfit(format!(
+                "VM {id} is {} here; there is nothing to fail over",
+                vm.vm.state_name()
+            )));
         }
         let mut outcome = FailoverOutcome { vm: id, forced: Vec::new(), started_by: String::new() };
         let seen = self.observe(&vm.images, Purpose::Boot).await?;
@@ -63,7 +66,11 @@ impl Engine {
         match decision {
             Decision::Refuse { refusal, .. } => Some(refusal),
             Decision::Wait { .. } => {
-                match self.gate_rules(vm, BootKind::Cold, Patience::Exhausted, Locks::Both, &id).judge(&observations).decision {
+                match self
+                    .gate_rules(vm, BootKind::Cold, Patience::Exhausted, Locks::Both, &id)
+                    .judge(&observations)
+                    .decision
+                {
                     Decision::Refuse { refusal, .. } => Some(refusal),
                     _ => None,
                 }
@@ -72,7 +79,12 @@ impl Engine {
         }
     }
 
-    async fn force(&self, vm: &VmImages, reason: &str, outcome: &mut FailoverOutcome) -> Result<(), EngineError> {
+    async fn force(
+        &self,
+        vm: &VmImages,
+        reason: &str,
+        outcome: &mut FailoverOutcome,
+    ) -> Result<(), EngineError> {
         let owner = Owner::this_process(self.here());
         let mut locks = HeldLocks::default();
         let result = async {
@@ -160,7 +172,11 @@ impl Engine {
             Err(error) => (Outcome::Failed, format!("{reason}: {error}")),
         };
         self.note(Some(vm), Some(spec), "operator-force", "promote-force", outcome, Some(words), started);
-        forced.map_err(|error| EngineError::Ceph { image: spec.clone(), site: self.here().to_owned(), error })?;
+        forced.map_err(|error| EngineError::Ceph {
+            image: spec.clone(),
+            site: self.here().to_owned(),
+            error,
+        })?;
         Ok(true)
     }
 
@@ -169,7 +185,9 @@ impl Engine {
         let client = self.front_end_here();
         let started = Instant::now();
         let (name, result) = match (vm.state, vm.lcm_state) {
-            (VmState::Poweroff | VmState::Undeployed, _) => ("resume", client.vm_action(VmAction::Resume, vm.id).await),
+            (VmState::Poweroff | VmState::Undeployed, _) => {
+                ("resume", client.vm_action(VmAction::Resume, vm.id).await)
+            }
             (VmState::Hold, _) => ("release", client.vm_action(VmAction::Release, vm.id).await),
             (VmState::Active, state) if state != LcmState::Running => {
                 ("recover --retry", client.vm_recover(vm.id, Recover::Retry).await)

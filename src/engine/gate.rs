@@ -114,10 +114,17 @@ impl Engine {
 
     /// Makes the VM's images ready to boot on, or says why the VM must not boot. Takes up to the policy's
     /// `sync_timeout`, and a few milliseconds per image that is not mirrored.
-    pub async fn gate(&self, vm: &VmImages, scope: GateScope, boot: BootKind) -> Result<GateOutcome, EngineError> {
+    pub async fn gate(
+        &self,
+        vm: &VmImages,
+        scope: GateScope,
+        boot: BootKind,
+    ) -> Result<GateOutcome, EngineError> {
         let images: Vec<VmImage> = match scope {
             GateScope::All => vm.images.clone(),
-            GateScope::Disk(id) => vm.images.iter().filter(|image| image.disk.disk_id == id).cloned().collect(),
+            GateScope::Disk(id) => {
+                vm.images.iter().filter(|image| image.disk.disk_id == id).cloned().collect()
+            }
         };
         let started = Instant::now();
         let result = self.gate_loop(vm.vm.id, &images, boot).await;
@@ -132,12 +139,18 @@ impl Engine {
         result
     }
 
-    async fn gate_loop(&self, vm: i32, images: &[VmImage], boot: BootKind) -> Result<GateOutcome, EngineError> {
+    async fn gate_loop(
+        &self,
+        vm: i32,
+        images: &[VmImage],
+        boot: BootKind,
+    ) -> Result<GateOutcome, EngineError> {
         let clock = Clock::start(self.config.policy.sync_timeout);
         let owner = Owner::this_process(self.here());
         let mut outcome = GateOutcome::default();
         let mut seen = self.observe(images, Purpose::Boot).await?;
-        outcome.mirrored = seen.iter().filter(|seen| matches!(seen.observation.here, Here::Mirrored(_))).count();
+        outcome.mirrored =
+            seen.iter().filter(|seen| matches!(seen.observation.here, Here::Mirrored(_))).count();
         loop {
             // a look without locks is enough to wait, to refuse, and to see that nothing is mirrored
             let id = closing_id();
@@ -146,7 +159,9 @@ impl Engine {
             let nothing_mirrored = seen.iter().all(|seen| seen.global_id.is_none());
             match judgement.decision {
                 Decision::Done if nothing_mirrored => return Ok(outcome),
-                Decision::Refuse { refusal, then } if then.is_empty() => return Err(self.refused(refusal, &seen)),
+                Decision::Refuse { refusal, then } if then.is_empty() => {
+                    return Err(self.refused(refusal, &seen));
+                }
                 Decision::Wait { what, image } => {
                     tracing::info!("waiting for {what} ({image})");
                     wait_a_moment().await;
@@ -156,7 +171,8 @@ impl Engine {
                 _ => {}
             }
             let mut locks = HeldLocks::default();
-            let round = self.locked_round(vm, images, boot, &clock, &owner, &mut locks, &seen, &mut outcome).await;
+            let round =
+                self.locked_round(vm, images, boot, &clock, &owner, &mut locks, &seen, &mut outcome).await;
             locks.release().await;
             match round {
                 Ok(true) => return Ok(outcome),

@@ -1,7 +1,7 @@
 //! The RBD images of a VM, each with the clusters that hold its copies.
 
 use super::activity::{Activity, activity};
-use super::error::EngineError;
+use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
 use crate::ceph::RbdCommand;
 use crate::image_spec::ImageSpec;
@@ -73,9 +73,9 @@ impl Engine {
     pub(super) async fn users_there(
         &self,
         images: &BTreeSet<ImageSpec>,
-    ) -> Result<BTreeMap<ImageSpec, Vec<User>>, OneError> {
+    ) -> Result<BTreeMap<ImageSpec, Vec<User>>, FrontEndError> {
         let client = self.front_end_there()?;
-        users(&client, images).await
+        Ok(users(&client, images).await?)
     }
 
     /// The same for this site's own front-end.
@@ -87,7 +87,10 @@ impl Engine {
     }
 }
 
-async fn users(client: &Client, images: &BTreeSet<ImageSpec>) -> Result<BTreeMap<ImageSpec, Vec<User>>, OneError> {
+async fn users(
+    client: &Client,
+    images: &BTreeSet<ImageSpec>,
+) -> Result<BTreeMap<ImageSpec, Vec<User>>, OneError> {
     let mut candidates: BTreeSet<i32> = images.iter().filter_map(named_by).map(|named| named.vm_id).collect();
     for image in client.image_pool().await? {
         if image.source.parse::<ImageSpec>().is_ok_and(|source| images.contains(&source)) {

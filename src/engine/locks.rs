@@ -6,6 +6,7 @@
 
 use crate::ceph::{Ceph, CephError, LockHolder, Locking, RbdCommand};
 use crate::image_spec::ImageSpec;
+use crate::state::BootId;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ pub(super) struct Owner {
 
 /// What the cookies of processes of this machine begin with: the kernel's boot and the process namespace.
 fn machine() -> String {
-    let boot = crate::state::boot_id().unwrap_or_default();
+    let boot = BootId::current().map(|boot| boot.to_string()).unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid")
         .map(|link| link.to_string_lossy().chars().filter(char::is_ascii_digit).collect::<String>())
         .unwrap_or_default();
@@ -55,9 +56,12 @@ impl Owner {
 /// Whether a lock's owner was a process of this machine that no longer lives.
 fn is_orphan(cookie: &str) -> bool {
     let Some((_, rest)) = cookie.split_once('/') else { return false };
-    let Some(rest) = rest.strip_prefix(&machine()).and_then(|rest| rest.strip_prefix('/')) else { return false };
+    let Some(rest) = rest.strip_prefix(&machine()).and_then(|rest| rest.strip_prefix('/')) else {
+        return false;
+    };
     let mut parts = rest.split('/');
-    let (Some(Ok(pid)), Some(Ok(start))) = (parts.next().map(str::parse::<u32>), parts.next().map(str::parse::<u64>))
+    let (Some(Ok(pid)), Some(Ok(start))) =
+        (parts.next().map(str::parse::<u32>), parts.next().map(str::parse::<u64>))
     else {
         return false;
     };
@@ -157,12 +161,21 @@ fn holder_name(holder: &LockHolder) -> String {
 }
 
 /// Notes that a resync of the image was asked for.
-pub(super) async fn note_resync(cluster: &RbdCommand, image: &ImageSpec, global_id: &str, id: &str) -> Result<(), CephError> {
+pub(super) async fn note_resync(
+    cluster: &RbdCommand,
+    image: &ImageSpec,
+    global_id: &str,
+    id: &str,
+) -> Result<(), CephError> {
     cluster.lock(image, &object(global_id), RESYNC_NAME, id, RESYNC_MEMORY).await.map(|_| ())
 }
 
 /// Whether a resync of the image was asked for a short while ago.
-pub(super) async fn resync_noted(cluster: &RbdCommand, image: &ImageSpec, global_id: &str) -> Result<bool, CephError> {
+pub(super) async fn resync_noted(
+    cluster: &RbdCommand,
+    image: &ImageSpec,
+    global_id: &str,
+) -> Result<bool, CephError> {
     Ok(cluster.lock_holder(image, &object(global_id), RESYNC_NAME).await?.is_some())
 }
 

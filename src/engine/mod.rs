@@ -15,15 +15,15 @@ mod sites;
 mod steps;
 
 pub use activity::{Activity, activity, boot_kind, is_running};
-pub use error::{EngineError, first_sentence};
+pub use error::{EngineError, FrontEndError, first_sentence};
 pub use failover::FailoverOutcome;
 pub use gate::{GateOutcome, GateScope};
 pub use images::{VmImage, VmImages};
-pub use overview::{CopyView, DiskView, Overview, Plan, VmView};
+pub use overview::{CopyView, DiskView, Overview, PendingView, Plan, PlanPart, VmView};
 pub use pass_on::PassOn;
 pub use reconcile::{ReconcileItem, ReconcileReport};
 pub use release::{ReleaseOutcome, ReleaseScope};
-pub use sites::Engine;
+pub use sites::{Engine, local_client};
 
 /// How many images are looked at side by side: each is a process or two, on front-ends with few cores.
 const CONCURRENCY: usize = 4;

@@ -11,8 +11,8 @@ use crate::ceph::{
     ReplayState, Snapshots,
 };
 use crate::handoff::{
-    BOOTED_KEY, Copy, Here, KEY_PREFIX, Mark, Mode, Observation, PeerVm, Positions, RELEASE_KEY, Report, Role,
-    TOKEN_KEY, There, TokenSeen,
+    BOOTED_KEY, Copy, Here, KEY_PREFIX, Mark, Mode, Observation, PeerVm, Positions, RELEASE_KEY, Report,
+    Role, TOKEN_KEY, There, TokenSeen,
 };
 use crate::image_spec::ImageSpec;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -57,7 +57,11 @@ struct CopySeen {
 
 impl Engine {
     /// Observes all these images, a few at a time.
-    pub(super) async fn observe(&self, images: &[VmImage], purpose: Purpose) -> Result<Vec<Seen>, EngineError> {
+    pub(super) async fn observe(
+        &self,
+        images: &[VmImage],
+        purpose: Purpose,
+    ) -> Result<Vec<Seen>, EngineError> {
         let mut seen: Vec<Seen> = stream::iter(images.iter().map(|image| self.observe_image(image, purpose)))
             .buffered(CONCURRENCY)
             .try_collect()
@@ -142,7 +146,9 @@ impl Engine {
             }
             Some(CopyHere::Mirrored(there)) => {
                 let mut copy_there = copy(&there);
-                self.complete(&seen, &mut copy_here, &mut copy_there, purpose).await.map_err(|error| self.error_of(image, error))?;
+                self.complete(&seen, &mut copy_here, &mut copy_there, purpose)
+                    .await
+                    .map_err(|error| self.error_of(image, error))?;
                 There::Mirrored(copy_there)
             }
         };
@@ -190,7 +196,9 @@ impl Engine {
                 there.positions = snapshot_positions(&snapshots_there, &snapshots_here);
             }
             // positions are no second proof beside a token
-            Mode::Journal if here.token == there.token && !here.token.token().is_some_and(|t| t.is_closed()) => {
+            Mode::Journal
+                if here.token == there.token && !here.token.token().is_some_and(|t| t.is_closed()) =>
+            {
                 here.positions = self.journal_positions(cluster_here, cluster_there, spec).await?;
                 there.positions = self.journal_positions(cluster_there, cluster_here, spec).await?;
             }
@@ -235,7 +243,8 @@ impl Engine {
             .iter()
             .filter(|seen| match (&seen.observation.here, &seen.observation.there) {
                 (Here::Mirrored(here), There::Mirrored(there)) => {
-                    here.role == Role::NonPrimary && (purpose == Purpose::Boot || there.role == Role::NonPrimary)
+                    here.role == Role::NonPrimary
+                        && (purpose == Purpose::Boot || there.role == Role::NonPrimary)
                 }
                 _ => false,
             })
@@ -250,7 +259,8 @@ impl Engine {
                 Ok(users) => {
                     let users = users.get(seen.image.spec()).map_or(&[][..], Vec::as_slice);
                     seen.observation.vm_there = peer_vm(users);
-                    seen.observation.owned_by_both = seen.image.is_own() && users.iter().any(|user| user.owns);
+                    seen.observation.owned_by_both =
+                        seen.image.is_own() && users.iter().any(|user| user.owns);
                 }
                 Err(error) => {
                     tracing::info!("front-end of {}: {error}", self.there());

@@ -78,7 +78,8 @@ impl Engine {
         for seen in &seen {
             let Here::Mirrored(copy) = &seen.observation.here else { continue };
             let given_up = copy.role == Role::NonPrimary && crate::handoff::released_by(copy, self.here());
-            let taken_already = matches!(&seen.observation.there, There::Mirrored(there) if there.role == Role::Primary);
+            let taken_already =
+                matches!(&seen.observation.there, There::Mirrored(there) if there.role == Role::Primary);
             if !given_up && !taken_already {
                 return Ok(PassOn::Pending { image: seen.spec().clone() });
             }
@@ -113,7 +114,9 @@ impl Engine {
                 client.vm_action(VmAction::Resume, id).await.map_err(|error| self.error_there(error))?;
                 Ok(PassOn::Resumed { vm: id })
             }
-            (Activity::Active, VmState::Active) | (Activity::LettingGo, _) => Ok(PassOn::Active { vm: id, state }),
+            (Activity::Active, VmState::Active) | (Activity::LettingGo, _) => {
+                Ok(PassOn::Active { vm: id, state })
+            }
             _ => Ok(PassOn::NotResumable { vm: id, state }),
         }
     }

@@ -52,14 +52,14 @@ impl ReconcileReport {
 
 /// A VM of this site as far as upkeep cares.
 #[derive(Clone, Copy, Debug)]
-struct UserHere {
+pub(super) struct UserHere {
     vm: i32,
     in_use: bool,
     running: bool,
 }
 
 impl UserHere {
-    fn of(vm: &Vm) -> Self {
+    pub(super) fn of(vm: &Vm) -> Self {
         Self { vm: vm.id, in_use: activity(vm) != Activity::Inactive, running: is_running(vm) }
     }
 }
@@ -95,7 +95,10 @@ impl Engine {
     }
 
     /// Mirrored images that no VM here uses: what terminated VMs left behind.
-    async fn add_unused_images(&self, images: &mut BTreeMap<ImageSpec, VmImage>) -> Result<(), EngineError> {
+    pub(super) async fn add_unused_images(
+        &self,
+        images: &mut BTreeMap<ImageSpec, VmImage>,
+    ) -> Result<(), EngineError> {
         let datastores = self.one_here.datastore_pool().await.map_err(|error| self.error_here(error))?;
         let mut pools_seen = BTreeSet::new();
         for datastore in datastores.iter().filter(|datastore| datastore.tm_mad == "ceph") {
@@ -209,7 +212,7 @@ impl Engine {
         Ok(report)
     }
 
-    fn judge_upkeep(&self, seen: &Seen, user: Option<UserHere>) -> UpkeepJudgement {
+    pub(super) fn judge_upkeep(&self, seen: &Seen, user: Option<UserHere>) -> UpkeepJudgement {
         Upkeep {
             here: self.here(),
             in_use_here: user.is_some_and(|user| user.in_use),
@@ -246,7 +249,11 @@ impl Engine {
     }
 
     /// Who uses the image here now, asked under the lock: the pool that the run began with is old by now.
-    async fn user_now(&self, image: &VmImage, user: Option<UserHere>) -> Result<Option<UserHere>, EngineError> {
+    async fn user_now(
+        &self,
+        image: &VmImage,
+        user: Option<UserHere>,
+    ) -> Result<Option<UserHere>, EngineError> {
         if let Some(user) = user {
             let vm = self.one_here.vm(user.vm).await.map_err(|error| self.error_here(error))?;
             return Ok(Some(UserHere::of(&vm)));
@@ -297,7 +304,15 @@ impl Engine {
         for item in report.items.iter().filter(|item| item.error.is_some()) {
             let image = item.image.parse::<ImageSpec>().ok();
             let rule = item.rule.map_or("", Rule::name);
-            self.note(item.vm, image.as_ref(), rule, "reconcile", Outcome::Failed, item.error.clone(), started);
+            self.note(
+                item.vm,
+                image.as_ref(),
+                rule,
+                "reconcile",
+                Outcome::Failed,
+                item.error.clone(),
+                started,
+            );
         }
     }
 }

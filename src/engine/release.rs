@@ -49,7 +49,15 @@ impl Engine {
             Ok(outcome) => {
                 for pending in &outcome.pending {
                     let cause = Some(pending.cause.clone());
-                    self.note(Some(vm), Some(&pending.image), "release-pending", "release", Outcome::Pending, cause, started);
+                    self.note(
+                        Some(vm),
+                        Some(&pending.image),
+                        "release-pending",
+                        "release",
+                        Outcome::Pending,
+                        cause,
+                        started,
+                    );
                 }
             }
             Err(error) => {
@@ -119,11 +127,14 @@ impl Engine {
             match last_word {
                 Some((Decision::Wait { what, image }, _)) => tracing::info!("waiting for {what} ({image})"),
                 Some((_, pending)) => {
-                    let mut outcome = ReleaseOutcome { pending, steps: steps_taken, ..ReleaseOutcome::default() };
+                    let mut outcome =
+                        ReleaseOutcome { pending, steps: steps_taken, ..ReleaseOutcome::default() };
                     for seen in &seen {
                         let spec = seen.spec().clone();
                         match &seen.observation.here {
-                            Here::Mirrored(copy) if copy.role == Role::NonPrimary => outcome.released.push(spec),
+                            Here::Mirrored(copy) if copy.role == Role::NonPrimary => {
+                                outcome.released.push(spec)
+                            }
                             Here::Mirrored(_) => {}
                             Here::Absent | Here::NotMirrored => outcome.not_mirrored.push(spec),
                         }

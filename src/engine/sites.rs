@@ -1,12 +1,11 @@
 //! The two sites of a run: their front-ends, their clusters, and what this run may remember.
 
-use super::error::EngineError;
+use super::error::{EngineError, FrontEndError};
 use crate::audit::AuditLog;
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn, connection_to_peer};
 use crate::config::{self, Config};
 use crate::opennebula::{
-    Client, ClientOptions, Datastore, OneError, StorageCredentials, discover_auth_file, discover_endpoint,
-    read_session,
+    Client, ClientOptions, Datastore, StorageCredentials, discover_auth_file, discover_endpoint, read_session,
 };
 use crate::state::{BootId, peer_contacted_since_boot, remember_peer_contact};
 use std::cell::{Cell, RefCell};
@@ -32,12 +31,12 @@ pub struct Engine {
 }
 
 /// The own front-end, found by the configuration or as every `one*` command finds it.
-pub fn local_client(config: Option<&Config>) -> Result<Client, OneError> {
+pub fn local_client(config: Option<&Config>) -> Result<Client, FrontEndError> {
     let site = config.map(|config| &config.site);
     let endpoint = discover_endpoint(site.and_then(|site| site.endpoint.as_deref()));
     let auth = discover_auth_file(site.and_then(|site| site.auth.as_deref()))?;
     let deadline = config.map_or(crate::ceph::DEFAULT_DEADLINE, |config| config.policy.command_timeout);
-    Client::new(ClientOptions { endpoint, session: read_session(&auth)?, deadline, ca_file: None })
+    Ok(Client::new(ClientOptions { endpoint, session: read_session(&auth)?, deadline, ca_file: None })?)
 }
 
 impl Engine {
@@ -82,7 +81,7 @@ impl Engine {
     }
 
     /// The peer's front-end.
-    pub fn front_end_there(&self) -> Result<Rc<Client>, OneError> {
+    pub fn front_end_there(&self) -> Result<Rc<Client>, FrontEndError> {
         if let Some(client) = self.one_there.borrow().as_ref() {
             return Ok(client.clone());
         }
@@ -97,12 +96,12 @@ impl Engine {
         Ok(client)
     }
 
-    pub(super) fn error_here(&self, error: OneError) -> EngineError {
-        EngineError::OpenNebula { site: self.here().to_owned(), error }
+    pub(super) fn error_here(&self, error: impl Into<FrontEndError>) -> EngineError {
+        EngineError::OpenNebula { site: self.here().to_owned(), error: error.into() }
     }
 
-    pub(super) fn error_there(&self, error: OneError) -> EngineError {
-        EngineError::OpenNebula { site: self.there().to_owned(), error }
+    pub(super) fn error_there(&self, error: impl Into<FrontEndError>) -> EngineError {
+        EngineError::OpenNebula { site: self.there().to_owned(), error: error.into() }
     }
 
     /// The datastores of the own front-end, looked up once a run.
@@ -162,7 +161,8 @@ impl Engine {
                 unusable
             }
         };
-        let usable: Vec<String> = bridge_list.iter().filter(|host| !unusable.contains(host)).cloned().collect();
+        let usable: Vec<String> =
+            bridge_list.iter().filter(|host| !unusable.contains(host)).cloned().collect();
         if usable.is_empty() {
             return Err(EngineError::Unfit(format!(
                 "no host of the datastore's BRIDGE_LIST ({}) is usable; enable one: onehost enable HOST",

@@ -21,7 +21,8 @@ pub(super) struct HeldLocks {
 
 impl HeldLocks {
     pub(super) async fn release(self) {
-        futures::future::join_all(self.here.into_values().chain(self.there.into_values()).map(Lock::release)).await;
+        futures::future::join_all(self.here.into_values().chain(self.there.into_values()).map(Lock::release))
+            .await;
     }
 }
 
@@ -99,7 +100,9 @@ impl Engine {
         cause: &Cause<'_>,
     ) -> Result<Carried, EngineError> {
         for step in steps {
-            let Some(seen) = seen.iter().find(|seen| seen.spec() == step.image()) else { return Ok(Carried::Halted) };
+            let Some(seen) = seen.iter().find(|seen| seen.spec() == step.image()) else {
+                return Ok(Carried::Halted);
+            };
             let started = Instant::now();
             let (cluster, site) = match step.side() {
                 Side::Here => (&seen.image.cluster, self.here()),
@@ -118,16 +121,30 @@ impl Engine {
                 Ok(Carried::Halted) => (Outcome::Pending, Some("not yet possible".to_owned())),
                 Err(error) => (Outcome::Failed, Some(error.to_string())),
             };
-            self.note(cause.vm, Some(step.image()), cause.rule(step.image()), step.name(), outcome, reason, started);
+            self.note(
+                cause.vm,
+                Some(step.image()),
+                cause.rule(step.image()),
+                step.name(),
+                outcome,
+                reason,
+                started,
+            );
             tracing::info!("{} {} on {site}: {result:?}", step.name(), step.image());
             match result {
                 Ok(Carried::Out) => {}
                 Ok(Carried::Halted) => return Ok(Carried::Halted),
-                Err(CephError::NotPossible { .. } | CephError::ReadOnly { .. } | CephError::NotFound { .. }) => {
+                Err(
+                    CephError::NotPossible { .. } | CephError::ReadOnly { .. } | CephError::NotFound { .. },
+                ) => {
                     return Ok(Carried::Halted);
                 }
                 Err(error) => {
-                    return Err(EngineError::Ceph { image: step.image().clone(), site: site.to_owned(), error });
+                    return Err(EngineError::Ceph {
+                        image: step.image().clone(),
+                        site: site.to_owned(),
+                        error,
+                    });
                 }
             }
         }
@@ -139,11 +156,10 @@ impl Engine {
         for (side, locks) in [(Side::Here, &locks.here), (Side::There, &locks.there)] {
             let Some(lock) = locks.get(image) else { continue };
             let site = if side == Side::Here { self.here() } else { self.there() };
-            let ours = lock.is_ours(self.config.policy.command_timeout).await.map_err(|error| EngineError::Ceph {
-                image: image.clone(),
-                site: site.to_owned(),
-                error,
-            })?;
+            let ours = lock
+                .is_ours(self.config.policy.command_timeout)
+                .await
+                .map_err(|error| EngineError::Ceph { image: image.clone(), site: site.to_owned(), error })?;
             if !ours {
                 return Ok(false);
             }
@@ -151,13 +167,22 @@ impl Engine {
         Ok(true)
     }
 
-    async fn perform(&self, step: &Step, seen: &Seen, cluster: &Rc<RbdCommand>) -> Result<Carried, CephError> {
+    async fn perform(
+        &self,
+        step: &Step,
+        seen: &Seen,
+        cluster: &Rc<RbdCommand>,
+    ) -> Result<Carried, CephError> {
         match step {
             Step::WriteToken { image, token, .. } => {
                 cluster.set_metadata(image, TOKEN_KEY, &token.to_string()).await?;
             }
-            Step::MarkBooted { image, mark } => cluster.set_metadata(image, BOOTED_KEY, &mark.to_string()).await?,
-            Step::MarkRelease { image, mark } => cluster.set_metadata(image, RELEASE_KEY, &mark.to_string()).await?,
+            Step::MarkBooted { image, mark } => {
+                cluster.set_metadata(image, BOOTED_KEY, &mark.to_string()).await?
+            }
+            Step::MarkRelease { image, mark } => {
+                cluster.set_metadata(image, RELEASE_KEY, &mark.to_string()).await?
+            }
             Step::MirrorSnapshot { image, .. } => cluster.mirror_snapshot(image).await?,
             Step::Demote { image, .. } => cluster.demote(image).await?,
             Step::Promote { image, .. } => {

@@ -268,7 +268,7 @@ fn canonical_number(text: &str) -> Option<i32> {
 
 /// How to reach the images of a datastore: from the datastore only, because a VM's template can be edited by
 /// its user.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StorageCredentials {
     /// `CEPH_USER`.
     pub user: Option<String>,

@@ -1,0 +1,42 @@
+//! `onemirror failover VM`.
+
+use super::table::{json, print};
+use super::{CommandError, warn_if_off};
+use crate::engine::Engine;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The VM's id here
+    vm: i32,
+    /// Promote by force what the gate would refuse: writes that have not arrived here are LOST
+    #[arg(long, requires = "reason")]
+    force: bool,
+    /// Why; recorded in the audit log and in the images
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// JSON instead of text
+    #[arg(short, long)]
+    json: bool,
+}
+
+pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), CommandError> {
+    warn_if_off();
+    let reason = arguments.reason.as_deref().unwrap_or_default().trim();
+    if arguments.force && reason.is_empty() {
+        return Err(CommandError::Usage("--force needs a --reason that says something".into()));
+    }
+    let vm_images = engine.vm_images(arguments.vm).await?;
+    let outcome = engine.failover(vm_images, arguments.force.then_some(reason)).await?;
+    if arguments.json {
+        return Ok(print(&json(&outcome)?)?);
+    }
+    let mut text = String::new();
+    for image in &outcome.forced {
+        text.push_str(&format!("{image}: promoted by force\n"));
+    }
+    text.push_str(&match outcome.started_by.as_str() {
+        "" => format!("VM {} is pending; OpenNebula starts it\n", outcome.vm),
+        by => format!("VM {}: {by}\n", outcome.vm),
+    });
+    Ok(print(&text)?)
+}

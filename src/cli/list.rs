@@ -1,0 +1,57 @@
+//! `onemirror list`.
+
+use super::table::{Align, Table, json, print, terminal_width};
+use super::{CommandError, or_dash, warn_if_off};
+use crate::engine::{Engine, Overview};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// JSON instead of a table
+    #[arg(short, long)]
+    json: bool,
+}
+
+pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), CommandError> {
+    warn_if_off();
+    let overview = engine.overview().await?;
+    let text = if arguments.json { json(&overview)? } else { render(&overview, terminal_width()) };
+    Ok(print(&text)?)
+}
+
+fn render(overview: &Overview, width: Option<u16>) -> String {
+    let mut table = Table::new(&[
+        ("ID", Align::Right),
+        ("NAME", Align::Left),
+        ("STAT", Align::Left),
+        ("IMAGE", Align::Left),
+        ("MODE", Align::Left),
+        (&overview.site.to_uppercase(), Align::Left),
+        (&overview.peer.to_uppercase(), Align::Left),
+        ("LAG", Align::Left),
+        ("HANDOFF", Align::Left),
+    ]);
+    for vm in &overview.vms {
+        let id = vm.id.to_string();
+        if let Some(error) = &vm.error {
+            table.row([&id, &vm.name, &vm.state, "-", "-", "-", "-", "-", error]);
+        }
+        for disk in &vm.disks {
+            table.row([
+                &id,
+                &vm.name,
+                &vm.state,
+                &disk.image,
+                or_dash(disk.mode.as_deref()),
+                or_dash(Some(&disk.here.role)),
+                or_dash(Some(&disk.there.role)),
+                or_dash(disk.lag.as_deref()),
+                or_dash(disk.handoff.as_deref()),
+            ]);
+        }
+    }
+    for pending in &overview.pending {
+        let id = pending.vm.map_or("-".to_owned(), |vm| vm.to_string());
+        table.row([&id, "-", "DONE", &pending.image, "-", "-", "-", "-", &pending.handoff]);
+    }
+    table.render(width)
+}

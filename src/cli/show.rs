@@ -1,0 +1,72 @@
+//! `onemirror show VM`.
+
+use super::table::{Align, Table, json, print, terminal_width};
+use super::{CommandError, or_dash, warn_if_off};
+use crate::engine::{Engine, VmView};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The VM's id
+    vm: i32,
+    /// JSON instead of a table
+    #[arg(short, long)]
+    json: bool,
+}
+
+pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), CommandError> {
+    warn_if_off();
+    let view = engine.show(arguments.vm).await?;
+    let text = match arguments.json {
+        true => json(&view)?,
+        false => render(&view, engine.here(), engine.there(), terminal_width()),
+    };
+    print(&text)?;
+    match view.error {
+        Some(error) => Err(CommandError::Incomplete(error)),
+        None => Ok(()),
+    }
+}
+
+fn render(view: &VmView, here: &str, there: &str, width: Option<u16>) -> String {
+    let mut head = Table::new(&[
+        ("ID", Align::Right),
+        ("NAME", Align::Left),
+        ("STAT", Align::Left),
+        ("CONTEXT", Align::Left),
+    ]);
+    let context = if view.has_context { "yes" } else { "no: a boot from POWEROFF is not held" };
+    head.row([&view.id.to_string(), &view.name, &view.state, context]);
+    let mut disks = Table::new(&[
+        ("DISK", Align::Right),
+        ("IMAGE", Align::Left),
+        ("MODE", Align::Left),
+        ("SITE", Align::Left),
+        ("ROLE", Align::Left),
+        ("TOKEN", Align::Left),
+        ("REPORT", Align::Left),
+        ("VM", Align::Left),
+    ]);
+    for disk in &view.disks {
+        let id = disk.disk_id.to_string();
+        for (site, copy, vm) in [(here, &disk.here, None), (there, &disk.there, disk.vm_there.as_deref())] {
+            disks.row([
+                id.as_str(),
+                &disk.image,
+                or_dash(disk.mode.as_deref()),
+                site,
+                or_dash(Some(&copy.role)),
+                or_dash(copy.token.as_deref()),
+                or_dash(copy.report.as_deref()),
+                or_dash(vm),
+            ]);
+        }
+    }
+    let mut text = format!("{}\n{}", head.render(width), disks.render(width));
+    for disk in &view.disks {
+        if let Some(handoff) = &disk.handoff {
+            text.push_str(&crate::text::printable(&format!("{}: {handoff}", disk.image)));
+            text.push('\n');
+        }
+    }
+    text
+}

@@ -1,0 +1,137 @@
+//! The arguments of transfer manager actions, as `one_tm` passes them.
+
+use std::ffi::OsString;
+
+/// A transfer manager action that onemirror stands in front of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `ln FRONTEND:SOURCE HOST:DIR/disk.N VMID DSID`: a persistent image becomes a disk.
+    Ln,
+    /// `clone`, with the arguments of `ln`: a non-persistent one.
+    Clone,
+    /// `context FILE… HOST:DIR/disk.N VMID DSID`: comes before every boot.
+    Context,
+    /// `mvds HOST:DIR/disk.N SOURCE VMID DSID`: a persistent disk goes back.
+    Mvds,
+    /// `delete HOST:DIR/disk.N VMID DSID`: any other disk goes.
+    DeleteDisk,
+    /// `delete HOST:DIR VMID DSID`: the VM's directory goes.
+    DeleteDirectory,
+}
+
+/// A call of the transfer manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What is asked.
+    pub action: Action,
+    /// The VM.
+    pub vm: i32,
+    /// The disk, of an action on one disk.
+    pub disk: Option<i32>,
+}
+
+/// The arguments are not those of the action.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("arguments of {action} not understood: {detail}")]
+pub struct UnknownCall {
+    action: String,
+    detail: String,
+}
+
+/// The number behind the last `disk.` of a path such as `host:/var/lib/one//datastores/100/7/disk.0`.
+fn disk_of(path: &str) -> Option<i32> {
+    let name = path.trim_end_matches('/').rsplit('/').next()?;
+    number(name.strip_prefix("disk.")?)
+}
+
+/// An id as oned writes it.
+fn number(text: &str) -> Option<i32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+/// Reads a call. `action` may have a suffix: `one_tm` appends `.<TM_MAD_SYSTEM>`.
+pub fn parse(action: &str, arguments: &[OsString]) -> Result<Call, UnknownCall> {
+    let unknown = |detail: &str| UnknownCall { action: action.into(), detail: detail.into() };
+    let texts: Option<Vec<&str>> = arguments.iter().map(|argument| argument.to_str()).collect();
+    let texts = texts.ok_or_else(|| unknown("not UTF-8"))?;
+    let [before @ .., vm, datastore] = &texts[..] else { return Err(unknown("too few")) };
+    let vm = number(vm).ok_or_else(|| unknown("the VM's id is not a number"))?;
+    number(datastore).ok_or_else(|| unknown("the datastore's id is not a number"))?;
+    let disk = |path: Option<&&str>| {
+        path.and_then(|path| disk_of(path)).ok_or_else(|| unknown("no disk.N where it is expected"))
+    };
+    let (action, disk) = match (action.split('.').next().unwrap_or_default(), before) {
+        ("ln", [_, _]) => (Action::Ln, Some(disk(before.get(1))?)),
+        ("clone", [_, _]) => (Action::Clone, Some(disk(before.get(1))?)),
+        ("context", [.., _]) => (Action::Context, None),
+        ("mvds", [_, _]) => (Action::Mvds, Some(disk(before.first())?)),
+        ("delete", [path]) => match disk_of(path) {
+            Some(disk) => (Action::DeleteDisk, Some(disk)),
+            None => (Action::DeleteDirectory, None),
+        },
+        _ => return Err(unknown("not an action of onemirror, or another number of arguments")),
+    };
+    Ok(Call { action, vm, disk })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Call, UnknownCall> {
+        let mut words = line.split(' ');
+        let action = words.next().unwrap();
+        parse(action, &words.map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn reads_the_calls_that_a_real_front_end_made() {
+        let calls: Vec<Call> = include_str!("../../tests/fixtures/opennebula/tm-calls.txt")
+            .lines()
+            .map(|line| {
+                let (head, arguments) = line.split_once(" argv: ").unwrap();
+                read(&format!("{} {arguments}", head.rsplit(' ').next().unwrap())).unwrap()
+            })
+            .collect();
+        let context = Call { action: Action::Context, vm: 2, disk: None };
+        assert_eq!(
+            calls,
+            [
+                context,
+                context,
+                Call { action: Action::Ln, vm: 0, disk: Some(0) },
+                Call { action: Action::Context, vm: 0, disk: None },
+                Call { action: Action::Mvds, vm: 0, disk: Some(0) },
+                Call { action: Action::DeleteDirectory, vm: 0, disk: None },
+                context,
+            ]
+        );
+    }
+
+    #[test]
+    fn reads_suffixed_actions_and_disks() {
+        let clone = read("clone.ssh fe:one/one-0 host:/ds/100/7/disk.12 7 1").unwrap();
+        assert_eq!(clone, Call { action: Action::Clone, vm: 7, disk: Some(12) });
+        let delete = read("delete.ssh host:/ds/100/7/disk.1 7 1").unwrap();
+        assert_eq!(delete, Call { action: Action::DeleteDisk, vm: 7, disk: Some(1) });
+    }
+
+    #[test]
+    fn refuses_what_oned_does_not_say() {
+        for line in [
+            "ln a b",
+            "ln fe:one/one-0 host:/x/disk.0 7",
+            "ln fe:one/one-0 host:/x/disk.x 7 1",
+            "ln fe:one/one-0 host:/x/7 7 1",
+            "mvds host:/x/disk.0 one/one-0 -7 1",
+            "mvds host:/x/disk.0 one/one-0 7 1 1",
+            "context 7 1",
+            "delete 7 1",
+            "rm host:/x 7 1",
+            "delete host:/x/disk.0 99999999999 1",
+        ] {
+            assert!(read(line).is_err(), "{line}");
+        }
+    }
+}

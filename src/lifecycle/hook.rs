@@ -1,0 +1,168 @@
+//! Hooks: asynchronous, unordered, lost or repeated at times. So a hook takes nothing from its input but the id,
+//! looks at the present, does what is still to be done, and returns within seconds.
+
+use crate::config::{self, Config, ReleaseOn};
+use crate::engine::{Activity, Engine, EngineError, PassOn, activity};
+use crate::handoff::{BootKind, Rule};
+use crate::opennebula::{VmAction, VmState};
+use crate::state;
+use base64::Engine as _;
+use std::io::Read;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The largest input that is read, in bytes: a VM with thousands of disks stays far below.
+const INPUT_LIMIT: u64 = 16 << 20;
+/// How long a hook waits for the other copy; what takes longer is left to reconcile.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The events that onemirror hooks into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Event {
+    /// A VM is DONE: pass it on to the peer.
+    Done,
+    /// A VM is POWEROFF, by its user or because its domain died.
+    Poweroff,
+    /// A VM is UNDEPLOYED.
+    Undeployed,
+    /// A VM is RUNNING: the second line where no CONTEXT section led to a gate.
+    Running,
+    /// A host is monitored again: a site may be back.
+    HostMonitored,
+}
+
+impl Event {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Done => "hook done",
+            Self::Poweroff => "hook poweroff",
+            Self::Undeployed => "hook undeployed",
+            Self::Running => "hook running",
+            Self::HostMonitored => "hook host-monitored",
+        }
+    }
+}
+
+/// Why a hook did nothing, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// The input is not what onehem sends.
+    #[error("hook input not understood: {0}")]
+    Input(String),
+    /// The rest.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Serves one event with the document from `input`.
+pub async fn run(config_path: &Path, event: Event, input: &mut dyn Read) -> Result<(), HookError> {
+    if matches!(state::emergency_off(&config::state_dir()), Ok(Some(_))) {
+        tracing::warn!("onemirror is switched off; onemirror on ends that");
+        return Ok(());
+    }
+    let config = Config::load(config_path).map_err(EngineError::from)?;
+    let engine = Engine::new(config, event.name())?;
+    if event == Event::HostMonitored {
+        let started = Instant::now();
+        let report = engine.reconcile().await?;
+        engine.note_reconcile(&report, started);
+        return Ok(());
+    }
+    let vm = vm_id(input)?;
+    match event {
+        Event::Done => done(&engine, vm).await?,
+        Event::Poweroff => let_go(&engine, vm, VmState::Poweroff, ReleaseOn::Poweroff).await?,
+        Event::Undeployed => let_go(&engine, vm, VmState::Undeployed, ReleaseOn::Undeploy).await?,
+        Event::Running => running(&engine, vm).await?,
+        Event::HostMonitored => {}
+    }
+    Ok(())
+}
+
+/// The id of the VM in the base64 document that onehem sends.
+pub fn vm_id(input: &mut dyn Read) -> Result<i32, HookError> {
+    let mut text = Vec::new();
+    input
+        .take(INPUT_LIMIT + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| HookError::Input(error.to_string()))?;
+    parse_vm_id(&text)
+}
+
+/// The id in the base64 of a VM document.
+pub fn parse_vm_id(text: &[u8]) -> Result<i32, HookError> {
+    if text.len() as u64 > INPUT_LIMIT {
+        return Err(HookError::Input(format!("more than {INPUT_LIMIT} bytes")));
+    }
+    let document = base64::engine::general_purpose::STANDARD
+        .decode(text.trim_ascii())
+        .map_err(|error| HookError::Input(error.to_string()))?;
+    let document = String::from_utf8(document).map_err(|error| HookError::Input(error.to_string()))?;
+    let vm =
+        crate::opennebula::Vm::from_xml(&document).map_err(|error| HookError::Input(error.to_string()))?;
+    Ok(vm.id)
+}
+
+/// A terminated VM: its images were released by its TM actions; resume it on the peer.
+async fn done(engine: &Engine, vm: i32) -> Result<(), EngineError> {
+    if !engine.config().releases_on(ReleaseOn::Terminate) {
+        return Ok(());
+    }
+    let vm_images = engine.vm_images(vm).await?;
+    // the event may come before oned's database holds the new state
+    if !matches!(activity(&vm_images.vm), Activity::Inactive | Activity::LettingGo) {
+        return Ok(());
+    }
+    match engine.pass_on(vm, &vm_images.images).await? {
+        PassOn::NotAsked => {}
+        outcome => tracing::info!("VM {vm}: {outcome}"),
+    }
+    Ok(())
+}
+
+/// A VM that stopped, by its user, by its guest or with its site: put its images right, and give them up if the
+/// policy asks for it.
+async fn let_go(engine: &Engine, vm: i32, state: VmState, event: ReleaseOn) -> Result<(), EngineError> {
+    let report = engine.reconcile_vm(vm).await?;
+    engine.note_reconcile(&report, Instant::now());
+    if !engine.config().releases_on(event) {
+        return Ok(());
+    }
+    let vm_images = engine.vm_images(vm).await?;
+    if vm_images.vm.state != state {
+        return Ok(());
+    }
+    let outcome = engine.release(vm, &vm_images.images, false, PATIENCE).await?;
+    if outcome.pending.is_empty() && !outcome.released.is_empty() {
+        engine.pass_on(vm, &vm_images.images).await?;
+    }
+    Ok(())
+}
+
+/// A VM that runs: its images have to be primary here, under an open token of this site. Where no gate saw to that,
+/// it is made up for, or the VM is stopped: on a copy that is not primary it cannot write a byte anyway.
+async fn running(engine: &Engine, vm: i32) -> Result<(), EngineError> {
+    let vm_images = engine.vm_images(vm).await?;
+    if vm_images.images.is_empty() || vm_images.vm.has_context || !crate::engine::is_running(&vm_images.vm) {
+        let report = engine.reconcile_vm(vm).await?;
+        engine.note_reconcile(&report, Instant::now());
+        return Ok(());
+    }
+    match engine.gate(&vm_images, crate::engine::GateScope::All, BootKind::Cold).await {
+        Ok(_) => Ok(()),
+        Err(EngineError::Refused(refusal)) => {
+            let message: String = refusal.to_string().chars().filter(|c| !matches!(c, '"' | '\\')).collect();
+            let client = engine.front_end_here();
+            let site = engine.here().to_owned();
+            let failed = |error: crate::opennebula::OneError| EngineError::OpenNebula {
+                site: site.clone(),
+                error: error.into(),
+            };
+            client.vm_action(VmAction::PoweroffHard, vm).await.map_err(failed)?;
+            client.vm_update_append(vm, &format!("ERROR=\"onemirror: {message}\"")).await.map_err(failed)?;
+            tracing::warn!("VM {vm} powered off ({}): {refusal}", Rule::UpkeepInUseHere.name());
+            Err(EngineError::Refused(refusal))
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,295 @@
+//! Transfer manager actions: the gate before `ln`, `clone` and `context`, the release at `mvds` and `delete`, and
+//! then the stock action in place of this process.
+
+use super::arguments::{Action, Call, parse};
+use crate::audit::{AuditLog, Entry, Outcome};
+use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
+use crate::config::{self, Config, ConfigError, ReleaseOn};
+use crate::engine::{
+    Engine, EngineError, GateScope, ReleaseScope, VmImages, boot_kind, first_sentence, local_client,
+};
+use crate::handoff::BootKind;
+use crate::opennebula::disks::{datastores_needed, rbd_images};
+use crate::opennebula::{Client, DiskKind, LcmState, StorageCredentials, Vm, VmState};
+use crate::state;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+/// What onemirror has to say to an action.
+enum Answer {
+    /// The stock action does its work.
+    Stock,
+    /// The work is done, or must not be done: the stock action is left out, successfully.
+    Instead(String),
+    /// The action fails, with detail lines and one plain sentence.
+    Refused(Vec<String>, String),
+}
+
+/// Answers a call of `one_tm`; `stock` is the action that onemirror stands in front of. Returns only if that one
+/// is not to run.
+pub async fn run(config_path: &Path, stock: &Path, action: &str, arguments: &[OsString]) -> ExitCode {
+    match answer(config_path, action, arguments).await {
+        Answer::Stock => become_stock(stock, arguments),
+        Answer::Instead(why) => {
+            // INFO lines go to the VM's log
+            eprintln!("INFO: onemirror: {}", first_sentence(&why));
+            ExitCode::SUCCESS
+        }
+        Answer::Refused(details, sentence) => {
+            for detail in details {
+                eprintln!("ERROR: onemirror: {}", first_sentence(&detail));
+            }
+            eprintln!("{}", first_sentence(&sentence));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Replaces this process by the stock action: argv, stdin, stdout, stderr and exit status are its own.
+fn become_stock(stock: &Path, arguments: &[OsString]) -> ExitCode {
+    let error = Command::new(stock).args(arguments).exec();
+    eprintln!("{} does not run: {error}; run install.sh --repair", stock.display());
+    ExitCode::FAILURE
+}
+
+fn refuse(sentence: impl std::fmt::Display) -> Answer {
+    Answer::Refused(Vec::new(), sentence.to_string())
+}
+
+async fn answer(config_path: &Path, action: &str, arguments: &[OsString]) -> Answer {
+    let call = match parse(action, arguments) {
+        Ok(call) => call,
+        Err(error) => return refuse(error),
+    };
+    match state::emergency_off(&config::state_dir()) {
+        Ok(None) => {}
+        Ok(Some(off)) => {
+            note_off(&call, action, &off.reason);
+            return Answer::Stock;
+        }
+        Err(error) => tracing::warn!("{error}"),
+    }
+    if call.action == Action::DeleteDirectory {
+        return Answer::Stock;
+    }
+    let config = Config::load(config_path);
+    if let Ok(config) = &config
+        && matches!(call.action, Action::Mvds | Action::DeleteDisk)
+        && !config.releases_on(ReleaseOn::Terminate)
+    {
+        return Answer::Stock;
+    }
+    let vm = match vm_of(config.as_ref().ok(), call.vm).await {
+        Ok(vm) => vm,
+        // the stock action does nothing, and the image stays primary: nothing is lost
+        Err(error) if call.action == Action::Mvds => {
+            tracing::warn!("VM {} not released: {error}", call.vm);
+            return Answer::Stock;
+        }
+        Err(error) => return refuse(format!("VM {}: cannot tell its disks: {error}", call.vm)),
+    };
+    match config {
+        Ok(config) => with_config(config, call, action, vm).await,
+        Err(error) => without_config(&error, call, &vm).await,
+    }
+}
+
+async fn vm_of(config: Option<&Config>, vm: i32) -> Result<Vm, crate::engine::FrontEndError> {
+    Ok(local_client(config)?.vm(vm).await?)
+}
+
+async fn with_config(config: Config, call: Call, action: &str, vm: Vm) -> Answer {
+    let release_timeout = config.policy.release_timeout;
+    let engine = match Engine::new(config, &format!("tm {action}")) {
+        Ok(engine) => engine,
+        Err(error) => return refuse(error),
+    };
+    let vm_images = match engine.images_of(vm).await {
+        Ok(vm_images) if vm_images.images.is_empty() => return Answer::Stock,
+        Ok(vm_images) => vm_images,
+        Err(error) => return refuse(error),
+    };
+    match call.action {
+        Action::Ln | Action::Clone | Action::Context => gate(&engine, call, &vm_images).await,
+        Action::Mvds | Action::DeleteDisk => release(&engine, call, &vm_images, release_timeout).await,
+        Action::DeleteDirectory => Answer::Stock,
+    }
+}
+
+async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+    let (scope, boot) = match (boot_kind(&vm_images.vm), call) {
+        (Some(boot), _) => (GateScope::All, boot),
+        // a disk that is attached to a VM that lives already
+        (None, Call { disk: Some(disk), .. }) => (GateScope::Disk(disk), BootKind::Cold),
+        (None, _) => return Answer::Stock,
+    };
+    if call.action == Action::Clone
+        && let Some(refusal) = base_refusal(vm_images, call).await
+    {
+        return refusal;
+    }
+    match engine.gate(vm_images, scope, boot).await {
+        Ok(_) => Answer::Stock,
+        Err(error) => refuse_with_details(engine, &error),
+    }
+}
+
+fn refuse_with_details(engine: &Engine, error: &EngineError) -> Answer {
+    let detail = match error {
+        EngineError::Refused(refusal) => format!("{} {}: {}", refusal.image, refusal.cause, refusal.hint),
+        other => other.to_string(),
+    };
+    let more = format!("see on {}: onemirror plan VM; onemirror list", engine.here());
+    Answer::Refused(vec![detail, more], error.to_string())
+}
+
+/// `clone` only reads its base image when `@snap` exists; to make that snapshot would be a write.
+async fn base_refusal(vm_images: &VmImages, call: Call) -> Option<Answer> {
+    let image = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk)?;
+    let base = image.disk.base.as_ref()?;
+    let look = async {
+        let Some(info) = image.cluster.info(base).await? else { return Ok(None) };
+        if !info.mirroring.is_some_and(|mirroring| !mirroring.primary) {
+            return Ok(None);
+        }
+        let snapshots = image.cluster.snapshots(base).await?;
+        Ok::<_, crate::ceph::CephError>((!snapshots.user.iter().any(|name| name == "snap")).then_some(()))
+    };
+    match look.await {
+        Ok(None) => None,
+        Ok(Some(())) => Some(refuse(format!(
+            "{} is not primary here and has no @snap yet; instantiate once on the other site first",
+            base.image()
+        ))),
+        Err(error) => Some(refuse(error)),
+    }
+}
+
+/// Whether the VM is on its end, and with it all of its disks, or only one disk is detached.
+fn release_scope(vm: &Vm, call: Call) -> ReleaseScope {
+    let ends = vm.state == VmState::Active
+        && matches!(vm.lcm_state, LcmState::Epilog | LcmState::CleanupDelete | LcmState::CleanupResubmit);
+    match (ends || vm.state == VmState::Done, call.disk) {
+        (false, Some(disk)) => ReleaseScope::Disk(disk),
+        _ => ReleaseScope::All,
+    }
+}
+
+async fn release(engine: &Engine, call: Call, vm_images: &VmImages, limit: Duration) -> Answer {
+    let images: Vec<_> = match release_scope(&vm_images.vm, call) {
+        ReleaseScope::All => vm_images.images.clone(),
+        ReleaseScope::Disk(disk) => {
+            vm_images.images.iter().filter(|image| image.disk.disk_id == disk).cloned().collect()
+        }
+    };
+    let own = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk);
+    let outcome = match engine.release(call.vm, &images, false, limit).await {
+        Ok(outcome) => outcome,
+        // the terminate goes on; the image stays primary, and reconcile finishes the handoff
+        Err(error) if call.action == Action::Mvds => {
+            tracing::warn!("VM {} not released: {error}", call.vm);
+            return Answer::Stock;
+        }
+        Err(error) => return refuse_with_details(engine, &error),
+    };
+    for pending in &outcome.pending {
+        tracing::warn!(
+            "{} stays primary here: {}; onemirror reconcile finishes the handoff",
+            pending.image,
+            pending.cause
+        );
+    }
+    match own {
+        Some(image) if call.action == Action::DeleteDisk && !outcome.not_mirrored.contains(image.spec()) => {
+            Answer::Instead(format!("{} is kept for {}, not deleted", image.spec(), engine.there()))
+        }
+        _ => Answer::Stock,
+    }
+}
+
+/// A configuration that is missing or broken must not touch a VM without a mirrored disk.
+async fn without_config(error: &ConfigError, call: Call, vm: &Vm) -> Answer {
+    // stock does nothing at mvds
+    if call.action == Action::Mvds {
+        tracing::warn!("VM {} not released: {error}", call.vm);
+        return Answer::Stock;
+    }
+    let look = async {
+        let client = local_client(None).map_err(|error| error.to_string())?;
+        let images = images_without_config(&client, vm).await?;
+        let only =
+            (call.action == Action::DeleteDisk || boot_kind(vm).is_none()).then_some(call.disk).flatten();
+        for (disk, image, cluster) in images {
+            if only.is_some_and(|only| only != disk) {
+                continue;
+            }
+            let info = cluster.info(&image).await.map_err(|error| error.to_string())?;
+            if info.is_some_and(|info| info.mirroring.is_some()) {
+                return Ok::<_, String>(Some(image));
+            }
+        }
+        Ok(None)
+    };
+    match look.await {
+        Ok(None) => Answer::Stock,
+        Ok(Some(image)) => Answer::Refused(
+            vec![error.to_string()],
+            format!("{} is mirrored, and onemirror.conf is missing or broken: {error}", image.image()),
+        ),
+        Err(trouble) => Answer::Refused(
+            vec![error.to_string()],
+            format!("VM {}: cannot tell whether its disks are mirrored: {trouble}", call.vm),
+        ),
+    }
+}
+
+async fn images_without_config(
+    client: &Client,
+    vm: &Vm,
+) -> Result<Vec<(i32, crate::image_spec::ImageSpec, RbdCommand)>, String> {
+    let mut datastores = BTreeMap::new();
+    for id in datastores_needed(vm) {
+        datastores.insert(id, client.datastore(id).await.map_err(|error| error.to_string())?);
+    }
+    let disks = rbd_images(vm, &datastores).map_err(|error| error.to_string())?;
+    let connect = |datastore: i32| {
+        let credentials = datastores.get(&datastore).map(StorageCredentials::of).unwrap_or_default();
+        let run_on = match credentials.bridge_hosts.is_empty() {
+            true => RunOn::Local,
+            false => RunOn::Hosts(credentials.bridge_hosts.clone()),
+        };
+        RbdCommand::new(Connection {
+            site: "this site".into(),
+            conf: credentials.conf.map(PathBuf::from),
+            user: credentials.user,
+            keyfile: credentials.keyfile.map(PathBuf::from),
+            mon_host: None,
+            run_on,
+            deadline: crate::ceph::DEFAULT_DEADLINE,
+        })
+    };
+    Ok(disks
+        .into_iter()
+        .map(|disk| {
+            debug_assert!(matches!(disk.kind, DiskKind::Persistent | DiskKind::Clone | DiskKind::Volatile));
+            let cluster = connect(disk.datastore_id);
+            (disk.disk_id, disk.image, cluster)
+        })
+        .collect())
+}
+
+fn note_off(call: &Call, action: &str, reason: &str) {
+    let started = Instant::now();
+    let entry = Entry {
+        vm: Some(call.vm),
+        reason: Some(format!("switched off: {reason}")),
+        duration: started.elapsed(),
+        ..Entry::new("", &format!("tm {action}"), Outcome::Skipped)
+    };
+    // the log warns by itself, once
+    let _ = AuditLog::open(&config::audit_log_path()).record(&entry);
+}
