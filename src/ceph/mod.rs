@@ -10,6 +10,9 @@ mod parse;
 mod peer;
 mod process;
 
+#[cfg(test)]
+mod real_tests;
+
 pub use command::{Connection, DEFAULT_DEADLINE, FORCED_PROMOTE_DEADLINE, Programs, RbdCommand, RunOn};
 pub use peer::{PeerConnection, connection_to_peer};
 
@@ -235,7 +238,8 @@ pub struct PoolInfo {
 pub enum Promotion {
     /// The copy is primary now.
     Promoted,
-    /// EBUSY: primary elsewhere, or the demotion there has not arrived yet. Ask again.
+    /// EBUSY: primary elsewhere, or the demotion there has not arrived yet; EROFS, snapshot mode: it has, but the
+    /// daemon here still holds the copy. Nothing has changed. Ask again.
     NotYet,
 }
 
