@@ -187,10 +187,10 @@ async fn locks_exclude_expire_and_break() {
     ] {
         assert!(matches!(error, CephError::NotFound { .. }), "{error}");
     }
-    rbd_rados_rm(&object);
+    remove_object(&object);
 }
 
-fn rbd_rados_rm(object: &str) {
+fn remove_object(object: &str) {
     let mut command = std::process::Command::new("rados");
     command.args(["--id", "admin", "--conf"]).arg(a_connection().conf.unwrap());
     assert!(command.args(["--pool", "one", "rm", object]).status().unwrap().success());
