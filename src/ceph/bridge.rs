@@ -3,6 +3,7 @@
 use super::process;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -109,6 +110,7 @@ impl SharedConnection {
         }
         let directory = tempfile::Builder::new()
             .prefix("onemirror-")
+            .permissions(std::fs::Permissions::from_mode(0o700)) // not tempfile's own choice
             .tempdir()
             .map_err(|error| format!("no directory for its control socket: {error}"))?;
         let connection = Self { ssh: ssh.into(), host: host.into(), directory };

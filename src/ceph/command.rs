@@ -347,7 +347,7 @@ impl Ceph for RbdCommand {
         let (question, output) = self.output(&call).await?;
         match output.status {
             0 => Ok(Promotion::Promoted),
-            _ if !force && classify::is_busy(&output) => Ok(Promotion::NotYet),
+            _ if classify::is_promotion_premature(&output, force) => Ok(Promotion::NotYet),
             _ => Err(classify::rbd_error(&question, &output)),
         }
     }
@@ -471,5 +471,276 @@ impl Ceph for RbdCommand {
             _ if classify::is_lock_absent(&output) => Ok(()),
             _ => Err(classify::rados_error(&question, &output)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Stdio;
+
+    const IMAGE: &str = "one/one-7";
+
+    fn image() -> ImageSpec {
+        IMAGE.parse().unwrap()
+    }
+
+    fn connection() -> Connection {
+        Connection {
+            site: "site-a".into(),
+            conf: Some("/etc/ceph/ceph.conf".into()),
+            user: Some("client.libvirt".into()),
+            keyfile: None,
+            mon_host: None,
+            run_on: RunOn::Local,
+            deadline: Duration::from_secs(20),
+        }
+    }
+
+    /// Programs written to a directory of their own.
+    struct Fakes(tempfile::TempDir);
+
+    impl Fakes {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn write(&self, name: &str, script: &str) -> PathBuf {
+            let path = self.0.path().join(name);
+            // a second process that is forked while the file is open for writing would make it "busy"
+            let written = std::process::Command::new("sh")
+                .args(["-c", "cat > \"$0\" && chmod 700 \"$0\""])
+                .arg(&path)
+                .stdin(Stdio::piped())
+                .spawn()
+                .and_then(|mut child| {
+                    use std::io::Write;
+                    let text = format!("#!/bin/sh\n{script}\n");
+                    child.stdin.take().unwrap().write_all(text.as_bytes())?;
+                    child.wait()
+                });
+            assert!(written.unwrap().success());
+            path
+        }
+
+        fn read(&self, name: &str) -> String {
+            std::fs::read_to_string(self.0.path().join(name)).unwrap_or_default()
+        }
+
+        fn path(&self, name: &str) -> String {
+            self.0.path().join(name).display().to_string()
+        }
+    }
+
+    fn words(cluster: &RbdCommand, call: &Call) -> Vec<String> {
+        cluster.command_line(call).into_iter().map(|word| word.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn command_lines_name_everything_by_option() {
+        let cluster = RbdCommand::new(connection());
+        let call = cluster.of_image(&["mirror", "image", "demote"], &"one/tenant/x".parse().unwrap());
+        let expected = "rbd --conf=/etc/ceph/ceph.conf --id=libvirt --client-mount-timeout=18 mirror image demote \
+                        --pool=one --namespace=tenant --image=x";
+        assert_eq!(words(&cluster, &call).join(" "), expected);
+        let mut call = cluster.of_lock("get", &image(), "-o", "--l");
+        call.arguments.push("--lock-cookie=-c".into());
+        let expected = "rados --conf=/etc/ceph/ceph.conf --id=libvirt --client-mount-timeout=18 lock get --pool=one \
+                        --lock-cookie=-c -- -o --l";
+        assert_eq!(words(&cluster, &call).join(" "), expected);
+        // no pool's name is an option
+        let call = cluster.of_pool(&["mirror", "pool", "status"], "--id=x/-n");
+        let line = words(&cluster, &call);
+        assert_eq!(line[line.len() - 2..], ["--pool=--id=x", "--namespace=-n"]);
+    }
+
+    #[test]
+    fn another_clusters_monitors_come_without_this_clusters_configuration() {
+        let cluster = RbdCommand::new(Connection {
+            conf: None,
+            mon_host: Some("192.0.2.1".into()),
+            keyfile: Some("/run/key".into()),
+            deadline: Duration::from_millis(700),
+            ..connection()
+        });
+        let line = words(&cluster, &cluster.of_image(&["info"], &image())).join(" ");
+        let expected = "rbd --conf=/dev/null --mon-host=192.0.2.1 --id=libvirt --keyfile=/run/key \
+                        --client-mount-timeout=1 info --pool=one --image=one-7";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_duration_is_never_rounded_to_for_ever() {
+        for (duration, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (90_000, 90)] {
+            assert_eq!(whole_seconds(Duration::from_millis(duration)), seconds);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_fixed() {
+        let fakes = Fakes::new();
+        let rbd = fakes.write("rbd", &format!("env > '{}'", fakes.path("env")));
+        let cluster = RbdCommand::new(connection()).with_programs(Programs { rbd, ..Programs::default() });
+        cluster.demote(&image()).await.unwrap();
+        let environment = fakes.read("env");
+        assert!(environment.lines().any(|line| line == "LC_ALL=C"), "{environment}");
+        assert!(!environment.contains("CEPH_ARGS="));
+        let line = remote_command(&["rbd".into()], Duration::from_secs(7)).unwrap();
+        assert_eq!(line, "env -u CEPH_ARGS 'LC_ALL=C' timeout -k 1 7 rbd");
+    }
+
+    #[tokio::test]
+    async fn exit_statuses_become_outcomes() {
+        let fakes = Fakes::new();
+        let with = |script: &str| {
+            let program = fakes.write("program", script);
+            let programs = Programs { rbd: program.clone(), rados: program, ..Programs::default() };
+            RbdCommand::new(connection()).with_programs(programs)
+        };
+        let image = &image();
+        assert_eq!(with("exit 0").promote(image, false).await.unwrap(), Promotion::Promoted);
+        for force in [false, true] {
+            assert_eq!(with("exit 30").promote(image, force).await.unwrap(), Promotion::NotYet);
+        }
+        assert_eq!(with("exit 16").promote(image, false).await.unwrap(), Promotion::NotYet);
+        assert!(matches!(with("exit 16").promote(image, true).await, Err(CephError::Busy { .. })));
+        assert!(matches!(
+            with("kill -9 $$").promote(image, false).await,
+            Err(CephError::Failed { status: -1, .. })
+        ));
+        // an answer on standard output counts for nothing when the status says otherwise
+        let lie = r#"echo '{"id":"1","size":1}'; exit 5"#;
+        assert!(matches!(with(lie).info(image).await, Err(CephError::Failed { status: 5, .. })));
+        assert!(matches!(with("exit 0").info(image).await, Err(CephError::BadAnswer { .. })));
+        assert!(matches!(with("exit 2").info(image).await, Err(CephError::Failed { status: 2, .. })));
+        assert!(with("exit 0").metadata(image, "").await.unwrap().is_empty());
+        // a lock is had only with status 0
+        for script in ["exit 1", "exit 16", "echo 'error 16: (2) x' >&2; exit 1", "kill -9 $$", "exit 255"] {
+            let outcome = with(script).lock(image, "o", "l", "c", Duration::from_secs(1)).await;
+            assert!(outcome.is_err(), "{script}: {outcome:?}");
+        }
+        let missing = RbdCommand::new(connection())
+            .with_programs(Programs { rbd: fakes.path("none").into(), ..Programs::default() });
+        assert!(missing.info(image).await.unwrap_err().is_unreachable());
+    }
+
+    #[tokio::test]
+    async fn a_hanging_command_is_unreachable() {
+        let fakes = Fakes::new();
+        let rbd = fakes.write("rbd", "sleep 1000");
+        let cluster = RbdCommand::new(Connection { deadline: Duration::from_millis(200), ..connection() })
+            .with_programs(Programs { rbd, ..Programs::default() });
+        let began = Instant::now();
+        assert!(cluster.demote(&image()).await.unwrap_err().is_unreachable());
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    /// An `ssh` that knows the hosts `good` and `other`, notes how it is called, and runs commands through a shell as sshd does.
+    fn fake_ssh(fakes: &Fakes) -> Programs {
+        let script = format!(
+            r#"echo "$*" >> '{log}'
+control= exit= E=
+while :; do
+  case $1 in
+    --) shift; break ;;
+    -S) control=$2; shift 2 ;;
+    -E) E=$2; shift 2 ;;
+    -O) exit=1; shift 2 ;;
+    -o) shift 2 ;;
+    *) shift ;;
+  esac
+done
+host=$1; shift
+[ -z "$exit" ] || exec rm -f "$control"
+case $host in
+  good|other) ;;
+  *) echo "connect to host $host: refused" > "$E"; exit 255 ;;
+esac
+if [ -n "$E" ]; then stat -c %a "$(dirname "$control")" > '{mode}'; : > "$control"; exit 0; fi
+[ -e "$control" ] || exit 255
+exec sh -c "$*""#,
+            log = fakes.path("ssh.log"),
+            mode = fakes.path("mode"),
+        );
+        let rbd =
+            fakes.write("rbd", &format!(r#"printf '%s\0' "$@" > '{}'; exec cat"#, fakes.path("arguments")));
+        Programs { rbd, ssh: fakes.write("ssh", &script), ..Programs::default() }
+    }
+
+    fn on_hosts(fakes: &Fakes, hosts: &[&str]) -> RbdCommand {
+        let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+        RbdCommand::new(Connection { run_on: RunOn::Hosts(hosts), ..connection() })
+            .with_programs(fake_ssh(fakes))
+    }
+
+    #[tokio::test]
+    async fn values_survive_the_remote_shell() {
+        let fakes = Fakes::new();
+        let cluster = on_hosts(&fakes, &["good"]);
+        for value in
+            ["1:site-a:x", "a'b\"c", "$(id) `id` ; rm * \\ | & ~ #", "two\nlines", "--id=x", "é", " "]
+        {
+            cluster.set_metadata(&image(), "onemirror.handoff", value).await.unwrap();
+            let arguments = fakes.read("arguments");
+            let arguments: Vec<&str> = arguments.trim_end_matches('\0').split('\0').collect();
+            assert_eq!(arguments[arguments.len() - 3..], ["--", "onemirror.handoff", value]);
+        }
+        let refused = cluster.set_metadata(&image(), "k", "a\0b").await;
+        assert!(refused.unwrap_err().is_unreachable());
+    }
+
+    #[tokio::test]
+    async fn one_connection_serves_a_run_and_is_closed() {
+        let fakes = Fakes::new();
+        let cluster = on_hosts(&fakes, &["-oProxyCommand=id", "bad", "good", "other"]);
+        let image = image();
+        let (one, two) = tokio::join!(cluster.demote(&image), cluster.resync(&image));
+        one.unwrap();
+        two.unwrap();
+        cluster.demote(&image).await.unwrap();
+        drop(cluster);
+        let log = fakes.read("ssh.log");
+        let opened: Vec<&str> = log.lines().filter(|line| line.contains("ControlMaster=yes")).collect();
+        assert!(
+            opened.len() == 2 && opened[0].ends_with("bad true") && opened[1].ends_with("good true"),
+            "{log}"
+        );
+        assert!(
+            opened.iter().all(|line| line.contains("BatchMode=yes") && line.contains("ConnectTimeout=5"))
+        );
+        assert_eq!(log.lines().filter(|line| line.contains("-O exit -- good")).count(), 1, "{log}");
+        assert_eq!(log.lines().filter(|line| line.contains("ControlMaster=no")).count(), 3, "{log}");
+        assert_eq!(fakes.read("mode").trim(), "700");
+        // its directory went with it
+        let socket = opened[1].split(" -S ").nth(1).unwrap().split(' ').next().unwrap();
+        assert!(!std::path::Path::new(socket).parent().unwrap().exists(), "{socket}");
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_is_reported_and_the_next_call_takes_the_next_host() {
+        let fakes = Fakes::new();
+        let cluster = on_hosts(&fakes, &["good", "other"]);
+        cluster.demote(&image()).await.unwrap();
+        let socket = fakes.read("ssh.log");
+        let socket = socket.split(" -S ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        std::fs::remove_file(socket).unwrap();
+        // whether the command ran there is not known, so it is not repeated
+        let error = cluster.demote(&image()).await.unwrap_err();
+        assert!(error.is_unreachable() && error.to_string().contains("good"), "{error}");
+        cluster.demote(&image()).await.unwrap();
+        let log = fakes.read("ssh.log");
+        assert!(log.lines().any(|line| line.ends_with("-- other true")), "{log}");
+    }
+
+    #[tokio::test]
+    async fn when_no_host_answers_all_are_named() {
+        let fakes = Fakes::new();
+        let error = on_hosts(&fakes, &["bad", "worse"]).demote(&image()).await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            error.is_unreachable() && text.contains("host bad: refused") && text.contains("worse"),
+            "{text}"
+        );
+        assert!(on_hosts(&fakes, &[]).demote(&image()).await.unwrap_err().is_unreachable());
     }
 }

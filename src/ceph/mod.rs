@@ -10,6 +10,9 @@ mod parse;
 mod peer;
 mod process;
 
+#[cfg(test)]
+mod real_tests;
+
 pub use command::{Connection, DEFAULT_DEADLINE, FORCED_PROMOTE_DEADLINE, Programs, RbdCommand, RunOn};
 pub use peer::{PeerConnection, connection_to_peer};
 
@@ -132,7 +135,8 @@ pub struct ImageStatus {
 /// All images of a pool at once, and the daemons that serve it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolStatus {
-    /// Whether at least one `rbd-mirror` of this cluster serves the pool.
+    /// Whether at least one `rbd-mirror` of this cluster serves the pool. A user with `profile rbd` is not shown them; then 1
+    /// if one of them holds a report on an image, else 0, which proves nothing.
     pub daemons_up: usize,
     /// One per mirrored image.
     pub images: Vec<ImageStatus>,
@@ -224,7 +228,7 @@ pub struct PoolInfo {
     pub enabled: bool,
     /// `true`: every journaled image is mirrored; `false`: those enabled one by one.
     pub pool_mode: bool,
-    /// This cluster's site name.
+    /// This cluster's site name; its fsid for a user who may not read the name (`profile rbd`); empty where mirroring is off.
     pub site_name: String,
     /// The clusters it is mirrored with.
     pub peers: Vec<Peer>,
@@ -235,7 +239,8 @@ pub struct PoolInfo {
 pub enum Promotion {
     /// The copy is primary now.
     Promoted,
-    /// EBUSY: primary elsewhere, or the demotion there has not arrived yet. Ask again.
+    /// EBUSY: primary elsewhere, or the demotion there has not arrived yet; EROFS, snapshot mode: it has, but the
+    /// daemon here still holds the copy. Nothing has changed. Ask again.
     NotYet,
 }
 

@@ -447,3 +447,318 @@ pub(super) fn omap_text(bytes: &[u8]) -> Parsed<String> {
         _ => Err(NotUnderstood("the omap value is not text".into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::path::PathBuf;
+
+    fn directory() -> PathBuf {
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/rbd").into()
+    }
+
+    fn captured(name: &str) -> Vec<u8> {
+        let path = directory().join(format!("{name}.stdout"));
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Whether an answer is understood.
+    type Parser = fn(&[u8]) -> bool;
+
+    /// Every captured answer with its parser.
+    fn all() -> Vec<(String, Vec<u8>, Parser)> {
+        let mut all: Vec<(String, Vec<u8>, Parser)> = Vec::new();
+        for entry in std::fs::read_dir(directory()).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let Some(name) = name.strip_suffix(".stdout") else { continue };
+            let kind = name.rsplit('.').next().unwrap();
+            let parser: Parser = match kind {
+                _ if name == "rados.err.no-key" => continue,
+                "info" | "not-mirrored-info" | "info-clone" | "info-journaled-not-mirrored" => {
+                    |it| info(it).is_ok()
+                }
+                "status" => |it| image_status(it).is_ok(),
+                "journal-status" => |it| journal_status(it).is_ok(),
+                "snap-ls" | "snap-ls-user" => |it| snapshots(it).is_ok(),
+                "metadata" => |it| metadata(it, "").is_ok(),
+                "lock-info" | "lock-info-free" => |it| lock_info(it).is_ok(),
+                "mirror-uuid" => |it| omap_text(it).is_ok(),
+                _ if name.contains("pool-status") => |it| pool_status(it).is_ok(),
+                _ if name.contains("pool-info") => |it| pool_info(it).is_ok(),
+                other => panic!("no parser for a capture of kind {other}"),
+            };
+            all.push((name.into(), captured(name), parser));
+        }
+        assert!(all.len() > 80, "{}", all.len());
+        all
+    }
+
+    #[test]
+    fn every_capture_is_understood_and_no_shortened_one() {
+        for (name, bytes, is_understood) in all() {
+            assert!(is_understood(&bytes), "{name}");
+            let end = bytes.trim_ascii_end().len();
+            // nothing at all is the answer "no metadata"
+            let start = usize::from(name == "real.metadata");
+            for cut in start..end {
+                assert!(!is_understood(&bytes[..cut]), "{name} cut to {cut} of {end} bytes");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn flipped_bits_never_panic(at: prop::sample::Index, bit in 0..8u8, which: prop::sample::Index) {
+            let all = all();
+            let (_, bytes, is_understood) = which.get(&all);
+            let mut bytes = bytes.clone();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            is_understood(&bytes);
+        }
+
+        #[test]
+        fn any_state_and_description_is_classified(state in "\\PC{0,20}", description in "\\PC{0,80}") {
+            let report = status_report(&state, &description, String::new());
+            prop_assert!(!report.description.contains(char::is_control));
+            // nothing but the exact words is a good state
+            prop_assert!(report.replay != ReplayState::LocalPrimary);
+        }
+
+        #[test]
+        fn arbitrary_hex_dumps_never_panic(text in "value \\([0-9]{1,4} bytes\\) :\n([0-9a-f |]{0,80}\n){0,4}") {
+            let _ = omap_text(text.as_bytes());
+        }
+    }
+
+    fn report(name: &str) -> ImageStatus {
+        image_status(&captured(name)).unwrap()
+    }
+
+    #[test]
+    fn info_tells_the_live_role() {
+        let image = info(&captured("journal.01-a-primary-replaying.site-a.info")).unwrap();
+        assert_eq!((image.id.as_str(), image.size, image.parent), ("1633551d7564", 16 << 20, None));
+        let expected = Mirroring {
+            mode: MirrorMode::Journal,
+            global_id: "a9bee29c-1f9e-4afa-a107-4d49bc503d26".into(),
+            primary: true,
+            in_transition: false,
+        };
+        assert_eq!(image.mirroring, Some(expected));
+        let role = |name: &str| info(&captured(name)).unwrap().mirroring.unwrap();
+        assert!(!role("journal.01-a-primary-replaying.site-b.info").primary);
+        let copy = role("snapshot.01-a-primary-replaying.site-b.info");
+        assert!(!copy.primary && copy.mode == MirrorMode::Snapshot);
+        // the report of the same moment still said "primary"
+        assert!(!role("journal.02-a-just-demoted.site-a.info").primary);
+        assert_eq!(info(&captured("err.not-mirrored-info")).unwrap().mirroring, None);
+        assert_eq!(info(&captured("real.info-journaled-not-mirrored")).unwrap().mirroring, None);
+        assert_eq!(info(&captured("real.info-clone")).unwrap().parent.unwrap(), "one/plain@snap");
+    }
+
+    #[test]
+    fn info_concludes_nothing_from_what_it_does_not_know() {
+        let text = |mirroring: &str| format!(r#"{{"id":"1","size":1,"mirroring":{mirroring}}}"#);
+        let read = |mirroring: &str| info(text(mirroring).as_bytes());
+        for state in ["creating", "disabling"] {
+            let json = format!(r#"{{"mode":"journal","state":"{state}","global_id":"g","primary":true}}"#);
+            assert!(read(&json).unwrap().mirroring.unwrap().in_transition);
+        }
+        for damaged in [
+            r#"{"mode":"journal","state":"enabled","global_id":"g"}"#,
+            r#"{"mode":"journal","state":"enabled","global_id":"","primary":true}"#,
+            r#"{"mode":"journal","state":"enabled","global_id":"g","primary":"true"}"#,
+            r#"{"mode":"tape","state":"enabled","global_id":"g","primary":true}"#,
+            r#"{"mode":"journal","state":"odd","global_id":"g","primary":true}"#,
+            r#"{"mode":"journal","global_id":"g","primary":true}"#,
+            "[]",
+        ] {
+            assert!(read(damaged).is_err(), "{damaged}");
+        }
+        assert_eq!(read("null").unwrap().mirroring, None);
+        let namespaced =
+            r#"{"id":"1","size":1,"parent":{"pool":"p","pool_namespace":"n","image":"i","snapshot":"s"}}"#;
+        assert_eq!(info(namespaced.as_bytes()).unwrap().parent.unwrap(), "p/n/i@s");
+    }
+
+    #[test]
+    fn reports_have_their_states() {
+        let (a, b) = ("site-a", "site-b");
+        let name = |step: &str, site: &str| format!("{step}.{site}.status");
+        let local = |step: &str, site: &str| report(&name(step, site)).local.unwrap();
+        assert_eq!(local("journal.01-a-primary-replaying", a).replay, ReplayState::LocalPrimary);
+        let status = report(&name("journal.01-a-primary-replaying", b));
+        assert_eq!(status.name, "cap-journal");
+        let replaying = status.local.unwrap();
+        assert_eq!((replaying.daemon, replaying.description.as_str()), (DaemonState::Up, "replaying"));
+        assert_eq!(replaying.last_update, "2026-11-23 00:03:25");
+        let ReplayState::Replaying(progress) = replaying.replay else { panic!() };
+        assert_eq!((progress.entries_behind_primary, progress.seconds_until_synced), (Some(3), None));
+        assert_eq!(status.peers[a].replay, ReplayState::LocalPrimary);
+
+        let ReplayState::Replaying(progress) = local("snapshot.01-a-primary-replaying", b).replay else {
+            panic!()
+        };
+        let expected = Progress {
+            replay_state: Some("idle".into()),
+            local_snapshot_timestamp: Some(1_795_392_412),
+            remote_snapshot_timestamp: Some(1_795_392_412),
+            ..Progress::default()
+        };
+        assert_eq!(progress, expected);
+
+        // the report lags behind the role
+        assert_eq!(local("journal.03-both-demoted", a).replay, ReplayState::LocalPrimary);
+        assert_eq!(local("journal.06-both-primary", a).replay, ReplayState::Stopped);
+        assert_eq!(local("journal.08-a-demoted-split-brain", a).replay, ReplayState::SplitBrain);
+        assert_eq!(local("snapshot.08-a-demoted-split-brain", a).replay, ReplayState::SplitBrain);
+        assert_eq!(local("snapshot.03-both-demoted", a).replay, ReplayState::RemoteNotPrimary);
+        assert_eq!(local("snapshot.04-b-promoted", b).replay, ReplayState::RemoteNotPrimary);
+        let forced = local("snapshot.06-both-primary", a);
+        assert_eq!(
+            (forced.replay, forced.description.as_str()),
+            (ReplayState::Stopped, "orphan (force promoting)")
+        );
+        let resync = report(&name("snapshot.10-resync-t8", b)).peers[a].clone();
+        assert_eq!((resync.replay, resync.description.as_str()), (ReplayState::Stopped, "resync requested"));
+
+        let fresh = report(&name("journal.11-resynced", a));
+        let nothing = &fresh.peers[b];
+        assert_eq!((nothing.daemon, nothing.last_update.as_str()), (DaemonState::Down, ""));
+        assert_eq!(nothing.replay, ReplayState::Unknown("status not found".into()));
+    }
+
+    #[test]
+    fn states_without_a_capture() {
+        let state = |state: &str, description: &str| status_report(state, description, String::new());
+        let syncing = state("up+syncing", "bootstrapping, IMAGE_COPY/COPY_OBJECT 42%");
+        assert_eq!(syncing.replay, ReplayState::Syncing { percent: Some(42) });
+        assert_eq!(syncing.description, "bootstrapping, IMAGE_COPY/COPY_OBJECT 42%");
+        assert_eq!(state("up+syncing", "bootstrapping, 400%").replay, ReplayState::Syncing { percent: None });
+        assert_eq!(
+            state("up+starting_replay", "starting replay").replay,
+            ReplayState::Syncing { percent: None }
+        );
+        assert_eq!(state("up+stopping_replay", "").replay, ReplayState::Stopped);
+        assert_eq!(state("down+stopped", "local image is primary").daemon, DaemonState::Down);
+        let error = state("up+error", "error bootstrapping replay");
+        assert_eq!(error.replay, ReplayState::Error("error bootstrapping replay".into()));
+        assert_eq!(state("up+new", "words").replay, ReplayState::Unknown("words".into()));
+        assert_eq!(state("nonsense", "x").daemon, DaemonState::Down);
+        let copying =
+            state("up+replaying", r#"replaying, {"replay_state":"syncing","syncing_percent":7}"#).replay;
+        let ReplayState::Replaying(progress) = copying else { panic!() };
+        assert_eq!((progress.syncing_percent, progress.replay_state.as_deref()), (Some(7), Some("syncing")));
+        // progress is never needed for a decision: without it the state still counts
+        assert_eq!(
+            state("up+replaying", "replaying, {\"x").replay,
+            ReplayState::Replaying(Progress::default())
+        );
+        let local = r#"{"name":"x","global_id":"g","state":"down+unknown","description":"status not found","last_update":""}"#;
+        assert_eq!(image_status(local.as_bytes()).unwrap().local, None);
+        let twice = r#"{"name":"x","global_id":"g","state":"up+stopped","description":"d","last_update":"","peer_sites":[
+            {"site_name":"b","state":"up+stopped","description":"new","last_update":"2026-11-23 00:00:02"},
+            {"site_name":"b","state":"down+unknown","description":"old","last_update":"2026-11-23 00:00:01"}]}"#;
+        assert_eq!(image_status(twice.as_bytes()).unwrap().peers["b"].description, "new");
+    }
+
+    #[test]
+    fn a_pool_tells_of_all_its_images_and_daemons() {
+        let status = pool_status(&captured("pool-status.site-a")).unwrap();
+        assert_eq!(status.daemons_up, 1);
+        let names: Vec<&str> = status.images.iter().map(|image| image.name.as_str()).collect();
+        assert_eq!(names, ["cap-journal", "one-0", "one-0-2-0"]);
+        let ReplayState::Replaying(progress) = &status.images[2].peers["site-b"].replay else { panic!() };
+        assert_eq!((progress.entries_behind_primary, progress.seconds_until_synced), (Some(10), Some(5)));
+        // a plain user is shown no daemon, but reports that one holds
+        assert_eq!(pool_status(&captured("real.pool-status-profile-rbd")).unwrap().daemons_up, 1);
+        // a daemon of the cluster that does not serve this pool
+        assert_eq!(pool_status(&captured("real.pool-status-not-served")).unwrap().daemons_up, 0);
+    }
+
+    #[test]
+    fn journal_positions_are_by_client() {
+        let status =
+            journal_status(&captured("journal.01-a-primary-replaying.site-a.journal-status")).unwrap();
+        let peer = "7f84a03f-6f0c-4416-9051-14dc7ad42f51";
+        assert_eq!(status.clients.keys().map(String::as_str).collect::<Vec<_>>(), ["", peer]);
+        assert_eq!(status.clients[""].objects, [(1, 2, 161), (0, 2, 160), (3, 2, 159), (2, 2, 158)]);
+        assert!(status.clients[peer].objects.is_empty());
+        let twice = r#"{"registered_clients":[{"id":"","commit_position":{"object_positions":[]}},
+            {"id":"","commit_position":{"object_positions":[]}}]}"#;
+        assert!(journal_status(twice.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn mirror_snapshots_are_told_from_others() {
+        let read = |name: &str| snapshots(&captured(name)).unwrap();
+        let a = read("snapshot.02-a-just-demoted.site-a.snap-ls").mirror;
+        let states: Vec<_> = a.iter().map(|it| (it.id, it.state, it.complete, it.primary_snap_id)).collect();
+        use MirrorSnapshotState::{Demoted, Primary};
+        assert_eq!(states, [(5, Primary, true, None), (6, Demoted, true, None)]);
+        let b = read("snapshot.05-b-primary-35s-later.site-b.snap-ls").mirror;
+        let copied = &b[0];
+        assert_eq!((copied.state, copied.primary_snap_id), (Demoted, Some(6)));
+        assert_eq!(copied.primary_mirror_uuid.as_deref(), Some("2125483a-5762-43bc-97af-debbda5983b8"));
+        // trash only
+        assert_eq!(read("journal.01-a-primary-replaying.site-b.snap-ls"), Snapshots::default());
+        assert_eq!(read("real.snap-ls-user").user, ["snap"]);
+        for damaged in [
+            r#"[{"id":1,"name":"x","namespace":{"type":"mirror","state":"primary"}}]"#,
+            r#"[{"id":1,"name":"x","namespace":{"type":"mirror","state":"new","complete":true}}]"#,
+            r#"[{"id":1,"name":"x"}]"#,
+        ] {
+            assert!(snapshots(damaged.as_bytes()).is_err(), "{damaged}");
+        }
+    }
+
+    #[test]
+    fn pool_settings_and_peers() {
+        let read = |name: &str| pool_info(&captured(name)).unwrap();
+        let full = read("real.pool-info-all");
+        assert!(full.enabled && full.pool_mode && full.site_name == "site-a");
+        let peer = &full.peers[0];
+        assert_eq!((peer.site_name.as_str(), peer.client_name.as_str()), ("site-b", "rbd-mirror-peer"));
+        assert_eq!(peer.mon_host.as_deref(), Some("[v2:127.0.0.1:6889/0,v1:127.0.0.1:6890/0]"));
+        assert!(peer.key.is_some() && peer.mirror_uuid.is_some() && peer.direction == "rx-tx");
+        assert!(!format!("{full:?}").contains(peer.key.as_deref().unwrap()));
+        let plain = &read("real.pool-info-profile-rbd").peers[0];
+        assert!(plain.key.is_none() && plain.mon_host.is_none() && plain.mirror_uuid.is_some());
+        assert!(!read("real.pool-info-disabled").enabled);
+        let namespace = read("real.pool-info-namespace");
+        assert!(namespace.enabled && !namespace.pool_mode && namespace.peers.is_empty());
+        assert!(pool_info(br#"{"mode":"new"}"#).is_err());
+        let error =
+            pool_info(br#"{"mode":"pool","peers":[{"site_name":"b","client_name":"c","key":123456}]}"#);
+        assert!(!error.unwrap_err().to_string().contains("123456"));
+    }
+
+    #[test]
+    fn metadata_is_filtered_and_foreign_bytes_do_not_hide_ours() {
+        let bytes = captured("real.metadata");
+        let ours = metadata(&bytes, "onemirror.h").unwrap();
+        assert_eq!(ours, BTreeMap::from([("onemirror.handoff".into(), "-1:site a:\"x\"".into())]));
+        assert!(metadata(&bytes, "").unwrap().len() > 1 && std::str::from_utf8(&bytes).is_err());
+        assert!(metadata(b"", "").unwrap().is_empty() && metadata(b"\n", "").unwrap().is_empty());
+        assert!(metadata(b"[]", "").is_err());
+    }
+
+    #[test]
+    fn locks_and_uuids() {
+        let holder = lock_info(&captured("rados.lock-info")).unwrap().unwrap();
+        assert!(holder.client.starts_with("client.") && holder.cookie == "c1", "{holder:?}");
+        assert_eq!(lock_info(&captured("rados.lock-info-free")).unwrap(), None);
+        let two = r#"{"lockers":[{"name":"client.1","cookie":"a"},{"name":"client.2","cookie":"b"}]}"#;
+        assert!(lock_info(two.as_bytes()).is_err());
+        assert_eq!(
+            omap_text(&captured("rados.mirror-uuid")).unwrap(),
+            "c9386f75-f1a6-42bc-a541-b6a31ea067c2"
+        );
+        for damaged in ["", "value (1 bytes) :\n", "value (999999999999 bytes) :\n00000000  61  |a|\n"] {
+            assert!(omap_text(damaged.as_bytes()).is_err(), "{damaged}");
+        }
+        assert!(omap_text(b"value (1 bytes) :\n00000000  0a   |.|\n00000001\n").is_err());
+    }
+}
