@@ -22,6 +22,7 @@ mount_root() { # cached root, DIR, lab folder
   done
   mkdir -p "$root/run" "$root/var/lib"
   ln -s /run "$root/var/run"
+  : > "$root/.onemirror-lab-root" # tells the wrappers of DIR/bin that they are inside
   for path in /tmp "$(dirname "$3")" "$dir"; do
     case $path in
       /tmp/*) continue ;; # is there already
