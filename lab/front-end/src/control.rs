@@ -1,0 +1,122 @@
+//! What a test can tell the front-end to do wrong.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The settings in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// What becomes of hooks.
+    pub hooks: Delivery,
+    /// How long every answer waits.
+    pub answer_delay: Duration,
+    /// What is answered.
+    pub answer: Answering,
+}
+
+/// What becomes of a hook event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// Run once, at once.
+    #[default]
+    Deliver,
+    /// Not at all, as while onehem is down.
+    Lose,
+    /// Twice.
+    Repeat,
+    /// Once, after that time.
+    Late(Duration),
+}
+
+/// How calls are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answering {
+    /// As they should.
+    #[default]
+    Ok,
+    /// HTTP status 500 without a word; the call has its effect.
+    ServerError,
+    /// Half of the body, then the connection ends; the call has its effect.
+    Half,
+}
+
+/// What a control request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Other settings.
+    Hooks(Delivery),
+    /// Other settings.
+    AnswerDelay(Duration),
+    /// Other settings.
+    Answer(Answering),
+    /// End at once, as if killed.
+    Stop,
+    /// Kill the domain of that VM.
+    DomainCrash(i64),
+}
+
+impl Control {
+    /// Takes over a setting; `Stop` and `DomainCrash` are none.
+    pub fn set(&mut self, request: Request) {
+        match request {
+            Request::Hooks(hooks) => self.hooks = hooks,
+            Request::AnswerDelay(delay) => self.answer_delay = delay,
+            Request::Answer(answer) => self.answer = answer,
+            Request::Stop | Request::DomainCrash(_) => {}
+        }
+    }
+}
+
+impl FromStr for Request {
+    type Err = String;
+
+    /// Reads `KEY=VALUE`, or `stop`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        Ok(match (key, value) {
+            ("hooks", "deliver") => Self::Hooks(Delivery::Deliver),
+            ("hooks", "lose") => Self::Hooks(Delivery::Lose),
+            ("hooks", "repeat") => Self::Hooks(Delivery::Repeat),
+            ("hooks", late) if late.starts_with("late:") => {
+                Self::Hooks(Delivery::Late(seconds(&late["late:".len()..])?))
+            }
+            ("answer_delay", value) => Self::AnswerDelay(seconds(value)?),
+            ("answer", "ok") => Self::Answer(Answering::Ok),
+            ("answer", "500") => Self::Answer(Answering::ServerError),
+            ("answer", "half") => Self::Answer(Answering::Half),
+            ("stop", _) => Self::Stop,
+            ("domain-crash", id) => {
+                Self::DomainCrash(id.parse().map_err(|_| format!("domain-crash needs a VM id, not {id:?}"))?)
+            }
+            _ => {
+                return Err(format!(
+                    "{text:?} is none of hooks=deliver|lose|repeat|late:SECONDS, answer_delay=SECONDS, \
+                     answer=ok|500|half, domain-crash=VMID, stop"
+                ));
+            }
+        })
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| format!("{text:?} is no number of seconds"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_key_and_names_them_when_wrong() {
+        let late = "hooks=late:1.5".parse();
+        assert_eq!(late, Ok(Request::Hooks(Delivery::Late(Duration::from_millis(1500)))));
+        assert_eq!("answer=half".parse(), Ok(Request::Answer(Answering::Half)));
+        assert_eq!("domain-crash=3".parse(), Ok(Request::DomainCrash(3)));
+        for bad in ["hooks=often", "answer_delay=-1", "domain-crash=x", "nope"] {
+            assert!(bad.parse::<Request>().is_err(), "{bad}");
+        }
+    }
+}

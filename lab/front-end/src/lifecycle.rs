@@ -1,0 +1,802 @@
+//! The life cycle of a VM: which state an event leads to and what is to be done there. No I/O.
+
+use crate::states::{Action, LcmState, Recovery, VmState};
+use crate::store::{History, Machine};
+
+/// Something that happened to a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// `one.vm.action`.
+    Asked(Action),
+    /// `one.vm.recover`.
+    Recover(Recovery),
+    /// The scheduler found a host.
+    Placed(Placement),
+    /// The transfer driver ended a script, with the reason if it failed.
+    Transferred(Result<(), String>),
+    /// The domain is up, with its name at the hypervisor, or the reason why it is not.
+    Booted(Result<String, String>),
+    /// The domain was shut down.
+    ShutDown,
+    /// The domain's memory was saved.
+    Saved,
+    /// Monitoring found no domain.
+    MonitoredOff,
+}
+
+/// Where a VM is put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The host.
+    pub host_id: i64,
+    /// Its name.
+    pub hostname: String,
+    /// The system datastore.
+    pub datastore_id: i64,
+    /// Its transfer driver.
+    pub tm_mad: String,
+}
+
+/// Something the drivers must do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Look for a host.
+    Schedule,
+    /// Write a transfer script and run it.
+    Transfer(Transfer),
+    /// `context`, then start the domain.
+    Boot,
+    /// `context`, then start the domain from its saved memory.
+    Restore,
+    /// Stop the domain, at once if `hard`.
+    Shutdown {
+        /// Not asking the guest.
+        hard: bool,
+    },
+    /// Save the domain's memory and stop it.
+    Save,
+    /// Kill the domain if there is one and delete what the VM has on the host; nobody waits for it.
+    Clean,
+    /// The same, but the VM waits for it.
+    CleanAndReport,
+}
+
+/// The transfer scripts of oned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// Bring the disks: `ln`, `clone`.
+    Prolog,
+    /// Move disks and directory back to a host.
+    Resume,
+    /// Move disks and directory to the front-end.
+    Stop,
+    /// Give the disks back: `mvds`, `delete`; on the front-end if `local`.
+    Epilog {
+        /// The VM was STOPPED or UNDEPLOYED.
+        local: bool,
+    },
+    /// `delete` for everything.
+    Delete,
+}
+
+/// What the life cycle needs to know of the world, and whom it tells.
+pub struct Surroundings<'a> {
+    /// Seconds since 1970.
+    pub now: i64,
+    /// The same for people.
+    pub date: String,
+    /// Number of the call that asks.
+    pub request: i64,
+    /// Called wherever oned stores the VM: a changed state sends its hooks.
+    pub commit: &'a mut dyn FnMut(&mut Machine),
+}
+
+/// Why an event is not possible now, in oned's words.
+pub type Refusal = String;
+
+/// Takes a VM through an event.
+pub fn apply(machine: &mut Machine, event: Event, around: &mut Surroundings) -> Result<Vec<Work>, Refusal> {
+    Cycle { machine, around }.apply(event)
+}
+
+struct Cycle<'a, 'b> {
+    machine: &'a mut Machine,
+    around: &'a mut Surroundings<'b>,
+}
+
+impl Cycle<'_, '_> {
+    fn apply(&mut self, event: Event) -> Result<Vec<Work>, Refusal> {
+        match event {
+            Event::Asked(action) => self.asked(action),
+            Event::Recover(recovery) => self.recover(recovery),
+            Event::Placed(placement) => Ok(self.placed(placement)),
+            Event::Transferred(Ok(())) => Ok(self.transferred()),
+            Event::Transferred(Err(reason)) => {
+                self.error("Error executing image transfer script", &reason);
+                Ok(self.transfer_failed())
+            }
+            Event::Booted(Ok(deploy_id)) => {
+                self.machine.deploy_id = deploy_id;
+                Ok(self.booted())
+            }
+            Event::Booted(Err(reason)) => {
+                let restoring =
+                    matches!(self.machine.lcm_state, LcmState::BootSuspended | LcmState::BootStopped);
+                self.error(if restoring { "RESTORE" } else { "DEPLOY" }, &reason);
+                Ok(self.boot_failed())
+            }
+            Event::ShutDown => Ok(self.shut_down()),
+            Event::Saved => Ok(self.saved()),
+            Event::MonitoredOff => Ok(self.monitored_off()),
+        }
+    }
+
+    fn asked(&mut self, action: Action) -> Result<Vec<Work>, Refusal> {
+        use LcmState::{Running, ShutdownPoweroff, ShutdownUndeploy, Unknown};
+        let (state, lcm_state) = (self.machine.state, self.machine.lcm_state);
+        let hard = matches!(action, Action::TerminateHard | Action::UndeployHard | Action::PoweroffHard);
+        let here = state == VmState::Active && matches!(lcm_state, Running | Unknown);
+        let running = state == VmState::Active && lcm_state == Running;
+        match action {
+            Action::Terminate | Action::TerminateHard => self.terminate(action, hard),
+            Action::Poweroff | Action::PoweroffHard if here || (hard && lcm_state == ShutdownPoweroff) => {
+                Ok(self.leave(ShutdownPoweroff, action, Work::Shutdown { hard }))
+            }
+            Action::Undeploy | Action::UndeployHard if here || (hard && lcm_state == ShutdownUndeploy) => {
+                Ok(self.leave(ShutdownUndeploy, action, Work::Shutdown { hard }))
+            }
+            Action::Undeploy | Action::UndeployHard if state == VmState::Poweroff => {
+                Ok(self.epilog(LcmState::EpilogUndeploy, Action::Undeploy, Transfer::Stop))
+            }
+            Action::Stop if running => Ok(self.leave(LcmState::SaveStop, action, Work::Save)),
+            Action::Stop if state == VmState::Suspended => {
+                Ok(self.epilog(LcmState::EpilogStop, action, Transfer::Stop))
+            }
+            Action::Suspend if running => Ok(self.leave(LcmState::SaveSuspend, action, Work::Save)),
+            Action::Hold if state == VmState::Pending => {
+                self.set(VmState::Hold, LcmState::LcmInit);
+                Ok(vec![])
+            }
+            Action::Release if state == VmState::Hold => Ok(self.pending()),
+            Action::Resume => self.resume(),
+            Action::Reboot | Action::RebootHard if running => Ok(vec![]),
+            Action::Resched | Action::Unresched if running => Ok(vec![]),
+            _ => Err(self.unavailable()),
+        }
+    }
+
+    fn terminate(&mut self, action: Action, hard: bool) -> Result<Vec<Work>, Refusal> {
+        match self.machine.state {
+            VmState::Suspended | VmState::Poweroff => {
+                Ok(self.epilog(LcmState::Epilog, Action::Terminate, Transfer::Epilog { local: false }))
+            }
+            VmState::Stopped | VmState::Undeployed => {
+                Ok(self.epilog(LcmState::Epilog, Action::Terminate, Transfer::Epilog { local: true }))
+            }
+            VmState::Done => Ok(vec![]),
+            VmState::Active => match self.machine.lcm_state {
+                LcmState::Running | LcmState::Unknown => {
+                    Ok(self.leave(LcmState::Shutdown, action, Work::Shutdown { hard }))
+                }
+                LcmState::Shutdown if hard => {
+                    Ok(self.leave(LcmState::Shutdown, action, Work::Shutdown { hard }))
+                }
+                lcm_state if is_failure(lcm_state) => Ok(self.delete()),
+                _ => Err(format!(
+                    "Could not terminate VM {}, wrong state {}.",
+                    self.machine.id,
+                    self.machine.state_name()
+                )),
+            },
+            _ => Ok(self.done()),
+        }
+    }
+
+    fn resume(&mut self) -> Result<Vec<Work>, Refusal> {
+        let boot_state = match (self.machine.state, self.machine.lcm_state) {
+            (VmState::Stopped | VmState::Undeployed, _) => return Ok(self.pending()),
+            (VmState::Active, LcmState::Unknown) => {
+                self.set(VmState::Active, LcmState::BootUnknown);
+                return Ok(vec![Work::Boot]);
+            }
+            (VmState::Suspended, _) => LcmState::BootSuspended,
+            (VmState::Poweroff, _) => LcmState::BootPoweroff,
+            _ => return Err(self.unavailable()),
+        };
+        let (now, request) = (self.around.now, self.around.request);
+        let seq = i64::try_from(self.machine.history.len()).unwrap_or(i64::MAX);
+        if let Some(last) = self.machine.history.last_mut() {
+            last.etime = now;
+            let mut next = last.successor(seq);
+            (next.stime, next.rstime) = (now, now);
+            next.set_action(Action::Resume, request);
+            self.machine.history.push(next);
+        }
+        self.set(VmState::Active, boot_state);
+        Ok(vec![if boot_state == LcmState::BootSuspended { Work::Restore } else { Work::Boot }])
+    }
+
+    fn placed(&mut self, placement: Placement) -> Vec<Work> {
+        let before = self.machine.history.last().map(|record| record.action);
+        let (state, transfer) = match before {
+            Some(Action::Stop) => (LcmState::PrologResume, Transfer::Resume),
+            Some(Action::Undeploy | Action::UndeployHard) => (LcmState::PrologUndeploy, Transfer::Resume),
+            _ => (LcmState::Prolog, Transfer::Prolog),
+        };
+        let now = self.around.now;
+        self.machine.history.push(History {
+            seq: i64::try_from(self.machine.history.len()).unwrap_or(i64::MAX),
+            hostname: placement.hostname,
+            host_id: placement.host_id,
+            tm_mad: placement.tm_mad,
+            datastore_id: placement.datastore_id,
+            stime: now,
+            etime: 0,
+            pstime: now,
+            petime: 0,
+            rstime: 0,
+            retime: 0,
+            estime: 0,
+            eetime: 0,
+            action: Action::None,
+            uid: -1,
+            gid: -1,
+            request_id: -1,
+        });
+        self.set(VmState::Active, LcmState::LcmInit); // oned stores this in between, and hooks see it
+        self.set(VmState::Active, state);
+        vec![Work::Transfer(transfer)]
+    }
+
+    fn transferred(&mut self) -> Vec<Work> {
+        let now = self.around.now;
+        let (state, work) = match self.machine.lcm_state {
+            LcmState::Prolog | LcmState::PrologFailure => (LcmState::Boot, Work::Boot),
+            LcmState::PrologResume | LcmState::PrologResumeFailure => (LcmState::BootStopped, Work::Restore),
+            LcmState::PrologUndeploy | LcmState::PrologUndeployFailure => {
+                (LcmState::BootUndeploy, Work::Boot)
+            }
+            LcmState::Epilog | LcmState::EpilogFailure => return self.done(),
+            LcmState::EpilogStop | LcmState::EpilogStopFailure => {
+                return self.left(VmState::Stopped, Action::Stop);
+            }
+            LcmState::EpilogUndeploy | LcmState::EpilogUndeployFailure => {
+                return self.left(VmState::Undeployed, Action::Undeploy);
+            }
+            LcmState::CleanupResubmit => return self.resubmit(),
+            _ => return vec![], // oned: "Wrong state in TrM answer"
+        };
+        self.record(|record| (record.petime, record.rstime) = (now, now));
+        self.set(VmState::Active, state);
+        vec![work]
+    }
+
+    fn transfer_failed(&mut self) -> Vec<Work> {
+        let state = match self.machine.lcm_state {
+            LcmState::Prolog => LcmState::PrologFailure,
+            LcmState::PrologResume => LcmState::PrologResumeFailure,
+            LcmState::PrologUndeploy => LcmState::PrologUndeployFailure,
+            LcmState::Epilog => LcmState::EpilogFailure,
+            LcmState::EpilogStop => LcmState::EpilogStopFailure,
+            LcmState::EpilogUndeploy => LcmState::EpilogUndeployFailure,
+            LcmState::CleanupResubmit => return self.resubmit(),
+            _ => return vec![],
+        };
+        self.set(VmState::Active, state);
+        vec![]
+    }
+
+    fn booted(&mut self) -> Vec<Work> {
+        if is_booting(self.machine.lcm_state) {
+            self.record(|record| {
+                record.set_internal_action(Action::None);
+                (record.etime, record.retime) = (0, 0);
+            });
+            self.set(VmState::Active, LcmState::Running);
+        }
+        vec![]
+    }
+
+    fn boot_failed(&mut self) -> Vec<Work> {
+        let now = self.around.now;
+        let (state, lcm_state) = match self.machine.lcm_state {
+            LcmState::Boot => (VmState::Active, LcmState::BootFailure),
+            LcmState::BootUnknown => (VmState::Active, LcmState::Unknown),
+            LcmState::BootPoweroff => (VmState::Poweroff, LcmState::LcmInit),
+            LcmState::BootSuspended => (VmState::Suspended, LcmState::LcmInit),
+            LcmState::BootStopped => (VmState::Active, LcmState::BootStoppedFailure),
+            LcmState::BootUndeploy => (VmState::Active, LcmState::BootUndeployFailure),
+            _ => return vec![],
+        };
+        self.record(|record| record.retime = now);
+        self.set(state, lcm_state);
+        vec![]
+    }
+
+    fn shut_down(&mut self) -> Vec<Work> {
+        let now = self.around.now;
+        let (state, transfer) = match self.machine.lcm_state {
+            LcmState::Shutdown => (LcmState::Epilog, Transfer::Epilog { local: false }),
+            LcmState::ShutdownUndeploy => (LcmState::EpilogUndeploy, Transfer::Stop),
+            LcmState::ShutdownPoweroff => {
+                self.record(|record| record.retime = now);
+                self.set(VmState::Poweroff, LcmState::LcmInit);
+                return vec![];
+            }
+            _ => return vec![],
+        };
+        self.record(|record| (record.estime, record.retime) = (now, now));
+        self.set(VmState::Active, state);
+        vec![Work::Transfer(transfer)]
+    }
+
+    fn saved(&mut self) -> Vec<Work> {
+        let now = self.around.now;
+        match self.machine.lcm_state {
+            LcmState::SaveSuspend => {
+                self.record(|record| record.retime = now);
+                self.set(VmState::Suspended, LcmState::LcmInit);
+                vec![]
+            }
+            LcmState::SaveStop => {
+                self.record(|record| (record.estime, record.retime) = (now, now));
+                self.set(VmState::Active, LcmState::EpilogStop);
+                vec![Work::Transfer(Transfer::Stop)]
+            }
+            _ => vec![],
+        }
+    }
+
+    fn monitored_off(&mut self) -> Vec<Work> {
+        if self.machine.state == VmState::Active
+            && matches!(self.machine.lcm_state, LcmState::Running | LcmState::Unknown)
+        {
+            self.record(|record| record.set_internal_action(Action::Monitor));
+            self.set(VmState::Active, LcmState::ShutdownPoweroff);
+            return self.shut_down();
+        }
+        vec![]
+    }
+
+    fn recover(&mut self, recovery: Recovery) -> Result<Vec<Work>, Refusal> {
+        let active = self.machine.state == VmState::Active;
+        let wrong = |cycle: &Self, what: &str| {
+            Err(format!(
+                "Could not perform a {what} on VM {}, wrong state {}.",
+                cycle.machine.id,
+                cycle.machine.state_name()
+            ))
+        };
+        match recovery {
+            Recovery::Failure | Recovery::Success if !active => wrong(self, "recover operation"),
+            Recovery::Failure => Ok(self.take_for(false)),
+            Recovery::Success => Ok(self.take_for(true)),
+            Recovery::Retry if !active => wrong(self, "retry"),
+            Recovery::Retry => Ok(self.retry()),
+            Recovery::Delete => Ok(match self.machine.state {
+                VmState::Done => vec![],
+                VmState::Active => self.delete(),
+                VmState::Suspended | VmState::Poweroff | VmState::Stopped | VmState::Undeployed => {
+                    let mut work = vec![Work::Clean];
+                    work.extend(self.done());
+                    work
+                }
+                _ => self.done(),
+            }),
+            Recovery::DeleteRecreate => match self.machine.state {
+                VmState::Done => Err("Cannot delete-recreate a VM already in DONE state".to_owned()),
+                VmState::Active | VmState::Poweroff | VmState::Suspended => {
+                    let (now, request) = (self.around.now, self.around.request);
+                    self.record(|record| {
+                        record.set_action(Action::DeleteRecreate, request);
+                        record.etime = now;
+                    });
+                    self.set(VmState::Active, LcmState::CleanupResubmit);
+                    Ok(vec![Work::CleanAndReport])
+                }
+                _ => {
+                    let request = self.around.request;
+                    self.record(|record| record.set_action(Action::DeleteRecreate, request));
+                    Ok(self.pending())
+                }
+            },
+            Recovery::DeleteDatabase => {
+                Ok(if self.machine.state == VmState::Done { vec![] } else { self.done() })
+            }
+        }
+    }
+
+    /// `recover --success` and `--failure`: the pending operation is taken for done or failed.
+    fn take_for(&mut self, success: bool) -> Vec<Work> {
+        use LcmState as L;
+        match self.machine.lcm_state {
+            L::CleanupDelete => self.done(),
+            L::CleanupResubmit => self.resubmit(),
+            L::Unknown => {
+                self.set(VmState::Active, L::Running);
+                vec![]
+            }
+            L::Shutdown | L::ShutdownPoweroff | L::ShutdownUndeploy if success => self.shut_down(),
+            L::SaveStop | L::SaveSuspend if success => self.saved(),
+            L::Shutdown | L::ShutdownPoweroff | L::ShutdownUndeploy | L::SaveStop | L::SaveSuspend => {
+                self.record(|record| record.set_internal_action(Action::None));
+                self.set(VmState::Active, L::Running);
+                vec![]
+            }
+            state if is_booting(state) && success => {
+                if self.machine.deploy_id.is_empty() {
+                    self.machine.deploy_id = format!("one-{}", self.machine.id);
+                }
+                self.booted()
+            }
+            state if is_booting(state) => self.boot_failed(),
+            _ if success => self.transferred(),
+            _ => self.transfer_failed(),
+        }
+    }
+
+    fn retry(&mut self) -> Vec<Work> {
+        use LcmState as L;
+        let (state, work) = match self.machine.lcm_state {
+            L::BootFailure => (L::Boot, Work::Boot),
+            L::BootUndeployFailure => (L::BootUndeploy, Work::Boot),
+            L::BootStoppedFailure => (L::BootStopped, Work::Restore),
+            L::PrologFailure => (L::Prolog, Work::Transfer(Transfer::Prolog)),
+            L::PrologResumeFailure => (L::PrologResume, Work::Transfer(Transfer::Resume)),
+            L::PrologUndeployFailure => (L::PrologUndeploy, Work::Transfer(Transfer::Resume)),
+            // with the last host, also if the VM was STOPPED or UNDEPLOYED before
+            L::EpilogFailure => (L::Epilog, Work::Transfer(Transfer::Epilog { local: false })),
+            L::EpilogStopFailure => (L::EpilogStop, Work::Transfer(Transfer::Stop)),
+            L::EpilogUndeployFailure => (L::EpilogUndeploy, Work::Transfer(Transfer::Stop)),
+            state @ (L::Boot | L::BootPoweroff | L::BootUnknown) => (state, Work::Boot),
+            state @ (L::BootSuspended | L::BootStopped | L::BootUndeploy) => (state, Work::Restore),
+            state @ (L::Shutdown | L::ShutdownPoweroff | L::ShutdownUndeploy) => {
+                let soft =
+                    self.machine.history.last().is_some_and(|record| record.action == Action::Terminate);
+                (state, Work::Shutdown { hard: !soft })
+            }
+            state @ (L::SaveStop | L::SaveSuspend) => (state, Work::Save),
+            L::CleanupResubmit | L::CleanupDelete => (self.machine.lcm_state, Work::CleanAndReport),
+            _ => return vec![],
+        };
+        self.set(VmState::Active, state);
+        vec![work]
+    }
+
+    fn leave(&mut self, state: LcmState, action: Action, work: Work) -> Vec<Work> {
+        let request = self.around.request;
+        self.record(|record| record.set_action(action, request));
+        self.set(VmState::Active, state);
+        vec![work]
+    }
+
+    fn epilog(&mut self, state: LcmState, action: Action, transfer: Transfer) -> Vec<Work> {
+        let (now, request) = (self.around.now, self.around.request);
+        self.record(|record| {
+            record.set_action(action, request);
+            record.estime = now;
+        });
+        self.set(VmState::Active, state);
+        vec![Work::Transfer(transfer)]
+    }
+
+    fn left(&mut self, state: VmState, action: Action) -> Vec<Work> {
+        let now = self.around.now;
+        self.record(|record| {
+            (record.eetime, record.etime) = (now, now);
+            if record.action == Action::None {
+                record.set_internal_action(action);
+            }
+        });
+        self.set(state, LcmState::LcmInit);
+        vec![]
+    }
+
+    fn pending(&mut self) -> Vec<Work> {
+        self.set(VmState::Pending, LcmState::LcmInit);
+        vec![Work::Schedule]
+    }
+
+    fn resubmit(&mut self) -> Vec<Work> {
+        self.machine.deploy_id.clear();
+        self.pending()
+    }
+
+    /// Deletes without asking how it ends: the VM is DONE at once.
+    fn delete(&mut self) -> Vec<Work> {
+        let request = self.around.request;
+        self.record(|record| record.set_action(Action::Delete, request));
+        if self.machine.lcm_state != LcmState::CleanupDelete {
+            self.set(VmState::Active, LcmState::CleanupDelete);
+        }
+        let mut work = vec![Work::Clean];
+        work.extend(self.done());
+        work
+    }
+
+    fn done(&mut self) -> Vec<Work> {
+        let now = self.around.now;
+        let in_epilog = matches!(self.machine.lcm_state, LcmState::Epilog | LcmState::EpilogFailure);
+        self.record(|record| {
+            if in_epilog {
+                (record.eetime, record.etime) = (now, now);
+            }
+            if record.rstime != 0 && record.retime == 0 {
+                record.retime = now;
+            }
+            if record.etime == 0 {
+                record.etime = now;
+            }
+        });
+        self.machine.etime = now;
+        self.set(VmState::Done, LcmState::LcmInit);
+        vec![]
+    }
+
+    fn record(&mut self, change: impl FnOnce(&mut History)) {
+        if let Some(record) = self.machine.history.last_mut() {
+            change(record);
+        }
+    }
+
+    fn set(&mut self, state: VmState, lcm_state: LcmState) {
+        (self.machine.state, self.machine.lcm_state) = (state, lcm_state);
+        (self.around.commit)(self.machine);
+    }
+
+    /// A reason that is empty or begins with `-` is not shown.
+    fn error(&mut self, what: &str, reason: &str) {
+        if !reason.is_empty() && !reason.starts_with('-') {
+            self.machine.set_error(&format!("{what}: {reason}"), &self.around.date);
+        }
+    }
+
+    fn unavailable(&self) -> Refusal {
+        format!("This action is not available for state {}", self.machine.state_name())
+    }
+}
+
+fn is_failure(state: LcmState) -> bool {
+    state.name().ends_with("_FAILURE")
+}
+
+fn is_booting(state: LcmState) -> bool {
+    use LcmState as L;
+    matches!(
+        state,
+        L::Boot
+            | L::BootPoweroff
+            | L::BootUnknown
+            | L::BootSuspended
+            | L::BootStopped
+            | L::BootUndeploy
+            | L::BootFailure
+            | L::BootStoppedFailure
+            | L::BootUndeployFailure
+    )
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::template::Template;
+
+    /// A fresh VM in PENDING.
+    pub fn machine() -> Machine {
+        Machine {
+            id: 2,
+            name: "vm".into(),
+            state: VmState::Pending,
+            lcm_state: LcmState::LcmInit,
+            prev_state: VmState::Pending,
+            prev_lcm_state: LcmState::LcmInit,
+            last_poll: 0,
+            stime: 1,
+            etime: 0,
+            deploy_id: String::new(),
+            template: Template::default(),
+            user_template: Template::default(),
+            history: vec![],
+        }
+    }
+
+    /// Takes a VM through an event and notes the states that hooks would see.
+    pub fn step(
+        machine: &mut Machine,
+        event: Event,
+        seen: &mut Vec<&'static str>,
+    ) -> Result<Vec<Work>, Refusal> {
+        let mut commit = |machine: &mut Machine| {
+            if machine.has_changed_state() {
+                seen.push(machine.state_name());
+                (machine.prev_state, machine.prev_lcm_state) = (machine.state, machine.lcm_state);
+            }
+        };
+        let mut around = Surroundings {
+            now: 100,
+            date: "Sun Nov 22 23:57:44 2026".into(),
+            request: 7,
+            commit: &mut commit,
+        };
+        apply(machine, event, &mut around)
+    }
+
+    fn place() -> Event {
+        Event::Placed(Placement {
+            host_id: 8,
+            hostname: "hosta".into(),
+            datastore_id: 100,
+            tm_mad: "ceph".into(),
+        })
+    }
+
+    /// Drives a VM with drivers that always succeed, the last work of each event first.
+    fn run(machine: &mut Machine, event: Event) -> Vec<&'static str> {
+        let mut seen = vec![];
+        let mut work = step(machine, event, &mut seen).unwrap();
+        while let Some(next) = work.pop() {
+            let event = match next {
+                Work::Schedule => place(),
+                Work::Transfer(_) | Work::CleanAndReport => Event::Transferred(Ok(())),
+                Work::Boot | Work::Restore => Event::Booted(Ok("uuid".into())),
+                Work::Shutdown { .. } => Event::ShutDown,
+                Work::Save => Event::Saved,
+                Work::Clean => continue,
+            };
+            work.extend(step(machine, event, &mut seen).unwrap());
+        }
+        seen
+    }
+
+    fn running() -> Machine {
+        let mut machine = machine();
+        assert_eq!(run(&mut machine, place()), ["LCM_INIT", "PROLOG", "BOOT", "RUNNING"]);
+        machine
+    }
+
+    fn asked(machine: &mut Machine, action: Action) -> Vec<&'static str> {
+        run(machine, Event::Asked(action))
+    }
+
+    #[test]
+    fn passes_the_states_of_the_table() {
+        let mut vm = running();
+        assert_eq!(asked(&mut vm, Action::PoweroffHard), ["SHUTDOWN_POWEROFF", "POWEROFF"]);
+        assert_eq!(asked(&mut vm, Action::Resume), ["BOOT_POWEROFF", "RUNNING"]);
+        assert_eq!(asked(&mut vm, Action::Suspend), ["SAVE_SUSPEND", "SUSPENDED"]);
+        assert_eq!(asked(&mut vm, Action::Resume), ["BOOT_SUSPENDED", "RUNNING"]);
+        assert_eq!(asked(&mut vm, Action::Undeploy), ["SHUTDOWN_UNDEPLOY", "EPILOG_UNDEPLOY", "UNDEPLOYED"]);
+        assert_eq!(
+            asked(&mut vm, Action::Resume),
+            ["PENDING", "LCM_INIT", "PROLOG_UNDEPLOY", "BOOT_UNDEPLOY", "RUNNING"]
+        );
+        assert_eq!(asked(&mut vm, Action::Stop), ["SAVE_STOP", "EPILOG_STOP", "STOPPED"]);
+        assert_eq!(
+            asked(&mut vm, Action::Resume),
+            ["PENDING", "LCM_INIT", "PROLOG_RESUME", "BOOT_STOPPED", "RUNNING"]
+        );
+        assert_eq!(run(&mut vm, Event::MonitoredOff), ["SHUTDOWN_POWEROFF", "POWEROFF"]);
+        assert_eq!(vm.history.last().unwrap().action, Action::Monitor);
+        assert_eq!(asked(&mut vm, Action::Terminate), ["EPILOG", "DONE"]);
+        assert_eq!(asked(&mut running(), Action::Terminate), ["SHUTDOWN", "EPILOG", "DONE"]);
+    }
+
+    #[test]
+    fn terminating_an_undeployed_vm_works_on_the_front_end_but_its_retry_on_the_host() {
+        let mut vm = running();
+        asked(&mut vm, Action::UndeployHard);
+        let mut seen = vec![];
+        let work = step(&mut vm, Event::Asked(Action::Terminate), &mut seen).unwrap();
+        assert_eq!(work, [Work::Transfer(Transfer::Epilog { local: true })]);
+        step(&mut vm, Event::Transferred(Err("no".into())), &mut seen).unwrap();
+        assert_eq!(vm.state_name(), "EPILOG_FAILURE");
+        let work = step(&mut vm, Event::Recover(Recovery::Retry), &mut seen).unwrap();
+        assert_eq!(work, [Work::Transfer(Transfer::Epilog { local: false })]);
+    }
+
+    #[test]
+    fn failures_land_where_the_table_says() {
+        let failed_transfer = |from: LcmState| {
+            let mut vm = running();
+            vm.lcm_state = from;
+            step(&mut vm, Event::Transferred(Err("image is busy".into())), &mut vec![]).unwrap();
+            assert_eq!(
+                vm.user_template.get("ERROR"),
+                Some("Sun Nov 22 23:57:44 2026: Error executing image transfer script: image is busy")
+            );
+            let state = vm.lcm_state;
+            step(&mut vm, Event::Recover(Recovery::Retry), &mut vec![]).unwrap();
+            assert_eq!(vm.lcm_state, from);
+            state.code()
+        };
+        assert_eq!(failed_transfer(LcmState::Prolog), 39);
+        assert_eq!(failed_transfer(LcmState::PrologResume), 49);
+        assert_eq!(failed_transfer(LcmState::PrologUndeploy), 50);
+        assert_eq!(failed_transfer(LcmState::Epilog), 40);
+        assert_eq!(failed_transfer(LcmState::EpilogStop), 41);
+        assert_eq!(failed_transfer(LcmState::EpilogUndeploy), 42);
+        let failed_boot = |from: LcmState| {
+            let mut vm = running();
+            vm.lcm_state = from;
+            step(&mut vm, Event::Booted(Err("refused".into())), &mut vec![]).unwrap();
+            let error = vm.user_template.get("ERROR").unwrap().to_owned();
+            (vm.state_name(), error.split(": ").nth(1).unwrap().to_owned())
+        };
+        assert_eq!(failed_boot(LcmState::Boot), ("BOOT_FAILURE", "DEPLOY".into()));
+        assert_eq!(failed_boot(LcmState::BootPoweroff), ("POWEROFF", "DEPLOY".into()));
+        assert_eq!(failed_boot(LcmState::BootSuspended), ("SUSPENDED", "RESTORE".into()));
+        assert_eq!(failed_boot(LcmState::BootStopped), ("BOOT_STOPPED_FAILURE", "RESTORE".into()));
+        assert_eq!(failed_boot(LcmState::BootUndeploy), ("BOOT_UNDEPLOY_FAILURE", "DEPLOY".into()));
+    }
+
+    #[test]
+    fn error_texts_are_cut_and_dashes_hidden() {
+        let mut vm = running();
+        vm.lcm_state = LcmState::Boot;
+        step(&mut vm, Event::Booted(Err("-".into())), &mut vec![]).unwrap();
+        assert_eq!(vm.user_template.get("ERROR"), None);
+        vm.lcm_state = LcmState::Boot;
+        step(&mut vm, Event::Booted(Err("ä".repeat(80))), &mut vec![]).unwrap();
+        let error = vm.user_template.get("ERROR").unwrap();
+        assert_eq!(
+            error,
+            format!("Sun Nov 22 23:57:44 2026: DEPLOY: {}... see more details in VM log", "ä".repeat(46))
+        );
+    }
+
+    #[test]
+    fn refuses_in_the_words_of_oned() {
+        let mut vm = running();
+        let refusal = step(&mut vm, Event::Asked(Action::Resume), &mut vec![]).unwrap_err();
+        assert_eq!(refusal, "This action is not available for state RUNNING");
+        vm.lcm_state = LcmState::Prolog;
+        let refusal = step(&mut vm, Event::Asked(Action::Terminate), &mut vec![]).unwrap_err();
+        assert_eq!(refusal, "Could not terminate VM 2, wrong state PROLOG.");
+        asked(&mut running(), Action::Poweroff);
+        let mut off = running();
+        asked(&mut off, Action::Poweroff);
+        let refusal = step(&mut off, Event::Recover(Recovery::Retry), &mut vec![]).unwrap_err();
+        assert_eq!(refusal, "Could not perform a retry on VM 2, wrong state POWEROFF.");
+    }
+
+    #[test]
+    fn a_late_answer_of_a_driver_changes_nothing() {
+        let mut vm = running();
+        for event in [
+            Event::Transferred(Ok(())),
+            Event::Transferred(Err(String::new())),
+            Event::Saved,
+            Event::ShutDown,
+        ] {
+            assert_eq!(step(&mut vm, event, &mut vec![]).unwrap(), []);
+            assert_eq!(vm.state_name(), "RUNNING");
+        }
+    }
+
+    #[test]
+    fn recover_skips_or_deletes() {
+        let mut vm = running();
+        vm.lcm_state = LcmState::PrologFailure;
+        assert_eq!(run(&mut vm, Event::Recover(Recovery::Success)), ["BOOT", "RUNNING"]);
+        let mut seen = vec![];
+        let work = step(&mut vm, Event::Recover(Recovery::Delete), &mut seen).unwrap();
+        assert_eq!((work, seen), (vec![Work::Clean], vec!["CLEANUP_DELETE", "DONE"]));
+        let mut vm = running();
+        assert_eq!(
+            run(&mut vm, Event::Recover(Recovery::DeleteRecreate)),
+            ["CLEANUP_RESUBMIT", "PENDING", "LCM_INIT", "PROLOG", "BOOT", "RUNNING"]
+        );
+    }
+
+    #[test]
+    fn history_looks_like_the_captured_one() {
+        let mut vm = running();
+        asked(&mut vm, Action::PoweroffHard);
+        step(&mut vm, Event::Asked(Action::Resume), &mut vec![]).unwrap();
+        let (first, second) = (&vm.history[0], &vm.history[1]);
+        assert_eq!((first.action.code(), first.uid, first.etime), (20, 0, 100));
+        assert_eq!((second.action.code(), second.seq, second.pstime, second.rstime), (11, 1, 0, 100));
+        step(&mut vm, Event::Booted(Ok("x".into())), &mut vec![]).unwrap();
+        assert_eq!((vm.history[1].action.code(), vm.history[1].uid, vm.history[1].request_id), (0, -1, -1));
+    }
+}

@@ -1,0 +1,787 @@
+//! The XML-RPC methods.
+
+use std::sync::Arc;
+
+use crate::documents::{self, Detail};
+use crate::front_end::{FrontEnd, NotPossible, placement};
+use crate::hooks;
+use crate::images;
+use crate::lifecycle::Event;
+use crate::log;
+use crate::states::{Action, HostState, ImageState, LcmState, Recovery, VmState};
+use crate::store::{Datastore, Host, Image, Machine, Records};
+use crate::template::{Attribute, Template, Vector};
+use crate::xml::Element;
+use crate::xmlrpc::{Answer, Call, Code, Value};
+
+/// Datastore attributes that oned copies into DISK (`INHERIT_DATASTORE_ATTR`, and the driver's own).
+pub const INHERITED: [&str; 12] = [
+    "ALLOW_ORPHANS",
+    "CEPH_CONF",
+    "CEPH_HOST",
+    "CEPH_KEY",
+    "CEPH_SECRET",
+    "CEPH_TRASH",
+    "CEPH_USER",
+    "CLONE_TARGET",
+    "DISK_TYPE",
+    "LN_TARGET",
+    "PERSISTENT_SNAPSHOTS",
+    "POOL_NAME",
+];
+
+/// Attributes of a VM that belong to TEMPLATE; all others are the user's.
+const VM_ATTRIBUTES: [&str; 22] = [
+    "CONTEXT",
+    "CPU",
+    "CPU_COST",
+    "CPU_MODEL",
+    "DISK",
+    "DISK_COST",
+    "FEATURES",
+    "GRAPHICS",
+    "INPUT",
+    "MEMORY",
+    "MEMORY_COST",
+    "NIC",
+    "NIC_DEFAULT",
+    "NUMA_NODE",
+    "OS",
+    "PCI",
+    "RAW",
+    "SNAPSHOT",
+    "TEMPLATE_ID",
+    "TM_MAD_SYSTEM",
+    "TOPOLOGY",
+    "VCPU",
+];
+
+struct Failure {
+    code: Code,
+    message: String,
+    object: i64,
+}
+
+impl Failure {
+    fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), object: -1 }
+    }
+
+    fn no_exists(what: &str, id: i64) -> Self {
+        Self { code: Code::NoExists, message: format!("Error getting {what} [{id}]."), object: id }
+    }
+
+    fn allocate(what: &str, why: &str) -> Self {
+        Self::new(Code::Allocate, format!("Error allocating a new {what}. {why}"))
+    }
+}
+
+type Outcome = Result<Value, Failure>;
+
+/// Answers a call.
+pub async fn answer(front_end: &Arc<FrontEnd>, call: &Call) -> Answer {
+    let arguments = match call.arguments.split_first() {
+        Some((Value::Text(session), rest)) if *session == front_end.session => Arguments(rest),
+        _ if !METHODS.contains(&call.method.as_str()) => return Answer::unknown_method(&call.method),
+        _ => {
+            return Answer::Failure {
+                message: format!("[{}] User couldn't be authenticated, aborting call.", call.method),
+                code: Code::Authentication,
+                object: -1,
+            };
+        }
+    };
+    if !METHODS.contains(&call.method.as_str()) {
+        return Answer::unknown_method(&call.method);
+    }
+    match dispatch(front_end, &call.method, &arguments).await {
+        Ok(value) => Answer::Success(value),
+        Err(Failure { code, message, object }) => {
+            Answer::Failure { message: format!("[{}] {message}", call.method), code, object }
+        }
+    }
+}
+
+const METHODS: [&str; 31] = [
+    "lab.control",
+    "one.datastore.allocate",
+    "one.datastore.delete",
+    "one.datastore.info",
+    "one.datastore.update",
+    "one.datastorepool.info",
+    "one.hook.allocate",
+    "one.hook.delete",
+    "one.hook.info",
+    "one.hook.update",
+    "one.hookpool.info",
+    "one.host.allocate",
+    "one.host.delete",
+    "one.host.info",
+    "one.hostpool.info",
+    "one.image.allocate",
+    "one.image.delete",
+    "one.image.info",
+    "one.image.persistent",
+    "one.imagepool.info",
+    "one.system.version",
+    "one.vm.action",
+    "one.vm.allocate",
+    "one.vm.deploy",
+    "one.vm.info",
+    "one.vm.recover",
+    "one.vm.rename",
+    "one.vm.update",
+    "one.vmpool.info",
+    "one.vmpool.infoextended",
+    "one.vmpool.infoset",
+];
+
+async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments<'_>) -> Outcome {
+    let id = || arguments.number(0);
+    match method {
+        "one.system.version" => Ok(Value::Text(crate::VERSION.to_owned())),
+        "lab.control" => {
+            let text = format!("{}={}", arguments.text(0)?, arguments.text(1)?);
+            let request = text.parse().map_err(|error: String| Failure::new(Code::Api, error))?;
+            front_end.obey(request).await;
+            Ok(Value::Truth(true))
+        }
+        "one.vm.allocate" => allocate_vm(front_end, arguments),
+        "one.vm.info" => show(front_end, id()?, "virtual machine", |records, id| {
+            Some(documents::machine(records.machines.get(id)?, Detail::Full))
+        }),
+        "one.vm.update" => update_vm(front_end, arguments),
+        "one.vm.rename" => {
+            let (id, name) = (id()?, arguments.text(1)?.to_owned());
+            front_end.change(|records, _| {
+                records.machines.get_mut(id).map(|machine| machine.name = name).ok_or_else(|| no_vm(id))
+            })?;
+            Ok(Value::Number(id))
+        }
+        "one.vm.action" => {
+            let name = arguments.text(0)?;
+            let vm = arguments.number(1)?;
+            let action = Action::from_name(name)
+                .filter(|action| !matches!(action, Action::None | Action::Monitor | Action::Delete))
+                .ok_or_else(|| Failure::new(Code::Action, format!("Action \"{name}\" is not supported")))?;
+            happen(front_end, vm, Event::Asked(action))
+                .map_err(|refusal| refusal.with(vm, &format!("Error performing action \"{name}\": ")))
+        }
+        "one.vm.recover" => {
+            let vm = id()?;
+            let recovery = Recovery::from_code(arguments.number(1)?)
+                .ok_or_else(|| Failure::new(Code::Action, "Wrong recovery operation code"))?;
+            happen(front_end, vm, Event::Recover(recovery)).map_err(|refusal| refusal.with(vm, ""))
+        }
+        "one.vm.deploy" => deploy(front_end, arguments),
+        "one.vmpool.info" => machines(front_end, arguments, documents::machine_short),
+        "one.vmpool.infoextended" => {
+            machines(front_end, arguments, |machine| documents::machine(machine, Detail::Pool))
+        }
+        "one.vmpool.infoset" => machine_set(front_end, arguments),
+        "one.image.allocate" => allocate_image(front_end, arguments),
+        "one.image.info" => show(front_end, id()?, "image", |records, id| {
+            Some(documents::image(records, records.images.get(id)?))
+        }),
+        "one.imagepool.info" => {
+            let page = Page::of(arguments)?;
+            Ok(pool(
+                "IMAGE_POOL",
+                front_end.read(|records| {
+                    page.cut(records.images.iter(), |image| documents::image(records, image))
+                }),
+            ))
+        }
+        "one.image.delete" => delete_image(front_end, id()?),
+        "one.image.persistent" => persistent_image(front_end, id()?, arguments.truth(1)?),
+        "one.datastore.allocate" => allocate_datastore(front_end, arguments),
+        "one.datastore.update" => {
+            let id = id()?;
+            let template = parse(arguments.text(1)?)?;
+            let append = arguments.number(2)? == 1;
+            front_end.change(|records, _| {
+                let datastore =
+                    records.datastores.get_mut(id).ok_or_else(|| Failure::no_exists("datastore", id))?;
+                merge(&mut datastore.template, template, append);
+                Ok(Value::Number(id))
+            })
+        }
+        "one.datastore.delete" => {
+            let id = id()?;
+            front_end
+                .change(|records, _| records.datastores.remove(id))
+                .map(|_| Value::Number(id))
+                .ok_or_else(|| Failure::no_exists("datastore", id))
+        }
+        "one.datastore.info" => {
+            let folder = front_end.places().datastores;
+            show(front_end, id()?, "datastore", |records, id| {
+                Some(documents::datastore(records, records.datastores.get(id)?, &folder))
+            })
+        }
+        "one.datastorepool.info" => {
+            let folder = front_end.places().datastores;
+            Ok(pool(
+                "DATASTORE_POOL",
+                front_end.read(|records| {
+                    Page::ALL.cut(records.datastores.iter(), |datastore| {
+                        documents::datastore(records, datastore, &folder)
+                    })
+                }),
+            ))
+        }
+        "one.host.allocate" => allocate_host(front_end, arguments),
+        "one.host.delete" => {
+            let id = id()?;
+            front_end
+                .change(|records, _| records.hosts.remove(id))
+                .map(|_| Value::Number(id))
+                .ok_or_else(|| Failure::no_exists("host", id))
+        }
+        "one.host.info" => show(front_end, id()?, "host", |records, id| {
+            Some(documents::host(records, records.hosts.get(id)?))
+        }),
+        "one.hostpool.info" => Ok(pool(
+            "HOST_POOL",
+            front_end
+                .read(|records| Page::ALL.cut(records.hosts.iter(), |host| documents::host(records, host))),
+        )),
+        "one.hook.allocate" => {
+            let template = parse(arguments.text(0)?)?;
+            let name = template.get("NAME").unwrap_or_default().to_owned();
+            front_end.change(|records, _| {
+                if records.hooks.iter().any(|(_, hook)| hook.name == name) {
+                    let why = format!("NAME is already taken by HOOK {name}.");
+                    return Err(Failure::new(Code::Internal, why));
+                }
+                let hook = hooks::define(records.hooks.next_id(), template)
+                    .map_err(|why| Failure::new(Code::Internal, why))?;
+                Ok(Value::Number(records.hooks.insert(|_| hook)))
+            })
+        }
+        "one.hook.update" => {
+            let id = id()?;
+            let template = parse(arguments.text(1)?)?;
+            let append = arguments.number(2)? == 1;
+            front_end.change(|records, _| {
+                let hook = records.hooks.get_mut(id).ok_or_else(|| Failure::no_exists("hook", id))?;
+                merge(&mut hook.template, template, append);
+                Ok(Value::Number(id))
+            })
+        }
+        "one.hook.delete" => {
+            let id = id()?;
+            front_end
+                .change(|records, _| records.hooks.remove(id))
+                .map(|_| Value::Number(id))
+                .ok_or_else(|| Failure::no_exists("hook", id))
+        }
+        "one.hook.info" => {
+            show(front_end, id()?, "hook", |records, id| Some(documents::hook(records.hooks.get(id)?, true)))
+        }
+        "one.hookpool.info" => Ok(pool(
+            "HOOK_POOL",
+            front_end
+                .read(|records| Page::ALL.cut(records.hooks.iter(), |hook| documents::hook(hook, false))),
+        )),
+        _ => Err(Failure::new(Code::Internal, "a method without an implementation")),
+    }
+}
+
+struct Arguments<'a>(&'a [Value]);
+
+impl Arguments<'_> {
+    fn text(&self, at: usize) -> Result<&str, Failure> {
+        match self.0.get(at) {
+            Some(Value::Text(text)) => Ok(text),
+            _ => Err(Failure::new(Code::Api, format!("Parameter {} should be a string", at + 1))),
+        }
+    }
+
+    fn number(&self, at: usize) -> Result<i64, Failure> {
+        match self.0.get(at) {
+            Some(Value::Number(number)) => Ok(*number),
+            _ => Err(Failure::new(Code::Api, format!("Parameter {} should be an integer", at + 1))),
+        }
+    }
+
+    fn truth(&self, at: usize) -> Result<bool, Failure> {
+        match self.0.get(at) {
+            Some(Value::Truth(truth)) => Ok(*truth),
+            _ => Err(Failure::new(Code::Api, format!("Parameter {} should be a boolean", at + 1))),
+        }
+    }
+}
+
+/// Which objects of a pool are wanted.
+struct Page {
+    start: i64,
+    end: i64,
+}
+
+impl Page {
+    const ALL: Self = Self { start: -1, end: -1 };
+
+    fn of(arguments: &Arguments) -> Result<Self, Failure> {
+        if arguments.number(0)? < -4 {
+            return Err(Failure::new(Code::Api, "Incorrect filter_flag"));
+        }
+        Ok(Self { start: arguments.number(1)?, end: arguments.number(2)? })
+    }
+
+    /// Newest first. `end` below -1 asks for `-end` objects from offset `start`, else both are ids.
+    fn cut<'a, T: 'a>(
+        &self,
+        objects: impl DoubleEndedIterator<Item = (i64, &'a T)>,
+        show: impl Fn(&'a T) -> Element,
+    ) -> Vec<Element> {
+        let newest_first = objects.rev();
+        let Self { start, end } = *self;
+        if end < -1 {
+            let offset = usize::try_from(start).unwrap_or(0);
+            let count = usize::try_from(end.unsigned_abs()).unwrap_or(usize::MAX);
+            return newest_first.skip(offset).take(count).map(|(_, object)| show(object)).collect();
+        }
+        newest_first
+            .filter(|(id, _)| start == -1 || (*id >= start && (end == -1 || *id <= end)))
+            .map(|(_, object)| show(object))
+            .collect()
+    }
+}
+
+fn pool(name: &str, elements: Vec<Element>) -> Value {
+    Value::Text(Element::group(name, elements).compact())
+}
+
+fn show(
+    front_end: &FrontEnd,
+    id: i64,
+    what: &str,
+    document: impl FnOnce(&Records, i64) -> Option<Element>,
+) -> Outcome {
+    front_end
+        .read(|records| document(records, id))
+        .map(|element| Value::Text(element.compact()))
+        .ok_or_else(|| Failure::no_exists(what, id))
+}
+
+fn parse(text: &str) -> Result<Template, Failure> {
+    Template::parse(text).map_err(|error| Failure::new(Code::Internal, format!("Parse error: {error}")))
+}
+
+fn merge(template: &mut Template, new: Template, append: bool) {
+    if append {
+        template.merge(new);
+    } else {
+        *template = new;
+    }
+}
+
+fn no_vm(id: i64) -> Failure {
+    Failure::no_exists("virtual machine", id)
+}
+
+impl NotPossible {
+    fn with(self, vm: i64, before: &str) -> Failure {
+        match self {
+            Self::NoExists => no_vm(vm),
+            Self::Refused(why) => Failure::new(Code::Action, format!("{before}{why}")),
+        }
+    }
+}
+
+fn happen(front_end: &Arc<FrontEnd>, vm: i64, event: Event) -> Result<Value, NotPossible> {
+    front_end.happen(vm, event).map(|()| Value::Number(vm))
+}
+
+fn machines(front_end: &FrontEnd, arguments: &Arguments, document: impl Fn(&Machine) -> Element) -> Outcome {
+    let page = Page::of(arguments)?;
+    let state = arguments.number(3)?;
+    if !(-2..=VmState::CloningFailure.code()).contains(&state) {
+        return Err(Failure::new(Code::Api, format!("Incorrect state filter {state}")));
+    }
+    let wanted = |machine: &Machine| match state {
+        -2 => true,
+        -1 => machine.state != VmState::Done,
+        _ => machine.state.code() == state,
+    };
+    let elements = front_end.read(|records| {
+        let matching: Vec<_> = records.machines.iter().filter(|(_, machine)| wanted(machine)).collect();
+        page.cut(matching.into_iter(), document)
+    });
+    Ok(pool("VM_POOL", elements))
+}
+
+fn machine_set(front_end: &FrontEnd, arguments: &Arguments) -> Outcome {
+    let ids: Vec<i64> = arguments.text(0)?.split(',').filter_map(|id| id.trim().parse().ok()).collect();
+    let extended = arguments.truth(1)?;
+    let elements = front_end.read(|records| {
+        let matching: Vec<_> = records.machines.iter().filter(|(id, _)| ids.contains(id)).collect();
+        Page::ALL.cut(matching.into_iter(), |machine| {
+            if extended {
+                documents::machine(machine, Detail::Pool)
+            } else {
+                documents::machine_short(machine)
+            }
+        })
+    });
+    Ok(pool("VM_POOL", elements))
+}
+
+fn update_vm(front_end: &FrontEnd, arguments: &Arguments) -> Outcome {
+    let id = arguments.number(0)?;
+    let template = Template::parse(arguments.text(1)?).map_err(|error| Failure::new(Code::Action, error))?;
+    let append = match arguments.number(2)? {
+        0 => false,
+        1 => true,
+        _ => return Err(Failure::new(Code::Api, "Wrong update type")),
+    };
+    front_end.change(|records, _| {
+        let machine = records.machines.get_mut(id).ok_or_else(|| no_vm(id))?;
+        merge(&mut machine.user_template, template, append);
+        Ok(Value::Number(id))
+    })
+}
+
+fn deploy(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
+    let (vm, host) = (arguments.number(0)?, arguments.number(1)?);
+    let datastore = arguments.number(3).ok().filter(|id| *id >= 0);
+    let place = front_end.read(|records| {
+        let machine = records.machines.get(vm).ok_or_else(|| no_vm(vm))?;
+        placement(records, machine, Some(host), datastore).ok_or_else(|| Failure::no_exists("host", host))
+    })?;
+    front_end.place(vm, place).map(|()| Value::Number(vm)).map_err(|refusal| refusal.with(vm, ""))
+}
+
+fn allocate_vm(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
+    let mut user = parse(arguments.text(0)?)?;
+    let hold = arguments.truth(1).unwrap_or(false);
+    let id = front_end.change(|records, events| {
+        let id = records.machines.next_id();
+        let name = user.get("NAME").map_or_else(|| format!("one-{id}"), str::to_owned);
+        user.remove("NAME");
+        let mut template = user.split(|name| VM_ATTRIBUTES.contains(&name));
+        set_up_template(records, id, &mut template)
+            .map_err(|why| Failure::allocate("virtual machine", &why))?;
+        let folder = log::vm_directory(&front_end.settings.location, id);
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| Failure::new(Code::Internal, format!("{}: {error}", folder.display())))?;
+        records.machines.insert(|id| Machine {
+            id,
+            name,
+            state: VmState::Init,
+            lcm_state: LcmState::LcmInit,
+            prev_state: VmState::Init,
+            prev_lcm_state: LcmState::LcmInit,
+            last_poll: 0,
+            stime: log::now(),
+            etime: 0,
+            deploy_id: String::new(),
+            template,
+            user_template: user,
+            history: vec![],
+        });
+        if let Some(machine) = records.machines.get_mut(id) {
+            machine.state = if hold { VmState::Hold } else { VmState::Pending };
+            front_end.commit(machine, events);
+        }
+        Ok(id)
+    })?;
+    front_end.schedule();
+    Ok(Value::Number(id))
+}
+
+/// Completes the template of a new VM and takes its images.
+fn set_up_template(records: &mut Records, vm: i64, template: &mut Template) -> Result<(), String> {
+    template.set_default("CPU", "0.1");
+    template.set_default("MEMORY", "96");
+    let os = template.remove("OS").into_iter().next();
+    let mut os = if let Some(Attribute::Vector(os)) = os { os } else { Vector::default() };
+    os.set_default("UUID", uuid());
+    template.add("OS", Attribute::Vector(os));
+    let system = template.get("TM_MAD_SYSTEM").map(str::to_owned);
+    let mut taken = Vec::new();
+    let mut disks = Vec::new();
+    for (number, attribute) in template.remove("DISK").into_iter().enumerate() {
+        let Attribute::Vector(mut disk) = attribute else {
+            return Err(format!("DISK {number}: not a vector attribute"));
+        };
+        disk.set("DISK_ID", number);
+        disk.set_default(
+            "TARGET",
+            format!("vd{}", char::from(b'a' + u8::try_from(number).unwrap_or(25).min(25))),
+        );
+        disk.set_default("DEV_PREFIX", "vd");
+        disk.set("CLUSTER_ID", 0);
+        disk.set("READONLY", "NO");
+        disk.set("DISK_SNAPSHOT_TOTAL_SIZE", 0);
+        match image_of(records, &disk)? {
+            Some(image) => {
+                merge_image(records, image, &mut disk).map_err(|why| format!("DISK {number}: {why}"))?;
+                taken.push(image);
+            }
+            None => {
+                disk.set("SAVE", "NO");
+                disk.set_default("TYPE", "fs");
+                disk.set_default("FORMAT", "raw");
+                disk.set_default("ORIGINAL_SIZE", disk.get("SIZE").unwrap_or("0").to_owned());
+            }
+        }
+        disks.push(disk);
+    }
+    // a TM_MAD_SYSTEM asked for by the user goes into the disks; the drivers look for `clone.<it>` then
+    let first = disks.iter().find_map(|disk| disk.get("TM_MAD").map(str::to_owned));
+    if let Some(system) = &system {
+        disks.iter_mut().filter(|disk| disk.get("TM_MAD") != Some(system)).for_each(|disk| {
+            disk.set("TM_MAD_SYSTEM", system);
+        });
+    } else if let Some(first) = first {
+        template.set("TM_MAD_SYSTEM", first);
+    }
+    for context in template.vectors_mut("CONTEXT") {
+        context.set("DISK_ID", disks.len());
+        context.set_default("TARGET", "sda");
+    }
+    for disk in disks {
+        template.add("DISK", Attribute::Vector(disk));
+    }
+    template.set("AUTOMATIC_DS_REQUIREMENTS", "(\"CLUSTERS/ID\" @> 0)");
+    template.set("AUTOMATIC_NIC_REQUIREMENTS", "(\"CLUSTERS/ID\" @> 0)");
+    template.set("AUTOMATIC_REQUIREMENTS", "(CLUSTER_ID = 0) & !(PIN_POLICY = PINNED)");
+    template.set("VMID", vm);
+    for image in taken {
+        take_image(records, image, vm);
+    }
+    Ok(())
+}
+
+fn image_of(records: &Records, disk: &Vector) -> Result<Option<i64>, String> {
+    if let Some(id) = disk.get("IMAGE_ID") {
+        let id = id.parse().map_err(|_| format!("IMAGE_ID {id} is no number"))?;
+        return Ok(Some(id));
+    }
+    let Some(name) = disk.get("IMAGE") else { return Ok(None) };
+    let found = records.images.iter().find(|(_, image)| image.name == name).map(|(id, _)| id);
+    found.map(Some).ok_or_else(|| format!("User 0 does not own an image with name: {name}"))
+}
+
+fn merge_image(records: &Records, id: i64, disk: &mut Vector) -> Result<(), String> {
+    let image =
+        records.images.get(id).ok_or_else(|| format!("Cannot acquire image {id}, it does not exist"))?;
+    let in_use = match image.state {
+        ImageState::Ready | ImageState::Used | ImageState::Locked | ImageState::LockedUsed => None,
+        ImageState::UsedPers | ImageState::LockedUsedPers => {
+            Some("it is persistent and already in use".to_owned())
+        }
+        other => Some(format!("wrong state {}", other.name())),
+    };
+    if let Some(why) = in_use {
+        return Err(format!("Cannot acquire image {id}, {why}"));
+    }
+    let datastore =
+        records.datastores.get(image.datastore_id).ok_or_else(|| format!("image {id} has no datastore"))?;
+    disk.set("IMAGE_ID", id);
+    disk.set("IMAGE", &image.name);
+    disk.set("IMAGE_STATE", if image.persistent { ImageState::UsedPers } else { ImageState::Used }.code());
+    disk.set("SOURCE", &image.source);
+    disk.set("SIZE", disk.get("SIZE").map_or_else(|| image.size.to_string(), str::to_owned));
+    disk.set("ORIGINAL_SIZE", image.size);
+    disk.set("FORMAT", &image.format);
+    disk.set_default("DRIVER", image.template.get("DRIVER").unwrap_or("raw"));
+    disk.set("CLONE", if image.persistent { "NO" } else { "YES" });
+    disk.set("SAVE", if image.persistent { "YES" } else { "NO" });
+    if image.persistent {
+        disk.set("PERSISTENT", "YES");
+    }
+    disk.set("DATASTORE", &datastore.name);
+    disk.set("DATASTORE_ID", datastore.id);
+    disk.set("TM_MAD", datastore.tm_mad());
+    for name in INHERITED {
+        if let Some(value) = datastore.template.get(name) {
+            disk.set(name, value);
+        }
+    }
+    disk.set("TYPE", datastore.template.get("DISK_TYPE").unwrap_or("FILE"));
+    Ok(())
+}
+
+fn take_image(records: &mut Records, id: i64, vm: i64) {
+    let Some(image) = records.images.get_mut(id) else { return };
+    image.vms.push(vm);
+    let state = match (image.state, image.persistent) {
+        (ImageState::Locked | ImageState::LockedUsed, false) => ImageState::LockedUsed,
+        (ImageState::Locked, true) => ImageState::LockedUsedPers,
+        (_, false) => ImageState::Used,
+        (_, true) => ImageState::UsedPers,
+    };
+    image.set_state(state);
+}
+
+fn uuid() -> String {
+    let mut bytes: [u8; 16] = rand::random();
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+fn allocate_image(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
+    let mut template = parse(arguments.text(0)?)?;
+    let datastore_id = arguments.number(1)?;
+    let mut take = |name: &str| {
+        let value = template.get(name).map(str::to_owned);
+        template.remove(name);
+        value
+    };
+    let fail = |why: &str| Failure::allocate("image", why);
+    let name = take("NAME").ok_or_else(|| fail("No NAME in template."))?;
+    let source = take("SOURCE");
+    let persistent = take("PERSISTENT").is_some_and(|yes| yes.eq_ignore_ascii_case("yes"));
+    let size = take("SIZE").map(|size| size.parse::<i64>()).transpose();
+    let size = size.map_err(|_| fail("SIZE is no number of megabytes."))?;
+    let path = take("PATH").unwrap_or_default();
+    let format = take("FORMAT").unwrap_or_else(|| "raw".to_owned());
+    let kind = take("TYPE").unwrap_or_else(|| "DATABLOCK".to_owned()).to_uppercase();
+    if source.is_none() && size.is_none() {
+        return Err(fail("SIZE or SOURCE is needed."));
+    }
+    template.set_default("DEV_PREFIX", "vd");
+    let registered = source.is_some();
+    let id = front_end.change(|records, _| {
+        let datastore = records
+            .datastores
+            .get(datastore_id)
+            .ok_or_else(|| Failure::no_exists("datastore", datastore_id))?;
+        if datastore.is_system() {
+            return Err(fail("New images cannot be allocated in a system datastore."));
+        }
+        if records.images.iter().any(|(_, image)| image.name == name) {
+            return Err(fail(&format!("NAME is already taken by IMAGE {name}.")));
+        }
+        let rbd = datastore.template.get("DISK_TYPE") == Some("RBD");
+        let folder = front_end.places().datastores;
+        let pool = datastore.template.get("POOL_NAME").unwrap_or("one").to_owned();
+        let now = log::now();
+        let state = if registered { ImageState::Ready } else { ImageState::Locked };
+        Ok(records.images.insert(|id| Image {
+            id,
+            name,
+            kind: match kind.as_str() {
+                "OS" => 0,
+                "CDROM" => 1,
+                _ => 2,
+            },
+            disk_type: if rbd { 3 } else { 0 },
+            persistent,
+            regtime: now,
+            modtime: now,
+            source: source.unwrap_or_else(|| {
+                if rbd { format!("{pool}/one-{id}") } else { format!("{folder}/{datastore_id}/image-{id}") }
+            }),
+            path,
+            format,
+            size: size.unwrap_or(0),
+            state,
+            prev_state: state,
+            datastore_id,
+            vms: vec![],
+            template,
+        }))
+    })?;
+    if !registered {
+        images::make_in_background(front_end, id);
+    }
+    Ok(Value::Number(id))
+}
+
+fn delete_image(front_end: &Arc<FrontEnd>, id: i64) -> Outcome {
+    front_end.change(|records, _| {
+        let image = records.images.get_mut(id).ok_or_else(|| Failure::no_exists("image", id))?;
+        if !image.vms.is_empty() {
+            let why = format!("Cannot delete image, state: {}", image.state.name());
+            return Err(Failure::new(Code::Action, why));
+        }
+        image.set_state(ImageState::Delete);
+        Ok(())
+    })?;
+    images::remove_in_background(front_end, id);
+    Ok(Value::Number(id))
+}
+
+fn persistent_image(front_end: &FrontEnd, id: i64, persistent: bool) -> Outcome {
+    front_end.change(|records, _| {
+        let image = records.images.get_mut(id).ok_or_else(|| Failure::no_exists("image", id))?;
+        if image.state != ImageState::Ready && image.persistent != persistent {
+            let why = format!("Could not change persistent state: image is in state {}", image.state.name());
+            return Err(Failure::new(Code::Internal, why));
+        }
+        image.persistent = persistent;
+        Ok(Value::Number(id))
+    })
+}
+
+fn allocate_datastore(front_end: &FrontEnd, arguments: &Arguments) -> Outcome {
+    let mut template = parse(arguments.text(0)?)?;
+    let fail = |why: &str| Failure::allocate("datastore", why);
+    let name = template.get("NAME").map(str::to_owned).ok_or_else(|| fail("No NAME in template."))?;
+    template.remove("NAME");
+    let driver = template.get("TM_MAD").map(str::to_owned).ok_or_else(|| fail("No TM_MAD in template."))?;
+    template.set_default("TYPE", "IMAGE_DS");
+    let defaults: &[(&str, &str)] = match (template.get("TYPE"), driver.as_str()) {
+        (Some("SYSTEM_DS"), _) => &[
+            ("DISK_TYPE", "FILE"),
+            ("DS_LIVE_MIGRATE", "NO"),
+            ("DS_MIGRATE", "NO"),
+            ("DS_MIGRATE_SNAP", "NO"),
+            ("SHARED", "YES"),
+        ],
+        (_, "ceph") => &[
+            ("CLONE_TARGET", "SELF"),
+            ("CLONE_TARGET_SSH", "SYSTEM"),
+            ("DISK_TYPE", "RBD"),
+            ("DISK_TYPE_SSH", "FILE"),
+            ("DRIVER", "raw"),
+            ("DS_MAD", "ceph"),
+            ("LN_TARGET", "NONE"),
+            ("LN_TARGET_SSH", "SYSTEM"),
+            ("TM_MAD_SYSTEM", "ssh"),
+        ],
+        _ => &[("CLONE_TARGET", "SYSTEM"), ("DISK_TYPE", "FILE"), ("DS_MAD", "fs"), ("LN_TARGET", "NONE")],
+    };
+    let common = [
+        ("ALLOW_ORPHANS", "mixed"),
+        ("PERSISTENT_SNAPSHOTS", "YES"),
+        ("RESTRICTED_DIRS", "/"),
+        ("SAFE_DIRS", "/var/tmp"),
+    ];
+    defaults.iter().chain(&common).for_each(|(name, value)| template.set_default(name, value));
+    let id = front_end.change(|records, _| {
+        if records.datastores.iter().any(|(_, datastore)| datastore.name == name) {
+            return Err(fail(&format!("NAME is already taken by DATASTORE {name}.")));
+        }
+        Ok(records.datastores.insert(|id| Datastore { id, name, template }))
+    })?;
+    let folder = front_end.settings.location.join("var/datastores").join(id.to_string());
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| Failure::new(Code::Internal, format!("{}: {error}", folder.display())))?;
+    Ok(Value::Number(id))
+}
+
+fn allocate_host(front_end: &FrontEnd, arguments: &Arguments) -> Outcome {
+    let name = arguments.text(0)?.to_owned();
+    let (im_mad, vm_mad) = (arguments.text(1)?.to_owned(), arguments.text(2)?.to_owned());
+    front_end.change(|records, _| {
+        if records.hosts.iter().any(|(_, host)| host.name == name) {
+            return Err(Failure::allocate("host", &format!("NAME is already taken by HOST {name}.")));
+        }
+        Ok(Value::Number(records.hosts.insert(|id| Host {
+            id,
+            name,
+            state: HostState::Init,
+            prev_state: HostState::Init,
+            im_mad,
+            vm_mad,
+            monitored: 0,
+        })))
+    })
+}
