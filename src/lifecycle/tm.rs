@@ -153,7 +153,7 @@ async fn base_refusal(vm_images: &VmImages, call: Call) -> Option<Answer> {
     let base = image.disk.base.as_ref()?;
     let look = async {
         let Some(info) = image.cluster.info(base).await? else { return Ok(None) };
-        if !info.mirroring.is_some_and(|mirroring| !mirroring.primary) {
+        if info.mirroring.is_none_or(|mirroring| mirroring.primary) {
             return Ok(None);
         }
         let snapshots = image.cluster.snapshots(base).await?;
