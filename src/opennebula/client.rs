@@ -926,9 +926,26 @@ mod tests {
             Server::on(listener, |_| Reply::Xml(ANSWERS[7].to_owned()))
         };
         // A call that changes something may be repeated too: oned has not seen the first one.
-        let (outcome, server) = tokio::join!(client.vm_action(VmAction::Resume, 2), start_late);
+        let both = async { tokio::join!(client.vm_action(VmAction::Resume, 2), start_late) };
+        let (outcome, server) = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
         outcome.unwrap();
         assert_eq!(server.calls().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_received_after_a_refusal_is_not_told_as_refused() {
+        let address = free_address().await;
+        let client = client(&address, Duration::from_secs(2));
+        let retried = Arc::clone(&client.retried);
+        let start_late = async {
+            retried.notified().await;
+            Server::on(TcpListener::bind(&address).await.unwrap(), |_| Reply::Hang)
+        };
+        let both = async { tokio::join!(client.vm_action(VmAction::Resume, 2), start_late) };
+        let (outcome, server) = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
+        let error = outcome.unwrap_err();
+        assert_eq!(server.calls().len(), 1);
+        assert!(matches!(error, OneError::Timeout { .. }) && error.may_have_taken_effect(), "{error}");
     }
 
     #[tokio::test]

@@ -248,7 +248,8 @@ pub(super) mod tests {
     fn a_truncated_answer_is_never_an_answer() {
         for text in ANSWERS {
             let end = text.trim_end().len();
-            for cut in 0..end {
+            // Everywhere in the frame, and here and there in the document that it carries.
+            for cut in (0..end).filter(|cut| *cut < 300 || end - *cut < 300 || cut % 61 == 0) {
                 if let Some(part) = text.get(..cut) {
                     assert!(answer(part).is_err(), "cut at {cut} of {end}");
                 }
