@@ -116,6 +116,9 @@ class Site:
     # ------------------------------------------------------------ plugin
 
     def install(self):
+        with open(os.path.join(self.location, "bin/onehook"), "w") as shim:
+            shim.write('#!/bin/sh\nexec "%s" "%s" hook "$@"\n' % (sys.executable, os.path.join(LAB, "one")))
+        os.chmod(shim.name, 0o755)
         run([os.path.join(REPOSITORY, "install.sh"), "--binary", self.lab.binary], env=self.environment)
 
     def configure(self, **policy):
@@ -221,7 +224,9 @@ user = "rbd-mirror-peer"
         template = 'NAME="%s"\nTYPE="OS"\nPERSISTENT="%s"\nSIZE="%d"\n' % (name, "YES" if persistent else "NO", size)
         if source:
             template += 'SOURCE="%s"\nFORMAT="raw"\n' % source
-        return self.one.image.allocate(template, self.datastores[datastore])
+        image = self.one.image.allocate(template, self.datastores[datastore])
+        wait_until("image %s" % name, lambda: self.one.image.info(image).STATE == 1, 30)  # READY
+        return image
 
     def source(self, image):
         return self.one.image.info(image).SOURCE
