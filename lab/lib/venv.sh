@@ -1,0 +1,22 @@
+# shellcheck shell=bash
+# The lab's own Python environment: pyone and pytest, as lab/requirements.txt pins them. Needs common.sh.
+
+# Makes lab/.cache/venv, or brings it up to date; at once if there is nothing to do. Debian's python3 makes it, which
+# `lab/packages` has given the means.
+ensure_venv() { # lab folder
+  local venv=$1/.cache/venv wanted=$1/requirements.txt lock python=/usr/bin/python3
+  [ -x "$python" ] || python=python3
+  mkdir -p "$1/.cache"
+  exec {lock}> "$venv.lock"
+  flock --wait 600 "$lock" || die "another run has been making $venv for ten minutes; end it, then repeat"
+  if ! cmp -s "$wanted" "$venv/requirements.txt" || ! "$venv/bin/python" -c 'import pyone, pytest' 2> /dev/null; then
+    echo "making $venv"
+    if ! { "$python" -m venv --clear "$venv" \
+      && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$wanted"; } > "$venv.log" 2>&1; then
+      show_end "$venv.log"
+      die "could not make $venv (above); see that $python has venv (lab/packages installs it) and that pip reaches its index"
+    fi
+    cp "$wanted" "$venv/requirements.txt"
+  fi
+  exec {lock}>&-
+}
