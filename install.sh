@@ -49,7 +49,7 @@ fi
 registered=$(PATH=$bin:$PATH onehook list --xml)
 for hook in "$here"/hooks/*.hook; do
   name=$(sed -n 's/^NAME *= *"\{0,1\}\([^"]*\)"\{0,1\}.*/\1/p' "$hook")
-  if ! printf '%s\n' "$registered" | grep -q "[<>[]$name[]<]"; then
+  if ! printf '%s\n' "$registered" | grep -q "[<>[]${name}[]<]"; then
     PATH=$bin:$PATH onehook create "$hook" > /dev/null
     echo "registered hook $name"
   fi
