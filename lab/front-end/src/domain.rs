@@ -100,7 +100,7 @@ impl Hypervisor {
             "pid_file": self.file(vm, "domain.pid"),
             "ready_file": ready,
             "error_file": failure,
-            "run": format!("{}.{}", record.seq, log::now()),
+            "run": format!("{}.{}", record.seq, jiff::Timestamp::now().as_millisecond()),
         });
         let io = |error: std::io::Error| format!("Error: cannot start the domain: {error}");
         std::fs::write(&deployment, text.to_string()).map_err(io)?;
