@@ -1,4 +1,4 @@
-"""Tests of records.py: python3 -m unittest discover -s lab"""
+"""Tests of records.py: python3 -B -m unittest discover -s lab"""
 import json
 import os
 import tempfile
