@@ -27,6 +27,15 @@ pub enum GateScope {
     Disk(i32),
 }
 
+/// Whether another gate stands between this one and the boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// `ln` and `clone` of a VM whose `context` follows: what needs no change needs no lock yet.
+    Outer,
+    /// The last one before the boot: its verdict is given under the locks.
+    Last,
+}
+
 /// What the gate did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GateOutcome {
@@ -119,6 +128,7 @@ impl Engine {
         vm: &VmImages,
         scope: GateScope,
         boot: BootKind,
+        standing: Standing,
     ) -> Result<GateOutcome, EngineError> {
         let images: Vec<VmImage> = match scope {
             GateScope::All => vm.images.clone(),
@@ -127,7 +137,7 @@ impl Engine {
             }
         };
         let started = Instant::now();
-        let result = self.gate_loop(vm.vm.id, &images, boot).await;
+        let result = self.gate_loop(vm.vm.id, &images, boot, standing).await;
         if let Err(error) = &result {
             let (image, rule) = match error {
                 EngineError::Refused(refusal) => (Some(&refusal.image), "gate"),
@@ -144,6 +154,7 @@ impl Engine {
         vm: i32,
         images: &[VmImage],
         boot: BootKind,
+        standing: Standing,
     ) -> Result<GateOutcome, EngineError> {
         let clock = Clock::start(self.config.policy.sync_timeout);
         let owner = Owner::this_process(self.here());
@@ -158,7 +169,7 @@ impl Engine {
                 self.gate_rules(vm, boot, clock.patience(), Locks::Both, &id).judge(&observations(&seen));
             let nothing_mirrored = seen.iter().all(|seen| seen.global_id.is_none());
             match judgement.decision {
-                Decision::Done if nothing_mirrored => return Ok(outcome),
+                Decision::Done if nothing_mirrored || standing == Standing::Outer => return Ok(outcome),
                 Decision::Refuse { refusal, then } if then.is_empty() => {
                     return Err(self.refused(refusal, &seen));
                 }

@@ -17,7 +17,7 @@ mod steps;
 pub use activity::{Activity, activity, boot_kind, is_running};
 pub use error::{EngineError, FrontEndError, first_sentence};
 pub use failover::FailoverOutcome;
-pub use gate::{GateOutcome, GateScope};
+pub use gate::{GateOutcome, GateScope, Standing};
 pub use images::{VmImage, VmImages};
 pub use overview::{CopyView, DiskView, Overview, PendingView, Plan, PlanPart, VmView};
 pub use pass_on::PassOn;

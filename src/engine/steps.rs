@@ -1,5 +1,6 @@
 //! Carries steps out, one by one, each only while the locks it relies on are held. What to do is decided elsewhere.
 
+use super::CONCURRENCY;
 use super::error::EngineError;
 use super::locks::{self, Lock, LockError, Owner};
 use super::observe::Seen;
@@ -8,6 +9,7 @@ use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
 use crate::handoff::{BOOTED_KEY, Finding, RELEASE_KEY, Side, Step, TOKEN_KEY};
 use crate::image_spec::ImageSpec;
+use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -61,37 +63,38 @@ impl Engine {
         seen: &[Seen],
         owner: &Owner,
     ) -> Result<(), EngineError> {
-        // always in the order of names: two runs that want the same images do not wait for each other crosswise
-        let mut wanted: Vec<&Seen> = seen.iter().filter(|seen| seen.global_id.is_some()).collect();
-        wanted.sort_by_key(|seen| seen.spec().clone());
-        for seen in wanted {
-            let held = if side == Side::Here { &mut locks.here } else { &mut locks.there };
-            let Some(global_id) = &seen.global_id else { continue };
-            let (cluster, site) = match side {
-                Side::Here => (&seen.image.cluster, self.here()),
-                Side::There => match &seen.cluster_there {
-                    Some(cluster) => (cluster, self.there()),
-                    None => continue,
-                },
+        let (held, site) = match side {
+            Side::Here => (&mut locks.here, self.here()),
+            Side::There => (&mut locks.there, self.there()),
+        };
+        let wanted = seen.iter().filter_map(|seen| {
+            let global_id = seen.global_id.as_ref().filter(|_| !held.contains_key(seen.spec()))?;
+            let cluster = match side {
+                Side::Here => &seen.image.cluster,
+                Side::There => seen.cluster_there.as_ref()?,
             };
-            if held.contains_key(seen.spec()) {
-                continue;
-            }
-            match Lock::take(cluster, seen.spec(), global_id, owner, self.lock_duration()).await {
-                Ok(lock) => drop(held.insert(seen.spec().clone(), lock)),
+            Some(async move {
+                (seen.spec(), Lock::take(cluster, seen.spec(), global_id, owner, self.lock_duration()).await)
+            })
+        });
+        let taken: Vec<_> = stream::iter(wanted.collect::<Vec<_>>()).buffered(CONCURRENCY).collect().await;
+        let mut trouble = None;
+        for (spec, lock) in taken {
+            match lock {
+                Ok(lock) => drop(held.insert(spec.clone(), lock)),
                 Err(LockError::Held(holder)) => {
-                    return Err(EngineError::Locked { image: seen.spec().clone(), holder });
+                    trouble = Some(EngineError::Locked { image: spec.clone(), holder })
                 }
                 Err(LockError::Ceph(error)) => {
-                    let (image, site) = (seen.spec().clone(), site.to_owned());
-                    return Err(EngineError::Ceph { image, site, error });
+                    trouble = Some(EngineError::Ceph { image: spec.clone(), site: site.to_owned(), error });
                 }
             }
         }
-        Ok(())
+        trouble.map_or(Ok(()), Err)
     }
 
-    /// Carries out `steps` in order. A step that finds the world changed halts the list; that is no error.
+    /// Carries out `steps`: those of one image in order, those of different images side by side. A step that finds
+    /// the world changed halts its image; that is no error.
     pub(super) async fn carry_out(
         &self,
         steps: &[Step],
@@ -99,56 +102,55 @@ impl Engine {
         locks: &HeldLocks,
         cause: &Cause<'_>,
     ) -> Result<Carried, EngineError> {
-        for step in steps {
-            let Some(seen) = seen.iter().find(|seen| seen.spec() == step.image()) else {
-                return Ok(Carried::Halted);
-            };
-            let started = Instant::now();
-            let (cluster, site) = match step.side() {
-                Side::Here => (&seen.image.cluster, self.here()),
-                Side::There => match &seen.cluster_there {
-                    Some(cluster) => (cluster, self.there()),
-                    None => return Ok(Carried::Halted),
-                },
-            };
-            if !self.locks_hold(locks, step.image()).await? {
-                tracing::warn!("{}: the lock was lost before {}", step.image(), step.name());
-                return Ok(Carried::Halted);
-            }
-            let result = self.perform(step, seen, cluster).await;
-            let (outcome, reason) = match &result {
-                Ok(Carried::Out) => (Outcome::Done, None),
-                Ok(Carried::Halted) => (Outcome::Pending, Some("not yet possible".to_owned())),
-                Err(error) => (Outcome::Failed, Some(error.to_string())),
-            };
-            self.note(
-                cause.vm,
-                Some(step.image()),
-                cause.rule(step.image()),
-                step.name(),
-                outcome,
-                reason,
-                started,
-            );
-            tracing::info!("{} {} on {site}: {result:?}", step.name(), step.image());
-            match result {
-                Ok(Carried::Out) => {}
-                Ok(Carried::Halted) => return Ok(Carried::Halted),
-                Err(
-                    CephError::NotPossible { .. } | CephError::ReadOnly { .. } | CephError::NotFound { .. },
-                ) => {
+        let by_image = seen.iter().map(|seen| async move {
+            for step in steps.iter().filter(|step| step.image() == seen.spec()) {
+                if self.carry_out_one(step, seen, locks, cause).await? == Carried::Halted {
                     return Ok(Carried::Halted);
                 }
-                Err(error) => {
-                    return Err(EngineError::Ceph {
-                        image: step.image().clone(),
-                        site: site.to_owned(),
-                        error,
-                    });
-                }
             }
+            Ok(Carried::Out)
+        });
+        let carried: Vec<_> =
+            stream::iter(by_image.collect::<Vec<_>>()).buffered(CONCURRENCY).collect().await;
+        let carried: Vec<Carried> = carried.into_iter().collect::<Result<_, EngineError>>()?;
+        Ok(if carried.contains(&Carried::Halted) { Carried::Halted } else { Carried::Out })
+    }
+
+    async fn carry_out_one(
+        &self,
+        step: &Step,
+        seen: &Seen,
+        locks: &HeldLocks,
+        cause: &Cause<'_>,
+    ) -> Result<Carried, EngineError> {
+        let started = Instant::now();
+        let image = step.image();
+        let (cluster, site) = match step.side() {
+            Side::Here => (&seen.image.cluster, self.here()),
+            Side::There => match &seen.cluster_there {
+                Some(cluster) => (cluster, self.there()),
+                None => return Ok(Carried::Halted),
+            },
+        };
+        if !self.locks_hold(locks, image).await? {
+            tracing::warn!("{image}: the lock was lost before {}", step.name());
+            return Ok(Carried::Halted);
         }
-        Ok(Carried::Out)
+        let result = self.perform(step, seen, cluster).await;
+        let (outcome, reason) = match &result {
+            Ok(Carried::Out) => (Outcome::Done, None),
+            Ok(Carried::Halted) => (Outcome::Pending, Some("not yet possible".to_owned())),
+            Err(error) => (Outcome::Failed, Some(error.to_string())),
+        };
+        self.note(cause.vm, Some(image), cause.rule(image), step.name(), outcome, reason, started);
+        tracing::info!("{} {image} on {site}: {result:?}", step.name());
+        match result {
+            Ok(carried) => Ok(carried),
+            Err(CephError::NotPossible { .. } | CephError::ReadOnly { .. } | CephError::NotFound { .. }) => {
+                Ok(Carried::Halted)
+            }
+            Err(error) => Err(EngineError::Ceph { image: image.clone(), site: site.to_owned(), error }),
+        }
     }
 
     /// Whether every lock that is held for the image is still ours, long enough for one more command.

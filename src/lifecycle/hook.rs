@@ -2,7 +2,7 @@
 //! looks at the present, does what is still to be done, and returns within seconds.
 
 use crate::config::{self, Config, ReleaseOn};
-use crate::engine::{Activity, Engine, EngineError, PassOn, activity};
+use crate::engine::{Activity, Engine, EngineError, GateScope, PassOn, Standing, activity};
 use crate::handoff::{BootKind, Rule};
 use crate::opennebula::{VmAction, VmState};
 use crate::state;
@@ -148,7 +148,7 @@ async fn running(engine: &Engine, vm: i32) -> Result<(), EngineError> {
         engine.note_reconcile(&report, Instant::now());
         return Ok(());
     }
-    match engine.gate(&vm_images, crate::engine::GateScope::All, BootKind::Cold).await {
+    match engine.gate(&vm_images, GateScope::All, BootKind::Cold, Standing::Last).await {
         Ok(_) => Ok(()),
         Err(EngineError::Refused(refusal)) => {
             let message: String = refusal.to_string().chars().filter(|c| !matches!(c, '"' | '\\')).collect();

@@ -6,7 +6,7 @@ use crate::audit::{AuditLog, Entry, Outcome};
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
 use crate::config::{self, Config, ConfigError, ReleaseOn};
 use crate::engine::{
-    Engine, EngineError, GateScope, ReleaseScope, VmImages, boot_kind, first_sentence, local_client,
+    Engine, EngineError, GateScope, ReleaseScope, Standing, VmImages, boot_kind, first_sentence, local_client,
 };
 use crate::handoff::BootKind;
 use crate::opennebula::disks::{datastores_needed, rbd_images};
@@ -132,7 +132,11 @@ async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
     {
         return refusal;
     }
-    match engine.gate(vm_images, scope, boot).await {
+    let standing = match call.action {
+        Action::Ln | Action::Clone if scope == GateScope::All && vm_images.vm.has_context => Standing::Outer,
+        _ => Standing::Last,
+    };
+    match engine.gate(vm_images, scope, boot, standing).await {
         Ok(_) => Answer::Stock,
         Err(error) => refuse_with_details(engine, &error),
     }

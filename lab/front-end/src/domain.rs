@@ -20,6 +20,8 @@ use crate::transfer::is_volatile;
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// How long a shutdown may take before the domain is killed, as a stubborn guest would be.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// The same for `virsh destroy`.
+const DESTROY_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
 /// How domains are run.
@@ -100,7 +102,7 @@ impl Hypervisor {
             "pid_file": self.file(vm, "domain.pid"),
             "ready_file": ready,
             "error_file": failure,
-            "run": format!("{}.{}", record.seq, log::now()),
+            "run": format!("{}.{}", record.seq, jiff::Timestamp::now().as_millisecond()),
         });
         let io = |error: std::io::Error| format!("Error: cannot start the domain: {error}");
         std::fs::write(&deployment, text.to_string()).map_err(io)?;
@@ -144,18 +146,19 @@ impl Hypervisor {
         }
     }
 
-    /// Asks the domain to end, kills it if it does not; nothing to do if there is none.
+    /// Ends the domain, killing it if it takes too long; nothing to do if there is none.
+    ///
+    /// Hard or not, the disks are closed: `virsh destroy` lets qemu do that as well, it only does not ask the guest.
     pub async fn stop(&self, vm: i64, hard: bool) {
         let Some(pid) = self.pid(vm) else { return };
-        if !hard {
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
-            let deadline = tokio::time::Instant::now() + STOP_LIMIT;
-            while tokio::time::Instant::now() < deadline {
-                if self.pid(vm).is_none() {
-                    return;
-                }
-                tokio::time::sleep(POLL).await;
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+        let limit = if hard { DESTROY_LIMIT } else { STOP_LIMIT };
+        let deadline = tokio::time::Instant::now() + limit;
+        while tokio::time::Instant::now() < deadline {
+            if self.pid(vm).is_none() {
+                return;
             }
+            tokio::time::sleep(POLL).await;
         }
         self.kill(vm).await;
     }

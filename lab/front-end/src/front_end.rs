@@ -226,7 +226,7 @@ impl FrontEnd {
                 Event::Saved
             }
             Work::Clean | Work::CleanAndReport => {
-                self.hypervisor.kill(vm).await;
+                self.hypervisor.stop(vm, true).await;
                 let result = self.transfer(vm, Transfer::Delete).await;
                 if work == Work::Clean {
                     return; // the VM is gone, whatever came of it

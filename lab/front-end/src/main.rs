@@ -92,7 +92,7 @@ struct Serve {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
     let result = match Arguments::parse().command {
         Command::Serve(options) => run(serve(options)),
         Command::Control { location, requests } => run(control(location, requests)),

@@ -8,6 +8,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use futures::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -50,10 +51,13 @@ async fn call(State(front_end): State<Arc<FrontEnd>>, body: Bytes) -> Response {
         Answering::Half => {
             let length = text.len();
             let half = text.as_bytes()[..length / 2].to_vec();
-            let stream = futures::stream::iter([
-                Ok(Bytes::from(half)),
-                Err(std::io::Error::other("told to break off here")),
-            ]);
+            let first = futures::stream::once(async move { Ok(Bytes::from(half)) });
+            // the pause lets the first half out before the error ends the connection
+            let second = futures::stream::once(async {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                Err(std::io::Error::other("told to break off here"))
+            });
+            let stream = first.chain(second);
             let length = [(header::CONTENT_LENGTH, length)];
             (kind, length.map(|(name, value)| (name, value.to_string())), Body::from_stream(stream))
                 .into_response()
@@ -79,4 +83,32 @@ pub async fn post_to(port: u16, body: &str) -> Result<String, String> {
         .split_once("\r\n\r\n")
         .map(|(_, body)| body.to_owned())
         .ok_or_else(|| format!("port {port}: no answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Request;
+
+    #[tokio::test]
+    async fn answers_break_off_or_fail_when_told() {
+        let location = tempfile::tempdir().unwrap();
+        crate::front_end::lay_out(location.path(), None).unwrap();
+        let front_end = crate::tests::open(location.path());
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(serve(Arc::clone(&front_end), listener));
+        let session = crate::xmlrpc::Value::Text("oneadmin:secret".into());
+        let request = crate::xmlrpc::request("one.system.version", &[session]);
+        let whole = include_str!("../captures/rpc.system.version.xml");
+        assert_eq!(post_to(port, &request).await.unwrap(), whole);
+        front_end.obey(Request::Answer(Answering::Half)).await;
+        assert_eq!(post_to(port, &request).await.unwrap(), whole[..whole.len() / 2]);
+        front_end.obey(Request::Answer(Answering::ServerError)).await;
+        assert_eq!(post_to(port, &request).await.unwrap(), "");
+        let fault = post_to(port, "no XML").await;
+        front_end.obey(Request::Answer(Answering::Ok)).await;
+        assert_eq!(fault.unwrap(), "");
+        assert!(post_to(port, "no XML").await.unwrap().contains("<i4>-503</i4>"));
+    }
 }

@@ -31,7 +31,8 @@ impl Drop for Site {
     }
 }
 
-fn open(location: &Path) -> Arc<FrontEnd> {
+/// A front-end that looks at its domains often.
+pub fn open(location: &Path) -> Arc<FrontEnd> {
     let settings = Settings {
         location: location.to_owned(),
         name: "vm".into(),

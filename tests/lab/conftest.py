@@ -1,0 +1,56 @@
+"""One lab for all tests of a run. ONEMIRROR_LAB_CEPH names another release of Ceph, ONEMIRROR_LAB_KEEP=1 keeps the lab."""
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../lab"))
+from harness.laboratory import Lab  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def lab():
+    lab = Lab(ceph=os.environ.get("ONEMIRROR_LAB_CEPH"))
+    keep = os.environ.get("ONEMIRROR_LAB_KEEP") == "1"
+    if not (keep and os.path.exists(lab.state_file)):
+        try:
+            lab.up()
+        except BaseException:
+            lab.down()
+            raise
+    yield lab
+    if not keep:
+        lab.down()
+
+
+@pytest.fixture(autouse=True)
+def healthy(lab):
+    """Every test finds both sites as a healthy deployment has them."""
+    yield
+    for site in lab.sites:
+        if not site.answers():
+            site.front_end_kill()
+            site.front_end_start()
+        site.control("hooks=deliver", "answer=ok", "answer_delay=0")
+        site.configure()
+        site.onemirror("on")
+
+
+@pytest.fixture
+def a(lab):
+    return lab.a
+
+
+@pytest.fixture
+def b(lab):
+    return lab.b
+
+
+def snapshot_of(lab, images):
+    """Role, token and marks of both copies: what must not change when something is refused."""
+    seen = {}
+    for site in lab.sites:
+        for image in images:
+            metadata = site.rbd("image-meta", "list", image, "--format", "json", check=False).stdout
+            seen[site.name, image] = (site.is_primary(image), metadata)
+    return seen
