@@ -288,9 +288,21 @@ mod tests {
             ("journal.err.demote-nonprimary", "not possible", "(image is not primary)"),
             ("journal.err.promote-already-primary", "not possible", "(image is already primary)"),
             ("journal.err.resync-primary", "not possible", "image is primary, cannot resync to itself"),
+            ("snapshot.err.demote-nonprimary", "not possible", "(image is not primary)"),
+            ("snapshot.err.promote-already-primary", "not possible", "(image is already primary)"),
+            ("snapshot.err.resync-primary", "not possible", "image is primary, cannot resync to itself"),
+            // a journal is asked for where there is none
+            (
+                "snapshot.01-a-primary-replaying.site-a.journal-status",
+                "not possible",
+                "journaling is not enabled",
+            ),
             ("journal.err.promote-while-peer-primary", "busy", "demotion is not propagated yet"),
             ("snapshot.err.rm-nonprimary", "busy", "image still has watchers"),
+            ("journal.err.rm-nonprimary", "busy", "image still has watchers"),
             ("err.metadata-nonprimary", "read only", ""),
+            ("journal.err.write-nonprimary", "read only", ""),
+            ("snapshot.err.write-nonprimary", "read only", ""),
             (
                 "err.parent-missing",
                 "failed",
