@@ -356,6 +356,19 @@ impl Ceph for RbdCommand {
         self.rbd(self.of_image(&["mirror", "image", "demote"], image)).await.map(drop)
     }
 
+    async fn fence(&self, image: &ImageSpec) -> Result<bool, CephError> {
+        let mut call = self.of_image(&["lock", "ls"], image);
+        call.arguments.push("--format=json".into());
+        let (question, output) = self.rbd(call).await?;
+        let lockers = understood(&question, parse::lockers(&output.stdout))?;
+        for locker in &lockers {
+            let mut call = self.of_image(&["lock", "rm"], image);
+            call.operands = vec![locker.id.clone(), locker.locker.clone()];
+            self.rbd(call).await?;
+        }
+        Ok(!lockers.is_empty())
+    }
+
     async fn resync(&self, image: &ImageSpec) -> Result<(), CephError> {
         self.rbd(self.of_image(&["mirror", "image", "resync"], image)).await.map(drop)
     }

@@ -356,6 +356,10 @@ pub trait Ceph {
     async fn promote(&self, image: &ImageSpec, force: bool) -> Result<Promotion, CephError>;
     /// Makes this copy non-primary. Not primary is [`CephError::NotPossible`].
     async fn demote(&self, image: &ImageSpec) -> Result<(), CephError>;
+    /// Takes the image away from whoever holds it open for writing and keeps that client out of the cluster, as Ceph
+    /// does when it breaks an exclusive lock. `false`: nobody held it. Only for a copy that was just promoted by
+    /// force: its daemon, waiting for the lost site, would not let it go.
+    async fn fence(&self, image: &ImageSpec) -> Result<bool, CephError>;
     /// Asks this cluster's daemon to throw the copy away and copy again. Destroys what only this copy has.
     async fn resync(&self, image: &ImageSpec) -> Result<(), CephError>;
     /// Takes a mirror snapshot (snapshot mode), which carries data and metadata over.

@@ -412,6 +412,18 @@ pub(super) fn lock_info(bytes: &[u8]) -> Parsed<Option<LockHolder>> {
 /// Longest omap value that is read, in bytes.
 const OMAP_VALUE_LIMIT: usize = 256;
 
+/// Who holds an image's exclusive lock, as `rbd lock ls` names it and `rbd lock rm` wants it.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct Locker {
+    pub id: String,
+    pub locker: String,
+}
+
+/// `rbd lock ls`; prints nothing at all where nobody holds the lock.
+pub(super) fn lockers(bytes: &[u8]) -> Parsed<Vec<Locker>> {
+    if bytes.trim_ascii().is_empty() { Ok(Vec::new()) } else { json(bytes) }
+}
+
 /// The value that `rados getomapval` prints as `value (36 bytes) :` and a hex dump. Its other form, into a file, would
 /// need a file on the bridge host.
 pub(super) fn omap_text(bytes: &[u8]) -> Parsed<String> {

@@ -9,10 +9,10 @@ use super::observe::{Purpose, Seen};
 use super::sites::Engine;
 use super::steps::HeldLocks;
 use crate::audit::Outcome;
-use crate::ceph::{Ceph, CephError, Promotion};
+use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
 use crate::handoff::{
-    BootKind, Decision, FORCED_KEY, Here, Judgement, Locks, Mode, Patience, PeerVm, Refusal, Role, Side,
-    TOKEN_KEY, There, Token, TokenSeen,
+    BootKind, Decision, FORCED_KEY, Here, Judgement, Locks, Mark, Mode, Patience, PeerVm, Refusal, Role,
+    Side, TOKEN_KEY, There, Token, TokenSeen,
 };
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{LcmState, Recover, Vm, VmAction, VmState};
@@ -138,7 +138,7 @@ impl Engine {
     /// Promotes one copy by force, if it is not primary, and opens a reign that outranks what never arrived.
     async fn force_image(&self, vm: i32, seen: &Seen, reason: &str) -> Result<bool, EngineError> {
         let Here::Mirrored(copy) = &seen.observation.here else { return Ok(false) };
-        if copy.role == Role::Primary && !matches!(seen.observation.there, There::Mirrored(_)) {
+        if self.would_refuse(vm, std::slice::from_ref(seen)).is_none() {
             return Ok(false);
         }
         let spec = seen.spec();
@@ -151,16 +151,10 @@ impl Engine {
         let token = Token::forced_after(newest, self.here());
         let forced = async {
             if copy.role == Role::NonPrimary {
-                match cluster.promote(spec, true).await {
-                    Ok(Promotion::Promoted) => {}
-                    Ok(Promotion::NotYet) => return Err(busy(spec)),
-                    // a repeat of a run that was killed after the promotion
-                    Err(CephError::NotPossible { .. }) => {}
-                    Err(error) => return Err(error),
-                }
+                self.promote_by_force(cluster, spec).await?;
             }
-            cluster.set_metadata(spec, TOKEN_KEY, &token.to_string()).await?;
-            cluster.set_metadata(spec, FORCED_KEY, &forced_note(self.here(), reason)).await?;
+            self.open_forced_reign(cluster, spec, &token).await?;
+            cluster.set_metadata(spec, FORCED_KEY, &forced_note(&token, vm, reason)).await?;
             if copy.mode == Mode::Snapshot {
                 cluster.mirror_snapshot(spec).await?;
             }
@@ -178,6 +172,53 @@ impl Engine {
             error,
         })?;
         Ok(true)
+    }
+
+    async fn promote_by_force(&self, cluster: &RbdCommand, spec: &ImageSpec) -> Result<(), CephError> {
+        match cluster.promote(spec, true).await {
+            Ok(Promotion::Promoted) => return Ok(()),
+            Ok(Promotion::NotYet) => {}
+            // a repeat of a run that was killed after the promotion
+            Err(CephError::NotPossible { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        self.fence(cluster, spec).await?;
+        match cluster.promote(spec, true).await? {
+            Promotion::Promoted => Ok(()),
+            Promotion::NotYet => Err(CephError::Busy {
+                what: spec.to_string(),
+                detail:
+                    "the forced promotion is not accepted; restart rbd-mirror here and repeat the command"
+                        .into(),
+            }),
+        }
+    }
+
+    /// The first write of the new reign. The daemon here may still hold the image for a replay that waits for the
+    /// lost site, for ever (seen on Ceph 16.2: every write fails with EROFS); then it is fenced, and comes back by
+    /// itself once the site answers again.
+    async fn open_forced_reign(
+        &self,
+        cluster: &RbdCommand,
+        spec: &ImageSpec,
+        token: &Token,
+    ) -> Result<(), CephError> {
+        let token = token.to_string();
+        match cluster.set_metadata(spec, TOKEN_KEY, &token).await {
+            Err(CephError::ReadOnly { .. }) => {}
+            other => return other,
+        }
+        self.fence(cluster, spec).await?;
+        cluster.set_metadata(spec, TOKEN_KEY, &token).await
+    }
+
+    async fn fence(&self, cluster: &RbdCommand, spec: &ImageSpec) -> Result<(), CephError> {
+        let started = Instant::now();
+        if cluster.fence(spec).await? {
+            tracing::warn!("{spec}: rbd-mirror here did not let go of it and was fenced");
+            self.note(None, Some(spec), "operator-force", "fence", Outcome::Done, None, started);
+        }
+        Ok(())
     }
 
     /// Starts the VM by what its state takes.
@@ -212,12 +253,8 @@ impl Engine {
     }
 }
 
-fn busy(spec: &ImageSpec) -> CephError {
-    CephError::Busy { what: spec.to_string(), detail: "a forced promotion is not accepted".into() }
-}
-
 /// Who forced it, when, and why, for whoever finds the image later.
-fn forced_note(site: &str, reason: &str) -> String {
+fn forced_note(token: &Token, vm: i32, reason: &str) -> String {
     let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
-    format!("{} {site} {}: {reason}", jiff::Timestamp::now(), crate::state::operator())
+    format!("{} {} {}: {reason}", Mark::of(token, vm), jiff::Timestamp::now(), crate::state::operator())
 }

@@ -11,8 +11,8 @@ use crate::ceph::{
     ReplayState, Snapshots,
 };
 use crate::handoff::{
-    BOOTED_KEY, Copy, Here, KEY_PREFIX, Mark, Mode, Observation, PeerVm, Positions, RELEASE_KEY, Report,
-    Role, TOKEN_KEY, There, TokenSeen,
+    BOOTED_KEY, Copy, FORCED_KEY, Here, KEY_PREFIX, Mark, Mode, Observation, PeerVm, Positions, RELEASE_KEY,
+    Report, Role, TOKEN_KEY, There, TokenSeen, forced_mark,
 };
 use crate::image_spec::ImageSpec;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -314,6 +314,7 @@ fn copy(seen: &CopySeen) -> Copy {
         },
         booted: mark(BOOTED_KEY),
         release: mark(RELEASE_KEY),
+        forced: seen.metadata.get(FORCED_KEY).and_then(|text| forced_mark(text)),
         report: Report::Other,
         resync_requested: false,
         positions: Positions::Unknown,

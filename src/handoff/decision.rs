@@ -181,6 +181,7 @@ pub enum Rule {
     PrimaryHerePeerUnreachableAllowed,
     PrimaryHerePeerUnreachableRefused,
     PrimaryHereNotInTouchSinceReboot,
+    PrimaryHereByForce,
     StaleLeftoverHere,
     SplitBrainStaleHere,
     SplitBrainStaleThere,

@@ -239,7 +239,13 @@ impl Gate<'_> {
             let hint = format!("bring {} back, or set peer_unreachable in onemirror.conf", self.there);
             (rule, self.refuse(observation, cause, hint))
         };
+        // an operator said that the other site is lost, and that holds as long as the reign that this began
+        let by_force = match (here.token.token(), &here.forced) {
+            (Some(token), Some(mark)) => token.site == self.here && mark.holds_in(token),
+            _ => false,
+        };
         match self.peer_unreachable {
+            _ if by_force => self.boot(observation, here, Rule::PrimaryHereByForce),
             PeerUnreachable::Refuse => refused(
                 Rule::PrimaryHerePeerUnreachableRefused,
                 format!("may run on {}, which does not answer", self.there),

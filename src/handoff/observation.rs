@@ -58,6 +58,8 @@ pub struct Copy {
     pub booted: Option<Mark>,
     /// A release that was asked for.
     pub release: Option<Mark>,
+    /// The reign that an operator opened by force.
+    pub forced: Option<Mark>,
     /// What the daemon of this copy's own site last reported; up to 30 s and more old.
     pub report: Report,
     /// A resync of this very copy was asked for a short while ago.

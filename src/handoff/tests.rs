@@ -26,6 +26,7 @@ fn copy(role: Role, token: &str) -> Copy {
         token: seen(token),
         booted: None,
         release: None,
+        forced: None,
         report: Report::Other,
         resync_requested: false,
         positions: Positions::Unknown,
@@ -286,6 +287,22 @@ fn gate_rows() -> Vec<Row> {
         boots(
             Gate { in_touch_since_reboot: false, ..gate() },
             alone(primary("3:site-a:open")),
+            PrimaryHereNotInTouchSinceReboot,
+            "refuse: one-0-2-0 may run on site-b, not reached since this host booted; bring site-b back, or set peer_unreachable in onemirror.conf",
+        ),
+        boots(
+            Gate { in_touch_since_reboot: false, ..gate() },
+            alone(Copy {
+                forced: Some("1003:site-a:2".parse().unwrap()),
+                ..primary("1003:site-a:open").booted("1003:site-a:2")
+            }),
+            PrimaryHereByForce,
+            "done",
+        ),
+        // the force was another reign's
+        boots(
+            Gate { in_touch_since_reboot: false, ..gate() },
+            alone(Copy { forced: Some("1003:site-a:2".parse().unwrap()), ..primary("1005:site-a:open") }),
             PrimaryHereNotInTouchSinceReboot,
             "refuse: one-0-2-0 may run on site-b, not reached since this host booted; bring site-b back, or set peer_unreachable in onemirror.conf",
         ),

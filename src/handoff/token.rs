@@ -9,7 +9,7 @@ pub const TOKEN_KEY: &str = "onemirror.handoff";
 pub const RELEASE_KEY: &str = "onemirror.release";
 /// The image metadata key of the [`Mark`] of the reign in which the VM was booted.
 pub const BOOTED_KEY: &str = "onemirror.booted";
-/// The image metadata key under which a forced promotion leaves its reason.
+/// The image metadata key under which a forced promotion leaves its [`Mark`] and, after a space, who did it and why.
 pub const FORCED_KEY: &str = "onemirror.forced";
 /// What all keys of onemirror begin with.
 pub const KEY_PREFIX: &str = "onemirror.";
@@ -136,6 +136,11 @@ impl Mark {
     pub fn holds_in(&self, token: &Token) -> bool {
         token.seal == Seal::Open && self.sequence == token.sequence && self.site == token.site
     }
+}
+
+/// The mark at the beginning of what a forced promotion wrote.
+pub fn forced_mark(text: &str) -> Option<Mark> {
+    text.split(' ').next()?.parse().ok()
 }
 
 impl fmt::Display for Mark {
