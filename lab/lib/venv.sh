@@ -11,12 +11,17 @@ ensure_venv() { # lab folder
   flock --wait 600 "$lock" || die "another run has been making $venv for ten minutes; end it, then repeat"
   if ! cmp -s "$wanted" "$venv/requirements.txt" || ! "$venv/bin/python" -c 'import pyone, pytest' 2> /dev/null; then
     echo "making $venv"
-    if ! { "$python" -m venv --clear "$venv" \
-      && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$wanted"; } > "$venv.log" 2>&1; then
+    fill_venv "$venv" "$wanted" "$python" > "$venv.log" 2>&1 || {
       show_end "$venv.log"
       die "could not make $venv (above); see that $python has venv (lab/packages installs it) and that pip reaches its index"
-    fi
+    }
     cp "$wanted" "$venv/requirements.txt"
   fi
   exec {lock}>&-
+}
+
+fill_venv() { # venv, requirements, python
+  # one that works is kept: somebody may be using it
+  "$1/bin/python" -m pip --version || "$3" -m venv --clear "$1" || return 1
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$2"
 }
