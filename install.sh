@@ -43,7 +43,8 @@ for wrapper in "$here"/remotes/tm/ceph/*; do
 done
 for hook in "$here"/remotes/hooks/onemirror/*; do put "$hook" "$remotes/hooks/onemirror" 755; done
 if [ ! -e "$etc/onemirror.conf" ]; then
-  install -m 640 "$here/etc/onemirror.conf" "$etc/onemirror.conf"
+  # readable for the front-end's user, who runs the hooks
+  install -m 640 -g "$(stat -c %G "$remotes")" "$here/etc/onemirror.conf" "$etc/onemirror.conf"
   echo "edit $etc/onemirror.conf: names, roles and the peer"
 fi
 registered=$(PATH=$bin:$PATH onehook list --xml)

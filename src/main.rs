@@ -54,6 +54,10 @@ fn explain(cli: &Cli) {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     explain(&cli);
+    std::panic::set_hook(Box::new(|bug| {
+        eprintln!("onemirror: this is a bug, and nothing was decided: {bug}");
+        std::process::exit(255);
+    }));
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(cli.run()),
         Err(error) => {

@@ -65,6 +65,8 @@ pub fn boot_kind(vm: &Vm) -> Option<crate::handoff::BootKind> {
         | LcmState::PrologMigrate
         | LcmState::PrologMigrateSuspend
         | LcmState::BootMigrate => Some(BootKind::Restore),
+        // a state of a later release: rather one gate too many
+        LcmState::Other(_) => Some(BootKind::Cold),
         _ => None,
     }
 }

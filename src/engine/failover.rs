@@ -1,6 +1,6 @@
 //! Failover of one VM: start it here, by its gate alone or, where an operator typed it, by force.
 
-use super::activity::{Activity, activity, is_running};
+use super::activity::{Activity, activity};
 use super::error::EngineError;
 use super::gate::closing_id;
 use super::images::VmImages;
@@ -38,6 +38,12 @@ impl Engine {
         if activity(&vm.vm) != Activity::Inactive {
             return Err(EngineError::Unfit(format!(
                 "VM {id} is {} here; there is nothing to fail over",
+                vm.vm.state_name()
+            )));
+        }
+        if starting(&vm.vm).is_none() {
+            return Err(EngineError::Unfit(format!(
+                "VM {id} is {} here, which nothing starts",
                 vm.vm.state_name()
             )));
         }
@@ -225,24 +231,19 @@ impl Engine {
     async fn start(&self, vm: &Vm) -> Result<String, EngineError> {
         let client = self.front_end_here();
         let started = Instant::now();
-        let (name, result) = match (vm.state, vm.lcm_state) {
-            (VmState::Poweroff | VmState::Undeployed, _) => {
-                ("resume", client.vm_action(VmAction::Resume, vm.id).await)
-            }
-            (VmState::Hold, _) => ("release", client.vm_action(VmAction::Release, vm.id).await),
-            (VmState::Active, state) if state != LcmState::Running => {
-                ("recover --retry", client.vm_recover(vm.id, Recover::Retry).await)
-            }
-            (VmState::Pending, _) => ("", Ok(())),
-            _ => {
-                return Err(EngineError::Unfit(format!(
-                    "VM {} is {}, which nothing starts; the images are ready",
-                    vm.id,
-                    vm.state_name()
-                )));
-            }
+        let how = starting(vm);
+        let result = match how {
+            Some(Starting::Resume) => client.vm_action(VmAction::Resume, vm.id).await,
+            Some(Starting::Release) => client.vm_action(VmAction::Release, vm.id).await,
+            Some(Starting::Retry) => client.vm_recover(vm.id, Recover::Retry).await,
+            Some(Starting::ByItself) | None => Ok(()),
         };
-        debug_assert!(!is_running(vm));
+        let name = match how {
+            Some(Starting::Resume) => "resume",
+            Some(Starting::Release) => "release",
+            Some(Starting::Retry) => "recover --retry",
+            Some(Starting::ByItself) | None => "",
+        };
         let (outcome, reason) = match &result {
             Ok(()) => (Outcome::Done, None),
             Err(error) => (Outcome::Failed, Some(error.to_string())),
@@ -250,6 +251,32 @@ impl Engine {
         self.note(Some(vm.id), None, "operator", name, outcome, reason, started);
         result.map_err(|error| self.error_here(error))?;
         Ok(name.to_owned())
+    }
+}
+
+/// What it takes to start a VM.
+#[derive(Clone, Copy)]
+enum Starting {
+    Resume,
+    Release,
+    Retry,
+    ByItself,
+}
+
+/// By the VM's state; `None`: nothing starts it.
+fn starting(vm: &Vm) -> Option<Starting> {
+    match (vm.state, vm.lcm_state) {
+        (VmState::Poweroff | VmState::Undeployed, _) => Some(Starting::Resume),
+        (VmState::Hold, _) => Some(Starting::Release),
+        (VmState::Pending, _) => Some(Starting::ByItself),
+        (
+            VmState::Active,
+            LcmState::BootFailure
+            | LcmState::PrologFailure
+            | LcmState::BootUndeployFailure
+            | LcmState::PrologUndeployFailure,
+        ) => Some(Starting::Retry),
+        _ => None,
     }
 }
 

@@ -30,8 +30,9 @@ pub enum GateScope {
 /// Whether another gate stands between this one and the boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// `ln` and `clone` of a VM whose `context` follows: what needs no change needs no lock yet.
-    Outer,
+    /// `ln` and `clone` of this disk, of a VM whose `context` follows: a disk that may be written to here needs no
+    /// further look yet.
+    Outer(i32),
     /// The last one before the boot: its verdict is given under the locks.
     Last,
 }
@@ -136,6 +137,12 @@ impl Engine {
                 vm.images.iter().filter(|image| image.disk.disk_id == id).cloned().collect()
             }
         };
+        if let Standing::Outer(disk) = standing
+            && let Some(image) = images.iter().find(|image| image.disk.disk_id == disk)
+            && self.is_writable_here(image).await?
+        {
+            return Ok(GateOutcome::default());
+        }
         let started = Instant::now();
         let result = self.gate_loop(vm.vm.id, &images, boot, standing).await;
         if let Err(error) = &result {
@@ -169,7 +176,7 @@ impl Engine {
                 self.gate_rules(vm, boot, clock.patience(), Locks::Both, &id).judge(&observations(&seen));
             let nothing_mirrored = seen.iter().all(|seen| seen.global_id.is_none());
             match judgement.decision {
-                Decision::Done if nothing_mirrored || standing == Standing::Outer => return Ok(outcome),
+                Decision::Done if nothing_mirrored || standing != Standing::Last => return Ok(outcome),
                 Decision::Refuse { refusal, then } if then.is_empty() => {
                     return Err(self.refused(refusal, &seen));
                 }

@@ -68,6 +68,24 @@ impl Engine {
         Ok(VmImages { vm, images })
     }
 
+    /// Leaves out SHAREABLE disks that another VM of this site still uses.
+    pub async fn not_shared(&self, vm: &Vm, images: Vec<VmImage>) -> Result<Vec<VmImage>, EngineError> {
+        let shareable =
+            |image: &VmImage| vm.disks.iter().any(|disk| disk.id == image.disk.disk_id && disk.shareable);
+        let asked: BTreeSet<ImageSpec> =
+            images.iter().filter(|image| shareable(image)).map(|image| image.spec().clone()).collect();
+        if asked.is_empty() {
+            return Ok(images);
+        }
+        let users = self.users_here(&asked).await.map_err(|error| self.error_here(error))?;
+        let in_use = |image: &VmImage| {
+            users.get(image.spec()).is_some_and(|users| {
+                users.iter().any(|user| user.vm != vm.id && user.activity != Activity::Inactive)
+            })
+        };
+        Ok(images.into_iter().filter(|image| !in_use(image)).collect())
+    }
+
     /// The VMs of the peer that use these images, by image. A name alone never makes a match: the VM's own
     /// document has to say that the image is its disk.
     pub(super) async fn users_there(

@@ -192,7 +192,7 @@ mod tests {
         let same_number_later = alive.replace(&format!("/{pid}/{start}/"), &format!("/{pid}/{}/", start + 1));
         assert_ne!(same_number_later, alive);
         assert!(is_orphan(&same_number_later));
-        let nobody = alive.replace(&format!("/{pid}/{start}/"), "/4194304999/1/");
+        let nobody = alive.replace(&format!("/{pid}/{start}/"), "/42949672960/1/");
         assert!(!is_orphan(&nobody), "an id that cannot be read proves nothing");
         let elsewhere = same_number_later.replace(&machine(), "another-boot/4026531836");
         assert!(!is_orphan(&elsewhere));

@@ -156,6 +156,12 @@ impl Engine {
         Ok(seen)
     }
 
+    /// Whether the image exists here and is primary, or not mirrored at all.
+    pub(super) async fn is_writable_here(&self, image: &VmImage) -> Result<bool, EngineError> {
+        let info = image.cluster.info(image.spec()).await.map_err(|error| self.error_of(image, error))?;
+        Ok(info.is_some_and(|info| info.mirroring.is_none_or(|mirroring| mirroring.primary)))
+    }
+
     async fn copy_here(&self, image: &VmImage) -> Result<CopyHere, EngineError> {
         copy_of(&image.cluster, image.spec()).await.map_err(|error| self.error_of(image, error))
     }

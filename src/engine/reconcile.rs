@@ -216,7 +216,7 @@ impl Engine {
         Upkeep {
             here: self.here(),
             in_use_here: user.is_some_and(|user| user.in_use),
-            running_here: user.is_some_and(|user| user.running),
+            running_here: user.filter(|user| user.running).map(|user| user.vm),
         }
         .judge(&seen.observation)
     }

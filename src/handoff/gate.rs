@@ -569,7 +569,7 @@ impl Gate<'_> {
             observation,
             "changed since this VM was suspended".into(),
             format!(
-                "its saved memory no longer fits: terminate VM {}, or power it off and on, to discard the memory",
+                "its saved memory no longer fits: terminate VM {} and start a new one from its images",
                 self.vm
             ),
         )

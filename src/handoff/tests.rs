@@ -106,7 +106,7 @@ fn release() -> Release<'static> {
 }
 
 fn upkeep() -> Upkeep<'static> {
-    Upkeep { here: A, in_use_here: false, running_here: false }
+    Upkeep { here: A, in_use_here: false, running_here: None }
 }
 
 fn step_text(step: &Step) -> String {
@@ -364,13 +364,13 @@ fn gate_rows() -> Vec<Row> {
             Gate { boot: BootKind::Restore, ..gate() },
             pair(primary("5:site-a:open").booted("3:site-a:2"), non_primary("5:site-a:open"), inactive()),
             RestoreAfterReignElsewhere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2, or power it off and on, to discard the memory",
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2 and start a new one from its images",
         ),
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
             pair(non_primary("5:site-b:open"), primary("5:site-b:open"), inactive()),
             RestoreAfterReignElsewhere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2, or power it off and on, to discard the memory",
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2 and start a new one from its images",
         ),
         // not primary here
         boots(
@@ -704,7 +704,7 @@ fn release_rows() -> Vec<Row> {
 fn upkeep_rows() -> Vec<Row> {
     use Rule::*;
     let in_use = || Upkeep { in_use_here: true, ..upkeep() };
-    let running = || Upkeep { in_use_here: true, running_here: true, ..upkeep() };
+    let running = || Upkeep { in_use_here: true, running_here: Some(2), ..upkeep() };
     vec![
         keeps_up(
             upkeep(),
@@ -789,7 +789,7 @@ fn upkeep_rows() -> Vec<Row> {
             running(),
             pair(primary("").by_snapshot(), non_primary(""), PeerVm::None),
             UpkeepOpenToken,
-            "write 1:site-a:open here, mirror-snapshot here",
+            "write 1:site-a:open here, booted 1:site-a:2, mirror-snapshot here",
         ),
         keeps_up(
             upkeep(),
@@ -1074,7 +1074,7 @@ fn no_situation_breaks_what_release_and_upkeep_promise() {
                 }
             }
         }
-        for (in_use_here, running_here) in [(false, false), (true, false), (true, true)] {
+        for (in_use_here, running_here) in [(false, None), (true, None), (true, Some(2))] {
             let Task::Act(steps) = (Upkeep { here: A, in_use_here, running_here }).judge(&observation).task
             else {
                 continue;
@@ -1085,8 +1085,10 @@ fn no_situation_breaks_what_release_and_upkeep_promise() {
                         assert!(!in_use_here, "takes a disk from a VM: {observation:?}");
                         assert!(there.token.sequence() > here.token.sequence(), "{observation:?}");
                     }
-                    Step::WriteToken { at: Side::Here, .. } | Step::MirrorSnapshot { at: Side::Here, .. } => {
-                        assert!(running_here && here.role == Role::Primary, "{observation:?}");
+                    Step::WriteToken { at: Side::Here, .. }
+                    | Step::MarkBooted { .. }
+                    | Step::MirrorSnapshot { at: Side::Here, .. } => {
+                        assert!(running_here.is_some() && here.role == Role::Primary, "{observation:?}");
                     }
                     other => panic!("{other:?} in {observation:?}"),
                 }

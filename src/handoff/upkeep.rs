@@ -3,7 +3,7 @@
 use super::decision::{Finding, Rule, Side, Step};
 use super::gate::stale_here_steps;
 use super::observation::{Copy, Here, Mode, Observation, PeerVm, Report, Role, There};
-use super::token::Token;
+use super::token::{Mark, Token};
 
 /// All that upkeep needs to know beside the observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +12,8 @@ pub struct Upkeep<'a> {
     pub here: &'a str,
     /// A VM of this site may be using the image, or its saved memory belongs to it.
     pub in_use_here: bool,
-    /// A VM of this site runs on it (RUNNING, not only booting).
-    pub running_here: bool,
+    /// The VM of this site that runs on it (RUNNING, not only booting).
+    pub running_here: Option<i32>,
 }
 
 /// What to do about one image.
@@ -121,11 +121,17 @@ impl Upkeep<'_> {
                 None => (Rule::UpkeepNothing, Task::Nothing),
             };
         }
-        if self.running_here && reign.is_none() {
+        if let Some(vm) = self.running_here
+            && reign.is_none()
+        {
             // booted without a gate: there was no CONTEXT section, or the plugin came later
             let image = &observation.image;
             let token = Token::open_after(here.token.token(), self.here);
-            let mut steps = vec![Step::WriteToken { at: Side::Here, image: image.clone(), token }];
+            let mark = Mark::of(&token, vm);
+            let mut steps = vec![
+                Step::WriteToken { at: Side::Here, image: image.clone(), token },
+                Step::MarkBooted { image: image.clone(), mark },
+            ];
             if here.mode == Mode::Snapshot {
                 steps.push(Step::MirrorSnapshot { at: Side::Here, image: image.clone() });
             }

@@ -68,6 +68,8 @@ pub fn parse(action: &str, arguments: &[OsString]) -> Result<Call, UnknownCall> 
         ("mvds", [_, _]) => (Action::Mvds, Some(disk(before.first())?)),
         ("delete", [path]) => match disk_of(path) {
             Some(disk) => (Action::DeleteDisk, Some(disk)),
+            // what the stock action would take for a disk
+            None if path.contains("/disk.") => return Err(unknown("a disk without a number")),
             None => (Action::DeleteDirectory, None),
         },
         _ => return Err(unknown("not an action of onemirror, or another number of arguments")),
@@ -130,6 +132,8 @@ mod tests {
             "delete 7 1",
             "rm host:/x 7 1",
             "delete host:/x/disk.0 99999999999 1",
+            "delete host:/x/disk.99999999999 7 1",
+            "delete host:/x/disk.0x 7 1",
         ] {
             assert!(read(line).is_err(), "{line}");
         }

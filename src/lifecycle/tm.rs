@@ -25,6 +25,8 @@ enum Answer {
     Stock,
     /// The work is done, or must not be done: the stock action is left out, successfully.
     Instead(String),
+    /// The stock action ran already and failed; it has said why.
+    Failed(i32),
     /// The action fails, with detail lines and one plain sentence.
     Refused(Vec<String>, String),
 }
@@ -32,8 +34,10 @@ enum Answer {
 /// Answers a call of `one_tm`; `stock` is the action that onemirror stands in front of. Returns only if that one
 /// is not to run.
 pub async fn run(config_path: &Path, stock: &Path, action: &str, arguments: &[OsString]) -> ExitCode {
-    match answer(config_path, action, arguments).await {
+    match answer(config_path, stock, action, arguments).await {
         Answer::Stock => become_stock(stock, arguments),
+        Answer::Failed(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Answer::Instead(why) if why.is_empty() => ExitCode::SUCCESS,
         Answer::Instead(why) => {
             // INFO lines go to the VM's log
             eprintln!("INFO: onemirror: {}", first_sentence(&why));
@@ -52,7 +56,7 @@ pub async fn run(config_path: &Path, stock: &Path, action: &str, arguments: &[Os
 /// Replaces this process by the stock action: argv, stdin, stdout, stderr and exit status are its own.
 fn become_stock(stock: &Path, arguments: &[OsString]) -> ExitCode {
     let error = Command::new(stock).args(arguments).exec();
-    eprintln!("{} does not run: {error}; run install.sh --repair", stock.display());
+    eprintln!("{} does not run: {error}; run install.sh again", stock.display());
     ExitCode::FAILURE
 }
 
@@ -60,7 +64,7 @@ fn refuse(sentence: impl std::fmt::Display) -> Answer {
     Answer::Refused(Vec::new(), sentence.to_string())
 }
 
-async fn answer(config_path: &Path, action: &str, arguments: &[OsString]) -> Answer {
+async fn answer(config_path: &Path, stock: &Path, action: &str, arguments: &[OsString]) -> Answer {
     let call = match parse(action, arguments) {
         Ok(call) => call,
         Err(error) => return refuse(error),
@@ -93,7 +97,7 @@ async fn answer(config_path: &Path, action: &str, arguments: &[OsString]) -> Ans
         Err(error) => return refuse(format!("VM {}: cannot tell its disks: {error}", call.vm)),
     };
     match config {
-        Ok(config) => with_config(config, call, action, vm).await,
+        Ok(config) => with_config(config, call, stock, action, arguments, vm).await,
         Err(error) => without_config(&error, call, &vm).await,
     }
 }
@@ -102,7 +106,14 @@ async fn vm_of(config: Option<&Config>, vm: i32) -> Result<Vm, crate::engine::Fr
     Ok(local_client(config)?.vm(vm).await?)
 }
 
-async fn with_config(config: Config, call: Call, action: &str, vm: Vm) -> Answer {
+async fn with_config(
+    config: Config,
+    call: Call,
+    stock: &Path,
+    action: &str,
+    arguments: &[OsString],
+    vm: Vm,
+) -> Answer {
     let release_timeout = config.policy.release_timeout;
     let engine = match Engine::new(config, &format!("tm {action}")) {
         Ok(engine) => engine,
@@ -115,6 +126,18 @@ async fn with_config(config: Config, call: Call, action: &str, vm: Vm) -> Answer
     };
     match call.action {
         Action::Ln | Action::Clone | Action::Context => gate(&engine, call, &vm_images).await,
+        Action::Mvds if action.contains('.') => {
+            // the stock action writes the disk back into the image, so the release comes after it
+            match Command::new(stock).args(arguments).status() {
+                Ok(status) if status.success() => {}
+                Ok(status) => return Answer::Failed(status.code().unwrap_or(1)),
+                Err(error) => return refuse(format!("{} does not run: {error}", stock.display())),
+            }
+            match release(&engine, call, &vm_images, release_timeout).await {
+                Answer::Stock => Answer::Instead(String::new()),
+                other => other,
+            }
+        }
         Action::Mvds | Action::DeleteDisk => release(&engine, call, &vm_images, release_timeout).await,
         Action::DeleteDirectory => Answer::Stock,
     }
@@ -125,6 +148,8 @@ async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
         (Some(boot), _) => (GateScope::All, boot),
         // a disk that is attached to a VM that lives already
         (None, Call { disk: Some(disk), .. }) => (GateScope::Disk(disk), BootKind::Cold),
+        // oned says ACTIVE before it calls; where it does not, rather one gate too many
+        (None, _) if vm_images.vm.state != VmState::Active => (GateScope::All, BootKind::Cold),
         (None, _) => return Answer::Stock,
     };
     if call.action == Action::Clone
@@ -132,8 +157,10 @@ async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
     {
         return refusal;
     }
-    let standing = match call.action {
-        Action::Ln | Action::Clone if scope == GateScope::All && vm_images.vm.has_context => Standing::Outer,
+    let standing = match (call.action, call.disk) {
+        (Action::Ln | Action::Clone, Some(disk)) if scope == GateScope::All && vm_images.vm.has_context => {
+            Standing::Outer(disk)
+        }
         _ => Standing::Last,
     };
     match engine.gate(vm_images, scope, boot, standing).await {
@@ -189,6 +216,10 @@ async fn release(engine: &Engine, call: Call, vm_images: &VmImages, limit: Durat
         ReleaseScope::Disk(disk) => {
             vm_images.images.iter().filter(|image| image.disk.disk_id == disk).cloned().collect()
         }
+    };
+    let images = match engine.not_shared(&vm_images.vm, images).await {
+        Ok(images) => images,
+        Err(error) => return refuse_with_details(engine, &error),
     };
     let own = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk);
     let outcome = match engine.release(call.vm, &images, false, limit).await {

@@ -145,7 +145,10 @@ def not_primary(site, image):
 
 def test_a_non_persistent_disk_is_kept_on_the_recovery_site_and_deleted_at_home(lab, a, b):
     for site, kept in ((b, True), (a, False)):
-        base = site.image_create("base-of-%s" % site.name, "one", False)
+        # a name of its own: both front-ends call their n-th image one-n
+        source = "one/base-of-%s" % site.name
+        site.rbd("create", source, "--size", "16M")
+        base = site.image_create("base-of-%s" % site.name, "one", False, source=source)
         vm = site.vm_create("clone-of-%s" % site.name, [base])
         assert site.settle(vm) == "RUNNING", site.vm_error(vm)
         (image,) = site.vm_images(vm).values()
