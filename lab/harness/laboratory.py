@@ -215,7 +215,7 @@ user = "rbd-mirror-peer"
             if kind == "IMAGE_DS":
                 template += 'DS_MAD="ceph"\n'
             self.datastores[key] = self.one.datastore.allocate(template, -1)
-        files = 'NAME="files_img"\nTYPE="IMAGE_DS"\nDS_MAD="fs"\nTM_MAD="ssh"\n'
+        files = 'NAME="files_img"\nTYPE="IMAGE_DS"\nDS_MAD="fs"\nTM_MAD="shared"\n'
         self.datastores["files"] = self.one.datastore.allocate(files, -1)
         self.one.host.allocate("host-" + self.name[-1], "kvm", "kvm", -1)
         self.lab.save()
