@@ -488,15 +488,10 @@ class Machine:
         return [site.check_records(image, strict, self.may_lose_tail) for image in self.images.values()]
 
     def assert_complete(self, site):
+        # a writer at work always has a record that is half written
+        if site is self.lab.a and site.state_name(self.home) == RUNNING:
+            site.action("poweroff", self.home)
+            site.wait_vm(self.home, "POWEROFF")
         for verdict in self.verdicts(site):
             assert verdict["ok"], json.dumps(verdict, indent=1)
             assert verdict["records"] > 0, verdict
-
-
-def main_down():
-    lab = Lab()
-    if os.path.exists(lab.root):
-        lab.down()
-        print("lab is down")
-    else:
-        print("no lab is up", file=sys.stderr)

@@ -49,19 +49,27 @@ pub struct GateOutcome {
 /// Time as the rules see it.
 pub(super) struct Clock {
     started: Instant,
+    progressed: Instant,
     limit: Duration,
 }
 
 impl Clock {
     pub(super) fn start(limit: Duration) -> Self {
-        Self { started: Instant::now(), limit }
+        let now = Instant::now();
+        Self { started: now, progressed: now, limit }
+    }
+
+    /// Something was changed: what follows from it needs its time, also when the limit is near.
+    pub(super) fn progress(&mut self) {
+        self.progressed = Instant::now();
     }
 
     pub(super) fn patience(&self) -> Patience {
-        let elapsed = self.started.elapsed();
-        if elapsed >= self.limit {
+        let (total, idle) = (self.started.elapsed(), self.progressed.elapsed());
+        let fresh = FRESH.min(self.limit / 2);
+        if total >= self.limit && (idle >= fresh || total >= self.limit + FRESH * 2) {
             Patience::Exhausted
-        } else if elapsed >= FRESH.min(self.limit / 2) {
+        } else if idle >= fresh {
             Patience::Waning
         } else {
             Patience::Fresh
@@ -163,7 +171,7 @@ impl Engine {
         boot: BootKind,
         standing: Standing,
     ) -> Result<GateOutcome, EngineError> {
-        let clock = Clock::start(self.config.policy.sync_timeout);
+        let mut clock = Clock::start(self.config.policy.sync_timeout);
         let owner = Owner::this_process(self.here());
         let mut outcome = GateOutcome::default();
         let mut seen = self.observe(images, Purpose::Boot).await?;
@@ -189,8 +197,9 @@ impl Engine {
                 _ => {}
             }
             let mut locks = HeldLocks::default();
-            let round =
-                self.locked_round(vm, images, boot, &clock, &owner, &mut locks, &seen, &mut outcome).await;
+            let round = self
+                .locked_round(vm, images, boot, &mut clock, &owner, &mut locks, &seen, &mut outcome)
+                .await;
             locks.release().await;
             match round {
                 Ok(true) => return Ok(outcome),
@@ -212,7 +221,7 @@ impl Engine {
         vm: i32,
         images: &[VmImage],
         boot: BootKind,
-        clock: &Clock,
+        clock: &mut Clock,
         owner: &Owner,
         locks: &mut HeldLocks,
         seen: &[Seen],
@@ -234,7 +243,10 @@ impl Engine {
                     held = Locks::Both;
                 }
                 Decision::Act(steps) => match self.carry_out(&steps, &seen, locks, &cause).await? {
-                    Carried::Out => outcome.steps.extend(steps),
+                    Carried::Out => {
+                        clock.progress();
+                        outcome.steps.extend(steps);
+                    }
                     Carried::Halted if clock.is_over() => return Err(not_accepted(&steps)),
                     Carried::Halted => return Ok(false),
                 },

@@ -74,7 +74,7 @@ impl Engine {
         in_use_here: bool,
         limit: Duration,
     ) -> Result<ReleaseOutcome, EngineError> {
-        let clock = Clock::start(limit);
+        let mut clock = Clock::start(limit);
         let owner = Owner::this_process(self.here());
         let mut steps_taken = Vec::new();
         let mut seen = self.observe(images, Purpose::Release).await?;
@@ -103,7 +103,10 @@ impl Engine {
                     let cause = Cause { vm: Some(vm), findings: &judgement.findings };
                     let carried = self.carry_out(steps, &seen, &locks, &cause).await;
                     match carried {
-                        Ok(Carried::Out) => steps_taken.extend(steps.iter().cloned()),
+                        Ok(Carried::Out) => {
+                            clock.progress();
+                            steps_taken.extend(steps.iter().cloned());
+                        }
                         Ok(Carried::Halted) if !clock.is_over() => break,
                         Ok(Carried::Halted) => {
                             locks.release().await;

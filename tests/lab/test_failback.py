@@ -11,6 +11,11 @@ from harness.laboratory import LabError, wait_until
 CYCLES = int(os.environ.get("ONEMIRROR_LAB_CYCLES", "10"))
 
 
+def unique(name):
+    """A name that no earlier run on a kept lab has used."""
+    return "%s-%x" % (name, time.time_ns() // 1000)
+
+
 # ---------------------------------------------------------------- point 1
 
 
@@ -47,7 +52,7 @@ def finish(machine, a, b):
 
 
 def test_ten_planned_round_trips_lose_nothing(lab, a, b):
-    machine = lab.vm_with_three_disks("planned")
+    machine = lab.vm_with_three_disks(unique("planned"))
     for _ in range(CYCLES):
         home_and_back(machine, a, b)
     a.wait_records(machine.home, 3)
@@ -64,7 +69,7 @@ def test_ten_planned_round_trips_lose_nothing(lab, a, b):
 def brought_into_the_trap(lab, mode):
     """Home demoted cleanly, the other site ran and was terminated while the daemon at home was down."""
     a, b = lab.a, lab.b
-    machine = lab.vm_with_one_disk("trap-%s-%d" % (mode, time.time()), mode)
+    machine = lab.vm_with_one_disk(unique("trap"), mode)
     machine.register_on_b()
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
@@ -145,9 +150,9 @@ def not_primary(site, image):
 def test_a_non_persistent_disk_is_kept_on_the_recovery_site_and_deleted_at_home(lab, a, b):
     for site, kept in ((b, True), (a, False)):
         # a name of its own: both front-ends call their n-th image one-n
-        source = "one/base-of-%s" % site.name
-        site.rbd("create", source, "--size", "16M")
-        base = site.image_create("base-of-%s" % site.name, "one", False, source=source)
+        name = unique("base-of-" + site.name)
+        site.rbd("create", "one/" + name, "--size", "16M")
+        base = site.image_create(name, "one", False, source="one/" + name)
         vm = site.vm_create("clone-of-%s" % site.name, [base])
         assert site.settle(vm) == "RUNNING", site.vm_error(vm)
         (image,) = site.vm_images(vm).values()
@@ -171,7 +176,7 @@ def test_a_non_persistent_disk_is_kept_on_the_recovery_site_and_deleted_at_home(
 
 
 def test_resume_while_it_runs_on_the_other_site_changes_nothing(lab, a, b):
-    machine = lab.vm_with_three_disks("running")
+    machine = lab.vm_with_three_disks(unique("running"))
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
     vm = machine.start_on_b()
@@ -198,7 +203,7 @@ def test_resume_while_it_runs_on_the_other_site_changes_nothing(lab, a, b):
 
 def test_a_release_that_the_peer_cannot_follow_stays_pending_until_reconcile(lab, a, b):
     b.configure(release_timeout="3s")
-    machine = lab.vm_with_three_disks("pending")
+    machine = lab.vm_with_three_disks(unique("pending"))
     machine.register_on_b()
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
@@ -230,7 +235,7 @@ def test_a_release_that_the_peer_cannot_follow_stays_pending_until_reconcile(lab
 
 
 def test_an_unreachable_peer_is_met_as_the_policy_says(lab, a, b):
-    machine = lab.vm_with_one_disk("alone", "journal")
+    machine = lab.vm_with_one_disk(unique("alone"), "journal")
     machine.wait_mirrored()
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
@@ -276,7 +281,7 @@ def test_an_unreachable_peer_is_met_as_the_policy_says(lab, a, b):
 
 
 def test_without_a_disk_on_ceph_nothing_of_onemirror_matters(lab, a):
-    image = a.image_create("on-a-file", "files", True, source="/var/lib/one/images/none")
+    image = a.image_create(unique("on-a-file"), "files", True, source="/var/lib/one/images/none")
     for text in (None, "this is not TOML ["):
         if text is None:
             os.remove(a.configuration)
@@ -293,7 +298,7 @@ def test_without_a_disk_on_ceph_nothing_of_onemirror_matters(lab, a):
 
 
 def test_a_broken_configuration_refuses_mirrored_disks_and_the_switch_overrides_it(lab, a):
-    machine = lab.vm_with_one_disk("broken", "journal")
+    machine = lab.vm_with_one_disk(unique("broken"), "journal")
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
     a.write_configuration("[site]\nnome = 1\n")
@@ -321,7 +326,7 @@ def test_a_broken_configuration_refuses_mirrored_disks_and_the_switch_overrides_
 def test_hooks_delivered_twice_late_or_never(lab, a, b, hooks):
     for site in lab.sites:
         site.control("hooks=" + hooks)
-    machine = lab.vm_with_three_disks("hooks-" + hooks.split(":")[0])
+    machine = lab.vm_with_three_disks(unique("hooks"))
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
     vm = machine.start_on_b()
