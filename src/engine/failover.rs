@@ -34,6 +34,16 @@ impl Engine {
     /// `force`, images that the gate would refuse are promoted by force first: writes that have not arrived are
     /// lost, and `reason` is recorded in the audit log and in the images.
     pub async fn failover(&self, vm: VmImages, force: Option<&str>) -> Result<FailoverOutcome, EngineError> {
+        let (id, started) = (vm.vm.id, Instant::now());
+        let result = self.try_failover(vm, force).await;
+        if let Err(error) = &result {
+            let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
+            self.note(Some(id), None, "operator", "failover", outcome, Some(error.to_string()), started);
+        }
+        result
+    }
+
+    async fn try_failover(&self, vm: VmImages, force: Option<&str>) -> Result<FailoverOutcome, EngineError> {
         let id = vm.vm.id;
         if activity(&vm.vm) != Activity::Inactive {
             return Err(EngineError::Unfit(format!(

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// The largest input that is read, in bytes: a VM with thousands of disks stays far below.
 const INPUT_LIMIT: u64 = 16 << 20;
-/// How long a hook waits for the other copy; what takes longer is left to reconcile.
+/// How long a hook waits for one command, and for the other copy; what takes longer is left to reconcile.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The events that onemirror hooks into.
@@ -60,7 +60,8 @@ pub async fn run(config_path: &Path, event: Event, input: &mut dyn Read) -> Resu
         tracing::warn!("onemirror is switched off; onemirror on ends that");
         return Ok(());
     }
-    let config = Config::load(config_path).map_err(EngineError::from)?;
+    let mut config = Config::load(config_path).map_err(EngineError::from)?;
+    config.policy.command_timeout = config.policy.command_timeout.min(PATIENCE);
     let engine = Engine::new(config, event.name())?;
     if event == Event::HostMonitored {
         let started = Instant::now();

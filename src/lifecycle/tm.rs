@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What onemirror has to say to an action.
 enum Answer {
@@ -28,7 +28,12 @@ enum Answer {
     /// The stock action ran already and failed; it has said why.
     Failed(i32),
     /// The action fails, with detail lines and one plain sentence.
-    Refused(Vec<String>, String),
+    Refused {
+        details: Vec<String>,
+        sentence: String,
+        /// The engine has written it into the audit log already.
+        noted: bool,
+    },
 }
 
 /// Answers a call of `one_tm`; `stock` is the action that onemirror stands in front of. Returns only if that one
@@ -43,7 +48,10 @@ pub async fn run(config_path: &Path, stock: &Path, action: &str, arguments: &[Os
             eprintln!("INFO: onemirror: {}", first_sentence(&why));
             ExitCode::SUCCESS
         }
-        Answer::Refused(details, sentence) => {
+        Answer::Refused { details, sentence, noted } => {
+            if !noted {
+                note(action, arguments, Outcome::Refused, &sentence);
+            }
             for detail in details {
                 eprintln!("ERROR: onemirror: {}", first_sentence(&detail));
             }
@@ -61,7 +69,7 @@ fn become_stock(stock: &Path, arguments: &[OsString]) -> ExitCode {
 }
 
 fn refuse(sentence: impl std::fmt::Display) -> Answer {
-    Answer::Refused(Vec::new(), sentence.to_string())
+    Answer::Refused { details: Vec::new(), sentence: sentence.to_string(), noted: false }
 }
 
 async fn answer(config_path: &Path, stock: &Path, action: &str, arguments: &[OsString]) -> Answer {
@@ -72,7 +80,7 @@ async fn answer(config_path: &Path, stock: &Path, action: &str, arguments: &[OsS
     match state::emergency_off(&config::state_dir()) {
         Ok(None) => {}
         Ok(Some(off)) => {
-            note_off(&call, action, &off.reason);
+            note(action, arguments, Outcome::Skipped, &format!("switched off: {}", off.reason));
             return Answer::Stock;
         }
         Err(error) => tracing::warn!("{error}"),
@@ -175,7 +183,7 @@ fn refuse_with_details(engine: &Engine, error: &EngineError) -> Answer {
         other => other.to_string(),
     };
     let more = format!("see on {}: onemirror plan VM; onemirror list", engine.here());
-    Answer::Refused(vec![detail, more], error.to_string())
+    Answer::Refused { details: vec![detail, more], sentence: error.to_string(), noted: true }
 }
 
 /// `clone` only reads its base image when `@snap` exists; to make that snapshot would be a write.
@@ -212,7 +220,15 @@ fn release_scope(vm: &Vm, call: Call) -> ReleaseScope {
 
 async fn release(engine: &Engine, call: Call, vm_images: &VmImages, limit: Duration) -> Answer {
     let images: Vec<_> = match release_scope(&vm_images.vm, call) {
-        ReleaseScope::All => vm_images.images.clone(),
+        // one that was exported to a file is written back by its own `mvds.ssh`, and released after that
+        ReleaseScope::All => {
+            let exported =
+                |id: i32| vm_images.vm.disks.iter().any(|disk| disk.id == id && disk.is_exported());
+            let of_this_call = |id: i32| Some(id) == call.disk;
+            let mut images = vm_images.images.clone();
+            images.retain(|image| !exported(image.disk.disk_id) || of_this_call(image.disk.disk_id));
+            images
+        }
         ReleaseScope::Disk(disk) => {
             vm_images.images.iter().filter(|image| image.disk.disk_id == disk).cloned().collect()
         }
@@ -271,14 +287,19 @@ async fn without_config(error: &ConfigError, call: Call, vm: &Vm) -> Answer {
     };
     match look.await {
         Ok(None) => Answer::Stock,
-        Ok(Some(image)) => Answer::Refused(
-            vec![error.to_string()],
-            format!("{} is mirrored, and onemirror.conf is missing or broken: {error}", image.image()),
-        ),
-        Err(trouble) => Answer::Refused(
-            vec![error.to_string()],
-            format!("VM {}: cannot tell whether its disks are mirrored: {trouble}", call.vm),
-        ),
+        Ok(Some(image)) => Answer::Refused {
+            details: vec![error.to_string()],
+            sentence: format!(
+                "{} is mirrored, and onemirror.conf is missing or broken: {error}",
+                image.image()
+            ),
+            noted: false,
+        },
+        Err(trouble) => Answer::Refused {
+            details: vec![error.to_string()],
+            sentence: format!("VM {}: cannot tell whether its disks are mirrored: {trouble}", call.vm),
+            noted: false,
+        },
     }
 }
 
@@ -317,13 +338,12 @@ async fn images_without_config(
         .collect())
 }
 
-fn note_off(call: &Call, action: &str, reason: &str) {
-    let started = Instant::now();
+/// One line in the audit log for what is answered without an engine.
+fn note(action: &str, arguments: &[OsString], outcome: Outcome, reason: &str) {
     let entry = Entry {
-        vm: Some(call.vm),
-        reason: Some(format!("switched off: {reason}")),
-        duration: started.elapsed(),
-        ..Entry::new("", &format!("tm {action}"), Outcome::Skipped)
+        vm: parse(action, arguments).ok().map(|call| call.vm),
+        reason: Some(reason.to_owned()),
+        ..Entry::new("", &format!("tm {action}"), outcome)
     };
     // the log warns by itself, once
     let _ = AuditLog::open(&config::audit_log_path()).record(&entry);

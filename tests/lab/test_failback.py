@@ -19,8 +19,11 @@ def unique(name):
 # ---------------------------------------------------------------- point 1
 
 
-def test_site_lost_failover_return_and_failback(lab):
-    story.tell(lab)
+@pytest.mark.parametrize("hooks", ["deliver", "lose"])
+def test_site_lost_failover_return_and_failback(lab, hooks):
+    for site in lab.sites:
+        site.control("hooks=" + hooks)
+    story.tell(lab, hooks=hooks)
 
 
 # ---------------------------------------------------------------- point 2
@@ -339,3 +342,50 @@ def test_hooks_delivered_twice_late_or_never(lab, a, b, hooks):
         b.reconcile()
     finish(machine, a, b)
     machine.assert_complete(a)
+
+
+# ---------------------------------------------------------------- what the points rest on
+
+
+def test_the_peers_cluster_is_found_through_the_pools_peers(lab, a):
+    machine = lab.vm_with_one_disk(unique("discovery"), "journal")
+    machine.wait_mirrored()
+    with open(a.configuration) as file:
+        text = file.read()
+    head, tail = text.split("[peer.ceph]")
+    own = '[site.ceph]\nuser = "admin"\nconf = "%s"\n' % a.conf
+    a.write_configuration(head.replace("[peer]", own + "[peer]") + "[policy]" + tail.split("[policy]")[1])
+    (disk,) = json.loads(a.onemirror("show", machine.home, "-j").stdout)["disks"]
+    assert (disk["here"]["role"], disk["there"]["role"]) == ("primary", "non-primary")
+    # a user who may not read the peer's key learns no way to it, and is told what to write
+    a.write_configuration(head + "[policy]" + tail.split("[policy]")[1])
+    shown = a.onemirror("-v", "show", machine.home, "-j")
+    (disk,) = json.loads(shown.stdout)["disks"]
+    assert disk["there"]["role"] == "unreachable"
+    assert "set [peer.ceph] conf and user in onemirror.conf" in shown.stderr
+
+
+def test_a_vm_without_context_gets_its_token_all_the_same(lab, a, b):
+    machine = lab.vm_with_one_disk(unique("no-context"), "journal", context=False)
+    (image,) = machine.images.values()
+    wait_until("the open token", lambda: (a.token(image) or "").endswith(":site-a:open"), 30)
+    assert json.loads(a.onemirror("show", machine.home, "-j").stdout)["has_context"] is False
+
+
+def test_no_secret_is_shown(lab, a, b):
+    """Neither passwords nor Ceph keys turn up in what onemirror prints or logs."""
+    secrets = []
+    for site in lab.sites:
+        with open(site.auth_file) as file:
+            secrets.append(file.read().strip().split(":", 1)[1])
+        secrets.append(site.rbd("mirror", "pool", "info", "one", "--all", "--format", "json").stdout)
+    keys = [peer["key"] for text in secrets if text.startswith("{") for peer in json.loads(text)["peers"]]
+    secrets = [text for text in secrets if not text.startswith("{")] + keys
+    assert len(secrets) == 4
+    for site in lab.sites:
+        said = site.onemirror("-vv", "list", check=False)
+        log = os.path.join(site.location, "var/onemirror.log")
+        with open(log) as file:
+            text = said.stdout + said.stderr + file.read()
+        for secret in secrets:
+            assert secret not in text
