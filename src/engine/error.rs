@@ -12,6 +12,11 @@ pub enum FrontEndError {
     /// The call failed.
     #[error(transparent)]
     Call(#[from] OneError),
+    /// What it shows to our user may not be all.
+    #[error(
+        "its user {0} is not in the group oneadmin and may not see every VM; put one into [peer] auth that is"
+    )]
+    SeesTooLittle(String),
     /// There is no way to call it: no credentials, or none that can be trusted.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),

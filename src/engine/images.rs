@@ -6,7 +6,7 @@ use super::sites::Engine;
 use crate::ceph::RbdCommand;
 use crate::image_spec::ImageSpec;
 use crate::opennebula::disks::{datastores_needed, named_by, rbd_images};
-use crate::opennebula::{Client, DiskImage, DiskKind, OneError, Vm};
+use crate::opennebula::{Client, DiskImage, DiskKind, OneError, Vm, VmState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -93,6 +93,11 @@ impl Engine {
         images: &BTreeSet<ImageSpec>,
     ) -> Result<BTreeMap<ImageSpec, Vec<User>>, FrontEndError> {
         let client = self.front_end_there()?;
+        // "no VM uses it" is only true if every VM is seen
+        let user = client.own_user().await?;
+        if !user.sees_everything() {
+            return Err(FrontEndError::SeesTooLittle(crate::text::printable(&user.name)));
+        }
         Ok(users(&client, images).await?)
     }
 
@@ -119,6 +124,8 @@ async fn users(
     let mut datastores = BTreeMap::new();
     for id in candidates {
         let vm = match client.vm(id).await {
+            // it let its disks go for good
+            Ok(vm) if vm.state == VmState::Done => continue,
             Ok(vm) => vm,
             // a number in a name need not be a VM of that site
             Err(OneError::NoExists(_)) => continue,

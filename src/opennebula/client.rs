@@ -458,6 +458,12 @@ impl Client {
         self.document(Datastore::pool_from_xml(&text))
     }
 
+    /// The user that the session belongs to (`one.user.info` of -1).
+    pub async fn own_user(&self) -> Result<super::User, OneError> {
+        let text = self.text("one.user.info", &[Argument::Int(-1), Argument::Bool(false)]).await?;
+        self.document(super::User::from_xml(&text))
+    }
+
     /// `one.hostpool.info`.
     pub async fn host_pool(&self) -> Result<Vec<Host>, OneError> {
         let text = self.text("one.hostpool.info", &[]).await?;

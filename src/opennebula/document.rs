@@ -256,6 +256,30 @@ impl Host {
     }
 }
 
+/// A user of OpenNebula, as far as it matters what lists show to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// Number within this front-end.
+    pub id: i32,
+    /// Its name.
+    pub name: String,
+    /// All of its groups.
+    pub groups: Vec<i32>,
+}
+
+impl User {
+    /// Reads a `<USER>`.
+    pub fn from_xml(text: &str) -> Result<Self, DocumentError> {
+        Ok(read::<UserXml>(text, "USER")?.into())
+    }
+
+    /// Whether it is in the group `oneadmin` (0), whose members alone see every VM and image: for anybody else,
+    /// what a list does not show may exist all the same.
+    pub fn sees_everything(&self) -> bool {
+        self.groups.contains(&0)
+    }
+}
+
 /// A hook definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hook {
@@ -631,6 +655,24 @@ struct HostPoolXml {
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct UserXml {
+    #[serde(deserialize_with = "required_id")]
+    id: i32,
+    #[serde(default)]
+    name: Text,
+    #[serde(default)]
+    groups: IdsXml,
+}
+
+impl From<UserXml> for User {
+    fn from(xml: UserXml) -> Self {
+        let groups = xml.groups.ids.into_iter().map(|entry| entry.id).collect();
+        Self { id: xml.id, name: xml.name.text, groups }
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct HostXml {
     #[serde(deserialize_with = "required_id")]
     id: i32,
@@ -953,5 +995,18 @@ mod tests {
                 parses(&format!("{head}{tail}"));
             }
         }
+    }
+
+    #[test]
+    fn only_the_group_oneadmin_sees_everything() {
+        let user = |groups: &str| {
+            User::from_xml(&format!(
+                "<USER><ID>4</ID><GID>1</GID><GROUPS>{groups}</GROUPS><NAME>dr</NAME></USER>"
+            ))
+        };
+        assert!(user("<ID>1</ID><ID>0</ID>").unwrap().sees_everything());
+        assert!(!user("<ID>1</ID><ID>100</ID>").unwrap().sees_everything());
+        assert!(!user("").unwrap().sees_everything());
+        assert!(User::from_xml("<VM><ID>4</ID></VM>").is_err());
     }
 }

@@ -102,7 +102,7 @@ pub async fn answer(front_end: &Arc<FrontEnd>, call: &Call) -> Answer {
     }
 }
 
-const METHODS: [&str; 31] = [
+const METHODS: [&str; 32] = [
     "lab.control",
     "one.datastore.allocate",
     "one.datastore.delete",
@@ -124,6 +124,7 @@ const METHODS: [&str; 31] = [
     "one.image.persistent",
     "one.imagepool.info",
     "one.system.version",
+    "one.user.info",
     "one.vm.action",
     "one.vm.allocate",
     "one.vm.deploy",
@@ -140,6 +141,9 @@ async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments
     let id = || arguments.number(0);
     match method {
         "one.system.version" => Ok(Value::Text(crate::VERSION.to_owned())),
+        // there is one user; -1 asks for the caller's own
+        "one.user.info" if matches!(id()?, -1 | 0) => Ok(Value::Text(documents::oneadmin().compact())),
+        "one.user.info" => Err(Failure::no_exists("user", id()?)),
         "lab.control" => {
             let text = format!("{}={}", arguments.text(0)?, arguments.text(1)?);
             let request = text.parse().map_err(|error: String| Failure::new(Code::Api, error))?;
