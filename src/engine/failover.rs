@@ -128,7 +128,7 @@ impl Engine {
     /// Force is for a lost site. Where the peer answers and says that its VM runs, it is a mistake.
     fn may_force(&self, seen: &Seen) -> Result<(), EngineError> {
         let refuse = |cause: String, hint: String| {
-            Err(EngineError::Refused(Refusal { image: seen.spec().clone(), cause, hint }))
+            Err(EngineError::Refused(Refusal { image: seen.spec().clone(), cause, hint, rule: None }))
         };
         match (&seen.observation.here, &seen.observation.there, &seen.observation.vm_there) {
             (_, There::Mirrored(there), PeerVm::Active { vm, state })

@@ -9,7 +9,7 @@ use super::steps::{Carried, Cause, HeldLocks};
 use crate::audit::Outcome;
 use crate::config;
 use crate::handoff::{
-    BootKind, Decision, Gate, Here, Judgement, Locks, Patience, PeerUnreachable, Refusal, Side, Step,
+    BootKind, Decision, Gate, Here, Judgement, Locks, Patience, PeerUnreachable, Refusal, Rule, Side, Step,
 };
 use std::time::{Duration, Instant};
 
@@ -155,8 +155,8 @@ impl Engine {
         let result = self.gate_loop(vm.vm.id, &images, boot, standing).await;
         if let Err(error) = &result {
             let (image, rule) = match error {
-                EngineError::Refused(refusal) => (Some(&refusal.image), "gate"),
-                _ => (None, "gate"),
+                EngineError::Refused(refusal) => (Some(&refusal.image), refusal.rule.map_or("", Rule::name)),
+                _ => (None, ""),
             };
             let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
             self.note(Some(vm.vm.id), image, rule, "boot", outcome, Some(error.to_string()), started);

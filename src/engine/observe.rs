@@ -99,16 +99,27 @@ impl Engine {
             }
             CopyHere::Absent | CopyHere::Mirrored(_) => {}
         }
+        let unreachable = |detail: &str| CephError::Unreachable {
+            what: spec.to_string(),
+            cluster: self.there().to_owned(),
+            detail: detail.into(),
+        };
         let there = match self.cluster_there(&image.cluster, &spec.pool_spec()).await {
             Ok(Some(cluster)) => {
                 seen.cluster_there = Some(cluster.clone());
-                copy_of(&cluster, spec).await
+                if self.is_silent_there() {
+                    Err(unreachable("it did not answer a moment ago"))
+                } else {
+                    copy_of(&cluster, spec).await.inspect_err(|error| {
+                        if error.is_unreachable() {
+                            self.note_silence();
+                        }
+                    })
+                }
             }
-            Ok(None) => Err(CephError::Unreachable {
-                what: spec.to_string(),
-                cluster: self.there().to_owned(),
-                detail: "no way to it is known; set [peer.ceph] conf and user in onemirror.conf".into(),
-            }),
+            Ok(None) => {
+                Err(unreachable("no way to it is known; set [peer.ceph] conf and user in onemirror.conf"))
+            }
             Err(error) => Err(error),
         };
         let there = match there {

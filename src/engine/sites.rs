@@ -12,6 +12,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How long a peer's cluster that did not answer counts as silent within a run.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// One run of onemirror: what it talks to, and the policy it follows.
 pub struct Engine {
@@ -26,6 +30,7 @@ pub struct Engine {
     pub(super) audit: AuditLog,
     pub(super) state_dir: PathBuf,
     contact_noted: Cell<bool>,
+    silent_since: Cell<Option<Instant>>,
     /// The event on whose behalf this runs, for the audit log.
     pub(super) event: String,
 }
@@ -55,6 +60,7 @@ impl Engine {
             audit: AuditLog::open(&config::audit_log_path()),
             state_dir: config::state_dir(),
             contact_noted: Cell::new(false),
+            silent_since: Cell::new(None),
             event: event.to_owned(),
             config,
         })
@@ -213,6 +219,16 @@ impl Engine {
         let cluster = Rc::new(cluster);
         self.cluster_there.borrow_mut().insert(key, cluster.clone());
         Ok(Some(cluster))
+    }
+
+    /// Whether the peer's cluster did not answer a moment ago. One deadline is waited for then, not one per image
+    /// and look.
+    pub(super) fn is_silent_there(&self) -> bool {
+        self.silent_since.get().is_some_and(|since| since.elapsed() < SILENCE)
+    }
+
+    pub(super) fn note_silence(&self) {
+        self.silent_since.set(Some(Instant::now()));
     }
 
     /// The peer's cluster answered: this front-end is in touch since its host was booted.

@@ -139,6 +139,8 @@ pub struct Refusal {
     pub cause: String,
     /// `terminate it there first`.
     pub hint: String,
+    /// The rule that refused; `None` where it was no rule of the handoff.
+    pub rule: Option<Rule>,
 }
 
 fn as_text<T: fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {

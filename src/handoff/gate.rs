@@ -84,7 +84,12 @@ impl Gate<'_> {
             findings.push(Finding { image: observation.image.clone(), rule });
             verdicts.push((observation.image.clone(), verdict));
         }
-        Judgement { decision: self.combine(verdicts), findings }
+        let mut decision = self.combine(verdicts);
+        if let Decision::Refuse { refusal, .. } = &mut decision {
+            let finding = findings.iter().find(|finding| finding.image == refusal.image);
+            refusal.rule = finding.map(|finding| finding.rule);
+        }
+        Judgement { decision, findings }
     }
 
     fn combine(&self, verdicts: Vec<(ImageSpec, Verdict)>) -> Decision {
@@ -528,7 +533,7 @@ impl Gate<'_> {
     }
 
     fn refusal(&self, observation: &Observation, cause: String, hint: impl Into<String>) -> Refusal {
-        Refusal { image: observation.image.clone(), cause, hint: hint.into() }
+        Refusal { image: observation.image.clone(), cause, hint: hint.into(), rule: None }
     }
 
     fn refuse(&self, observation: &Observation, cause: String, hint: impl Into<String>) -> Verdict {

@@ -194,7 +194,8 @@ def test_resume_while_it_runs_on_the_other_site_changes_nothing(lab, a, b):
     name = machine.images[0].split("/")[1]
     assert "%s is in use on site-b: VM %d is RUNNING" % (name, vm) in error, error
     refused = [entry for entry in a.audit() if entry["outcome"] == "refused" and entry.get("vm") == machine.home]
-    assert refused and "terminate VM %d on site-b first" % vm in refused[-1]["reason"]
+    assert refused and refused[-1]["rule"] == "running-there"
+    assert "terminate VM %d on site-b first" % vm in refused[-1]["reason"]
     b.action("terminate", vm)
     b.wait_vm(vm, "DONE")
     finish(machine, a, b)
