@@ -190,29 +190,26 @@ impl Engine {
         Ok(true)
     }
 
+    /// First the daemon here is fenced: it may be in the middle of a replay that waits for the lost site, for ever,
+    /// and in snapshot mode the promotion would then wait for the daemon (seen on Ceph 16.2). It comes back by
+    /// itself once the site answers again.
     async fn promote_by_force(&self, cluster: &RbdCommand, spec: &ImageSpec) -> Result<(), CephError> {
-        match cluster.promote(spec, true).await {
-            Ok(Promotion::Promoted) => return Ok(()),
-            Ok(Promotion::NotYet) => {}
-            // a repeat of a run that was killed after the promotion
-            Err(CephError::NotPossible { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        }
         self.fence(cluster, spec).await?;
-        match cluster.promote(spec, true).await? {
-            Promotion::Promoted => Ok(()),
-            Promotion::NotYet => Err(CephError::Busy {
+        match cluster.promote(spec, true).await {
+            Ok(Promotion::Promoted) => Ok(()),
+            Ok(Promotion::NotYet) => Err(CephError::Busy {
                 what: spec.to_string(),
                 detail:
                     "the forced promotion is not accepted; restart rbd-mirror here and repeat the command"
                         .into(),
             }),
+            // a repeat of a run that was killed after the promotion
+            Err(CephError::NotPossible { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
-    /// The first write of the new reign. The daemon here may still hold the image for a replay that waits for the
-    /// lost site, for ever (seen on Ceph 16.2: every write fails with EROFS); then it is fenced, and comes back by
-    /// itself once the site answers again.
+    /// The first write of the new reign; a daemon that took the image again in between is fenced once more.
     async fn open_forced_reign(
         &self,
         cluster: &RbdCommand,
