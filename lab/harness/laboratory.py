@@ -393,6 +393,13 @@ class Lab:
         options = ["--ceph", self.ceph] if self.ceph and verb == "up" else []
         run([os.path.join(LAB, "clusters"), verb, "--root", self.clusters, *options, *arguments], timeout=300)
 
+    def repair(self):
+        """Starts whatever a test that failed half-way has left stopped."""
+        status = run([os.path.join(LAB, "clusters"), "status", "--root", self.clusters], check=False)
+        if status.returncode != 0:
+            for site in self.sites:
+                site.clusters("site-back")
+
     # ------------------------------------------------------------ life
 
     def up(self):

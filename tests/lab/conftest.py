@@ -27,6 +27,7 @@ def lab():
 def healthy(lab):
     """Every test finds both sites as a healthy deployment has them."""
     yield
+    lab.repair()
     for site in lab.sites:
         if not site.answers():
             site.front_end_kill()

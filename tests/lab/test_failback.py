@@ -8,7 +8,8 @@ from conftest import snapshot_of
 from harness import story
 from harness.laboratory import LabError, wait_until
 
-CYCLES = int(os.environ.get("ONEMIRROR_LAB_CYCLES", "10"))
+# ten round trips; three where continuous integration has to share its minutes
+CYCLES = int(os.environ.get("ONEMIRROR_LAB_CYCLES") or ("3" if os.environ.get("CI") else "10"))
 
 
 def unique(name):
@@ -54,7 +55,7 @@ def finish(machine, a, b):
     assert set(machine.primaries().values()) == {"a"}
 
 
-def test_ten_planned_round_trips_lose_nothing(lab, a, b):
+def test_planned_round_trips_without_a_pause_lose_nothing(lab, a, b):
     machine = lab.vm_with_three_disks(unique("planned"))
     for _ in range(CYCLES):
         home_and_back(machine, a, b)
