@@ -22,6 +22,8 @@ LCM_STATES = {
 }
 RUNNING = "RUNNING"
 MEGABYTES = 16
+# How much longer than on an idle machine everything may take: the deadlines only say when to give up.
+PATIENCE = 3
 
 
 class LabError(Exception):
@@ -30,13 +32,13 @@ class LabError(Exception):
 
 def wait_until(what, condition, timeout=60.0, pause=0.1):
     """Waits for a condition and returns what it returned; fails with what was seen last."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * PATIENCE
     while True:
         result = condition()
         if result:
             return result
         if time.monotonic() > end:
-            raise LabError("waited %.0f s in vain for %s" % (timeout, what))
+            raise LabError("waited %.0f s in vain for %s" % (timeout * PATIENCE, what))
         time.sleep(pause)
 
 
@@ -127,7 +129,7 @@ class Site:
         auth = os.path.join(self.location, "etc/peer_auth")
         shutil.copyfile(peer.auth_file, auth)
         os.chmod(auth, 0o600)
-        values = {"sync_timeout": "40s", "command_timeout": "10s", "release_timeout": "30s"}
+        values = {"sync_timeout": "60s", "command_timeout": "20s", "release_timeout": "40s"}
         values.update(policy)
         text = """[site]
 name = "{0.name}"
@@ -258,9 +260,6 @@ user = "rbd-mirror-peer"
             lambda: (self.state_name(vm) in names) and self.state_name(vm), timeout,
         )
 
-    def wait_not(self, vm, name, timeout=120):
-        return wait_until("VM %d to leave %s" % (vm, name), lambda: self.state_name(vm) != name, timeout)
-
     def action(self, action, vm):
         self.one.vm.action(action, vm)
 
@@ -269,6 +268,13 @@ user = "rbd-mirror-peer"
         resting = ("RUNNING", "POWEROFF", "DONE", "SUSPENDED", "UNDEPLOYED", "STOPPED", "HOLD", "BOOT_FAILURE",
                    "PROLOG_FAILURE", "EPILOG_FAILURE")
         return self.wait_vm(vm, *resting, timeout=timeout)
+
+    def resume(self, vm, timeout=180):
+        """Resumes the VM and returns the state in which it came to rest, which may be the one it had."""
+        boots = self.vm_log(vm).count("New LCM state is BOOT")
+        self.action("resume", vm)
+        wait_until("the boot of VM %d" % vm, lambda: self.vm_log(vm).count("New LCM state is BOOT") > boots, 30)
+        return self.settle(vm, timeout)
 
     def vm_log(self, vm):
         with open(os.path.join(self.location, "var/vms/%d/vm.log" % vm)) as file:
