@@ -4,8 +4,8 @@ use super::bridge::{Bridge, SharedConnection};
 use super::classify::{self, Question};
 use super::process::{self, Output, RunError};
 use super::{
-    Ceph, CephError, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking, PeerConnection, PoolInfo,
-    PoolStatus, Promotion, Snapshots, parse,
+    Ceph, CephError, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking, PeerConnection,
+    PoolInfo, PoolStatus, Promotion, Snapshots, parse,
 };
 use crate::image_spec::ImageSpec;
 use std::collections::BTreeMap;
@@ -439,11 +439,13 @@ impl Ceph for RbdCommand {
         object: &str,
         name: &str,
         cookie: &str,
-        duration: Duration,
+        expiry: Expiry,
     ) -> Result<Locking, CephError> {
         let mut call = self.of_lock("get", image, object, name);
         call.arguments.push(format!("--lock-cookie={cookie}"));
-        call.arguments.push(format!("--lock-duration={}", whole_seconds(duration)));
+        if let Expiry::After(duration) = expiry {
+            call.arguments.push(format!("--lock-duration={}", whole_seconds(duration)));
+        }
         let (question, output) = self.output(&call).await?;
         match output.status {
             0 => Ok(Locking::Acquired),
@@ -629,7 +631,8 @@ mod tests {
         assert!(with("exit 0").metadata(image, "").await.unwrap().is_empty());
         // a lock is had only with status 0
         for script in ["exit 1", "exit 16", "echo 'error 16: (2) x' >&2; exit 1", "kill -9 $$", "exit 255"] {
-            let outcome = with(script).lock(image, "o", "l", "c", Duration::from_secs(1)).await;
+            let outcome =
+                with(script).lock(image, "o", "l", "c", Expiry::After(Duration::from_secs(1))).await;
             assert!(outcome.is_err(), "{script}: {outcome:?}");
         }
         let missing = RbdCommand::new(connection())

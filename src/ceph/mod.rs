@@ -255,6 +255,15 @@ pub struct LockHolder {
     pub address: String,
 }
 
+/// When a lock ends without being given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// By itself, after that time.
+    After(Duration),
+    /// Never.
+    Never,
+}
+
 /// Whether a lock was had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Locking {
@@ -377,15 +386,15 @@ pub trait Ceph {
     /// This cluster's mirror uuid for the pool, under which the other cluster's journals know it.
     /// `None` where the pool does not tell.
     async fn mirror_uuid(&self, pool: &str) -> Result<Option<String>, CephError>;
-    /// Takes the advisory lock `name` on the pool's object `object` for `duration`, owned by `cookie`.
-    /// It expires by itself. `image` only names the pool and namespace.
+    /// Takes the advisory lock `name` on the pool's object `object`, owned by `cookie`.
+    /// `image` only names the pool and namespace.
     async fn lock(
         &self,
         image: &ImageSpec,
         object: &str,
         name: &str,
         cookie: &str,
-        duration: Duration,
+        expiry: Expiry,
     ) -> Result<Locking, CephError>;
     /// Who holds the lock now, if anybody.
     async fn lock_holder(

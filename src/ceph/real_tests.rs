@@ -157,9 +157,12 @@ async fn locks_exclude_expire_and_break() {
     let object = format!("onemirror.test-{:016x}", rand::random::<u64>());
     let (long, short) = (Duration::from_secs(300), Duration::from_millis(1500));
     assert_eq!(a.lock_holder(&image, &object, "l").await.unwrap(), None);
-    assert_eq!(a.lock(&image, &object, "l", "-a \"1\"", long).await.unwrap(), Locking::Acquired);
-    assert_eq!(a.lock(&image, &object, "l", "b", long).await.unwrap(), Locking::Held);
-    assert_eq!(a.lock(&image, &object, "l", "-a \"1\"", long).await.unwrap(), Locking::Held);
+    assert_eq!(
+        a.lock(&image, &object, "l", "-a \"1\"", Expiry::After(long)).await.unwrap(),
+        Locking::Acquired
+    );
+    assert_eq!(a.lock(&image, &object, "l", "b", Expiry::After(long)).await.unwrap(), Locking::Held);
+    assert_eq!(a.lock(&image, &object, "l", "-a \"1\"", Expiry::After(long)).await.unwrap(), Locking::Held);
     let holder = a.lock_holder(&image, &object, "l").await.unwrap().unwrap();
     assert!(holder.cookie == "-a \"1\"" && holder.client.starts_with("client."), "{holder:?}");
     let other = LockHolder { cookie: "b".into(), ..holder.clone() };
@@ -169,10 +172,11 @@ async fn locks_exclude_expire_and_break() {
     a.unlock(&image, &object, "l", &holder).await.unwrap();
     assert_eq!(a.lock_holder(&image, &object, "l").await.unwrap(), None);
     let began = Instant::now();
-    assert_eq!(a.lock(&image, &object, "l", "c", short).await.unwrap(), Locking::Acquired);
+    assert_eq!(a.lock(&image, &object, "l", "c", Expiry::After(short)).await.unwrap(), Locking::Acquired);
     let a = &a;
     until("the lock's expiry", || async {
-        (a.lock(&image, &object, "l", "d", long).await.unwrap() == Locking::Acquired).then_some(())
+        (a.lock(&image, &object, "l", "d", Expiry::After(long)).await.unwrap() == Locking::Acquired)
+            .then_some(())
     })
     .await;
     assert!(began.elapsed() >= short);
@@ -181,7 +185,7 @@ async fn locks_exclude_expire_and_break() {
     a.unlock(&image, &object, "l", &holder).await.unwrap();
     let nowhere: ImageSpec = "nopool/x".parse().unwrap();
     for error in [
-        a.lock(&nowhere, &object, "l", "c", long).await.unwrap_err(),
+        a.lock(&nowhere, &object, "l", "c", Expiry::After(long)).await.unwrap_err(),
         a.lock_holder(&nowhere, &object, "l").await.unwrap_err(),
         a.unlock(&nowhere, &object, "l", &holder).await.unwrap_err(),
     ] {

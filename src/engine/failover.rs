@@ -77,13 +77,14 @@ impl Engine {
     fn would_refuse(&self, vm: i32, seen: &[Seen]) -> Option<Refusal> {
         let observations = super::gate::observations(seen);
         let id = closing_id();
-        let Judgement { decision, .. } =
-            self.gate_rules(vm, BootKind::Cold, Patience::Fresh, Locks::Both, &id).judge(&observations);
+        let Judgement { decision, .. } = self
+            .gate_rules(vm, BootKind::Cold, false, Patience::Fresh, Locks::Both, &id)
+            .judge(&observations);
         match decision {
             Decision::Refuse { refusal, .. } => Some(refusal),
             Decision::Wait { .. } => {
                 match self
-                    .gate_rules(vm, BootKind::Cold, Patience::Exhausted, Locks::Both, &id)
+                    .gate_rules(vm, BootKind::Cold, false, Patience::Exhausted, Locks::Both, &id)
                     .judge(&observations)
                     .decision
                 {
@@ -106,10 +107,21 @@ impl Engine {
         let result = async {
             let seen = self.observe(&vm.images, Purpose::Boot).await?;
             self.lock(&mut locks, Side::Here, &seen, &owner).await?;
-            if seen.iter().any(|seen| matches!(seen.observation.there, There::Mirrored(_))) {
+            let answers =
+                |seen: &[Seen]| seen.iter().any(|seen| matches!(seen.observation.there, There::Mirrored(_)));
+            let answered = answers(&seen);
+            if answered {
                 self.lock(&mut locks, Side::There, &seen, &owner).await?;
             }
             let seen = self.observe(&vm.images, Purpose::Boot).await?;
+            if answers(&seen) && !answered {
+                // a VM may be booting there, unseen without the lock
+                let there = self.there();
+                return Err(EngineError::Unfit(format!(
+                    "{there} answers again; see: onemirror show {}",
+                    vm.vm.id
+                )));
+            }
             for seen in &seen {
                 self.may_force(seen)?;
             }
@@ -132,7 +144,7 @@ impl Engine {
         };
         match (&seen.observation.here, &seen.observation.there, &seen.observation.vm_there) {
             (_, There::Mirrored(there), PeerVm::Active { vm, state })
-                if there.role == Role::Primary && state == "RUNNING" =>
+                if there.role == Role::Primary && may_live(state) =>
             {
                 refuse(
                     format!("is in use on {}, which answers: VM {vm} is {state}", self.there()),
@@ -285,6 +297,12 @@ fn starting(vm: &Vm) -> Option<Starting> {
         ) => Some(Starting::Retry),
         _ => None,
     }
+}
+
+/// Whether the domain of a VM there may be alive, by the state's name: not where the hypervisor no longer answers,
+/// where a step failed, or where only memory is left.
+fn may_live(state: &str) -> bool {
+    !matches!(state, "UNKNOWN" | "SUSPENDED" | "STOPPED") && !state.ends_with("_FAILURE")
 }
 
 /// Who forced it, when, and why, for whoever finds the image later.

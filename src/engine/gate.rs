@@ -33,6 +33,9 @@ pub enum Standing {
     /// `ln` and `clone` of this disk, of a VM whose `context` follows: a disk that may be written to here needs no
     /// further look yet.
     Outer(i32),
+    /// `ln` and `clone` with no gate after them (a VM without CONTEXT, a disk that is attached): its verdict is given
+    /// under the locks, and the stock driver may still have to make disks.
+    Making,
     /// The last one before the boot: its verdict is given under the locks.
     Last,
 }
@@ -109,6 +112,7 @@ impl Engine {
         &'a self,
         vm: i32,
         boot: BootKind,
+        disks_made: bool,
         patience: Patience,
         locks: Locks,
         closing_id: &'a str,
@@ -124,6 +128,7 @@ impl Engine {
                 config::PeerUnreachable::RefuseAfterReboot => PeerUnreachable::RefuseAfterReboot,
             },
             in_touch_since_reboot: self.in_touch_since_reboot(),
+            disks_made,
             patience,
             locks,
             closing_id,
@@ -171,6 +176,7 @@ impl Engine {
         boot: BootKind,
         standing: Standing,
     ) -> Result<GateOutcome, EngineError> {
+        let made = standing == Standing::Last;
         let mut clock = Clock::start(self.config.policy.sync_timeout);
         let owner = Owner::this_process(self.here());
         let mut outcome = GateOutcome::default();
@@ -180,11 +186,13 @@ impl Engine {
         loop {
             // a look without locks is enough to wait, to refuse, and to see that nothing is mirrored
             let id = closing_id();
-            let judgement =
-                self.gate_rules(vm, boot, clock.patience(), Locks::Both, &id).judge(&observations(&seen));
+            let judgement = self
+                .gate_rules(vm, boot, made, clock.patience(), Locks::Both, &id)
+                .judge(&observations(&seen));
+            let outer = matches!(standing, Standing::Outer(_));
             let nothing_mirrored = seen.iter().all(|seen| seen.global_id.is_none());
             match judgement.decision {
-                Decision::Done if nothing_mirrored || standing != Standing::Last => return Ok(outcome),
+                Decision::Done if nothing_mirrored || outer => return Ok(outcome),
                 Decision::Refuse { refusal, then } if then.is_empty() => {
                     return Err(self.refused(refusal, &seen));
                 }
@@ -198,7 +206,7 @@ impl Engine {
             }
             let mut locks = HeldLocks::default();
             let round = self
-                .locked_round(vm, images, boot, &mut clock, &owner, &mut locks, &seen, &mut outcome)
+                .locked_round(vm, images, boot, made, &mut clock, &owner, &mut locks, &seen, &mut outcome)
                 .await;
             locks.release().await;
             match round {
@@ -221,6 +229,7 @@ impl Engine {
         vm: i32,
         images: &[VmImage],
         boot: BootKind,
+        disks_made: bool,
         clock: &mut Clock,
         owner: &Owner,
         locks: &mut HeldLocks,
@@ -232,8 +241,9 @@ impl Engine {
         loop {
             let seen = self.observe(images, Purpose::Boot).await?;
             let id = closing_id();
-            let Judgement { decision, findings } =
-                self.gate_rules(vm, boot, clock.patience(), held, &id).judge(&observations(&seen));
+            let Judgement { decision, findings } = self
+                .gate_rules(vm, boot, disks_made, clock.patience(), held, &id)
+                .judge(&observations(&seen));
             tracing::debug!("{decision:?} by {findings:?}");
             let cause = Cause { vm: Some(vm), findings: &findings };
             match decision {

@@ -4,7 +4,7 @@
 //! expires by itself. Its cookie names the process that took it, so that the next one on the same machine can
 //! break the lock of a process that was killed instead of waiting for it to expire.
 
-use crate::ceph::{Ceph, CephError, LockHolder, Locking, RbdCommand};
+use crate::ceph::{Ceph, CephError, Expiry, LockHolder, Locking, RbdCommand};
 use crate::image_spec::ImageSpec;
 use crate::state::BootId;
 use std::rc::Rc;
@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 
 /// The lock's name on the image's object.
 const LOCK_NAME: &str = "onemirror";
-/// Another lock on the same object: a resync was asked for. Nobody waits for it; it only has to be seen.
-const RESYNC_NAME: &str = "onemirror.resync";
-/// How long a resync request counts as recent: the daemon notices one within 30 s and reports what it does.
-const RESYNC_MEMORY: Duration = Duration::from_secs(120);
+/// Two more on the same object, which nobody waits for and which do not expire: notes about a resync. This one says
+/// that a request is on its way, to the copy that is there now or to the next one.
+const RESYNC_ASKING: &str = "onemirror.resync-asking";
+/// And this one that it was made: its cookie is the id of the copy that it has met.
+const RESYNC_ASKED: &str = "onemirror.resync-asked";
+const ASKING: &str = "asking";
 
 /// The RADOS object that carries the locks of an image; global ids are the same on both sites.
 fn object(global_id: &str) -> String {
@@ -103,7 +105,7 @@ impl Lock {
         let object = object(global_id);
         for _ in 0..2 {
             let asked = Instant::now();
-            match cluster.lock(image, &object, LOCK_NAME, &owner.cookie, duration).await? {
+            match cluster.lock(image, &object, LOCK_NAME, &owner.cookie, Expiry::After(duration)).await? {
                 Locking::Acquired => {
                     return Ok(Self {
                         cluster: cluster.clone(),
@@ -160,23 +162,43 @@ fn holder_name(holder: &LockHolder) -> String {
     }
 }
 
-/// Notes that a resync of the image was asked for.
-pub(super) async fn note_resync(
+/// Asks for a resync and keeps note of it. The daemon does not forget a request, not even while the copy is primary
+/// (seen on Ceph 16.2 and 18.2); so a copy that was asked about must not be taken, or given up, before it is another
+/// one. Killed between any two of these calls, at least one note stands.
+pub(super) async fn request_resync(
+    cluster: &RbdCommand,
+    image: &ImageSpec,
+    global_id: &str,
+) -> Result<(), CephError> {
+    let object = object(global_id);
+    cluster.lock(image, &object, RESYNC_ASKING, ASKING, Expiry::Never).await?;
+    cluster.resync(image).await?;
+    // a copy that is gone by now was met; one that came since may have been
+    let Some(met) = cluster.info(image).await? else { return Ok(()) };
+    if let Some(old) = cluster.lock_holder(image, &object, RESYNC_ASKED).await? {
+        cluster.unlock(image, &object, RESYNC_ASKED, &old).await?;
+    }
+    if cluster.lock(image, &object, RESYNC_ASKED, &met.id, Expiry::Never).await? == Locking::Acquired
+        && let Some(asking) = cluster.lock_holder(image, &object, RESYNC_ASKING).await?
+    {
+        cluster.unlock(image, &object, RESYNC_ASKING, &asking).await?;
+    }
+    Ok(())
+}
+
+/// Whether a resync was asked for of the copy with this id and has not happened.
+pub(super) async fn resync_requested(
     cluster: &RbdCommand,
     image: &ImageSpec,
     global_id: &str,
     id: &str,
-) -> Result<(), CephError> {
-    cluster.lock(image, &object(global_id), RESYNC_NAME, id, RESYNC_MEMORY).await.map(|_| ())
-}
-
-/// Whether a resync of the image was asked for a short while ago.
-pub(super) async fn resync_noted(
-    cluster: &RbdCommand,
-    image: &ImageSpec,
-    global_id: &str,
 ) -> Result<bool, CephError> {
-    Ok(cluster.lock_holder(image, &object(global_id), RESYNC_NAME).await?.is_some())
+    let object = object(global_id);
+    let (asking, asked) = futures::try_join!(
+        cluster.lock_holder(image, &object, RESYNC_ASKING),
+        cluster.lock_holder(image, &object, RESYNC_ASKED),
+    )?;
+    Ok(asking.is_some() || asked.is_some_and(|asked| asked.cookie == id))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::ceph::{
 };
 use crate::handoff::{
     BOOTED_KEY, Copy, FORCED_KEY, Here, KEY_PREFIX, Mark, Mode, Observation, PeerVm, Positions, RELEASE_KEY,
-    Report, Role, TOKEN_KEY, There, TokenSeen, forced_mark,
+    Report, Role, TOKEN_KEY, There, Token, TokenSeen, forced_mark,
 };
 use crate::image_spec::ImageSpec;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -38,6 +38,8 @@ pub(super) struct Seen {
     pub global_id: Option<String>,
     /// The id of the copy here; a resync makes a new one.
     pub id_here: Option<String>,
+    /// The same of the copy there.
+    pub id_there: Option<String>,
     /// Why the peer could not be asked, for the log.
     pub trouble: Option<String>,
 }
@@ -88,6 +90,7 @@ impl Engine {
             cluster_there: None,
             global_id: None,
             id_here: None,
+            id_there: None,
             trouble: None,
         };
         let here = self.copy_here(image).await?;
@@ -156,6 +159,7 @@ impl Engine {
                 There::Absent
             }
             Some(CopyHere::Mirrored(there)) => {
+                seen.id_there = Some(there.info.id.clone());
                 let mut copy_there = copy(&there);
                 self.complete(&seen, &mut copy_here, &mut copy_there, purpose)
                     .await
@@ -191,15 +195,19 @@ impl Engine {
             if here.role == Role::Primary && here.token != there.token {
                 there.report = report(cluster_there, spec).await;
             }
+            // only a copy that is about to be given up is asked about
+            if here.role == Role::Primary
+                && (here.token == there.token || here.token.token().is_some_and(Token::is_closed))
+            {
+                self.observe_resyncs(seen, here, there).await?;
+            }
             return Ok(());
         }
         if here.role == Role::NonPrimary || there.role == Role::Primary {
             here.report = report(cluster_here, spec).await;
         }
-        if here.report == Report::SplitBrain
-            && let Some(global_id) = &seen.global_id
-        {
-            here.resync_requested = locks::resync_noted(cluster_here, spec, global_id).await?;
+        if purpose == Purpose::Boot && here.role == Role::NonPrimary {
+            self.observe_resyncs(seen, here, there).await?;
         }
         let both_non_primary = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
         if !both_non_primary || purpose == Purpose::Upkeep {
@@ -220,6 +228,19 @@ impl Engine {
                 there.positions = self.journal_positions(cluster_there, cluster_here, spec).await?;
             }
             Mode::Journal => {}
+        }
+        Ok(())
+    }
+
+    /// Whether either copy is going to be thrown away.
+    async fn observe_resyncs(&self, seen: &Seen, here: &mut Copy, there: &mut Copy) -> Result<(), CephError> {
+        let Some(global_id) = &seen.global_id else { return Ok(()) };
+        for (copy, cluster, id) in [
+            (here, Some(&seen.image.cluster), &seen.id_here),
+            (there, seen.cluster_there.as_ref(), &seen.id_there),
+        ] {
+            let (Some(cluster), Some(id)) = (cluster, id) else { continue };
+            copy.resync_requested = locks::resync_requested(cluster, seen.spec(), global_id, id).await?;
         }
         Ok(())
     }

@@ -276,7 +276,7 @@ impl Engine {
         let boot_kind = super::activity::saved_memory(&vm_images.vm);
         let seen = self.observe(&vm_images.images, Purpose::Boot).await?;
         let id = closing_id();
-        let gate = self.gate_rules(vm, boot_kind, Patience::Fresh, Locks::Both, &id);
+        let gate = self.gate_rules(vm, boot_kind, false, Patience::Fresh, Locks::Both, &id);
         let judgement = gate.judge(&observations(&seen));
         let boot = plan_part(&judgement.decision, &judgement.findings, "boot");
         let terminate = if self.config.releases_on(crate::config::ReleaseOn::Terminate) {

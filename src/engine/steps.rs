@@ -192,12 +192,10 @@ impl Engine {
                     return Ok(Carried::Halted);
                 }
             }
-            Step::Resync { image } => {
-                cluster.resync(image).await?;
-                if let (Some(global_id), Some(id)) = (&seen.global_id, &seen.id_here) {
-                    locks::note_resync(cluster, image, global_id, id).await?;
-                }
-            }
+            Step::Resync { image } => match &seen.global_id {
+                Some(global_id) => locks::request_resync(cluster, image, global_id).await?,
+                None => return Ok(Carried::Halted),
+            },
         }
         Ok(Carried::Out)
     }

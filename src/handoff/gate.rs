@@ -43,6 +43,8 @@ pub struct Gate<'a> {
     pub peer_unreachable: PeerUnreachable,
     /// Whether the peer was reached since this host was booted.
     pub in_touch_since_reboot: bool,
+    /// Nothing makes a disk between this gate and the boot.
+    pub disks_made: bool,
     /// Whether there is time left to wait.
     pub patience: Patience,
     /// The locks held while the observations were made.
@@ -158,13 +160,30 @@ impl Gate<'_> {
     fn judge_image(&self, observation: &Observation) -> (Rule, Verdict) {
         match &observation.here {
             Here::NotMirrored => (Rule::NotMirrored, Verdict::Pass),
-            Here::Absent => match observation.there {
-                There::Mirrored(_) => (
-                    Rule::NotYetCopied,
-                    self.refuse(
+            Here::Absent => match &observation.there {
+                There::Mirrored(there) if there.role == Role::Primary => {
+                    let refusal = self.refusal(
                         observation,
                         format!("is mirrored on {} and not yet copied here", self.there),
                         "try again when the copy is complete (onemirror list)",
+                    );
+                    (Rule::NotYetCopied, Verdict::WaitToTakeOver(WaitFor::Follow, refusal))
+                }
+                There::Mirrored(_) => (
+                    Rule::NotCopied,
+                    self.refuse(
+                        observation,
+                        format!("is not here, and not primary on {}, so it is not copied", self.there),
+                        format!("on {}: rbd mirror image promote {}", self.there, observation.image),
+                    ),
+                ),
+                // it may come back at any moment, not primary: a resync deletes a copy for a while
+                There::Unreachable | There::NotAsked if self.disks_made => (
+                    Rule::AbsentPeerUnreachable,
+                    self.refuse(
+                        observation,
+                        format!("is not here and {} does not answer", self.there),
+                        format!("bring {} back, or make sure that the image exists", self.there),
                     ),
                 ),
                 _ => (Rule::AbsentLeftToStockDriver, Verdict::Pass),
@@ -398,7 +417,15 @@ impl Gate<'_> {
             }
             return (Rule::OpenTokenThere, Verdict::RePromoteThere(steps));
         };
-        if here.token.token() == Some(reign) {
+        if there.resync_requested {
+            let refusal = self.refusal(
+                observation,
+                format!("cannot be taken from {}: a resync of it was asked for there", self.there),
+                "its copy there would be thrown away; see docs/runbook.md",
+            );
+            return (Rule::ResyncAskedThere, Verdict::Refuse(refusal));
+        }
+        if here.token.token() == Some(reign) && !here.resync_requested {
             let closed = Token::close_after(Some(reign), self.there, self.closing_id);
             let steps = vec![
                 Step::WriteToken { at: Side::There, image: image.clone(), token: closed },
@@ -406,11 +433,23 @@ impl Gate<'_> {
             ];
             return (Rule::TakeOver, Verdict::TakeOver(steps));
         }
-        if here.report == Report::SplitBrain && !here.resync_requested {
+        // asked for once more where nothing came of it: who asked may have been killed before it was heard
+        let ask = match here.resync_requested {
+            true => {
+                self.patience == Patience::Waning && !matches!(here.report, Report::Syncing(_) | Report::Down)
+            }
+            false => here.report == Report::SplitBrain,
+        };
+        if ask {
             return (
                 Rule::SplitBrainedCopyHere,
                 Verdict::RePromoteThere(vec![Step::Resync { image: image.clone() }]),
             );
+        }
+        if there.mode == Mode::Snapshot && self.patience == Patience::Waning {
+            // who opened the token may have been killed before the snapshot that carries it
+            let carry = vec![Step::MirrorSnapshot { at: Side::There, image: image.clone() }];
+            return (Rule::CarryTokenHere, Verdict::RePromoteThere(carry));
         }
         let refusal = self.refusal(observation, self.not_following(here), self.follow_hint(here));
         (Rule::NotFollowingYet, Verdict::WaitToTakeOver(WaitFor::Follow, refusal))
@@ -423,6 +462,19 @@ impl Gate<'_> {
         there: &Copy,
     ) -> (Rule, Verdict) {
         let (token_here, token_there) = (here.token.token(), there.token.token());
+        if here.resync_requested {
+            // the daemon is going to throw this copy away: let it have something to copy
+            return if token_there.is_some_and(|token| token.site == self.there)
+                && there.token.sequence() >= here.token.sequence()
+            {
+                (Rule::StrandedLastWriterThere, self.re_promote_there(observation, there))
+            } else {
+                (Rule::TokenConflict, self.conflict(observation))
+            };
+        }
+        // what moves would have moved by now, and a daemon that follows would say so
+        let stuck = self.patience != Patience::Fresh
+            && matches!(here.report, Report::Stopped | Report::SplitBrain | Report::Other);
         match here.token.sequence().cmp(&there.token.sequence()) {
             std::cmp::Ordering::Greater => match token_here {
                 Some(token) if token.is_closed() || token.site == self.here => {
@@ -436,9 +488,6 @@ impl Gate<'_> {
                 (Rule::TokenConflict, self.conflict(observation))
             }
             std::cmp::Ordering::Less => {
-                // what moves would have moved by now, and a daemon that follows would say so
-                let stuck = self.patience != Patience::Fresh
-                    && matches!(here.report, Report::Stopped | Report::SplitBrain | Report::Other);
                 if stuck {
                     return (Rule::StrandedLastWriterThere, self.re_promote_there(observation, there));
                 }
@@ -454,6 +503,10 @@ impl Gate<'_> {
             }
             std::cmp::Ordering::Equal if token_here.is_some_and(Token::is_closed) => {
                 if here.mode == Mode::Snapshot && here.positions != Positions::Complete {
+                    // metadata is read when a snapshot is copied, so a token may be here before its reign
+                    if stuck && token_there.is_some_and(|token| token.site == self.there) {
+                        return (Rule::StrandedLastWriterThere, self.re_promote_there(observation, there));
+                    }
                     let refusal = self.refusal(
                         observation,
                         format!("lacks the last snapshot of {}", self.there),

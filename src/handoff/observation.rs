@@ -62,7 +62,8 @@ pub struct Copy {
     pub forced: Option<Mark>,
     /// What the daemon of this copy's own site last reported; up to 30 s and more old.
     pub report: Report,
-    /// A resync of this very copy was asked for a short while ago.
+    /// A resync of this very copy was asked for, and it is still the same copy: its daemon is going to throw it away,
+    /// whatever it shows until then.
     pub resync_requested: bool,
     /// Whether this copy has everything the other one has, by journal positions or mirror snapshots.
     pub positions: Positions,

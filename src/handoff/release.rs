@@ -104,6 +104,10 @@ impl Release<'_> {
             }
             There::Mirrored(copy) => copy,
         };
+        if here.resync_requested {
+            let cause = "it is to be copied again since before it was forced here".to_owned();
+            return (Rule::ReleaseResyncAsked, self.pending(observation, cause));
+        }
         if there.token.sequence() > here.token.sequence() {
             let cause = format!("it is stale here: {} wrote to it last", self.there);
             return (Rule::ReleaseStaleHere, self.pending(observation, cause));
@@ -114,6 +118,7 @@ impl Release<'_> {
                 (Some(closed), Some(seen))
                     if closed.is_closed()
                         && closed.site == self.here
+                        && !there.resync_requested
                         && (seen == closed
                             || seen.is_open_by(self.here)
                                 && seen.sequence.checked_add(1) == Some(closed.sequence)) =>
@@ -130,7 +135,7 @@ impl Release<'_> {
                 Verdict::Act(vec![Step::MarkRelease { image: observation.image.clone(), mark }]),
             );
         }
-        if there.token.token() == Some(reign) {
+        if there.token.token() == Some(reign) && !there.resync_requested {
             let token = Token::close_after(Some(reign), self.here, self.closing_id);
             let close = Step::WriteToken { at: Side::Here, image: observation.image.clone(), token };
             return (Rule::ReleaseHandOver, Verdict::Act(vec![close, self.demote(observation)]));
@@ -147,6 +152,13 @@ impl Release<'_> {
             }
         };
         match there.report {
+            // who opened the token may have been killed before the snapshot that carries it
+            Report::Replaying | Report::Stopped | Report::Other
+                if here.mode == Mode::Snapshot && self.patience == Patience::Waning =>
+            {
+                let carry = vec![Step::MirrorSnapshot { at: Side::Here, image: observation.image.clone() }];
+                (Rule::ReleaseCarryToken, Verdict::Act(carry))
+            }
             Report::Replaying | Report::Stopped | Report::Other if self.patience != Patience::Exhausted => {
                 (Rule::ReleaseWaitForFollower, Verdict::Wait)
             }

@@ -86,6 +86,7 @@ fn gate() -> Gate<'static> {
         boot: BootKind::Cold,
         peer_unreachable: PeerUnreachable::RefuseAfterReboot,
         in_touch_since_reboot: true,
+        disks_made: true,
         patience: Patience::Fresh,
         locks: Locks::Both,
         closing_id: "c1",
@@ -177,13 +178,31 @@ fn gate_rows() -> Vec<Row> {
         boots(gate(), seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked), NotMirrored, "done"),
         boots(gate(), seen_as(Here::Absent, There::Absent, PeerVm::None), AbsentLeftToStockDriver, "done"),
         boots(
-            gate(),
+            Gate { disks_made: false, ..gate() },
             seen_as(Here::Absent, There::Unreachable, PeerVm::Unknown),
             AbsentLeftToStockDriver,
             "done",
         ),
         boots(
             gate(),
+            seen_as(Here::Absent, There::Unreachable, PeerVm::Unknown),
+            AbsentPeerUnreachable,
+            "refuse: one-0-2-0 is not here and site-b does not answer; bring site-b back, or make sure that the image exists",
+        ),
+        boots(
+            gate(),
+            seen_as(Here::Absent, There::Mirrored(primary("")), PeerVm::None),
+            NotYetCopied,
+            "wait for the other copy to follow",
+        ),
+        boots(
+            gate(),
+            seen_as(Here::Absent, There::Mirrored(non_primary("")), PeerVm::None),
+            NotCopied,
+            "refuse: one-0-2-0 is not here, and not primary on site-b, so it is not copied; on site-b: rbd mirror image promote one/one-0-2-0",
+        ),
+        boots(
+            Gate { patience: Patience::Exhausted, ..gate() },
             seen_as(Here::Absent, There::Mirrored(primary("")), PeerVm::None),
             NotYetCopied,
             "refuse: one-0-2-0 is mirrored on site-b and not yet copied here; try again when the copy is complete (onemirror list)",
@@ -443,6 +462,45 @@ fn gate_rows() -> Vec<Row> {
             NotFollowingYet,
             "wait for the other copy to follow",
         ),
+        // a copy that is going to be thrown away is not taken, whatever it shows
+        boots(
+            gate(),
+            pair(
+                Copy { resync_requested: true, ..non_primary("3:site-b:open").reports(Report::Replaying) },
+                primary("3:site-b:open"),
+                inactive(),
+            ),
+            NotFollowingYet,
+            "wait for the other copy to follow",
+        ),
+        // nothing came of it: who asked may have been killed before he was heard
+        boots(
+            Gate { patience: Patience::Waning, ..gate() },
+            pair(
+                Copy { resync_requested: true, ..non_primary("3:site-b:open").reports(Report::Replaying) },
+                primary("3:site-b:open"),
+                inactive(),
+            ),
+            SplitBrainedCopyHere,
+            "resync here",
+        ),
+        boots(
+            gate(),
+            pair(
+                non_primary("1003:site-b:open"),
+                Copy { resync_requested: true, ..primary("1003:site-b:open") },
+                inactive(),
+            ),
+            ResyncAskedThere,
+            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; its copy there would be thrown away; see docs/runbook.md",
+        ),
+        // a token without the snapshot that carries it
+        boots(
+            Gate { patience: Patience::Waning, ..gate() },
+            pair(non_primary("2:site-a:x").by_snapshot(), primary("3:site-b:open").by_snapshot(), inactive()),
+            CarryTokenHere,
+            "mirror-snapshot there",
+        ),
         // promoted there by hand, without what was written here last
         boots(
             gate(),
@@ -506,6 +564,37 @@ fn gate_rows() -> Vec<Row> {
             ),
             HandoffSnapshotIncomplete,
             "wait for the last writes to arrive",
+        ),
+        // the token came with a snapshot of an earlier reign, and the daemon does not go on
+        boots(
+            Gate { patience: Patience::Waning, ..gate() },
+            pair(
+                non_primary("4:site-b:x").by_snapshot().at(Positions::Behind).reports(Report::Stopped),
+                non_primary("4:site-b:x").by_snapshot(),
+                PeerVm::None,
+            ),
+            StrandedLastWriterThere,
+            "promote there, write 5:site-b:open there, mirror-snapshot there",
+        ),
+        boots(
+            gate(),
+            pair(
+                Copy { resync_requested: true, ..non_primary("4:site-b:x") },
+                non_primary("4:site-b:x"),
+                PeerVm::None,
+            ),
+            StrandedLastWriterThere,
+            "promote there, write 5:site-b:open there",
+        ),
+        boots(
+            gate(),
+            pair(
+                Copy { resync_requested: true, ..non_primary("5:site-a:x") },
+                non_primary("4:site-b:x"),
+                PeerVm::None,
+            ),
+            TokenConflict,
+            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync",
         ),
         boots(
             gate(),
@@ -679,6 +768,25 @@ fn release_rows() -> Vec<Row> {
             pair(reigns(), non_primary("2:site-b:y").reports(Report::Replaying), inactive()),
             ReleaseWaitForFollower,
             "wait for the other copy to follow",
+        ),
+        releases(
+            Release { patience: Patience::Waning, ..release() },
+            pair(reigns().by_snapshot(), non_primary("2:site-b:y").by_snapshot(), inactive()),
+            ReleaseCarryToken,
+            "mirror-snapshot here",
+        ),
+        // a copy that is going to be thrown away there, whatever it shows
+        releases(
+            release(),
+            pair(reigns(), Copy { resync_requested: true, ..follows() }, inactive()),
+            ReleaseWaitForFollower,
+            "wait for the other copy to follow",
+        ),
+        releases(
+            release(),
+            pair(Copy { resync_requested: true, ..reigns() }, follows(), inactive()),
+            ReleaseResyncAsked,
+            "done; pending: it is to be copied again since before it was forced here",
         ),
         releases(
             Release { patience: Patience::Exhausted, ..release() },
@@ -1009,7 +1117,10 @@ fn no_situation_breaks_what_the_gate_promises() {
                             let last_writer = there.token.sequence() > here.token.sequence();
                             let complete =
                                 there.positions == Positions::Complete && token_here == token_there;
-                            assert!(!in_use_there && (last_writer || complete), "{why}");
+                            let gave_it_up = token_there
+                                .is_some_and(|token| token.is_closed() && token.site == B)
+                                && token_here == token_there;
+                            assert!(!in_use_there && (last_writer || complete || gave_it_up), "{why}");
                         }
                         Step::Demote { at: Side::There, .. } => {
                             assert_eq!((here.role, there.role), (Role::NonPrimary, Role::Primary), "{why}");

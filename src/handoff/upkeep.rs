@@ -71,12 +71,7 @@ impl Upkeep<'_> {
             (Role::NonPrimary, There::Mirrored(there)) if there.role == Role::Primary => {
                 let following = there.token.token().is_some() && here.token == there.token;
                 let newer_there = there.token.sequence() > here.token.sequence();
-                if here.report == Report::SplitBrain
-                    && !here.resync_requested
-                    && !self.in_use_here
-                    && newer_there
-                    && !following
-                {
+                if here.report == Report::SplitBrain && newer_there && !following && !self.in_use_here {
                     let resync = Step::Resync { image: observation.image.clone() };
                     return (Rule::UpkeepSplitBrainedCopyHere, Task::Act(vec![resync]));
                 }

@@ -169,6 +169,7 @@ async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
         (Action::Ln | Action::Clone, Some(disk)) if scope == GateScope::All && vm_images.vm.has_context => {
             Standing::Outer(disk)
         }
+        (Action::Ln | Action::Clone, _) => Standing::Making,
         _ => Standing::Last,
     };
     match engine.gate(vm_images, scope, boot, standing).await {

@@ -1,0 +1,384 @@
+//! The product's own decision functions, fed with what a run has seen in the model.
+//!
+//! Daemons' reports and the time that is left are not part of the model's state: whatever they may say is tried.
+
+use crate::mutation::Mutation;
+use crate::storage::{Copy, Mark, Metadata, Mirroring, Note, Site, Token};
+use crate::world::Vm;
+use onemirror::handoff::{
+    self, BootKind, Decision, Gate, Here, Locks, Mode, Observation, Patience, PeerUnreachable, PeerVm,
+    Positions, Release, Report, Role, Rule, Seal, Side, Task, There, TokenSeen, Upkeep,
+};
+use onemirror::image_spec::ImageSpec;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// The names of the sites.
+pub const NAMES: [&str; 2] = ["site-a", "site-b"];
+const IMAGE_NAMES: [&str; 2] = ["one/image-0", "two/image-1"];
+/// What a random id is until it is written.
+const CLOSING_ID: &str = "255";
+
+/// What a run has seen of the other copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CopyThere {
+    /// The cluster did not answer.
+    Unreachable,
+    /// It answered.
+    Seen(Copy),
+}
+
+/// What a run has seen of one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// Which.
+    pub image: usize,
+    /// The mode.
+    pub mode: Mirroring,
+    /// The copy here.
+    pub here: Copy,
+    /// The copy there.
+    pub there: CopyThere,
+    /// What positions or snapshots say of the copy here and there.
+    pub positions: [Positions; 2],
+    /// The VM there; `None`: its front-end did not answer, or was not asked.
+    pub vm_there: Option<Vm>,
+}
+
+/// On whose behalf is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// May the VM boot?
+    Gate {
+        /// From saved memory.
+        restore: bool,
+        /// Both locks are held.
+        both_locks: bool,
+        /// The peer was reached since the host was booted.
+        in_touch: bool,
+    },
+    /// Give the images up.
+    Release {
+        /// The VM here uses it.
+        in_use: bool,
+    },
+    /// What is left to do?
+    Upkeep {
+        /// The VM here uses it.
+        in_use: bool,
+        /// The VM here runs.
+        running: bool,
+    },
+}
+
+/// One change, in the model's terms. `side` is a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Writes a token; a closed one gets its id when it is written.
+    Token(Site, usize, Token),
+    /// Notes the boot.
+    Booted(Site, usize, Mark),
+    /// Notes the release.
+    Release(Site, usize, Mark),
+    /// Notes that an operator forced it.
+    Forced(Site, usize, Mark),
+    /// Takes a mirror snapshot.
+    Snapshot(Site, usize),
+    /// Demotes.
+    Demote(Site, usize),
+    /// Promotes without force.
+    Promote(Site, usize),
+    /// Promotes by force.
+    ForcePromote(Site, usize),
+    /// Notes what is known of a resync.
+    NoteResync(Site, usize, Note),
+    /// Has the copy made anew.
+    Resync(Site, usize),
+}
+
+impl Step {
+    /// Its image.
+    pub fn image(self) -> usize {
+        match self {
+            Self::Token(_, image, _)
+            | Self::Booted(_, image, _)
+            | Self::Release(_, image, _)
+            | Self::Forced(_, image, _)
+            | Self::Snapshot(_, image)
+            | Self::Demote(_, image)
+            | Self::Promote(_, image)
+            | Self::ForcePromote(_, image)
+            | Self::NoteResync(_, image, _)
+            | Self::Resync(_, image) => image,
+        }
+    }
+
+    /// The site whose copy it changes.
+    pub fn site(self) -> Site {
+        match self {
+            Self::Token(site, ..)
+            | Self::Booted(site, ..)
+            | Self::Release(site, ..)
+            | Self::Forced(site, ..)
+            | Self::Snapshot(site, _)
+            | Self::Demote(site, _)
+            | Self::Promote(site, _)
+            | Self::ForcePromote(site, _)
+            | Self::NoteResync(site, ..)
+            | Self::Resync(site, _) => site,
+        }
+    }
+}
+
+/// What is to be done, in the model's terms.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// The VM may boot; the release is over; nothing is left to do.
+    Done,
+    /// The other lock is needed.
+    LockThere,
+    /// Do this and look again.
+    Act(Vec<Step>),
+    /// Let go and look again.
+    Wait,
+    /// Do this and refuse.
+    Refuse(Vec<Step>, Option<Rule>),
+    /// Reconcile: go on with a release.
+    GoOn,
+}
+
+type Key = (Site, Question, Vec<View>);
+
+thread_local! {
+    static KNOWN: RefCell<HashMap<(Key, Mutation), Rc<Vec<Answer>>>> = RefCell::default();
+}
+
+/// Everything that the product may answer, whatever the reports say and however much time is left.
+pub fn answers(site: Site, question: Question, views: &[View], mutation: Mutation) -> Rc<Vec<Answer>> {
+    let key = ((site, question, views.to_vec()), mutation);
+    if let Some(known) = KNOWN.with_borrow(|known| known.get(&key).cloned()) {
+        return known;
+    }
+    let mut all = Vec::new();
+    let reports =
+        [Report::Replaying, Report::Syncing(None), Report::SplitBrain, Report::Stopped, Report::Down];
+    for patience in [Patience::Fresh, Patience::Waning, Patience::Exhausted] {
+        for report in &reports {
+            let answer = answer(site, question, views, &|_| report.clone(), patience, mutation);
+            if !all.contains(&answer) {
+                all.push(answer);
+            }
+        }
+    }
+    let all = Rc::new(all);
+    KNOWN.with_borrow_mut(|known| known.insert(key, all.clone()));
+    all
+}
+
+/// What the product answers to these reports, of image and copy here (`true`) or there.
+pub fn answer(
+    site: Site,
+    question: Question,
+    views: &[View],
+    report: &dyn Fn((usize, bool)) -> Report,
+    patience: Patience,
+    mutation: Mutation,
+) -> Answer {
+    let observations: Vec<Observation> = views
+        .iter()
+        .map(|view| {
+            let reports = [report((view.image, true)), report((view.image, false))];
+            let mut observation = observation(site, view, reports);
+            mutation.blur(question, site, &mut observation);
+            observation
+        })
+        .collect();
+    let (here, there) = (NAMES[site], NAMES[1 - site]);
+    let vm = vm_id(site);
+    match question {
+        Question::Gate { restore, both_locks, in_touch } => {
+            let gate = Gate {
+                here,
+                there,
+                vm,
+                boot: if restore { BootKind::Restore } else { BootKind::Cold },
+                peer_unreachable: PeerUnreachable::RefuseAfterReboot,
+                in_touch_since_reboot: in_touch,
+                disks_made: true,
+                patience,
+                locks: if both_locks { Locks::Both } else { Locks::Here },
+                closing_id: CLOSING_ID,
+            };
+            translate(site, gate.judge(&observations).decision, mutation)
+        }
+        Question::Release { in_use } => {
+            let release = Release {
+                here,
+                there,
+                vm,
+                in_use_here: in_use,
+                patience,
+                locks: Locks::Here,
+                closing_id: CLOSING_ID,
+            };
+            translate(site, release.judge(&observations).judgement.decision, mutation)
+        }
+        Question::Upkeep { in_use, running } => {
+            let upkeep = Upkeep { here, in_use_here: in_use, running_here: running.then_some(vm) };
+            let Some(observation) = observations.first() else { return Answer::Done };
+            match upkeep.judge(observation).task {
+                // passing a VM on is a boot at the other site, which may happen at any time anyway
+                Task::Nothing | Task::Undecided | Task::PassOn { .. } => Answer::Done,
+                Task::Act(steps) => Answer::Act(translate_steps(site, steps, mutation)),
+                Task::Release { .. } => Answer::GoOn,
+            }
+        }
+    }
+}
+
+/// What is seen of one image, with these reports on the copy here and there.
+fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
+    let [report_here, report_there] = reports;
+    let here = match view.here.exists {
+        true => Here::Mirrored(copy(view, view.here, view.positions[0], report_here)),
+        false => Here::Absent,
+    };
+    let there = match view.there {
+        CopyThere::Unreachable => There::Unreachable,
+        CopyThere::Seen(seen) if seen.exists => {
+            There::Mirrored(copy(view, seen, view.positions[1], report_there))
+        }
+        CopyThere::Seen(_) => There::Absent,
+    };
+    let (vm, state) = (vm_id(1 - site), String::new());
+    let vm_there = match view.vm_there {
+        None => PeerVm::Unknown,
+        Some(Vm::Off) => PeerVm::Inactive { vm, state },
+        Some(Vm::LettingGo) => PeerVm::LettingGo { vm, state },
+        Some(_) => PeerVm::Active { vm, state },
+    };
+    Observation { image: spec(view.image), here, there, vm_there, owned_by_both: false }
+}
+
+fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> handoff::Copy {
+    let Metadata { token, booted, release, forced } = seen.metadata;
+    handoff::Copy {
+        role: if seen.primary { Role::Primary } else { Role::NonPrimary },
+        mode: match view.mode {
+            Mirroring::Journal => Mode::Journal,
+            Mirroring::Snapshot => Mode::Snapshot,
+        },
+        token: token.map_or(TokenSeen::None, |token| TokenSeen::Some(real_token(token))),
+        booted: booted.map(real_mark),
+        release: release.map(real_mark),
+        forced: forced.map(real_mark),
+        report,
+        resync_requested: seen.noted != Note::None,
+        positions,
+    }
+}
+
+/// The product's token.
+pub fn real_token(token: Token) -> handoff::Token {
+    handoff::Token {
+        sequence: token.sequence.into(),
+        site: NAMES[token.site].into(),
+        seal: if token.closed == 0 { Seal::Open } else { Seal::Closed(token.closed.to_string()) },
+    }
+}
+
+/// The model's token.
+pub fn model_token(token: &handoff::Token) -> Token {
+    Token {
+        sequence: u16::try_from(token.sequence).unwrap_or(u16::MAX),
+        site: site_of(&token.site),
+        closed: match &token.seal {
+            Seal::Open => 0,
+            Seal::Closed(id) => id.parse().unwrap_or(u8::MAX),
+        },
+    }
+}
+
+fn real_mark(mark: Mark) -> handoff::Mark {
+    handoff::Mark { sequence: mark.sequence.into(), site: NAMES[mark.site].into(), vm: vm_id(mark.vm) }
+}
+
+fn model_mark(mark: &handoff::Mark) -> Mark {
+    Mark {
+        sequence: u16::try_from(mark.sequence).unwrap_or(u16::MAX),
+        site: site_of(&mark.site),
+        vm: usize::from(mark.vm != 0),
+    }
+}
+
+fn vm_id(site: Site) -> i32 {
+    i32::from(site != 0)
+}
+
+fn site_of(name: &str) -> Site {
+    usize::from(name != NAMES[0])
+}
+
+fn spec(image: usize) -> ImageSpec {
+    thread_local! {
+        static SPECS: [Option<ImageSpec>; 2] = IMAGE_NAMES.map(|name| name.parse().ok());
+    }
+    #[expect(clippy::expect_used, reason = "the names are constants")]
+    SPECS.with(|specs| specs[image].clone()).expect("a name of an image")
+}
+
+fn image_of(spec: &ImageSpec) -> usize {
+    usize::from(spec.to_string() != IMAGE_NAMES[0])
+}
+
+fn translate(site: Site, decision: Decision, mutation: Mutation) -> Answer {
+    match decision {
+        Decision::Done => Answer::Done,
+        Decision::LockThere => Answer::LockThere,
+        Decision::Act(steps) => Answer::Act(translate_steps(site, steps, mutation)),
+        Decision::Wait { .. } => Answer::Wait,
+        Decision::Refuse { refusal, then } => {
+            Answer::Refuse(translate_steps(site, then, mutation), refusal.rule)
+        }
+    }
+}
+
+fn translate_steps(site: Site, steps: Vec<handoff::Step>, mutation: Mutation) -> Vec<Step> {
+    let mut steps: Vec<Step> = steps.iter().flat_map(|step| translate_step(site, step)).collect();
+    mutation.damage(&mut steps);
+    steps
+}
+
+/// A resync takes three calls.
+fn translate_step(site: Site, step: &handoff::Step) -> Vec<Step> {
+    let at = match step.side() {
+        Side::Here => site,
+        Side::There => 1 - site,
+    };
+    let image = image_of(step.image());
+    vec![match step {
+        handoff::Step::WriteToken { token, .. } => Step::Token(at, image, model_token(token)),
+        handoff::Step::MarkBooted { mark, .. } => Step::Booted(at, image, model_mark(mark)),
+        handoff::Step::MarkRelease { mark, .. } => Step::Release(at, image, model_mark(mark)),
+        handoff::Step::MirrorSnapshot { .. } => Step::Snapshot(at, image),
+        handoff::Step::Demote { .. } => Step::Demote(at, image),
+        handoff::Step::Promote { .. } => Step::Promote(at, image),
+        handoff::Step::Resync { .. } => {
+            return vec![
+                Step::NoteResync(at, image, Note::AboutToAsk),
+                Step::Resync(at, image),
+                Step::NoteResync(at, image, Note::Asked),
+            ];
+        }
+    }]
+}
+
+/// The token of a promotion that an operator forces, after the newest that is known.
+pub fn forced_token(site: Site, newest: Option<Token>, mutation: Mutation) -> Token {
+    let newest = newest.map(real_token);
+    model_token(&match mutation {
+        Mutation::ForceWithoutStride => handoff::Token::open_after(newest.as_ref(), NAMES[site]),
+        _ => handoff::Token::forced_after(newest.as_ref(), NAMES[site]),
+    })
+}

@@ -1,0 +1,463 @@
+//! A model of two sites in which onemirror's own decision functions ([`onemirror::handoff`]) are explored in every
+//! interleaving within bounds: replication that lags, reports that lie, runs that are killed between any two
+//! external calls, locks that expire, links that break, a site that is lost, and operators.
+
+pub mod decide;
+pub mod mutation;
+pub mod process;
+pub mod settle;
+pub mod storage;
+pub mod world;
+
+use mutation::Mutation;
+use onemirror::handoff::Rule;
+use process::{At, Move, Process, Purpose};
+use settle::{Stuck, is_at_rest, settle};
+use stateright::{Checker, Model, Property};
+use std::time::{Duration, Instant};
+use storage::{Mirroring, Site, other};
+use world::{Budget, Lock, PROCESSES, Violation, Vm, World};
+
+/// What is explored: images, bounds, and the rule that is left out.
+#[derive(Clone, Debug)]
+pub struct Drill {
+    /// The images of the VM, by their mode.
+    pub modes: Vec<Mirroring>,
+    /// What may happen, and how often.
+    pub budget: Budget,
+    /// As many runs of onemirror at once.
+    pub at_once: usize,
+    /// As many tokens may be written on an image: what is tried again and again makes ever new ones.
+    pub tokens: u16,
+    /// A rule that is left out.
+    pub mutation: Mutation,
+}
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A user starts the VM: `onevm resume`, or instantiates it.
+    Boot(Site),
+    /// The hypervisor starts its domain.
+    Deploy(Site),
+    /// It writes.
+    Write(Site),
+    /// It is terminated on the recovery site, powered off at home.
+    Stop(Site),
+    /// It is powered off on the recovery site, where nothing is released then.
+    Poweroff(Site),
+    /// It is suspended.
+    Suspend(Site),
+    /// It is resumed from saved memory.
+    Restore(Site),
+    /// Its terminate failed because onemirror was killed; an operator recovers it.
+    Recover(Site),
+    /// A run makes its move.
+    Run(usize, Move),
+    /// A run is killed.
+    Kill(usize),
+    /// A run sleeps until a lock of its own has expired.
+    Expire(usize, Site),
+    /// The lock of a killed run expires.
+    ExpireOrphan(usize, Site),
+    /// Reconcile begins to look at an image.
+    Reconcile(Site, u8),
+    /// A hook of POWEROFF begins.
+    Hook(Site),
+    /// An operator types `onemirror failover --force`.
+    Force(Site),
+    /// An operator demotes an image by hand.
+    DemoteByHand(Site, usize),
+    /// The daemon replays one thing.
+    Replay(Site, usize),
+    /// The daemon throws its copy away.
+    DeleteForResync(Site, usize),
+    /// The daemon copies the image as a whole.
+    Copy(Site, usize),
+    /// The link between the sites breaks.
+    Cut,
+    /// It is mended.
+    Mend,
+    /// Home is lost: its hosts, its front-end, its cluster.
+    LoseHome,
+    /// It comes back.
+    HomeReturns,
+}
+
+impl Drill {
+    fn place(&self, world: &World) -> Option<usize> {
+        let running = world.processes.iter().flatten().count();
+        if running >= self.at_once.min(PROCESSES) {
+            return None;
+        }
+        world.processes.iter().position(Option::is_none)
+    }
+
+    fn start(&self, world: &mut World, process: Process) -> bool {
+        let Some(place) = self.place(world) else { return false };
+        world.processes[place] = Some(process);
+        true
+    }
+
+    fn of_the_vm(&self, site: Site, world: &World, actions: &mut Vec<Event>) {
+        let budget = world.budget;
+        let has_process = |purpose: fn(&Purpose) -> bool| {
+            world.processes.iter().flatten().any(|process| process.site == site && purpose(&process.purpose))
+        };
+        let room = self.place(world).is_some();
+        match world.vms[site] {
+            Vm::Off if budget.boots > 0 && room => actions.push(Event::Boot(site)),
+            Vm::Saved if budget.boots > 0 && room => actions.push(Event::Restore(site)),
+            Vm::Cleared | Vm::RestoreCleared => actions.push(Event::Deploy(site)),
+            Vm::Running => {
+                if budget.writes > 0 {
+                    actions.push(Event::Write(site));
+                }
+                if room {
+                    actions.push(Event::Stop(site));
+                }
+                if site == 1 {
+                    actions.push(Event::Poweroff(site));
+                }
+                if budget.suspends > 0 {
+                    actions.push(Event::Suspend(site));
+                }
+            }
+            Vm::LettingGo if !has_process(|purpose| *purpose == Purpose::Terminate) => {
+                if room {
+                    actions.push(Event::Recover(site));
+                }
+            }
+            Vm::Booting | Vm::Restoring
+                if !has_process(|purpose| matches!(purpose, Purpose::Gate { .. })) =>
+            {
+                // started by an operator's failover, while all places are taken
+                if room {
+                    actions.push(Event::Boot(site));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Model for Drill {
+    type State = World;
+    type Action = Event;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World::new(&self.modes, self.budget)]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Event>) {
+        if world.violation.is_some() {
+            return;
+        }
+        let budget = world.budget;
+        let room = self.place(world).is_some();
+        for site in [0, 1] {
+            if !world.is_up(site) {
+                continue;
+            }
+            self.of_the_vm(site, world, actions);
+            if budget.reconciles > 0 && room {
+                for image in 0..world.images.len() {
+                    actions.push(Event::Reconcile(site, u8::try_from(image).unwrap_or(u8::MAX)));
+                }
+            }
+            if budget.hooks > 0 && room && world.vms[site] == Vm::Off {
+                actions.push(Event::Hook(site));
+            }
+            if budget.forces > 0 && room && world.vms[site] == Vm::Off {
+                actions.push(Event::Force(site));
+            }
+            for (number, image) in world.images.iter().enumerate() {
+                if budget.hand_demotions > 0 && !world.vms[site].is_active() && image.copies[site].primary {
+                    actions.push(Event::DemoteByHand(site, number));
+                }
+                if !world.reaches_peer() {
+                    continue;
+                }
+                if image.can_replay(site) {
+                    actions.push(Event::Replay(site, number));
+                }
+                if image.can_delete_for_resync(site) {
+                    actions.push(Event::DeleteForResync(site, number));
+                }
+                if image.can_copy(site) {
+                    actions.push(Event::Copy(site, number));
+                }
+            }
+        }
+        for (place, process) in world.processes.iter().enumerate() {
+            let Some(process) = process else { continue };
+            actions.extend(world.moves(place, self.mutation).into_iter().map(|how| Event::Run(place, how)));
+            if budget.crashes > 0 && process.at != At::FirstLook {
+                actions.push(Event::Kill(place));
+            }
+            if budget.pauses > 0 {
+                for (side, site) in [process.site, other(process.site)].into_iter().enumerate() {
+                    if process.locked[side] {
+                        actions.push(Event::Expire(place, site));
+                    }
+                }
+            }
+        }
+        for (image, locks) in world.locks.iter().enumerate() {
+            for (site, lock) in locks.iter().enumerate() {
+                if matches!(lock, Lock::Orphaned(_)) {
+                    actions.push(Event::ExpireOrphan(image, site));
+                }
+            }
+        }
+        if world.home_lost {
+            actions.push(Event::HomeReturns);
+        } else if budget.losses > 0 {
+            actions.push(Event::LoseHome);
+        }
+        if world.cut {
+            actions.push(Event::Mend);
+        } else if budget.cuts > 0 && !world.home_lost {
+            actions.push(Event::Cut);
+        }
+    }
+
+    fn next_state(&self, last: &World, event: Event) -> Option<World> {
+        let mut world = last.clone();
+        match event {
+            Event::Boot(site) => {
+                let begun = world.vms[site] != Vm::Off;
+                world.budget.boots -= u8::from(!begun);
+                world.vms[site] = Vm::Booting;
+                if !self.start(&mut world, Process::new(site, Purpose::Gate { restore: false })) {
+                    return None;
+                }
+            }
+            Event::Restore(site) => {
+                world.budget.boots -= 1;
+                world.vms[site] = Vm::Restoring;
+                if !self.start(&mut world, Process::new(site, Purpose::Gate { restore: true })) {
+                    return None;
+                }
+            }
+            Event::Deploy(site) => world.deploy(site),
+            Event::Write(site) => {
+                world.budget.writes -= 1;
+                world.write(site);
+            }
+            Event::Stop(0) | Event::Poweroff(_) => {
+                let site = if let Event::Stop(site) | Event::Poweroff(site) = event { site } else { 0 };
+                world.vms[site] = Vm::Off;
+            }
+            Event::Stop(site) | Event::Recover(site) => {
+                world.vms[site] = Vm::LettingGo;
+                if !self.start(&mut world, Process::new(site, Purpose::Terminate)) {
+                    return None;
+                }
+            }
+            Event::Suspend(site) => {
+                world.budget.suspends -= 1;
+                world.vms[site] = Vm::Saved;
+                for (image, saved) in world.images.iter().zip(&mut world.saved[site]) {
+                    *saved = image.copies[site].data;
+                }
+            }
+            Event::Run(place, how) => world.step(place, how, self.mutation),
+            Event::Kill(place) => {
+                world.budget.crashes -= 1;
+                self.kill(&mut world, place);
+            }
+            Event::Expire(place, site) => {
+                world.budget.pauses -= 1;
+                for locks in &mut world.locks {
+                    if locks[site] == Lock::Held(u8::try_from(place).unwrap_or(u8::MAX)) {
+                        locks[site] = Lock::Free;
+                    }
+                }
+            }
+            Event::ExpireOrphan(image, site) => world.locks[image][site] = Lock::Free,
+            Event::Reconcile(site, image) => {
+                world.budget.reconciles -= 1;
+                if !self.start(&mut world, Process::new(site, Purpose::Reconcile(image))) {
+                    return None;
+                }
+            }
+            Event::Hook(site) => {
+                world.budget.hooks -= 1;
+                if !self.start(&mut world, Process::new(site, Purpose::Hook)) {
+                    return None;
+                }
+            }
+            Event::Force(site) => {
+                world.budget.forces -= 1;
+                if !self.start(&mut world, Process::new(site, Purpose::Force)) {
+                    return None;
+                }
+            }
+            Event::DemoteByHand(site, image) => {
+                world.budget.hand_demotions -= 1;
+                world.by_hand = true;
+                world.images[image].demote(site);
+            }
+            Event::Replay(site, image) => world.images[image].replay(site),
+            Event::DeleteForResync(site, image) => world.images[image].delete_for_resync(site),
+            Event::Copy(site, image) => world.images[image].copy(site),
+            Event::Cut => {
+                world.budget.cuts -= 1;
+                world.cut = true;
+            }
+            Event::Mend => world.cut = false,
+            Event::LoseHome => {
+                world.budget.losses -= 1;
+                world.home_lost = true;
+                world.in_touch[0] = false;
+                for place in 0..PROCESSES {
+                    if world.processes[place].as_ref().is_some_and(|process| process.site == 0) {
+                        self.kill(&mut world, place);
+                    }
+                }
+                // oned finds the domain gone; saved memory is on a disk
+                if world.vms[0] != Vm::Saved {
+                    world.vms[0] = Vm::Off;
+                }
+            }
+            Event::HomeReturns => {
+                world.home_lost = false;
+                // what is forced while it comes back is at the operator's risk
+                world.home_returned = world.force_completed;
+            }
+        }
+        Some(world)
+    }
+
+    fn within_boundary(&self, world: &World) -> bool {
+        let few =
+            |token: Option<storage::Token>| token.is_none_or(|token| token.sequence % 1000 <= self.tokens);
+        world.images.iter().all(|image| image.copies.iter().all(|copy| few(copy.metadata.token)))
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("no acknowledged write is missing after a promotion", |_, world: &World| {
+                !matches!(world.violation, Some(Violation::LostWrite | Violation::BootOnStale))
+            }),
+            Property::always("never two running VMs with a writable copy", |_, world: &World| {
+                !matches!(
+                    world.violation,
+                    Some(Violation::TwoWriters | Violation::TwoPrimaries | Violation::SecondCopyAfterReturn)
+                )
+            }),
+            Property::always("no boot on a non-primary copy", |_, world: &World| {
+                !matches!(world.violation, Some(Violation::BootOnNonPrimary | Violation::PulledAway))
+            }),
+            Property::always("no image vanishes from both sites", |_, world: &World| {
+                world.violation != Some(Violation::Vanished)
+                    && world.images.iter().all(|image| image.copies.iter().any(|copy| copy.exists))
+            }),
+            Property::always("no saved memory on a changed disk", |_, world: &World| {
+                world.violation != Some(Violation::MemoryOnChangedDisk)
+            }),
+            Property::always("what is let go of becomes bootable at home", |drill: &Drill, world: &World| {
+                !is_at_rest(world) || drill.stuck(world).is_none_or(|stuck| is_for_the_operator(world, stuck))
+            }),
+        ]
+    }
+}
+
+/// What an operator's own doing may end in: a refusal that says what to do, and nothing lost.
+fn is_for_the_operator(world: &World, stuck: Stuck) -> bool {
+    match stuck {
+        // demoted by hand while the other copy was made anew: one copy is left, and only an operator can know that
+        Stuck::Refused(Some(Rule::NonPrimaryWithoutOtherCopy | Rule::NotCopied)) => world.by_hand,
+        // the command was killed between the promotion and its token; it is to be repeated
+        Stuck::Refused(Some(Rule::SplitBrainUndecided)) => world.forced && !world.force_completed,
+        // forced upon a copy that its daemon was asked to throw away
+        Stuck::Refused(Some(Rule::ResyncAskedThere)) => world.forced,
+        _ => false,
+    }
+}
+
+impl Drill {
+    /// Why the VM would not become bootable at home if all faults ended now.
+    pub fn stuck(&self, world: &World) -> Option<Stuck> {
+        settle(world, self.mutation).err()
+    }
+
+    fn kill(&self, world: &mut World, place: usize) {
+        let Some(process) = world.processes[place].take() else { return };
+        let own = Lock::Held(u8::try_from(place).unwrap_or(u8::MAX));
+        for lock in world.locks.iter_mut().flatten() {
+            if *lock == own {
+                *lock = Lock::Orphaned(process.site);
+            }
+        }
+        match process.purpose {
+            // the transfer fails: a failed boot uses no disk
+            Purpose::Gate { restore: false } => world.vms[process.site] = Vm::Off,
+            Purpose::Gate { restore: true } => world.vms[process.site] = Vm::Saved,
+            // EPILOG_FAILURE: stays until an operator recovers it
+            Purpose::Terminate | Purpose::Hook | Purpose::Reconcile(_) | Purpose::Force => {}
+        }
+    }
+}
+
+/// What an exploration found.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Different states.
+    pub states: usize,
+    /// Transitions, those to known states included.
+    pub transitions: usize,
+    /// The longest shortest path to a state.
+    pub depth: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// Everything within the bounds was seen.
+    pub exhaustive: bool,
+    /// The property that does not hold, and the shortest way there.
+    pub found: Option<(&'static str, Vec<String>)>,
+}
+
+/// One line of a path, for people.
+fn describe(world: &World, event: Event) -> String {
+    let Event::Run(place, how) = event else { return format!("{event:?}") };
+    let Some(process) = &world.processes[place] else { return String::new() };
+    let site = decide::NAMES[process.site];
+    match (process.at, process.steps.first()) {
+        (At::Step, Some(step)) => format!("{site} {:?}: {step:?}", process.purpose),
+        (At::Decide, _) => format!("{site} {:?}: decides {how:?}", process.purpose),
+        (at, _) => format!(
+            "{site} {:?}: {at:?} {}",
+            process.purpose,
+            if how == Move::GiveUp { "in vain" } else { "" }
+        ),
+    }
+}
+
+/// Explores breadth first, with as many threads, until all is seen, something is found, or there are more states
+/// than `limit`.
+pub fn explore(drill: &Drill, threads: usize, limit: Option<usize>) -> Outcome {
+    let started = Instant::now();
+    let mut builder = drill.clone().checker().threads(threads).finish_when(stateright::HasDiscoveries::Any);
+    if let Some(limit) = limit {
+        builder = builder.target_state_count(limit);
+    }
+    let checker = builder.spawn_bfs().join();
+    let found = checker.discoveries().into_iter().next().map(|(name, path)| {
+        let last = path.last_state().clone();
+        let mut steps: Vec<String> =
+            path.into_vec().into_iter().filter_map(|(world, event)| Some(describe(&world, event?))).collect();
+        let stuck = is_at_rest(&last).then(|| drill.stuck(&last));
+        steps.push(format!("then: {:?}, {stuck:?}, {:?}, {:#?}", last.violation, last.vms, last.images));
+        (name, steps)
+    });
+    let exhaustive = found.is_none() && limit.is_none_or(|limit| checker.state_count() < limit);
+    Outcome {
+        states: checker.unique_state_count(),
+        transitions: checker.state_count(),
+        depth: checker.max_depth(),
+        took: started.elapsed(),
+        exhaustive,
+        found,
+    }
+}

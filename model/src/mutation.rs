@@ -1,0 +1,139 @@
+//! The protocol with one of its rules left out: the model has to find out what the rule is for.
+
+use crate::decide::{Question, Step};
+use crate::storage::Site;
+use onemirror::handoff::{Here, Mark, Observation, PeerVm, Positions, Role, There, Token, TokenSeen};
+
+/// What is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mutation {
+    /// Nothing.
+    #[default]
+    None,
+    /// Both copies are non-primary: promote whatever the tokens say.
+    PromoteWithoutToken,
+    /// Demote although the other copy does not follow.
+    DemoteWithoutFollower,
+    /// A promotion opens no token.
+    PromoteWithoutOpening,
+    /// The copy here is not locked.
+    NoLockHere,
+    /// The copy there is not locked.
+    NoLockThere,
+    /// The peer's VM is not asked for.
+    NoLookAtPeerVm,
+    /// What was seen before a lock counts under it.
+    NoLookUnderLocks,
+    /// Whether a lock is still held is not asked before a step.
+    NoLockCheck,
+    /// Snapshot mode: the token alone proves the handoff.
+    TokenWithoutSnapshot,
+    /// A demotion without a token before it.
+    DemoteWithoutClosing,
+    /// A higher sequence of a non-primary copy there is overlooked.
+    OverlookLeftover,
+    /// A primary copy there is overlooked.
+    OverlookSplitBrain,
+    /// A forced promotion does not outrank what it has not seen.
+    ForceWithoutStride,
+    /// A front-end that has just come back believes what it was.
+    NoTouchNeeded,
+    /// Saved memory is loaded on whatever is there.
+    RestoreAnyway,
+    /// Who uses the image here is not looked at under the lock.
+    ReleaseWhileInUse,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::PromoteWithoutToken,
+        Self::DemoteWithoutFollower,
+        Self::PromoteWithoutOpening,
+        Self::NoLockHere,
+        Self::NoLockThere,
+        Self::NoLookAtPeerVm,
+        Self::NoLookUnderLocks,
+        Self::NoLockCheck,
+        Self::TokenWithoutSnapshot,
+        Self::DemoteWithoutClosing,
+        Self::OverlookLeftover,
+        Self::OverlookSplitBrain,
+        Self::ForceWithoutStride,
+        Self::NoTouchNeeded,
+        Self::RestoreAnyway,
+        Self::ReleaseWhileInUse,
+    ];
+
+    /// Whether the copies on this side are locked.
+    pub fn locks(self, here: bool) -> bool {
+        self != if here { Self::NoLockHere } else { Self::NoLockThere }
+    }
+
+    /// Whether one looks again under the lock there.
+    pub fn looks_under_locks(self) -> bool {
+        self != Self::NoLookUnderLocks
+    }
+
+    /// Whether a lock is checked before each step.
+    pub fn checks_locks(self) -> bool {
+        self != Self::NoLockCheck
+    }
+
+    /// Takes away what the rule looks at.
+    pub fn blur(self, question: Question, site: Site, observation: &mut Observation) {
+        let gate = matches!(question, Question::Gate { .. });
+        let name = crate::decide::NAMES[site];
+        if self == Self::NoLookAtPeerVm {
+            observation.vm_there = PeerVm::None;
+        }
+        let both = match (&mut observation.here, &mut observation.there) {
+            (Here::Mirrored(here), There::Mirrored(there)) => Some((here, there)),
+            _ => None,
+        };
+        let Some((here, there)) = both else { return };
+        let neither = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
+        match self {
+            Self::PromoteWithoutToken if gate && neither => {
+                let token = Token::close_after(here.token.token().max(there.token.token()), name, "1");
+                here.token = TokenSeen::Some(token.clone());
+                there.token = TokenSeen::Some(token);
+                here.positions = Positions::Complete;
+            }
+            Self::DemoteWithoutFollower if gate && there.role == Role::Primary => {
+                here.token = there.token.clone();
+            }
+            Self::DemoteWithoutFollower if !gate => there.token = here.token.clone(),
+            Self::TokenWithoutSnapshot => here.positions = Positions::Complete,
+            Self::OverlookLeftover if here.role == Role::Primary && there.role == Role::NonPrimary => {
+                there.token = here.token.clone();
+            }
+            Self::OverlookSplitBrain if here.role == Role::Primary && there.role == Role::Primary => {
+                there.role = Role::NonPrimary;
+                there.token = here.token.clone();
+            }
+            Self::RestoreAnyway => {
+                if let TokenSeen::Some(token) = &here.token {
+                    let vm = i32::from(site != 0);
+                    here.booted = Some(Mark::of(token, vm));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Leaves out what the rule does.
+    pub fn damage(self, steps: &mut Vec<Step>) {
+        match self {
+            Self::PromoteWithoutOpening => {
+                if steps.iter().any(|step| matches!(step, Step::Promote(..))) {
+                    steps.retain(|step| !matches!(step, Step::Token(..) | Step::Booted(..)));
+                }
+            }
+            Self::DemoteWithoutClosing => {
+                steps.retain(|step| !matches!(step, Step::Token(_, _, token) if token.closed != 0));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,547 @@
+//! Runs of onemirror: the same sequence of looks, locks and steps as in the product's engine, one external call at
+//! a time. Between any two of them others act, and the run may be killed.
+
+use crate::decide::{Answer, CopyThere, Question, Step, View, answer, answers, forced_token};
+use crate::mutation::Mutation;
+use crate::storage::{Mirroring, Site, other};
+use crate::world::{IMAGES, Lock, Violation, Vm, World};
+use onemirror::handoff::{Patience, Positions, Report};
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// The gate of a VM that boots.
+    Gate {
+        /// From saved memory.
+        restore: bool,
+    },
+    /// `mvds` or `delete` of a VM that ends.
+    Terminate,
+    /// A hook of POWEROFF where the policy releases then.
+    Hook,
+    /// Reconcile, one image.
+    Reconcile(u8),
+    /// `failover --force`.
+    Force,
+}
+
+/// Where a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum At {
+    /// About to look without a lock (reconcile, hook).
+    FirstLook,
+    /// About to lock the copies here.
+    LockHere,
+    /// About to lock the copies there.
+    LockThere,
+    /// About to ask the own front-end for its VM.
+    LookVmHere,
+    /// About to look at the copies here.
+    LookHere,
+    /// About to look at the copies there.
+    LookThere,
+    /// About to ask the other front-end.
+    LookVmThere,
+    /// About to decide.
+    Decide,
+    /// About to carry out the next step.
+    Step,
+}
+
+/// What follows the steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Then {
+    /// Another look.
+    Look,
+    /// The end.
+    End,
+}
+
+/// A run of onemirror.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// Where it runs.
+    pub site: Site,
+    /// What for.
+    pub purpose: Purpose,
+    /// Where it is.
+    pub at: At,
+    /// It took the locks here, and there; whether they are still its own is another question.
+    pub locked: [bool; 2],
+    /// It goes on with a release that was asked for (reconcile).
+    pub releasing: bool,
+    /// What it has seen of the VM here.
+    pub vm_here: Vm,
+    /// What it has seen.
+    pub views: [Option<View>; IMAGES],
+    /// What it is about to do.
+    pub steps: Vec<Step>,
+    /// What follows.
+    pub then: Then,
+    /// A step found the world changed.
+    pub halted: bool,
+}
+
+impl Process {
+    /// A run that begins.
+    pub fn new(site: Site, purpose: Purpose) -> Self {
+        let at = match purpose {
+            Purpose::Reconcile(_) => At::FirstLook,
+            Purpose::Gate { .. } | Purpose::Terminate | Purpose::Hook | Purpose::Force => At::LockHere,
+        };
+        Self {
+            site,
+            purpose,
+            at,
+            locked: [false; 2],
+            releasing: false,
+            vm_here: Vm::Off,
+            views: [None; IMAGES],
+            steps: Vec::new(),
+            then: Then::Look,
+            halted: false,
+        }
+    }
+
+    fn covers(&self, image: usize) -> bool {
+        match self.purpose {
+            Purpose::Reconcile(only) => usize::from(only) == image,
+            _ => true,
+        }
+    }
+
+    fn is_release(&self) -> bool {
+        self.releasing || matches!(self.purpose, Purpose::Terminate | Purpose::Hook)
+    }
+
+    /// What it does first once it has its lock here.
+    fn first_look(&self) -> At {
+        match self.purpose {
+            Purpose::Terminate | Purpose::Gate { .. } | Purpose::Force => At::LookHere,
+            Purpose::Hook | Purpose::Reconcile(_) => At::LookVmHere,
+        }
+    }
+
+    fn views(&self) -> Vec<View> {
+        self.views.iter().flatten().copied().collect()
+    }
+}
+
+/// What a run may do next; the number says which of several answers it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Move {
+    /// Its next call.
+    Go(u8),
+    /// It gives up: the deadline is over, or a lock is not to be had.
+    GiveUp,
+}
+
+impl World {
+    fn images_of(&self, process: &Process) -> Vec<usize> {
+        (0..self.images.len()).filter(|image| process.covers(*image)).collect()
+    }
+
+    /// What the run in this place may do.
+    pub fn moves(&self, place: usize, mutation: Mutation) -> Vec<Move> {
+        let Some(process) = &self.processes[place] else { return Vec::new() };
+        match process.at {
+            At::LockHere | At::LockThere => {
+                let site = if process.at == At::LockHere { process.site } else { other(process.site) };
+                let free = self.can_lock(process, site, mutation);
+                // to wait for a lock is to try again later
+                if free { vec![Move::Go(0)] } else { vec![Move::GiveUp] }
+            }
+            At::Decide => {
+                let count = self.possible(process, mutation).len();
+                (0..count).filter_map(|index| u8::try_from(index).ok()).map(Move::Go).collect()
+            }
+            _ => vec![Move::Go(0)],
+        }
+    }
+
+    fn can_lock(&self, process: &Process, site: Site, mutation: Mutation) -> bool {
+        if !mutation.locks(site == process.site) {
+            return true;
+        }
+        self.images_of(process).iter().all(|image| match self.locks[*image][site] {
+            Lock::Free => true,
+            Lock::Held(_) => false,
+            Lock::Orphaned(by) => by == process.site,
+        })
+    }
+
+    fn possible(&self, process: &Process, mutation: Mutation) -> Vec<Answer> {
+        if process.purpose == Purpose::Force {
+            return vec![self.forced_steps(process, mutation)];
+        }
+        answers(process.site, self.question(process, mutation), &process.views(), mutation).to_vec()
+    }
+
+    fn question(&self, process: &Process, mutation: Mutation) -> Question {
+        let vm = process.vm_here;
+        let in_use = vm != Vm::Off && mutation != Mutation::ReleaseWhileInUse;
+        if process.is_release() {
+            return Question::Release { in_use: in_use && process.purpose != Purpose::Terminate };
+        }
+        match process.purpose {
+            Purpose::Gate { restore } => Question::Gate {
+                restore,
+                both_locks: process.locked[1],
+                in_touch: self.in_touch[process.site] || mutation == Mutation::NoTouchNeeded,
+            },
+            _ => Question::Upkeep { in_use, running: vm == Vm::Running },
+        }
+    }
+
+    /// The run makes its move.
+    pub fn step(&mut self, place: usize, how: Move, mutation: Mutation) {
+        let Some(mut process) = self.processes[place].take() else { return };
+        let ended = match how {
+            Move::GiveUp => {
+                self.unlock(&mut process, place);
+                // a gate that cannot have the other lock begins again
+                if process.at == At::LockThere && matches!(process.purpose, Purpose::Gate { .. }) {
+                    process.at = At::LockHere;
+                    process.views = [None; IMAGES];
+                    None
+                } else {
+                    Some(false)
+                }
+            }
+            Move::Go(which) => self.go(&mut process, place, which, mutation),
+        };
+        match ended {
+            None => self.processes[place] = Some(process),
+            Some(success) => {
+                self.unlock(&mut process, place);
+                self.end(&process, success);
+            }
+        }
+    }
+
+    /// `Some`: the run is over, well or not.
+    fn go(&mut self, process: &mut Process, place: usize, which: u8, mutation: Mutation) -> Option<bool> {
+        let (here, there) = (process.site, other(process.site));
+        match process.at {
+            At::FirstLook => {
+                // a hook or a reconcile run looks without a lock first, at everything at once as far as it matters:
+                // what it does later is decided by what it sees then
+                process.vm_here = self.vms[here];
+                self.look_here(process);
+                self.look_there(process);
+                self.look_vm_there(process);
+                process.at = At::Decide;
+            }
+            At::LockHere => {
+                self.lock(process, place, here, mutation);
+                process.locked[0] = true;
+                process.at = match process.purpose {
+                    Purpose::Reconcile(_) if !process.releasing => At::LockThere,
+                    Purpose::Force if self.reaches_peer() => At::LockThere,
+                    _ => process.first_look(),
+                };
+            }
+            At::LockThere => {
+                if !self.reaches_peer() {
+                    return Some(false);
+                }
+                self.lock(process, place, there, mutation);
+                process.locked[1] = true;
+                process.at = process.first_look();
+                if !mutation.looks_under_locks() {
+                    process.at = At::Decide;
+                }
+            }
+            At::LookVmHere => {
+                process.vm_here = self.vms[here];
+                process.at = At::LookHere;
+            }
+            At::LookHere => {
+                self.look_here(process);
+                process.at = At::LookThere;
+            }
+            At::LookThere => {
+                self.look_there(process);
+                process.at = At::LookVmThere;
+                if process.is_release() {
+                    process.at = At::Decide;
+                }
+            }
+            At::LookVmThere => {
+                self.look_vm_there(process);
+                process.at = At::Decide;
+            }
+            At::Decide => {
+                let answers = self.possible(process, mutation);
+                let answer = answers.get(usize::from(which)).cloned().unwrap_or(Answer::Wait);
+                return self.follow(process, place, answer);
+            }
+            At::Step => {
+                let step = process.steps.remove(0);
+                let holds = self.holds(process, place, step.image(), mutation);
+                let reached = step.site() == here || self.reaches_peer();
+                if !reached {
+                    return Some(false);
+                }
+                if !holds || !self.carry_out(step) {
+                    process.halted = true;
+                    process.steps.retain(|later| later.image() != step.image());
+                }
+                if process.steps.is_empty() {
+                    return self.after_steps(process, place);
+                }
+            }
+        }
+        None
+    }
+
+    fn after_steps(&mut self, process: &mut Process, place: usize) -> Option<bool> {
+        if process.then == Then::End {
+            return Some(process.purpose == Purpose::Force && !process.halted);
+        }
+        process.views = [None; IMAGES];
+        if process.halted {
+            process.halted = false;
+            self.unlock(process, place);
+            process.at = At::LockHere;
+        } else {
+            process.at = process.first_look();
+        }
+        None
+    }
+
+    fn follow(&mut self, process: &mut Process, place: usize, answer: Answer) -> Option<bool> {
+        match answer {
+            Answer::Done => return Some(true),
+            Answer::LockThere => {
+                process.at = At::LockThere;
+                process.views = if process.locked[1] { process.views } else { [None; IMAGES] };
+            }
+            Answer::Wait => {
+                self.unlock(process, place);
+                process.views = [None; IMAGES];
+                process.at = At::LockHere;
+            }
+            Answer::GoOn => {
+                if process.locked[0] {
+                    // decided under the locks: the next run will see to it
+                    return Some(true);
+                }
+                process.releasing = true;
+                process.at = At::LockHere;
+                process.views = [None; IMAGES];
+            }
+            Answer::Act(_) if !process.locked[0] => {
+                // only a look without locks: now with them
+                process.at = At::LockHere;
+                process.views = [None; IMAGES];
+            }
+            Answer::Act(steps) => {
+                process.then = match process.purpose {
+                    Purpose::Reconcile(_) if !process.releasing => Then::End,
+                    Purpose::Force => Then::End,
+                    _ => Then::Look,
+                };
+                process.steps = steps;
+                process.at = At::Step;
+                if process.steps.is_empty() {
+                    return self.after_steps(process, place);
+                }
+            }
+            Answer::Refuse(steps, _) => {
+                if steps.is_empty() {
+                    return Some(false);
+                }
+                process.then = Then::End;
+                process.steps = steps;
+                process.at = At::Step;
+            }
+        }
+        None
+    }
+
+    fn end(&mut self, process: &Process, success: bool) {
+        let site = process.site;
+        self.force_completed |= process.purpose == Purpose::Force && success;
+        let passed = match process.purpose {
+            Purpose::Gate { restore: false } if success => Vm::Cleared,
+            Purpose::Gate { restore: false } => Vm::Off,
+            Purpose::Gate { restore: true } if success => Vm::RestoreCleared,
+            Purpose::Gate { restore: true } => Vm::Saved,
+            Purpose::Terminate => {
+                self.stock_delete(process);
+                Vm::Off
+            }
+            Purpose::Force if success && self.vms[site] == Vm::Off => Vm::Booting,
+            Purpose::Force | Purpose::Hook | Purpose::Reconcile(_) => self.vms[site],
+        };
+        self.vms[site] = passed;
+    }
+
+    /// After a release the stock `delete` removes what is not mirrored; of a mirrored image that it takes for
+    /// absent it would remove whatever is there by then.
+    fn stock_delete(&mut self, process: &Process) {
+        for view in process.views.iter().flatten() {
+            let copy = self.images[view.image].copies[process.site];
+            if !view.here.exists && copy.exists && copy.primary {
+                self.note(Violation::Vanished);
+            }
+        }
+    }
+
+    fn lock(&mut self, process: &Process, place: usize, site: Site, mutation: Mutation) {
+        if mutation.locks(site == process.site) {
+            for image in self.images_of(process) {
+                self.locks[image][site] = Lock::Held(u8::try_from(place).unwrap_or(u8::MAX));
+            }
+        }
+    }
+
+    fn unlock(&mut self, process: &mut Process, place: usize) {
+        for lock in self.locks.iter_mut().flatten() {
+            if *lock == Lock::Held(u8::try_from(place).unwrap_or(u8::MAX)) {
+                *lock = Lock::Free;
+            }
+        }
+        process.locked = [false; 2];
+    }
+
+    /// Whether the locks that the run took are still its own, asked right before a step.
+    fn holds(&self, process: &Process, place: usize, image: usize, mutation: Mutation) -> bool {
+        [(process.locked[0], process.site), (process.locked[1], other(process.site))].iter().all(
+            |(taken, site)| {
+                let own = self.locks[image][*site] == Lock::Held(u8::try_from(place).unwrap_or(u8::MAX));
+                !*taken || own || !mutation.locks(*site == process.site) || !mutation.checks_locks()
+            },
+        )
+    }
+
+    fn look_here(&self, process: &mut Process) {
+        for image in self.images_of(process) {
+            process.views[image] = Some(View {
+                image,
+                mode: self.images[image].mode(),
+                here: self.images[image].copies[process.site],
+                there: CopyThere::Unreachable,
+                positions: [Positions::Unknown; 2],
+                vm_there: None,
+            });
+        }
+    }
+
+    fn look_there(&mut self, process: &mut Process) {
+        if !self.reaches_peer() {
+            return;
+        }
+        self.in_touch[process.site] = true;
+        for view in process.views.iter_mut().flatten() {
+            let image = &self.images[view.image];
+            view.there = CopyThere::Seen(image.copies[other(process.site)]);
+            view.positions =
+                [self.positions(view.image, process.site), self.positions(view.image, other(process.site))];
+        }
+    }
+
+    /// What snapshots or journal positions say of the copy of `site`.
+    pub(crate) fn positions(&self, image: usize, site: Site) -> Positions {
+        let image = &self.images[image];
+        let complete = match image.mode() {
+            Mirroring::Journal => image.has_everything(site),
+            Mirroring::Snapshot => {
+                image.ends_demoted(site) && !image.is_split() && image.has_everything(site)
+            }
+        };
+        if complete { Positions::Complete } else { Positions::Behind }
+    }
+
+    fn look_vm_there(&self, process: &mut Process) {
+        for view in process.views.iter_mut().flatten() {
+            view.vm_there = self.reaches_peer().then_some(self.vms[other(process.site)]);
+        }
+    }
+
+    /// Carries one step out; `false`: Ceph does not accept it.
+    pub fn carry_out(&mut self, step: Step) -> bool {
+        match step {
+            Step::Token(site, image, mut token) => {
+                if token.closed != 0 {
+                    self.closed = self.closed.saturating_add(1);
+                    token.closed = self.closed;
+                }
+                self.images[image].set_metadata(site, |metadata| metadata.token = Some(token))
+            }
+            Step::Booted(site, image, mark) => {
+                self.images[image].set_metadata(site, |metadata| metadata.booted = Some(mark))
+            }
+            Step::Release(site, image, mark) => {
+                self.images[image].set_metadata(site, |metadata| metadata.release = Some(mark))
+            }
+            Step::Forced(site, image, mark) => {
+                let done = self.images[image].set_metadata(site, |metadata| metadata.forced = Some(mark));
+                if done {
+                    self.take_line(image, site);
+                }
+                done
+            }
+            Step::Snapshot(site, image) => self.images[image].snapshot(site),
+            Step::Demote(site, image) => {
+                let used = matches!(self.vms[site], Vm::Running | Vm::Cleared | Vm::RestoreCleared);
+                let done = self.images[image].demote(site);
+                if done && used && !self.forced && !self.by_hand {
+                    self.note(Violation::PulledAway);
+                }
+                done
+            }
+            Step::Promote(site, image) => self.promote(image, site, false),
+            // a repeat after a promotion is no error
+            Step::ForcePromote(site, image) => {
+                self.images[image].copies[site].primary || self.promote(image, site, true)
+            }
+            Step::NoteResync(site, image, note) => {
+                self.images[image].note_resync(site, note);
+                true
+            }
+            Step::Resync(site, image) => self.images[image].request_resync(site),
+        }
+    }
+
+    /// What `failover --force` does, as the engine does it: not where the peer's VM runs, and only for images that
+    /// the gate would refuse.
+    fn forced_steps(&self, process: &Process, mutation: Mutation) -> Answer {
+        let site = process.site;
+        let mut steps = Vec::new();
+        for view in process.views() {
+            let there = match view.there {
+                CopyThere::Seen(copy) if copy.exists => Some(copy),
+                _ => None,
+            };
+            let runs_there = view.vm_there.is_some_and(|vm| vm.is_active() && vm != Vm::Saved)
+                && there.is_some_and(|copy| copy.primary);
+            // it answers again, unlocked
+            let unlocked = there.is_some() && !process.locked[1];
+            if unlocked || runs_there || !view.here.exists {
+                return Answer::Refuse(Vec::new(), None);
+            }
+            let question = Question::Gate { restore: false, both_locks: true, in_touch: self.in_touch[site] };
+            let refuses = |patience| {
+                let reports = |_| Report::Other;
+                let given = answer(site, question, &[view], &reports, patience, Mutation::None);
+                matches!(given, Answer::Refuse(..))
+            };
+            if !refuses(Patience::Fresh) && !refuses(Patience::Exhausted) {
+                continue;
+            }
+            let image = view.image;
+            let newest = view.here.metadata.token.max(there.and_then(|copy| copy.metadata.token));
+            let token = forced_token(site, newest, mutation);
+            if !view.here.primary {
+                steps.push(Step::ForcePromote(site, image));
+            }
+            steps.push(Step::Token(site, image, token));
+            let mark = crate::storage::Mark { sequence: token.sequence, site, vm: site };
+            steps.push(Step::Forced(site, image, mark));
+            steps.push(Step::Snapshot(site, image));
+        }
+        Answer::Act(steps)
+    }
+}

@@ -1,0 +1,247 @@
+//! The state that is explored: two sites with a VM each, their common images, the runs of onemirror that are under
+//! way, and what may still go wrong.
+
+use crate::process::Process;
+use crate::storage::{Image, Mirroring, Site};
+
+/// As many runs of onemirror may be under way at once.
+pub const PROCESSES: usize = 3;
+/// As many images has the VM at most.
+pub const IMAGES: usize = 2;
+
+/// The VM of a site, as its front-end shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Vm {
+    /// POWEROFF, or terminated, to be instantiated again: it uses no disk.
+    Off,
+    /// ACTIVE before its gate has answered.
+    Booting,
+    /// Its gate has let it pass; the stock driver and the hypervisor are at work.
+    Cleared,
+    /// RUNNING.
+    Running,
+    /// EPILOG: the domain is gone, the images are released.
+    LettingGo,
+    /// SUSPENDED: its memory is saved.
+    Saved,
+    /// ACTIVE with saved memory before its gate has answered.
+    Restoring,
+    /// The same after its gate.
+    RestoreCleared,
+}
+
+impl Vm {
+    /// Whether its domain may use the disks, or its memory belongs to them.
+    pub fn is_active(self) -> bool {
+        !matches!(self, Self::Off | Self::LettingGo)
+    }
+}
+
+/// Who has the lock of a copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Lock {
+    /// Nobody.
+    #[default]
+    Free,
+    /// The run in this place.
+    Held(u8),
+    /// A run of that site that was killed. Others of the site see that; the other site waits until it expires.
+    Orphaned(Site),
+}
+
+/// What may still happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// A user starts a VM.
+    pub boots: u8,
+    /// A running VM writes.
+    pub writes: u8,
+    /// A user suspends a VM.
+    pub suspends: u8,
+    /// A run of onemirror is killed.
+    pub crashes: u8,
+    /// A process is paused for so long that its locks expire.
+    pub pauses: u8,
+    /// The link between the sites breaks.
+    pub cuts: u8,
+    /// Home loses its power.
+    pub losses: u8,
+    /// An operator types `onemirror failover --force`.
+    pub forces: u8,
+    /// An operator demotes an image by hand.
+    pub hand_demotions: u8,
+    /// `onemirror reconcile` or a hook that does its work.
+    pub reconciles: u8,
+    /// A hook of POWEROFF releases the images.
+    pub hooks: u8,
+}
+
+/// What must never happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Violation {
+    /// A copy was promoted without force that lacks a write acknowledged before the demotion.
+    LostWrite,
+    /// Two VMs run, each on a writable copy, and nobody forced it.
+    TwoWriters,
+    /// A site that came back started the second copy beside a forced failover.
+    SecondCopyAfterReturn,
+    /// A VM was booted on a copy that is not primary.
+    BootOnNonPrimary,
+    /// A VM was booted on a copy that lacks a write, and nobody forced it.
+    BootOnStale,
+    /// An image was demoted under a running VM.
+    PulledAway,
+    /// Both copies became primary, and nobody forced it.
+    TwoPrimaries,
+    /// A terminate deleted an image that the other site needs.
+    Vanished,
+    /// Saved memory was loaded on a disk that had changed.
+    MemoryOnChangedDisk,
+}
+
+/// One moment of both sites.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    /// The VM of each site.
+    pub vms: [Vm; 2],
+    /// What the disks held when the VM was suspended.
+    pub saved: [[u8; IMAGES]; 2],
+    /// The images.
+    pub images: Vec<Image>,
+    /// The lock of each copy.
+    pub locks: [[Lock; 2]; IMAGES],
+    /// The writes that must not be lost: those of the line that no force has cut off.
+    pub owed: [u8; IMAGES],
+    /// The site that wrote the image last, or took it over by force.
+    pub line: [Site; IMAGES],
+    /// The runs of onemirror.
+    pub processes: [Option<Process>; PROCESSES],
+    /// The sites do not reach one another.
+    pub cut: bool,
+    /// Home is down.
+    pub home_lost: bool,
+    /// Home was down while an operator forced the VM over.
+    pub home_returned: bool,
+    /// The front-end has reached its peer since its host was booted.
+    pub in_touch: [bool; 2],
+    /// What may still happen.
+    pub budget: Budget,
+    /// Writes and closed tokens so far, each with its own number.
+    pub written: u8,
+    /// Closed tokens so far.
+    pub closed: u8,
+    /// An operator forced something.
+    pub forced: bool,
+    /// The command has come to its end.
+    pub force_completed: bool,
+    /// An operator demoted something by hand.
+    pub by_hand: bool,
+    /// What went wrong, first.
+    pub violation: Option<Violation>,
+}
+
+impl World {
+    /// Both sites in good order, the VM off, as many images as there are modes.
+    pub fn new(modes: &[Mirroring], budget: Budget) -> Self {
+        Self {
+            vms: [Vm::Off; 2],
+            saved: [[0; IMAGES]; 2],
+            images: modes.iter().map(|mode| Image::new(*mode)).collect(),
+            locks: [[Lock::Free; 2]; IMAGES],
+            owed: [0; IMAGES],
+            line: [0; IMAGES],
+            processes: [const { None }; PROCESSES],
+            cut: false,
+            home_lost: false,
+            home_returned: false,
+            in_touch: [true; 2],
+            budget,
+            written: 0,
+            closed: 0,
+            forced: false,
+            force_completed: false,
+            by_hand: false,
+            violation: None,
+        }
+    }
+
+    /// Whether `site` reaches the other one.
+    pub fn reaches_peer(&self) -> bool {
+        !self.cut && !self.home_lost
+    }
+
+    /// Whether anything happens on `site` at all.
+    pub fn is_up(&self, site: Site) -> bool {
+        !(self.home_lost && site == 0)
+    }
+
+    /// Notes the first thing that went wrong.
+    pub fn note(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    /// `rbd mirror image promote` by onemirror or, with force, by an operator.
+    pub fn promote(&mut self, image: usize, site: Site, force: bool) -> bool {
+        if !self.images[image].promote(site, force) {
+            return false;
+        }
+        let copies = self.images[image].copies;
+        if force {
+            self.forced = true;
+            self.take_line(image, site);
+        } else {
+            if self.owed[image] & !copies[site].data != 0 {
+                self.note(Violation::LostWrite);
+            }
+            self.line[image] = site;
+        }
+        if !self.forced && copies.iter().all(|copy| copy.exists && copy.primary) {
+            self.note(Violation::TwoPrimaries);
+        }
+        true
+    }
+
+    /// From here on what `site` has is what counts: an operator said so.
+    pub fn take_line(&mut self, image: usize, site: Site) {
+        self.forced = true;
+        self.line[image] = site;
+        self.owed[image] = self.images[image].copies[site].data;
+    }
+
+    /// A write of the running VM to all of its disks.
+    pub fn write(&mut self, site: Site) {
+        let bit = 1 << self.written;
+        self.written += 1;
+        for image in 0..self.images.len() {
+            if self.images[image].write(site, bit) && self.line[image] == site {
+                self.owed[image] |= bit;
+            }
+        }
+    }
+
+    /// The domain starts.
+    pub fn deploy(&mut self, site: Site) {
+        let restored = self.vms[site] == Vm::RestoreCleared;
+        for image in 0..self.images.len() {
+            let copies = self.images[image].copies;
+            let (here, there) = (copies[site], copies[1 - site]);
+            if !here.exists || !here.primary {
+                self.note(Violation::BootOnNonPrimary);
+            }
+            if !self.forced && self.owed[image] & !here.data != 0 {
+                self.note(Violation::BootOnStale);
+            }
+            if restored && here.data != self.saved[site][image] {
+                self.note(Violation::MemoryOnChangedDisk);
+            }
+            if self.vms[1 - site] == Vm::Running && there.exists && there.primary {
+                if !self.forced {
+                    self.note(Violation::TwoWriters);
+                } else if site == 0 && self.home_returned {
+                    self.note(Violation::SecondCopyAfterReturn);
+                }
+            }
+        }
+        self.vms[site] = Vm::Running;
+    }
+}
