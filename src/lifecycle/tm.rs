@@ -256,7 +256,11 @@ async fn release(engine: &Engine, call: Call, vm_images: &VmImages, limit: Durat
     }
     match own {
         Some(image) if call.action == Action::DeleteDisk && !outcome.not_mirrored.contains(image.spec()) => {
-            Answer::Instead(format!("{} is kept for {}, not deleted", image.spec(), engine.there()))
+            Answer::Instead(format!(
+                "{} is mirrored with {} and kept, not deleted",
+                image.spec(),
+                engine.there()
+            ))
         }
         _ => Answer::Stock,
     }

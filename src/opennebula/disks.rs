@@ -75,6 +75,14 @@ pub enum DiskError {
         /// The attribute's name.
         attribute: &'static str,
     },
+    /// A volatile disk names an image. oned gives it none; the stock driver would delete what a user wrote there.
+    #[error("VM {vm_id} disk {disk_id}: a volatile disk has a SOURCE that its user wrote; detach it")]
+    ForgedSource {
+        /// The VM.
+        vm_id: i32,
+        /// The disk.
+        disk_id: i32,
+    },
     /// No RBD image is called so.
     #[error("VM {vm_id} disk {disk_id}: {source}; check SOURCE and POOL_NAME")]
     InvalidName {
@@ -210,6 +218,9 @@ fn rbd_image(
         if let Some(named) = disk.pool_name.as_deref().filter(|named| *named != pool) {
             return Err(mismatch(named));
         }
+        if disk.source.is_some() {
+            return Err(DiskError::ForgedSource { vm_id, disk_id });
+        }
         let image = format!("{pool}/one-sys-{vm_id}-{disk_id}").parse().map_err(invalid)?;
         return Ok(Some(DiskImage { disk_id, image, kind, datastore_id, base: None }));
     }
@@ -228,6 +239,51 @@ fn rbd_image(
     let name = format!("{}-{vm_id}-{disk_id}", source.image());
     let image = ImageSpec::new(source.pool(), source.namespace(), &name).map_err(invalid)?;
     Ok(Some(DiskImage { disk_id, image, kind, datastore_id, base: Some(source) }))
+}
+
+/// Which of these images the VM uses, and whether it made them for itself. `registered` are those that oned's own list
+/// of images gives to the VM.
+///
+/// A disk that can't be told counts as every image that it may be: that a VM's document is unclear must never look as
+/// if nobody used the image.
+pub fn images_used(
+    vm: &Vm,
+    datastores: &BTreeMap<i32, Datastore>,
+    images: &BTreeSet<ImageSpec>,
+    registered: &BTreeSet<ImageSpec>,
+) -> BTreeMap<ImageSpec, Usage> {
+    let mut used = BTreeMap::new();
+    for disk in &vm.disks {
+        match rbd_image(vm, disk, datastores) {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                let usage = if found.kind == DiskKind::Persistent { Usage::Uses } else { Usage::Owns };
+                if images.contains(&found.image) {
+                    used.insert(found.image, usage);
+                }
+            }
+            Err(_) => {
+                let may_be = |image: &&ImageSpec| {
+                    registered.contains(image)
+                        || disk.source.as_deref() == Some(&image.to_string())
+                        || perhaps_made_for(image) == Some(NamedBy { vm_id: vm.id, disk_id: disk.id })
+                };
+                for image in images.iter().filter(may_be) {
+                    used.entry(image.clone()).or_insert(Usage::Uses);
+                }
+            }
+        }
+    }
+    used
+}
+
+/// How a VM uses an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Usage {
+    /// As an image that outlives it, or perhaps.
+    Uses,
+    /// As the clone or volatile disk that was made for it.
+    Owns,
 }
 
 /// The VM and disk that an image was made for, told by its name.
@@ -258,6 +314,14 @@ pub fn named_by(image: &ImageSpec) -> Option<NamedBy> {
         }
         _ => None,
     }
+}
+
+/// The VM and disk whose clone the image would be if its base had been registered under any name (`debian-12-1`): where
+/// to look for a user of the image, no more.
+pub fn perhaps_made_for(image: &ImageSpec) -> Option<NamedBy> {
+    let mut numbers = image.image().rsplit('-').map(canonical_number);
+    let (disk_id, vm_id) = (numbers.next()??, numbers.next()??);
+    Some(NamedBy { vm_id, disk_id })
 }
 
 /// A number as oned writes ids: digits, no leading zero.
