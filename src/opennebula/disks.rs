@@ -176,9 +176,10 @@ pub fn may_be_on_ceph(vm: &Vm) -> bool {
 /// `datastores` holds those that [`datastores_needed`] names, by id.
 pub fn rbd_images(vm: &Vm, datastores: &BTreeMap<i32, Datastore>) -> Result<Vec<DiskImage>, DiskError> {
     let mut images: Vec<DiskImage> = Vec::new();
+    let mut known = BTreeSet::new();
     for disk in &vm.disks {
         if let Some(image) = rbd_image(vm, disk, datastores)?
-            && !images.iter().any(|known| known.image == image.image)
+            && known.insert(image.image.clone())
         {
             images.push(image);
         }
