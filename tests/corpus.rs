@@ -1,4 +1,6 @@
-//! Every file of every fuzz corpus, through the check of its target; and inputs that are too large to be files.
+//! Every file of every fuzz corpus, through the check of its target.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 #[path = "../fuzz/src/lib.rs"]
 mod checks;
