@@ -297,10 +297,14 @@ const CEPH: &str = r#"#!/bin/sh
 printf '%s ' "${0##*/}" "$@" | tr '\n' ' ' >> "$RECORD/calls"
 echo >> "$RECORD/calls"
 case "$*" in
-  *' info '*'there.conf'* | *there.conf*' info '*) primary=false ;;
+  *there.conf*' info '* | *mon-host*' info '*) primary=false ;;
   *) primary=true ;;
 esac
+for word; do
+  case $word in --keyfile=*) stat -c %a "${word#*=}" >> "$RECORD/keyfiles" ;; esac
+done
 case "${0##*/} $*" in
+  rbd*'mirror pool info'*) echo '{"mode":"image","site_name":"site-b","peers":[{"site_name":"site-a","client_name":"client.p","key":"AQSECRET","mon_host":"there"}]}' ;;
   rbd*' info '*) echo '{"name":"x","id":"1a","size":1,"mirroring":{"mode":"journal","state":"enabled","global_id":"g","primary":'$primary'}}' ;;
   rbd*'mirror image status'*) echo '{"name":"x","global_id":"g","state":"up+replaying","description":"replaying, {}"}' ;;
   rbd*'snap ls'*) echo '[]' ;;
@@ -436,6 +440,65 @@ fn a_clone_by_the_name_of_a_failed_over_disk_neither_boots_on_it_nor_gives_it_up
     assert!(output.status.success(), "{}", stderr(&output));
     // not even the stock action: it would delete the image by its name
     assert_eq!((site.changes(), site.read("stock-calls")), (Vec::new(), String::new()));
+}
+
+#[test]
+fn a_terminate_at_home_deletes_no_image_of_another_vm() {
+    let at_home = |vm: &str, registered: &str| {
+        let site = Site::new(vm, registered);
+        let config = site.read("onemirror.conf").replace("\"recovery\"", "\"home\"");
+        std::fs::write(site.file("onemirror.conf"), config).unwrap();
+        let output = site.tm(&DELETE);
+        assert_eq!(site.changes(), Vec::<String>::new());
+        (output.status.code(), site.read("stock-calls").lines().count())
+    };
+    let registered = "<IMAGE><ID>40</ID><NAME>db</NAME><SOURCE>one/one-3-7-0</SOURCE><DATASTORE_ID>100</DATASTORE_ID>\
+         <PERSISTENT>1</PERSISTENT><VMS></VMS></IMAGE>";
+    let honest = document(7, "vm", &disk(0, &[]), "");
+    assert_eq!(at_home(&honest, ""), (Some(0), 1));
+    assert_eq!(at_home(&honest, registered), (Some(0), 0));
+    // the stock action would delete `<SOURCE>-7-0`
+    let forged = document(7, "vm", &volatile(0, &[("SOURCE", "one/one-3"), ("CLONE", "YES")]), "");
+    assert_eq!(at_home(&forged, ""), (Some(1), 0));
+}
+
+#[test]
+fn the_peers_key_is_in_no_argument_log_or_lasting_file() {
+    let site = Site::new(&document(7, "vm", &disk(0, &[]), ""), "");
+    // without [peer.ceph] the pool tells the way to the peer
+    let config = site.read("onemirror.conf");
+    let (before, rest) = config.split_once("[peer.ceph]").unwrap();
+    let (_, after) = rest.split_once("[policy]").unwrap();
+    std::fs::write(site.file("onemirror.conf"), format!("{before}[policy]{after}")).unwrap();
+    let output = site.tm(&CONTEXT);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let calls = site.read("calls");
+    let keyfile = calls.split("--keyfile=").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(!Path::new(keyfile).exists(), "{keyfile}");
+    assert!(site.read("keyfiles").lines().all(|mode| mode == "600") && site.file("keyfiles").exists());
+    let everything = [stderr(&output), calls.clone(), site.read("var/onemirror.log")].concat();
+    assert!(!everything.contains("AQSECRET"), "{everything}");
+}
+
+#[test]
+fn what_holds_a_secret_does_not_show_it() {
+    let session = onemirror::opennebula::Session::new("oneadmin:hunter2").unwrap();
+    let options = onemirror::opennebula::ClientOptions {
+        endpoint: "http://localhost:2633/RPC2".into(),
+        session,
+        deadline: std::time::Duration::from_secs(1),
+        ca_file: None,
+    };
+    let shown = format!("{options:?}");
+    let client = onemirror::opennebula::Client::new(options).unwrap();
+    assert!(![shown, format!("{client:?}")].concat().contains("hunter2"));
+    let peers = r#"{"mode":"pool","peers":[{"site_name":"site-a","client_name":"client.p","key":"AQSECRET","mon_host":"h"}]}"#;
+    let info = onemirror::ceph::parse::pool_info(peers.as_bytes()).unwrap();
+    assert_eq!(info.peers[0].key.as_deref(), Some("AQSECRET"));
+    let connection = onemirror::ceph::connection_to_peer(&info, "site-a").unwrap().unwrap();
+    let shown =
+        format!("{info:?} {connection:?} {:?}", onemirror::ceph::parse::pool_info(b"{\"key\":\"AQSECRET\"}"));
+    assert!(!shown.contains("AQSECRET"), "{shown}");
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Engine {
     /// Of the images that a VM calls its own by their names, those that are registered as images of this front-end, with
     /// the image's id. A VM failed over from the other site runs on such a one under the name that it had there, which
     /// by accident or by design may be the name of a new VM's clone here.
-    pub(super) async fn registered_here(
+    pub async fn registered_here(
         &self,
         images: impl Iterator<Item = &VmImage>,
     ) -> Result<BTreeMap<ImageSpec, i32>, EngineError> {
