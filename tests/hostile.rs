@@ -300,6 +300,13 @@ case "$*" in
   *there.conf*' info '* | *mon-host*' info '*) primary=false ;;
   *) primary=true ;;
 esac
+if [ -e "$RECORD/primary-there" ]; then
+  case $primary in true) primary=false ;; *) primary=true ;; esac
+  case "$*" in *' demote '*) mv "$RECORD/primary-there" "$RECORD/primary-nowhere" ;; esac
+elif [ -e "$RECORD/primary-nowhere" ]; then
+  primary=false
+  case "$*" in *' promote '*) rm "$RECORD/primary-nowhere" ;; esac
+fi
 for word; do
   case $word in --keyfile=*) stat -c %a "${word#*=}" >> "$RECORD/keyfiles" ;; esac
 done
@@ -325,6 +332,11 @@ struct Site {
 impl Site {
     /// A recovery site whose front-end knows one VM and these registered images.
     fn new(vm: &str, registered: &str) -> Self {
+        Self::with_peer(vm, registered, BTreeMap::new())
+    }
+
+    /// The same, whose peer's front-end answers these calls, too.
+    fn with_peer(vm: &str, registered: &str, there: BTreeMap<&'static str, String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let oneadmin = "<USER><ID>0</ID><NAME>oneadmin</NAME><GROUPS><ID>0</ID></GROUPS></USER>";
         let here = front_end(BTreeMap::from([
@@ -333,10 +345,14 @@ impl Site {
             ("one.datastore.info 101", system_datastore()),
             ("one.imagepool.info", format!("<IMAGE_POOL>{registered}</IMAGE_POOL>")),
         ]));
-        let there = front_end(BTreeMap::from([
+        let mut answers_there = BTreeMap::from([
             ("one.user.info", oneadmin.to_owned()),
             ("one.imagepool.info", "<IMAGE_POOL></IMAGE_POOL>".to_owned()),
-        ]));
+            ("one.datastore.info 100", IMAGE_DATASTORE.to_owned()),
+            ("one.datastore.info 101", system_datastore()),
+        ]);
+        answers_there.extend(there);
+        let there = front_end(answers_there);
         let path = folder.path();
         for (name, text, mode) in [
             ("auth", "oneadmin:hunter2secret\n".to_owned(), 0o600),
@@ -440,6 +456,42 @@ fn a_clone_by_the_name_of_a_failed_over_disk_neither_boots_on_it_nor_gives_it_up
     assert!(output.status.success(), "{}", stderr(&output));
     // not even the stock action: it would delete the image by its name
     assert_eq!((site.changes(), site.read("stock-calls")), (Vec::new(), String::new()));
+}
+
+#[test]
+fn a_disk_in_use_on_the_other_site_is_not_taken_over_however_unclear_its_vm_is_there() {
+    let boots = |vm_there: String, registered: &str| {
+        let there = BTreeMap::from([
+            ("one.vm.info 9", vm_there),
+            ("one.imagepool.info", format!("<IMAGE_POOL>{registered}</IMAGE_POOL>")),
+        ]);
+        let kept = [&PERSISTENT[..], &[("SOURCE", "one/debian-9-0")]].concat();
+        let site = Site::with_peer(&document(7, "vm", &disk(0, &kept), ""), "", there);
+        std::fs::write(site.file("primary-there"), "").unwrap();
+        let output = site.tm(&CONTEXT);
+        assert_eq!(output.status.success(), site.file("stock-calls").exists(), "{}", stderr(&output));
+        (site.changes(), stderr(&output))
+    };
+    let running = |disks: &str| document(9, "vm", disks, "").replace("<LCM_STATE>1<", "<LCM_STATE>3<");
+    let clone = disk(0, &[("SOURCE", "one/debian")]);
+    let registered = "<IMAGE><ID>4</ID><NAME>db</NAME><SOURCE>one/debian-9-0</SOURCE><DATASTORE_ID>100</DATASTORE_ID>\
+         <PERSISTENT>1</PERSISTENT><VMS><ID>9</ID></VMS></IMAGE>";
+    for (vm, registered) in [
+        // the clone of an image that somebody registered under a name of their own
+        (running(&clone), ""),
+        // beside a disk that can't be told
+        (running(&format!("{clone}{}", volatile(1, &[("POOL_NAME", "secrets")]))), ""),
+        // the datastore's pool was changed since
+        (running(&disk(0, &[("SOURCE", "one/debian"), ("DATASTORE_ID", "101"), ("CLONE", "perhaps")])), ""),
+        (running(&volatile(0, &[("POOL_NAME", "secrets")])), registered),
+    ] {
+        let (changes, said) = boots(vm, registered);
+        assert!(changes.is_empty() && said.contains("in use on site-a"), "{changes:?} {said}");
+    }
+    // it would be, were it not for that VM
+    let (changes, said) = boots(running(""), "");
+    assert!(changes.iter().any(|call| call.contains(" demote ")), "{changes:?} {said}");
+    assert!(changes.iter().any(|call| call.contains(" promote ")), "{changes:?} {said}");
 }
 
 #[test]
