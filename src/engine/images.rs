@@ -5,7 +5,7 @@ use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
 use crate::ceph::RbdCommand;
 use crate::image_spec::ImageSpec;
-use crate::opennebula::disks::{Usage, datastores_needed, images_used, perhaps_made_for, rbd_images};
+use crate::opennebula::disks::{Usage, datastores_needed, images_used, named_by, rbd_images};
 use crate::opennebula::{Client, DiskImage, DiskKind, OneError, Vm, VmState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -134,7 +134,7 @@ async fn users(
     images: &BTreeSet<ImageSpec>,
 ) -> Result<BTreeMap<ImageSpec, Vec<User>>, OneError> {
     let mut candidates: BTreeMap<i32, BTreeSet<ImageSpec>> =
-        images.iter().filter_map(perhaps_made_for).map(|named| (named.vm_id, BTreeSet::new())).collect();
+        images.iter().filter_map(named_by).map(|named| (named.vm_id, BTreeSet::new())).collect();
     for image in client.image_pool().await? {
         if let Ok(source) = image.source.parse::<ImageSpec>()
             && images.contains(&source)

@@ -267,7 +267,7 @@ pub fn images_used(
                 let may_be = |image: &&ImageSpec| {
                     registered.contains(image)
                         || disk.source.as_deref() == Some(&image.to_string())
-                        || perhaps_made_for(image) == Some(NamedBy { vm_id: vm.id, disk_id: disk.id })
+                        || named_by(image) == Some(NamedBy { vm_id: vm.id, disk_id: disk.id })
                 };
                 for image in images.iter().filter(may_be) {
                     used.entry(image.clone()).or_insert(Usage::Uses);
@@ -296,30 +296,10 @@ pub struct NamedBy {
     pub disk_id: i32,
 }
 
-/// What a name tells of the VM it was made for: `one-<image>-<vm>-<disk>` of a clone, `one-sys-<vm>-<disk>` of
-/// a volatile disk, and clones of such images.
-///
-/// Only names that OpenNebula makes by itself: `debian-12-1` may just as well be a person's own. Even so it is
-/// a hint, to be confirmed by that VM's document.
+/// The VM and disk whose clone or volatile disk an image is by its name, `<base>-<vm>-<disk>`. The base may have been
+/// registered under any name, so `debian-12-1` may just as well be a person's own: a hint where to look for a user of the
+/// image, to be confirmed by that VM's document.
 pub fn named_by(image: &ImageSpec) -> Option<NamedBy> {
-    let rest = image.image().strip_prefix("one-")?;
-    // one-<image> is followed by pairs of VM and disk, one-sys by at least one pair.
-    let (numbers, wanted_parity) = match rest.strip_prefix("sys-") {
-        Some(numbers) => (numbers, 0),
-        None => (rest, 1),
-    };
-    let numbers: Vec<i32> = numbers.split('-').map(canonical_number).collect::<Option<_>>()?;
-    match numbers.as_slice() {
-        [.., vm_id, disk_id] if numbers.len() % 2 == wanted_parity => {
-            Some(NamedBy { vm_id: *vm_id, disk_id: *disk_id })
-        }
-        _ => None,
-    }
-}
-
-/// The VM and disk whose clone the image would be if its base had been registered under any name (`debian-12-1`): where
-/// to look for a user of the image, no more.
-pub fn perhaps_made_for(image: &ImageSpec) -> Option<NamedBy> {
     let mut numbers = image.image().rsplit('-').map(canonical_number);
     let (disk_id, vm_id) = (numbers.next()??, numbers.next()??);
     Some(NamedBy { vm_id, disk_id })
@@ -604,20 +584,13 @@ mod tests {
         // A clone, on the recovery site, of an image that was registered under its mirrored name.
         assert_eq!(named("one/one-0-2-0-5-1"), Some((5, 1)));
         assert_eq!(named("one/one-sys-3-1-5-0"), Some((5, 0)));
+        // A base that was registered under a name of its own; perhaps a person's own name.
+        assert_eq!(named("one/debian-12-1"), Some((12, 1)));
         for text in [
             "one/one-7",
-            "one/one-7-1",
             "one/one-sys-3",
             "one/one-sys-3-checkpoint",
-            "one/one-sys-1-2-3",
-            // Renamed by a disk snapshot.
-            "one/one-0-2-0-1",
             "one/one-0-2-0-0:1",
-            // A person's own names.
-            "one/debian-12-1",
-            "one/one-debian-12-1",
-            "one/2-0",
-            "one/one--2-0",
             "one/one-0-02-0",
             "one/one-0-+2-0",
             "one/one-0-2-99999999999",
