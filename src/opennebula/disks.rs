@@ -300,9 +300,10 @@ pub struct NamedBy {
 /// registered under any name, so `debian-12-1` may just as well be a person's own: a hint where to look for a user of the
 /// image, to be confirmed by that VM's document.
 pub fn named_by(image: &ImageSpec) -> Option<NamedBy> {
-    let mut numbers = image.image().rsplit('-').map(canonical_number);
-    let (disk_id, vm_id) = (numbers.next()??, numbers.next()??);
-    Some(NamedBy { vm_id, disk_id })
+    let mut parts = image.image().rsplit('-');
+    let (disk_id, vm_id) = (canonical_number(parts.next()?)?, canonical_number(parts.next()?)?);
+    // what is left is the base
+    parts.next().map(|_| NamedBy { vm_id, disk_id })
 }
 
 /// A number as oned writes ids: digits, no leading zero.
@@ -588,6 +589,7 @@ mod tests {
         assert_eq!(named("one/debian-12-1"), Some((12, 1)));
         for text in [
             "one/one-7",
+            "one/2-0",
             "one/one-sys-3",
             "one/one-sys-3-checkpoint",
             "one/one-0-2-0-0:1",
