@@ -51,9 +51,19 @@ fn explain(cli: &Cli) {
     }
 }
 
+/// The session's password and the peer's key are in this process's memory: no core dump, no look by other processes of
+/// the same user. It ends at `exec`, so the stock action is as it always was.
+fn keep_memory_private() {
+    let behavior = rustix::process::DumpableBehavior::NotDumpable;
+    if let Err(error) = rustix::process::set_dumpable_behavior(behavior) {
+        tracing::warn!("a core dump of this process could hold a password: {error}");
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     explain(&cli);
+    keep_memory_private();
     std::panic::set_hook(Box::new(|bug| {
         eprintln!("onemirror: this is a bug, and nothing was decided: {bug}");
         std::process::exit(255);
@@ -64,5 +74,16 @@ fn main() -> ExitCode {
             eprintln!("onemirror: cannot start: {error}");
             ExitCode::from(255)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_process_with_secrets_leaves_no_core_dump() {
+        use rustix::process::{DumpableBehavior, dumpable_behavior};
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::Dumpable);
+        super::keep_memory_private();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
     }
 }

@@ -33,11 +33,7 @@ pub(super) struct Question {
 pub(super) fn clean(text: &str) -> String {
     let plain: String = text
         .chars()
-        .map(|c| {
-            let turns_text =
-                matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if c.is_control() || turns_text || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c }
-        })
+        .map(|c| if crate::text::is_obeyed(c) { ' ' } else { c })
         .take(4 * DETAIL_LIMIT)
         .collect();
     let mut words = plain.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");

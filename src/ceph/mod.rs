@@ -6,7 +6,7 @@
 mod bridge;
 mod classify;
 mod command;
-mod parse;
+pub mod parse;
 mod peer;
 mod process;
 

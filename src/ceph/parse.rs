@@ -1,4 +1,4 @@
-//! Reads the answers of `rbd` and `rados`; pure.
+//! Reads the answers of `rbd` and `rados`; pure. Public for those who feed it damaged ones.
 //!
 //! Strict where a decision depends on it: what is not understood is an error, never a default.
 
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 /// Why an answer was not understood, in words that quote none of it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct NotUnderstood(String);
+pub struct NotUnderstood(String);
 
 type Parsed<T> = Result<T, NotUnderstood>;
 
@@ -68,7 +68,7 @@ struct RawParent {
 }
 
 /// `rbd info`.
-pub(super) fn info(bytes: &[u8]) -> Parsed<ImageInfo> {
+pub fn info(bytes: &[u8]) -> Parsed<ImageInfo> {
     let raw: RawInfo = json(bytes)?;
     let parent = raw.parent.map(|parent| {
         let RawParent { pool, pool_namespace, image, snapshot } = parent;
@@ -105,7 +105,7 @@ fn mirroring(raw: Option<RawMirroring>) -> Parsed<Option<Mirroring>> {
 
 /// `rbd image-meta list`: prints nothing at all where there is no entry. The values are whatever bytes somebody
 /// put there; those that are not UTF-8 are replaced, so that a stranger's entry does not hide ours.
-pub(super) fn metadata(bytes: &[u8], prefix: &str) -> Parsed<BTreeMap<String, String>> {
+pub fn metadata(bytes: &[u8], prefix: &str) -> Parsed<BTreeMap<String, String>> {
     let text = String::from_utf8_lossy(bytes);
     if text.trim().is_empty() {
         return Ok(BTreeMap::new());
@@ -152,14 +152,14 @@ struct RawDaemon {
 }
 
 /// `rbd mirror image status`.
-pub(super) fn image_status(bytes: &[u8]) -> Parsed<ImageStatus> {
+pub fn image_status(bytes: &[u8]) -> Parsed<ImageStatus> {
     json(bytes).map(image_status_of)
 }
 
 /// `rbd mirror pool status --verbose`.
 ///
 /// A user with `profile rbd` is shown no daemon; an image whose report is held by a running one then counts as one.
-pub(super) fn pool_status(bytes: &[u8]) -> Parsed<PoolStatus> {
+pub fn pool_status(bytes: &[u8]) -> Parsed<PoolStatus> {
     let raw: RawPoolStatus = json(bytes)?;
     let listed = raw.daemons.iter().filter(|daemon| !daemon.instance_id.is_empty()).count();
     let images: Vec<ImageStatus> = raw.images.into_iter().map(image_status_of).collect();
@@ -271,7 +271,7 @@ struct RawObjectPosition {
 }
 
 /// `rbd journal status`.
-pub(super) fn journal_status(bytes: &[u8]) -> Parsed<JournalStatus> {
+pub fn journal_status(bytes: &[u8]) -> Parsed<JournalStatus> {
     let raw: RawJournalStatus = json(bytes)?;
     let mut clients = BTreeMap::new();
     for RawClient { id, commit_position } in raw.registered_clients {
@@ -306,7 +306,7 @@ struct RawNamespace {
 }
 
 /// `rbd snap ls --all`.
-pub(super) fn snapshots(bytes: &[u8]) -> Parsed<Snapshots> {
+pub fn snapshots(bytes: &[u8]) -> Parsed<Snapshots> {
     let raw: Vec<RawSnapshot> = json(bytes)?;
     let mut snapshots = Snapshots::default();
     for RawSnapshot { id, name, namespace } in raw {
@@ -358,7 +358,7 @@ struct RawPeer {
 }
 
 /// `rbd mirror pool info --all`. A pool without mirroring has neither site name nor peers, nor has a namespace.
-pub(super) fn pool_info(bytes: &[u8]) -> Parsed<PoolInfo> {
+pub fn pool_info(bytes: &[u8]) -> Parsed<PoolInfo> {
     let raw: RawPoolInfo = json(bytes)?;
     let (enabled, pool_mode) = match raw.mode.as_str() {
         // of newer versions: ready for mirroring in its namespaces, nothing of its own is mirrored
@@ -398,7 +398,7 @@ struct RawLocker {
 }
 
 /// `rados lock info`; a lock that expired has no lockers.
-pub(super) fn lock_info(bytes: &[u8]) -> Parsed<Option<LockHolder>> {
+pub fn lock_info(bytes: &[u8]) -> Parsed<Option<LockHolder>> {
     let RawLock { mut lockers } = json(bytes)?;
     match (lockers.pop(), lockers.is_empty()) {
         (holder, true) => {
@@ -414,19 +414,21 @@ const OMAP_VALUE_LIMIT: usize = 256;
 
 /// Who holds an image's exclusive lock, as `rbd lock ls` names it and `rbd lock rm` wants it.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Locker {
+pub struct Locker {
+    /// The lock's own name.
     pub id: String,
+    /// The client instance that holds it, such as `client.4242`.
     pub locker: String,
 }
 
 /// `rbd lock ls`; prints nothing at all where nobody holds the lock.
-pub(super) fn lockers(bytes: &[u8]) -> Parsed<Vec<Locker>> {
+pub fn lockers(bytes: &[u8]) -> Parsed<Vec<Locker>> {
     if bytes.trim_ascii().is_empty() { Ok(Vec::new()) } else { json(bytes) }
 }
 
 /// The value that `rados getomapval` prints as `value (36 bytes) :` and a hex dump. Its other form, into a file, would
 /// need a file on the bridge host.
-pub(super) fn omap_text(bytes: &[u8]) -> Parsed<String> {
+pub fn omap_text(bytes: &[u8]) -> Parsed<String> {
     let damaged = || NotUnderstood("not a hex dump of an omap value".into());
     let text = std::str::from_utf8(bytes).map_err(|_| damaged())?;
     let mut lines = text.lines();

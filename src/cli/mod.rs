@@ -158,7 +158,9 @@ impl Cli {
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("onemirror: {error}");
+                for line in format!("onemirror: {error}").lines() {
+                    eprintln!("{}", crate::text::printable(line));
+                }
                 ExitCode::from(error.exit_status())
             }
         }

@@ -183,6 +183,13 @@ impl Engine {
         let mut seen = self.observe(images, Purpose::Boot).await?;
         outcome.mirrored =
             seen.iter().filter(|seen| matches!(seen.observation.here, Here::Mirrored(_))).count();
+        let mirrored = seen.iter().filter(|seen| seen.global_id.is_some()).map(|seen| &seen.image);
+        if let Some((image, id)) = self.registered_here(mirrored).await?.into_iter().next() {
+            return Err(EngineError::Unfit(format!(
+                "{} is registered here as image {id}, so it is not this VM's own; instantiate again for another name",
+                image.image()
+            )));
+        }
         loop {
             // a look without locks is enough to wait, to refuse, and to see that nothing is mirrored
             let id = closing_id();

@@ -5,7 +5,7 @@ use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
 use crate::ceph::RbdCommand;
 use crate::image_spec::ImageSpec;
-use crate::opennebula::disks::{datastores_needed, named_by, rbd_images};
+use crate::opennebula::disks::{Usage, datastores_needed, images_used, named_by, rbd_images};
 use crate::opennebula::{Client, DiskImage, DiskKind, OneError, Vm, VmState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -86,6 +86,25 @@ impl Engine {
         Ok(images.into_iter().filter(|image| !in_use(image)).collect())
     }
 
+    /// Of the images that a VM calls its own by their names, those that are registered as images of this front-end, with
+    /// the image's id. A VM failed over from the other site runs on such a one under the name that it had there, which
+    /// by accident or by design may be the name of a new VM's clone here.
+    pub async fn registered_here(
+        &self,
+        images: impl Iterator<Item = &VmImage>,
+    ) -> Result<BTreeMap<ImageSpec, i32>, EngineError> {
+        let own: BTreeSet<&ImageSpec> = images.filter(|image| image.is_own()).map(VmImage::spec).collect();
+        if own.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let registered = self.one_here.image_pool().await.map_err(|error| self.error_here(error))?;
+        let claim = |image: crate::opennebula::Image| {
+            let source: ImageSpec = image.source.parse().ok()?;
+            own.contains(&source).then_some((source, image.id))
+        };
+        Ok(registered.into_iter().filter_map(claim).collect())
+    }
+
     /// The VMs of the peer that use these images, by image. A name alone never makes a match: the VM's own
     /// document has to say that the image is its disk.
     pub(super) async fn users_there(
@@ -114,15 +133,20 @@ async fn users(
     client: &Client,
     images: &BTreeSet<ImageSpec>,
 ) -> Result<BTreeMap<ImageSpec, Vec<User>>, OneError> {
-    let mut candidates: BTreeSet<i32> = images.iter().filter_map(named_by).map(|named| named.vm_id).collect();
+    let mut candidates: BTreeMap<i32, BTreeSet<ImageSpec>> =
+        images.iter().filter_map(named_by).map(|named| (named.vm_id, BTreeSet::new())).collect();
     for image in client.image_pool().await? {
-        if image.source.parse::<ImageSpec>().is_ok_and(|source| images.contains(&source)) {
-            candidates.extend(image.vms);
+        if let Ok(source) = image.source.parse::<ImageSpec>()
+            && images.contains(&source)
+        {
+            for vm in image.vms {
+                candidates.entry(vm).or_default().insert(source.clone());
+            }
         }
     }
     let mut users: BTreeMap<ImageSpec, Vec<User>> = BTreeMap::new();
     let mut datastores = BTreeMap::new();
-    for id in candidates {
+    for (id, registered) in candidates {
         let vm = match client.vm(id).await {
             // it let its disks go for good
             Ok(vm) if vm.state == VmState::Done => continue,
@@ -136,17 +160,13 @@ async fn users(
                 entry.insert(client.datastore(id).await?);
             }
         }
-        let disks = match rbd_images(&vm, &datastores) {
-            Ok(disks) => disks,
-            Err(error) => {
-                tracing::warn!("VM {id} of {}: {error}", client.endpoint());
-                continue;
-            }
-        };
-        for disk in disks.into_iter().filter(|disk| images.contains(&disk.image)) {
-            let owns = disk.kind != DiskKind::Persistent;
+        if let Err(error) = rbd_images(&vm, &datastores) {
+            tracing::warn!("VM {id} of {}: {error}", client.endpoint());
+        }
+        for (image, usage) in images_used(&vm, &datastores, images, &registered) {
+            let owns = usage == Usage::Owns;
             let user = User { vm: id, state: vm.state_name(), activity: activity(&vm), owns };
-            users.entry(disk.image).or_default().push(user);
+            users.entry(image).or_default().push(user);
         }
     }
     Ok(users)

@@ -74,7 +74,11 @@ impl Engine {
             match self.images_of(vm).await {
                 Ok(vm_images) => {
                     for image in vm_images.images {
-                        users.insert(image.spec().clone(), user);
+                        // of two VMs with the same disk the one that is in use counts
+                        let known = users.entry(image.spec().clone()).or_insert(user);
+                        if (user.running, user.in_use) > (known.running, known.in_use) {
+                            *known = user;
+                        }
                         images.insert(image.spec().clone(), image);
                     }
                 }

@@ -35,7 +35,8 @@ pub struct ReleaseOutcome {
 }
 
 impl Engine {
-    /// Gives up the images that `vm` let go of, waiting up to `limit` for the other copies to follow.
+    /// Gives up the images that `vm` let go of, waiting up to `limit` for the other copies to follow. Images that bear
+    /// the name of its clone by accident are in no part of the outcome.
     pub async fn release(
         &self,
         vm: i32,
@@ -44,7 +45,13 @@ impl Engine {
         limit: Duration,
     ) -> Result<ReleaseOutcome, EngineError> {
         let started = Instant::now();
-        let result = self.release_loop(vm, images, in_use_here, limit).await;
+        let strangers = self.registered_here(images.iter()).await?;
+        for (image, id) in &strangers {
+            tracing::warn!("{image} is registered here as image {id}, not VM {vm}'s own: left as it is");
+        }
+        let images: Vec<VmImage> =
+            images.iter().filter(|image| !strangers.contains_key(image.spec())).cloned().collect();
+        let result = self.release_loop(vm, &images, in_use_here, limit).await;
         match &result {
             Ok(outcome) => {
                 for pending in &outcome.pending {

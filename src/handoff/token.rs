@@ -155,8 +155,12 @@ impl FromStr for Mark {
     fn from_str(text: &str) -> Result<Self, Unreadable> {
         let token: Token = text.parse()?;
         let Seal::Closed(vm) = &token.seal else { return Err(unreadable(text)) };
-        let vm = vm.parse().map_err(|_| unreadable(text))?;
-        Ok(Self { sequence: token.sequence, site: token.site, vm })
+        let number: u32 = vm.parse().map_err(|_| unreadable(text))?;
+        let number = i32::try_from(number).map_err(|_| unreadable(text))?;
+        if number.to_string() != *vm {
+            return Err(unreadable(text));
+        }
+        Ok(Self { sequence: token.sequence, site: token.site, vm: number })
     }
 }
 
@@ -204,7 +208,9 @@ mod tests {
         ] {
             assert!(text.parse::<Token>().is_err(), "{text:?}");
         }
-        assert!("1:a:open".parse::<Mark>().is_err());
+        for text in ["1:a:open", "1:a:-7", "1:a:+7", "1:a:07", "1:a:2147483648"] {
+            assert!(text.parse::<Mark>().is_err(), "{text:?}");
+        }
     }
 
     proptest! {

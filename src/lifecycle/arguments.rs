@@ -1,5 +1,6 @@
 //! The arguments of transfer manager actions, as `one_tm` passes them.
 
+use crate::text::{cut, printable};
 use std::ffi::OsString;
 
 /// A transfer manager action that onemirror stands in front of.
@@ -52,7 +53,7 @@ fn number(text: &str) -> Option<i32> {
 
 /// Reads a call. `action` may have a suffix: `one_tm` appends `.<TM_MAD_SYSTEM>`.
 pub fn parse(action: &str, arguments: &[OsString]) -> Result<Call, UnknownCall> {
-    let unknown = |detail: &str| UnknownCall { action: action.into(), detail: detail.into() };
+    let unknown = |detail: &str| UnknownCall { action: printable(cut(action, 60)), detail: detail.into() };
     let texts: Option<Vec<&str>> = arguments.iter().map(|argument| argument.to_str()).collect();
     let texts = texts.ok_or_else(|| unknown("not UTF-8"))?;
     let [before @ .., vm, datastore] = &texts[..] else { return Err(unknown("too few")) };

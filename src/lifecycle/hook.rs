@@ -98,7 +98,8 @@ pub fn parse_vm_id(text: &[u8]) -> Result<i32, HookError> {
     let document = base64::engine::general_purpose::STANDARD
         .decode(text.trim_ascii())
         .map_err(|error| HookError::Input(error.to_string()))?;
-    let document = String::from_utf8(document).map_err(|error| HookError::Input(error.to_string()))?;
+    // oned cuts texts between bytes, not characters
+    let document = String::from_utf8_lossy(&document);
     let vm =
         crate::opennebula::Vm::from_xml(&document).map_err(|error| HookError::Input(error.to_string()))?;
     Ok(vm.id)

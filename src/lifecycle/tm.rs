@@ -10,7 +10,7 @@ use crate::engine::{
 };
 use crate::handoff::BootKind;
 use crate::opennebula::disks::{datastores_needed, rbd_images};
-use crate::opennebula::{Client, DiskKind, LcmState, StorageCredentials, Vm, VmState};
+use crate::opennebula::{Client, DiskError, DiskKind, LcmState, StorageCredentials, Vm, VmState};
 use crate::state;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -93,7 +93,10 @@ async fn answer(config_path: &Path, stock: &Path, action: &str, arguments: &[OsS
         && matches!(call.action, Action::Mvds | Action::DeleteDisk)
         && !config.releases_on(ReleaseOn::Terminate)
     {
-        return Answer::Stock;
+        return match call.action {
+            Action::DeleteDisk => stock_unless_of_another(config.clone(), call).await,
+            _ => Answer::Stock,
+        };
     }
     let vm = match vm_of(config.as_ref().ok(), call.vm).await {
         Ok(vm) => vm,
@@ -107,6 +110,39 @@ async fn answer(config_path: &Path, stock: &Path, action: &str, arguments: &[OsS
     match config {
         Ok(config) => with_config(config, call, stock, action, arguments, vm).await,
         Err(error) => without_config(&error, call, &vm).await,
+    }
+}
+
+/// Where terminate means terminate: the stock action deletes by name alone, so it is left out for an image that is not
+/// this VM's. Whatever else is wrong is none of onemirror's business there.
+async fn stock_unless_of_another(config: Config, call: Call) -> Answer {
+    let look = async {
+        let engine = Engine::new(config, "tm delete")?;
+        let client = engine.front_end_here();
+        let site = engine.here().to_owned();
+        let mut vm = client
+            .vm(call.vm)
+            .await
+            .map_err(|error| EngineError::OpenNebula { site, error: error.into() })?;
+        vm.disks.retain(|disk| Some(disk.id) == call.disk);
+        let vm_images = engine.images_of(vm).await?;
+        engine.registered_here(vm_images.images.iter()).await
+    };
+    match look.await {
+        Ok(registered) => match registered.first_key_value() {
+            None => Answer::Stock,
+            Some((image, id)) => {
+                Answer::Instead(format!("{image} is registered here as image {id} and kept, not deleted"))
+            }
+        },
+        // what a user wrote there would be deleted
+        Err(EngineError::Disk(error @ (DiskError::ForgedSource { .. } | DiskError::InvalidName { .. }))) => {
+            refuse(error)
+        }
+        Err(error) => {
+            tracing::warn!("VM {} disk {:?}: {error}", call.vm, call.disk);
+            Answer::Stock
+        }
     }
 }
 
@@ -257,7 +293,11 @@ async fn release(engine: &Engine, call: Call, vm_images: &VmImages, limit: Durat
     }
     match own {
         Some(image) if call.action == Action::DeleteDisk && !outcome.not_mirrored.contains(image.spec()) => {
-            Answer::Instead(format!("{} is kept for {}, not deleted", image.spec(), engine.there()))
+            Answer::Instead(format!(
+                "{} is mirrored with {} and kept, not deleted",
+                image.spec(),
+                engine.there()
+            ))
         }
         _ => Answer::Stock,
     }

@@ -642,7 +642,10 @@ impl Client {
             }
             bytes.extend_from_slice(&chunk);
         }
-        String::from_utf8(bytes).map_err(|_| self.bad_answer("it is not UTF-8"))
+        // oned cuts USER_TEMPLATE/ERROR between bytes, not characters; one such VM must not hide all others. What a
+        // decision depends on is ASCII, and a name with a replacement character in it is refused.
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
     fn interrupted(&self, error: reqwest::Error) -> OneError {

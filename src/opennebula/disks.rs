@@ -75,6 +75,14 @@ pub enum DiskError {
         /// The attribute's name.
         attribute: &'static str,
     },
+    /// A volatile disk names an image. oned gives it none; the stock driver would delete what a user wrote there.
+    #[error("VM {vm_id} disk {disk_id}: a volatile disk has a SOURCE that its user wrote; detach it")]
+    ForgedSource {
+        /// The VM.
+        vm_id: i32,
+        /// The disk.
+        disk_id: i32,
+    },
     /// No RBD image is called so.
     #[error("VM {vm_id} disk {disk_id}: {source}; check SOURCE and POOL_NAME")]
     InvalidName {
@@ -168,9 +176,10 @@ pub fn may_be_on_ceph(vm: &Vm) -> bool {
 /// `datastores` holds those that [`datastores_needed`] names, by id.
 pub fn rbd_images(vm: &Vm, datastores: &BTreeMap<i32, Datastore>) -> Result<Vec<DiskImage>, DiskError> {
     let mut images: Vec<DiskImage> = Vec::new();
+    let mut known = BTreeSet::new();
     for disk in &vm.disks {
         if let Some(image) = rbd_image(vm, disk, datastores)?
-            && !images.iter().any(|known| known.image == image.image)
+            && known.insert(image.image.clone())
         {
             images.push(image);
         }
@@ -210,6 +219,9 @@ fn rbd_image(
         if let Some(named) = disk.pool_name.as_deref().filter(|named| *named != pool) {
             return Err(mismatch(named));
         }
+        if disk.source.is_some() {
+            return Err(DiskError::ForgedSource { vm_id, disk_id });
+        }
         let image = format!("{pool}/one-sys-{vm_id}-{disk_id}").parse().map_err(invalid)?;
         return Ok(Some(DiskImage { disk_id, image, kind, datastore_id, base: None }));
     }
@@ -230,6 +242,51 @@ fn rbd_image(
     Ok(Some(DiskImage { disk_id, image, kind, datastore_id, base: Some(source) }))
 }
 
+/// Which of these images the VM uses, and whether it made them for itself. `registered` are those that oned's own list
+/// of images gives to the VM.
+///
+/// A disk that can't be told counts as every image that it may be: that a VM's document is unclear must never look as
+/// if nobody used the image.
+pub fn images_used(
+    vm: &Vm,
+    datastores: &BTreeMap<i32, Datastore>,
+    images: &BTreeSet<ImageSpec>,
+    registered: &BTreeSet<ImageSpec>,
+) -> BTreeMap<ImageSpec, Usage> {
+    let mut used = BTreeMap::new();
+    for disk in &vm.disks {
+        match rbd_image(vm, disk, datastores) {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                let usage = if found.kind == DiskKind::Persistent { Usage::Uses } else { Usage::Owns };
+                if images.contains(&found.image) {
+                    used.insert(found.image, usage);
+                }
+            }
+            Err(_) => {
+                let may_be = |image: &&ImageSpec| {
+                    registered.contains(image)
+                        || disk.source.as_deref() == Some(&image.to_string())
+                        || named_by(image) == Some(NamedBy { vm_id: vm.id, disk_id: disk.id })
+                };
+                for image in images.iter().filter(may_be) {
+                    used.entry(image.clone()).or_insert(Usage::Uses);
+                }
+            }
+        }
+    }
+    used
+}
+
+/// How a VM uses an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Usage {
+    /// As an image that outlives it, or perhaps.
+    Uses,
+    /// As the clone or volatile disk that was made for it.
+    Owns,
+}
+
 /// The VM and disk that an image was made for, told by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NamedBy {
@@ -239,25 +296,14 @@ pub struct NamedBy {
     pub disk_id: i32,
 }
 
-/// What a name tells of the VM it was made for: `one-<image>-<vm>-<disk>` of a clone, `one-sys-<vm>-<disk>` of
-/// a volatile disk, and clones of such images.
-///
-/// Only names that OpenNebula makes by itself: `debian-12-1` may just as well be a person's own. Even so it is
-/// a hint, to be confirmed by that VM's document.
+/// The VM and disk whose clone or volatile disk an image is by its name, `<base>-<vm>-<disk>`. The base may have been
+/// registered under any name, so `debian-12-1` may just as well be a person's own: a hint where to look for a user of the
+/// image, to be confirmed by that VM's document.
 pub fn named_by(image: &ImageSpec) -> Option<NamedBy> {
-    let rest = image.image().strip_prefix("one-")?;
-    // one-<image> is followed by pairs of VM and disk, one-sys by at least one pair.
-    let (numbers, wanted_parity) = match rest.strip_prefix("sys-") {
-        Some(numbers) => (numbers, 0),
-        None => (rest, 1),
-    };
-    let numbers: Vec<i32> = numbers.split('-').map(canonical_number).collect::<Option<_>>()?;
-    match numbers.as_slice() {
-        [.., vm_id, disk_id] if numbers.len() % 2 == wanted_parity => {
-            Some(NamedBy { vm_id: *vm_id, disk_id: *disk_id })
-        }
-        _ => None,
-    }
+    let mut parts = image.image().rsplit('-');
+    let (disk_id, vm_id) = (canonical_number(parts.next()?)?, canonical_number(parts.next()?)?);
+    // what is left is the base
+    parts.next().map(|_| NamedBy { vm_id, disk_id })
 }
 
 /// A number as oned writes ids: digits, no leading zero.
@@ -539,20 +585,14 @@ mod tests {
         // A clone, on the recovery site, of an image that was registered under its mirrored name.
         assert_eq!(named("one/one-0-2-0-5-1"), Some((5, 1)));
         assert_eq!(named("one/one-sys-3-1-5-0"), Some((5, 0)));
+        // A base that was registered under a name of its own; perhaps a person's own name.
+        assert_eq!(named("one/debian-12-1"), Some((12, 1)));
         for text in [
             "one/one-7",
-            "one/one-7-1",
+            "one/2-0",
             "one/one-sys-3",
             "one/one-sys-3-checkpoint",
-            "one/one-sys-1-2-3",
-            // Renamed by a disk snapshot.
-            "one/one-0-2-0-1",
             "one/one-0-2-0-0:1",
-            // A person's own names.
-            "one/debian-12-1",
-            "one/one-debian-12-1",
-            "one/2-0",
-            "one/one--2-0",
             "one/one-0-02-0",
             "one/one-0-+2-0",
             "one/one-0-2-99999999999",

@@ -120,7 +120,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Whether it is made for the VM and removed with it (`fs`, `swap`).
+    /// Whether it is made for the VM and removed with it (`fs`, `swap`). Told by TYPE alone: oned overwrites that of
+    /// a disk with an image, and lets a user's own DISK_TYPE stand.
     pub fn is_volatile(&self) -> bool {
         self.has_type("fs") || self.has_type("swap")
     }
@@ -137,7 +138,7 @@ impl Disk {
     }
 
     fn has_type(&self, name: &str) -> bool {
-        [&self.device_type, &self.disk_type].into_iter().flatten().any(|text| text.eq_ignore_ascii_case(name))
+        self.device_type.as_deref().is_some_and(|text| text.eq_ignore_ascii_case(name))
     }
 }
 
@@ -390,6 +391,12 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::
     text.parse().map(Some).map_err(|_| serde::de::Error::custom("a number is not a number"))
 }
 
+/// A number in an attribute that oned does not overwrite in every disk, so that users can write anything there. What is
+/// no number is absent: one VM's template must not make the list of all VMs unreadable.
+fn users_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+    Ok(Text::deserialize(deserializer)?.text.trim().parse().ok())
+}
+
 /// An id is never negative in a document, but for oned's "none", -1.
 fn id_or_none(id: Option<i32>) -> Option<i32> {
     id.filter(|id| *id >= 0)
@@ -447,10 +454,10 @@ struct DiskXml {
     disk_id: i32,
     tm_mad: Option<Text>,
     tm_mad_system: Option<Text>,
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, deserialize_with = "users_number")]
     datastore_id: Option<i32>,
     source: Option<Text>,
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, deserialize_with = "users_number")]
     image_id: Option<i32>,
     clone: Option<Text>,
     save: Option<Text>,

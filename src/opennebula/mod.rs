@@ -9,7 +9,7 @@ pub mod document;
 pub mod endpoint;
 pub mod states;
 mod xml;
-mod xmlrpc;
+pub mod xmlrpc;
 
 pub use client::{Client, ClientOptions, OneError, Recover, VmAction};
 pub use disks::{DiskError, DiskImage, DiskKind, NamedBy, StorageCredentials};
@@ -23,7 +23,7 @@ fn clean(text: &str) -> String {
     const LIMIT: usize = 300;
     let spaced: String = text
         .chars()
-        .map(|c| if c.is_control() || is_invisible(c) { ' ' } else { c })
+        .map(|c| if crate::text::is_obeyed(c) || is_invisible(c) { ' ' } else { c })
         .take(4 * LIMIT)
         .collect();
     let words = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -33,9 +33,9 @@ fn clean(text: &str) -> String {
     words.chars().take(LIMIT).chain(std::iter::once('…')).collect()
 }
 
-/// Characters that reorder or hide their neighbours on a terminal.
+/// Characters that show nothing and join or part their neighbours.
 fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}')
 }
 
 #[cfg(test)]

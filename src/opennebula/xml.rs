@@ -11,7 +11,7 @@ const MAX_DEPTH: usize = 48;
 
 /// Why a text is not what oned writes; says where, never what (it may be secret).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum XmlError {
+pub enum XmlError {
     #[error("not well-formed at byte {at}: {detail}")]
     Malformed { at: u64, detail: String },
     #[error("ends before its last element is closed")]

@@ -9,39 +9,60 @@ const MAX_ELEMENTS: usize = 2000;
 
 /// An argument of a call.
 #[derive(Clone, Debug)]
-pub(super) enum Argument<'a> {
+pub enum Argument<'a> {
+    /// `<i4>`
     Int(i32),
+    /// `<boolean>`
     Bool(bool),
+    /// `<string>`
     Text(&'a str),
 }
 
 /// A value in an answer, as far as oned uses them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub enum Value {
+    /// `<boolean>`
     Bool(bool),
+    /// `<i4>`, `<i8>`
     Int(i64),
+    /// `<string>`, and a value without a type.
     Text(String),
+    /// `<array>`
     Array(Vec<Value>),
+    /// `<struct>`, its members in their order.
     Struct(Vec<(String, Value)>),
+    /// `<nil>`
     Nil,
 }
 
 /// What oned answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// `[true, value, …]`.
     Success(Value),
     /// `[false, message, code, …]`.
-    Failure { message: String, code: i64 },
+    Failure {
+        /// oned's own words.
+        message: String,
+        /// 0x100, 0x200, …
+        code: i64,
+    },
     /// A fault of the XML-RPC layer.
-    Fault { code: i64, message: String },
+    Fault {
+        /// Of the XML-RPC library.
+        code: i64,
+        /// Its own words.
+        message: String,
+    },
 }
 
 /// Why an answer means nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum AnswerError {
+pub enum AnswerError {
+    /// It is not XML as oned writes it.
     #[error(transparent)]
     Xml(#[from] XmlError),
+    /// It is XML, but no answer.
     #[error("not an XML-RPC answer of oned: {0}")]
     Shape(&'static str),
 }
@@ -49,12 +70,12 @@ pub(super) enum AnswerError {
 /// Why a call can't be written down.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("argument {index} holds a character that XML can't carry")]
-pub(super) struct Unwritable {
+pub struct Unwritable {
     index: usize,
 }
 
 /// The body of a call. The first argument is the session.
-pub(super) fn request(method: &str, arguments: &[Argument<'_>]) -> Result<String, Unwritable> {
+pub fn request(method: &str, arguments: &[Argument<'_>]) -> Result<String, Unwritable> {
     let mut body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<methodCall><methodName>{}</methodName><params>",
         escape(method)
@@ -84,7 +105,7 @@ fn is_xml_char(c: char) -> bool {
 }
 
 /// Reads an answer. Further members behind those that are known are ignored.
-pub(super) fn answer(text: &str) -> Result<Answer, AnswerError> {
+pub fn answer(text: &str) -> Result<Answer, AnswerError> {
     let root = xml::tree(text, "methodResponse", MAX_ELEMENTS)?;
     match (root.child("fault"), root.child("params")) {
         (Some(fault), None) => read_fault(fault),
