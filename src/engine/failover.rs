@@ -102,7 +102,7 @@ impl Engine {
         reason: &str,
         outcome: &mut FailoverOutcome,
     ) -> Result<(), EngineError> {
-        let owner = Owner::this_process(self.here());
+        let owner = Owner::this_process(self.here(), &self.state_dir);
         let mut locks = HeldLocks::default();
         let result = async {
             let seen = self.observe(&vm.images, Purpose::Boot).await?;

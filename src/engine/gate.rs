@@ -178,7 +178,7 @@ impl Engine {
     ) -> Result<GateOutcome, EngineError> {
         let made = standing == Standing::Last;
         let mut clock = Clock::start(self.config.policy.sync_timeout);
-        let owner = Owner::this_process(self.here());
+        let owner = Owner::this_process(self.here(), &self.state_dir);
         let mut outcome = GateOutcome::default();
         let mut seen = self.observe(images, Purpose::Boot).await?;
         outcome.mirrored =

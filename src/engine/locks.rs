@@ -7,6 +7,12 @@
 use crate::ceph::{Ceph, CephError, Expiry, LockHolder, Locking, RbdCommand};
 use crate::image_spec::ImageSpec;
 use crate::state::BootId;
+use rustix::fs::FlockOperation;
+use rustix::io::FdFlags;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -24,13 +30,54 @@ fn object(global_id: &str) -> String {
     format!("onemirror.{global_id}")
 }
 
-/// Who takes locks: this process, recognisable by others on the same machine after it is gone.
+/// Who takes locks: this process, recognisable by others of its front-end after it is gone.
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     cookie: String,
+    folder: PathBuf,
+    /// Inherited by every command that this process starts, and so locked until the last of them has ended.
+    _sign_of_life: Option<Rc<SignOfLife>>,
 }
 
-/// What the cookies of processes of this machine begin with: the kernel's boot and the process namespace.
+/// A locked file.
+#[derive(Debug)]
+struct SignOfLife {
+    path: PathBuf,
+    _file: File,
+}
+
+impl SignOfLife {
+    fn give(folder: &Path, name: &str) -> std::io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let path = folder.join(name);
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        rustix::io::fcntl_setfd(&file, FdFlags::empty())?;
+        Ok(Self { path, _file: file })
+    }
+
+    /// Whether nobody gives it any more; then it is removed.
+    fn is_gone(folder: &Path, name: &str) -> bool {
+        let path = folder.join(name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) => return error.kind() == ErrorKind::NotFound,
+        };
+        let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if free {
+            let _ = std::fs::remove_file(path);
+        }
+        free
+    }
+}
+
+impl Drop for SignOfLife {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// What the cookies of processes of this machine hold: the kernel's boot and the process namespace.
 fn machine() -> String {
     let boot = BootId::current().map(|boot| boot.to_string()).unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid")
@@ -47,27 +94,35 @@ fn start_time(pid: u32) -> Option<u64> {
 }
 
 impl Owner {
-    pub(super) fn this_process(site: &str) -> Self {
+    /// `state` is the front-end's own folder.
+    pub(super) fn this_process(site: &str, state: &Path) -> Self {
         let pid = std::process::id();
         let start = start_time(pid).unwrap_or_default();
-        let random: u32 = rand::random();
-        Self { cookie: format!("{site}/{}/{pid}/{start}/{random:08x}", machine()) }
+        let random: u64 = rand::random();
+        let (folder, name) = (state.join("running"), format!("{random:016x}"));
+        // without one, others wait until the lock expires
+        let sign_of_life = SignOfLife::give(&folder, &name)
+            .inspect_err(|error| tracing::warn!("{}: {error}", folder.display()))
+            .ok();
+        let name = if sign_of_life.is_some() { name } else { format!("unsigned-{name}") };
+        Self {
+            cookie: format!("{site}/{}/{pid}/{start}/{name}", machine()),
+            folder,
+            _sign_of_life: sign_of_life.map(Rc::new),
+        }
     }
-}
 
-/// Whether a lock's owner was a process of this machine that no longer lives.
-fn is_orphan(cookie: &str) -> bool {
-    let Some((_, rest)) = cookie.split_once('/') else { return false };
-    let Some(rest) = rest.strip_prefix(&machine()).and_then(|rest| rest.strip_prefix('/')) else {
-        return false;
-    };
-    let mut parts = rest.split('/');
-    let (Some(Ok(pid)), Some(Ok(start))) =
-        (parts.next().map(str::parse::<u32>), parts.next().map(str::parse::<u64>))
-    else {
-        return false;
-    };
-    start_time(pid) != Some(start)
+    /// Whether a lock's owner was a process of this front-end that no longer lives, nor anything that it started.
+    fn sees_orphan(&self, cookie: &str) -> bool {
+        let mut own = self.cookie.splitn(2, '/');
+        let Some(site) = own.next() else { return false };
+        let Some(rest) = cookie.strip_prefix(&format!("{site}/{}/", machine())) else { return false };
+        let parts: Vec<&str> = rest.split('/').collect();
+        let [pid, start, name] = parts[..] else { return false };
+        let (Ok(pid), Ok(start)) = (pid.parse::<u32>(), start.parse::<u64>()) else { return false };
+        let signed = name.len() == 16 && name.chars().all(|c| c.is_ascii_hexdigit());
+        signed && start_time(pid) != Some(start) && SignOfLife::is_gone(&self.folder, name)
+    }
 }
 
 /// A held lock.
@@ -116,7 +171,7 @@ impl Lock {
                     });
                 }
                 Locking::Held => match cluster.lock_holder(image, &object, LOCK_NAME).await? {
-                    Some(holder) if is_orphan(&holder.cookie) => {
+                    Some(holder) if owner.sees_orphan(&holder.cookie) => {
                         tracing::info!("{image}: breaking the lock of a process that was killed");
                         cluster.unlock(image, &object, LOCK_NAME, &holder).await?;
                     }
@@ -204,20 +259,55 @@ pub(super) async fn resync_requested(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::{Command, Stdio};
 
     #[test]
-    fn only_the_dead_of_this_machine_are_orphans() {
-        let alive = Owner::this_process("site-a").cookie;
-        assert!(!is_orphan(&alive));
+    fn only_the_dead_of_this_front_end_are_orphans() {
+        let state = tempfile::tempdir().unwrap();
+        let owner = Owner::this_process("site-a", state.path());
+        let alive = owner.cookie.clone();
+        assert!(!owner.sees_orphan(&alive));
         let pid = std::process::id();
         let start = start_time(pid).unwrap();
-        let same_number_later = alive.replace(&format!("/{pid}/{start}/"), &format!("/{pid}/{}/", start + 1));
-        assert_ne!(same_number_later, alive);
-        assert!(is_orphan(&same_number_later));
-        let nobody = alive.replace(&format!("/{pid}/{start}/"), "/42949672960/1/");
-        assert!(!is_orphan(&nobody), "an id that cannot be read proves nothing");
-        let elsewhere = same_number_later.replace(&machine(), "another-boot/4026531836");
-        assert!(!is_orphan(&elsewhere));
-        assert!(!is_orphan("somebody else's lock"));
+        let dead = alive.replace(&format!("/{pid}/{start}/"), &format!("/{pid}/{}/", start + 1));
+        assert_ne!(dead, alive);
+        assert!(!owner.sees_orphan(&dead), "its file is still locked");
+        let other = Owner::this_process("site-a", state.path());
+        drop(owner);
+        assert!(other.sees_orphan(&dead));
+        assert!(other.sees_orphan(&dead), "also when its file is gone");
+        assert!(!Owner::this_process("site-b", state.path()).sees_orphan(&dead));
+        assert!(!other.sees_orphan(&dead.replace(&machine(), "another-boot/4026531836")));
+        assert!(!other.sees_orphan("somebody else's lock"));
+    }
+
+    /// A command that was started before its parent was killed may still change something.
+    #[test]
+    fn what_a_killed_process_started_keeps_its_lock_alive() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = state.path().join("running");
+        let sign = SignOfLife::give(&folder, "signed").unwrap();
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        // as if killed: the file is closed and stays
+        let path = sign.path.clone();
+        let kept = folder.join("kept");
+        std::fs::hard_link(&path, &kept).unwrap();
+        drop(sign);
+        assert!(!SignOfLife::is_gone(&folder, "kept"));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(SignOfLife::is_gone(&folder, "kept"));
+    }
+
+    #[test]
+    fn a_process_that_cannot_sign_is_waited_for() {
+        let state = tempfile::tempdir().unwrap();
+        std::fs::write(state.path().join("running"), "in the way").unwrap();
+        let unsigned = Owner::this_process("site-a", state.path()).cookie;
+        let pid = std::process::id();
+        let start = start_time(pid).unwrap();
+        let dead = unsigned.replace(&format!("/{pid}/{start}/"), &format!("/{pid}/{}/", start + 1));
+        let state = tempfile::tempdir().unwrap();
+        assert!(!Owner::this_process("site-a", state.path()).sees_orphan(&dead));
     }
 }

@@ -22,7 +22,7 @@ pub use images::{VmImage, VmImages};
 pub use overview::{CopyView, DiskView, Overview, PendingView, Plan, PlanPart, VmView};
 pub use pass_on::PassOn;
 pub use reconcile::{ReconcileItem, ReconcileReport};
-pub use release::{ReleaseOutcome, ReleaseScope};
+pub use release::{LetGo, ReleaseOutcome, ReleaseScope};
 pub use sites::{Engine, local_client};
 
 /// How many images are looked at side by side: each is a process or two, on front-ends with few cores.

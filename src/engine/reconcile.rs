@@ -8,6 +8,7 @@ use super::images::VmImage;
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
 use super::pass_on::PassOn;
+use super::release::LetGo;
 use super::sites::Engine;
 use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
@@ -191,7 +192,7 @@ impl Engine {
                     report.items.push(item(Some(rule), done, error));
                 }
                 Task::Release { vm } => {
-                    let (done, error) = self.go_on_with_release(vm, image, user).await;
+                    let (done, error) = self.go_on_with_release(vm, image).await;
                     if error.is_none() {
                         to_pass_on.entry(vm).or_default().push(image.clone());
                     }
@@ -232,7 +233,7 @@ impl Engine {
         user: Option<UserHere>,
         seen: &[Seen],
     ) -> Result<String, EngineError> {
-        let owner = Owner::this_process(self.here());
+        let owner = Owner::this_process(self.here(), &self.state_dir);
         let mut locks = HeldLocks::default();
         let result = async {
             self.lock(&mut locks, Side::Here, seen, &owner).await?;
@@ -274,18 +275,8 @@ impl Engine {
         }))
     }
 
-    async fn go_on_with_release(
-        &self,
-        vm: i32,
-        image: &VmImage,
-        user: Option<UserHere>,
-    ) -> (String, Option<String>) {
-        let user = match self.user_now(image, user).await {
-            Ok(user) => user,
-            Err(error) => return (String::new(), Some(error.to_string())),
-        };
-        let in_use = user.is_some_and(|user| user.in_use);
-        match self.release(vm, std::slice::from_ref(image), in_use, Duration::from_secs(5)).await {
+    async fn go_on_with_release(&self, vm: i32, image: &VmImage) -> (String, Option<String>) {
+        match self.release(vm, std::slice::from_ref(image), LetGo::Earlier, Duration::from_secs(5)).await {
             Ok(outcome) => match outcome.pending.first() {
                 Some(pending) => (format!("handoff pending: {}", pending.cause), None),
                 None => ("handed over".to_owned(), None),

@@ -1,10 +1,11 @@
 //! A release carried out: the images that a VM let go of are given up, or stay pending.
 
+use super::activity::Activity;
 use super::error::EngineError;
 use super::gate::{Clock, closing_id, not_accepted, observations, wait_a_moment};
 use super::images::VmImage;
 use super::locks::Owner;
-use super::observe::Purpose;
+use super::observe::{Purpose, Seen};
 use super::sites::Engine;
 use super::steps::{Carried, Cause, HeldLocks};
 use crate::audit::Outcome;
@@ -19,6 +20,16 @@ pub enum ReleaseScope {
     All,
     /// One disk that was detached.
     Disk(i32),
+}
+
+/// Who may still be using the images here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LetGo {
+    /// Nobody: the VM that had them is at its end, and oned waits for the answer.
+    ByEndingVm,
+    /// Whoever took them since the event: oned is asked under the lock at every look. A VM is ACTIVE before its gate
+    /// asks for the lock, so one that is seen inactive cannot have passed.
+    Earlier,
 }
 
 /// What became of the images.
@@ -41,7 +52,7 @@ impl Engine {
         &self,
         vm: i32,
         images: &[VmImage],
-        in_use_here: bool,
+        let_go: LetGo,
         limit: Duration,
     ) -> Result<ReleaseOutcome, EngineError> {
         let started = Instant::now();
@@ -51,7 +62,7 @@ impl Engine {
         }
         let images: Vec<VmImage> =
             images.iter().filter(|image| !strangers.contains_key(image.spec())).cloned().collect();
-        let result = self.release_loop(vm, &images, in_use_here, limit).await;
+        let result = self.release_loop(vm, &images, let_go, limit).await;
         match &result {
             Ok(outcome) => {
                 for pending in &outcome.pending {
@@ -74,87 +85,106 @@ impl Engine {
         result
     }
 
+    async fn is_used_here(&self, images: &[VmImage], let_go: LetGo) -> Result<bool, EngineError> {
+        if let_go == LetGo::ByEndingVm {
+            return Ok(false);
+        }
+        let specs = images.iter().map(|image| image.spec().clone()).collect();
+        let users = self.users_here(&specs).await.map_err(|error| self.error_here(error))?;
+        Ok(users.into_values().flatten().any(|user| user.activity != Activity::Inactive))
+    }
+
     async fn release_loop(
         &self,
         vm: i32,
         images: &[VmImage],
-        in_use_here: bool,
+        let_go: LetGo,
         limit: Duration,
     ) -> Result<ReleaseOutcome, EngineError> {
         let mut clock = Clock::start(limit);
-        let owner = Owner::this_process(self.here());
-        let mut steps_taken = Vec::new();
+        let owner = Owner::this_process(self.here(), &self.state_dir);
+        let mut steps = Vec::new();
         let mut seen = self.observe(images, Purpose::Release).await?;
         loop {
             let mut locks = HeldLocks::default();
-            let mut last_word = None;
-            match self.lock(&mut locks, Side::Here, &seen, &owner).await {
-                Ok(()) => loop {
-                    seen = self.observe(images, Purpose::Release).await?;
-                    let id = closing_id();
-                    let rules = Release {
-                        here: self.here(),
-                        there: self.there(),
-                        vm,
-                        in_use_here,
-                        patience: clock.patience(),
-                        locks: Locks::Here,
-                        closing_id: &id,
-                    };
-                    let ReleaseJudgement { judgement, pending } = rules.judge(&observations(&seen));
-                    tracing::debug!("{:?} by {:?}", judgement.decision, judgement.findings);
-                    let Decision::Act(steps) = &judgement.decision else {
-                        last_word = Some((judgement.decision, pending));
-                        break;
-                    };
-                    let cause = Cause { vm: Some(vm), findings: &judgement.findings };
-                    let carried = self.carry_out(steps, &seen, &locks, &cause).await;
-                    match carried {
-                        Ok(Carried::Out) => {
-                            clock.progress();
-                            steps_taken.extend(steps.iter().cloned());
-                        }
-                        Ok(Carried::Halted) if !clock.is_over() => break,
-                        Ok(Carried::Halted) => {
-                            locks.release().await;
-                            return Err(not_accepted(steps));
-                        }
-                        Err(error) => {
-                            locks.release().await;
-                            return Err(error);
-                        }
-                    }
-                },
+            let round = self
+                .release_round(vm, images, let_go, &mut clock, &owner, &mut locks, &mut seen, &mut steps)
+                .await;
+            locks.release().await;
+            match round {
+                Ok(Some(pending)) => return Ok(outcome_of(&seen, pending, steps)),
+                Ok(None) => {}
                 Err(EngineError::Locked { image, holder }) if !clock.is_over() => {
                     tracing::info!("{image} is locked by {holder}");
                 }
-                Err(error) => {
-                    locks.release().await;
-                    return Err(error);
-                }
-            }
-            locks.release().await;
-            match last_word {
-                Some((Decision::Wait { what, image }, _)) => tracing::info!("waiting for {what} ({image})"),
-                Some((_, pending)) => {
-                    let mut outcome =
-                        ReleaseOutcome { pending, steps: steps_taken, ..ReleaseOutcome::default() };
-                    for seen in &seen {
-                        let spec = seen.spec().clone();
-                        match &seen.observation.here {
-                            Here::Mirrored(copy) if copy.role == Role::NonPrimary => {
-                                outcome.released.push(spec)
-                            }
-                            Here::Mirrored(_) => {}
-                            Here::Absent | Here::NotMirrored => outcome.not_mirrored.push(spec),
-                        }
-                    }
-                    return Ok(outcome);
-                }
-                None => {}
+                Err(error) => return Err(error),
             }
             wait_a_moment().await;
             seen = self.observe(images, Purpose::Release).await?;
         }
     }
+
+    /// Takes the locks, looks again, and acts as long as there is something to do. `Some`: nothing more can be done now,
+    /// and this stays pending.
+    #[expect(clippy::too_many_arguments, reason = "the state of one loop, split for reading")]
+    async fn release_round(
+        &self,
+        vm: i32,
+        images: &[VmImage],
+        let_go: LetGo,
+        clock: &mut Clock,
+        owner: &Owner,
+        locks: &mut HeldLocks,
+        seen: &mut Vec<Seen>,
+        steps_taken: &mut Vec<Step>,
+    ) -> Result<Option<Vec<Pending>>, EngineError> {
+        self.lock(locks, Side::Here, seen, owner).await?;
+        loop {
+            let in_use_here = self.is_used_here(images, let_go).await?;
+            *seen = self.observe(images, Purpose::Release).await?;
+            let id = closing_id();
+            let rules = Release {
+                here: self.here(),
+                there: self.there(),
+                vm,
+                in_use_here,
+                patience: clock.patience(),
+                locks: Locks::Here,
+                closing_id: &id,
+            };
+            let ReleaseJudgement { judgement, pending } = rules.judge(&observations(seen));
+            tracing::debug!("{:?} by {:?}", judgement.decision, judgement.findings);
+            match &judgement.decision {
+                Decision::Act(steps) => {
+                    let cause = Cause { vm: Some(vm), findings: &judgement.findings };
+                    match self.carry_out(steps, seen, locks, &cause).await? {
+                        Carried::Out => {
+                            clock.progress();
+                            steps_taken.extend(steps.iter().cloned());
+                        }
+                        Carried::Halted if clock.is_over() => return Err(not_accepted(steps)),
+                        Carried::Halted => return Ok(None),
+                    }
+                }
+                Decision::Wait { what, image } => {
+                    tracing::info!("waiting for {what} ({image})");
+                    return Ok(None);
+                }
+                Decision::Done | Decision::LockThere | Decision::Refuse { .. } => return Ok(Some(pending)),
+            }
+        }
+    }
+}
+
+fn outcome_of(seen: &[Seen], pending: Vec<Pending>, steps: Vec<Step>) -> ReleaseOutcome {
+    let mut outcome = ReleaseOutcome { pending, steps, ..ReleaseOutcome::default() };
+    for seen in seen {
+        let spec = seen.spec().clone();
+        match &seen.observation.here {
+            Here::Mirrored(copy) if copy.role == Role::NonPrimary => outcome.released.push(spec),
+            Here::Mirrored(_) => {}
+            Here::Absent | Here::NotMirrored => outcome.not_mirrored.push(spec),
+        }
+    }
+    outcome
 }

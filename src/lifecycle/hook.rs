@@ -2,7 +2,7 @@
 //! looks at the present, does what is still to be done, and returns within seconds.
 
 use crate::config::{self, Config, ReleaseOn};
-use crate::engine::{Activity, Engine, EngineError, GateScope, PassOn, Standing, activity};
+use crate::engine::{Activity, Engine, EngineError, GateScope, LetGo, PassOn, Standing, activity};
 use crate::handoff::{BootKind, Rule};
 use crate::opennebula::{VmAction, VmState};
 use crate::state;
@@ -134,7 +134,7 @@ async fn let_go(engine: &Engine, vm: i32, state: VmState, event: ReleaseOn) -> R
     if vm_images.vm.state != state {
         return Ok(());
     }
-    let outcome = engine.release(vm, &vm_images.images, false, PATIENCE).await?;
+    let outcome = engine.release(vm, &vm_images.images, LetGo::Earlier, PATIENCE).await?;
     if outcome.pending.is_empty() && !outcome.released.is_empty() {
         engine.pass_on(vm, &vm_images.images).await?;
     }

@@ -6,7 +6,8 @@ use crate::audit::{AuditLog, Entry, Outcome};
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
 use crate::config::{self, Config, ConfigError, ReleaseOn};
 use crate::engine::{
-    Engine, EngineError, GateScope, ReleaseScope, Standing, VmImages, boot_kind, first_sentence, local_client,
+    Engine, EngineError, GateScope, LetGo, ReleaseScope, Standing, VmImages, boot_kind, first_sentence,
+    local_client,
 };
 use crate::handoff::BootKind;
 use crate::opennebula::disks::{datastores_needed, rbd_images};
@@ -275,7 +276,7 @@ async fn release(engine: &Engine, call: Call, vm_images: &VmImages, limit: Durat
         Err(error) => return refuse_with_details(engine, &error),
     };
     let own = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk);
-    let outcome = match engine.release(call.vm, &images, false, limit).await {
+    let outcome = match engine.release(call.vm, &images, LetGo::ByEndingVm, limit).await {
         Ok(outcome) => outcome,
         // the terminate goes on; the image stays primary, and reconcile finishes the handoff
         Err(error) if call.action == Action::Mvds => {
