@@ -117,7 +117,8 @@ class Lane:
             states = [self.state(self.lab.a, self.machine.home)]
             if self.machine.vms_b:
                 states.append(self.state(self.lab.b, self.machine.vms_b[-1]))
-            calm = calm + 1 if all(state in RESTING for state in states) else 0
+            # a front-end that does not answer is not waited for
+            calm = calm + 1 if all(state is None or state in RESTING for state in states) else 0
             time.sleep(0.5)
 
     def ask(self, site, action, vm):
@@ -146,9 +147,15 @@ class Lane:
     def start_away(self):
         away = self.away
         if away is None:
-            self.machine.start_on_b()
+            self.instantiate()
         else:
             self.ask(self.lab.b, "resume", away)
+
+    def instantiate(self):
+        # not Machine.start_on_b, which waits until all is well
+        vm = self.lab.b.vm_create(self.machine.name, self.machine.registered)
+        self.machine.vms_b.append(vm)
+        return vm
 
     def resume_away(self):
         self.ask(self.lab.b, "resume", self.away)
@@ -232,13 +239,14 @@ class Lane:
         with self.faults.site_lost("site-a"):
             away = self.away
             if away is None:
-                away = self.machine.start_on_b()
-                self.rest(50)
+                away = self.instantiate()
+                self.rest(60)
             # what replication had not carried over when the force came is given up; everything else is not
             given_up = [log for log in a.acknowledged(self.machine.home) if log not in self.verified]
             self.forced = True
-            self.machine.may_lose_tail += given_up
-            self.onemirror(b, "failover", away, "--force", "--reason", "drill: site-a is lost")
+            result = self.onemirror(b, "failover", away, "--force", "--reason", "drill: site-a is lost")
+            if result is None or result.returncode != 0 or "by force" in result.stdout:
+                self.machine.may_lose_tail += given_up
             self.rest(30)
 
     def onemirror(self, site, *arguments):
