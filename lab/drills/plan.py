@@ -25,9 +25,9 @@ ANYWHERE = {"reconcile-home": 1, "reconcile-away": 1, "crowd": 3, "vanish": 2}
 SITES = ("site-a", "site-b")
 # fault: (weight, the shortest and the longest time that it lasts, in seconds)
 FAULTS = {
-    "kill-before": (5, (15, 15)),
-    "kill-after": (5, (15, 15)),
-    "kill-during": (5, (15, 15)),
+    "kill-before": (6, (20, 30)),
+    "kill-after": (6, (20, 30)),
+    "kill-during": (6, (20, 30)),
     "mirror-killed": (3, (2, 12)),
     "mirror-paused": (3, (2, 12)),
     "monitor-killed": (3, (2, 11)),
@@ -105,6 +105,6 @@ def strike(chance):
     kind = choose(chance, {name: weight for name, (weight, _) in FAULTS.items()})
     shortest, longest = FAULTS[kind][1]
     # long runs are rare, so the early calls are the ones that a kill finds
-    number = min(chance.randint(1, 45), chance.randint(1, 45))
+    number = min(chance.randint(1, 36), chance.randint(1, 36))
     delay = 0.0 if kind.startswith(("kill-", "hooks-")) else round(chance.uniform(0, 5), 1)
     return Strike(kind, chance.choice(SITES), delay, round(chance.uniform(shortest, longest), 1), number)

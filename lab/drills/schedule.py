@@ -124,8 +124,12 @@ class Lane:
     def ask(self, site, action, vm):
         if vm is None:
             self.say("there is no VM on %s" % site.name)
-        elif action == "resume" and self.state(site, vm) in FAILED:
+        elif action != "terminate" and self.state(site, vm) in FAILED:
+            self.say("recover --retry first: %s" % site.vm_error(vm)[-160:])
             site.one.vm.recover(vm, RETRY)
+            if action != "resume":
+                self.rest(30)
+                site.action(action, vm)
         else:
             site.action(action, vm)
 
