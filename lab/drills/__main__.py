@@ -24,7 +24,8 @@ def arguments():
     parser.add_argument("--ceph", choices=("16", "18", "20"), help="release of Ceph; default: this machine's own")
     parser.add_argument("--list", action="store_true", help="print the schedules and do nothing")
     parser.add_argument("--kill-table", action="store_true", help="instead: kill -9 at every external call of each operation")
-    parser.add_argument("--operation", action="append", help="with --kill-table: only this operation")
+    parser.add_argument("--operation", action="append", metavar="NAME/MODE", choices=kill_table.NAMES,
+                        help="with --kill-table: only this one, and more of them (%s)" % ", ".join(kill_table.NAMES))
     parser.add_argument("-v", "--verbose", action="store_true", help="tell everything as it happens")
     options = parser.parse_args()
     if options.schedules is None:
@@ -164,4 +165,8 @@ def interrupted(number, _frame):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # threads that were interrupted in a wait would be waited for
+    os._exit(status)

@@ -27,7 +27,7 @@ class Site:
     def __init__(self, lab, site, counting):
         self.lab, self.site = lab, site
         self.folder = os.path.join(site.location, "var/faults")
-        self.proxy = Proxy(site.port, counting)
+        self.proxy = Proxy(site.port, site.location, counting)
         self.things = collections.defaultdict(threading.Lock)
 
     def path(self, name):
@@ -79,7 +79,7 @@ class Site:
     def forget_calls(self):
         shutil.rmtree(self.path("calls"), ignore_errors=True)
         os.makedirs(self.path("calls"))
-        for name in ("armed", "fired", "calls.log", "struck.log", "ssh-hung.log"):
+        for name in ("armed", "calls.log", "struck.log", "ssh-hung.log"):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self.path(name))
 
@@ -141,9 +141,6 @@ class Faults:
     @contextlib.contextmanager
     def kill(self, broken, strike, when):
         with broken.only("kill"):
-            for name in ("armed", "fired"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(broken.path(name))
             with open(broken.path("armed.new"), "w") as file:
                 file.write("%d %s\n" % (strike.number, when))
             os.rename(broken.path("armed.new"), broken.path("armed"))

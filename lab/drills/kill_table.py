@@ -1,17 +1,23 @@
 """`kill -9` at each external call of each operation, then the same operation again: the end is that of a run without a kill."""
+import base64
+import concurrent.futures
 import contextlib
+import json
 import os
 import re
 import subprocess
 import time
+import traceback
+import xmlrpc.client
 
-from harness.laboratory import LabError, wait_until
+from harness.laboratory import LabError, run as run_program, wait_until
 
 from .faults import Faults
 
 MODES = ("journal", "snapshot")
 WHEN = ("before", "after")
 OPERATIONS = ("gate", "release", "upkeep", "failover", "failover-force")
+NAMES = ["%s/%s" % (operation, mode) for mode in MODES for operation in OPERATIONS]
 LIMIT = 60  # external calls of one operation that are tried; what comes later is waiting
 
 
@@ -52,10 +58,22 @@ class Subject:
         return {
             "gate": (there, self.tm("context", there)),
             "release": (here, self.tm("mvds", here)),
-            "upkeep": (here, ["reconcile"]),
+            # what reconcile does, for the images of this VM only: others are at work beside it
+            "upkeep": (here, ["hook", "poweroff"]),
             "failover": (there, ["failover", str(self.vms[there.name])]),
             "failover-force": (there, ["failover", str(self.vms[there.name]), "--force", "--reason", "drill"]),
         }[operation]
+
+    def document(self, site):
+        """What onehem gives a hook of the VM on its standard input."""
+        with open(site.auth_file) as file:
+            session = file.read().strip()
+        answer = xmlrpc.client.ServerProxy(site.endpoint).one.vm.info(session, self.vms[site.name], False)
+        return base64.b64encode(answer[1].encode()).decode()
+
+    def upkeep(self, site):
+        program = os.path.join(site.location, "bin/onemirror")
+        run_program([program, "hook", "poweroff"], check=False, env=site.environment, input=self.document(site))
 
     def before(self, operation):
         """Brings the copies to where the operation begins."""
@@ -63,29 +81,27 @@ class Subject:
             # as after a failover by force while this site was lost
             self.there.rbd("mirror", "image", "promote", self.image, "--force")
             newer = "%d:%s:open" % (self.sequence(self.here) + 1000, self.there.name)
-            self.there.rbd("image-meta", "set", self.image, "onemirror.handoff", newer)
-        elif operation == "failover-force":
-            # by hand, so that there is no handoff which the gate could accept
-            self.here.rbd("mirror", "image", "demote", self.image)
+            wait_until("the forced copy to be writable", lambda: self.there.rbd(
+                "image-meta", "set", self.image, "onemirror.handoff", newer, check=False).returncode == 0, 60, 0.5)
 
     def after(self, operation):
         """Brings the copies, and what is known of them here, to where the next operation begins."""
         if operation == "release":
             self.there.onemirror(*self.tm("context", self.there))
         if operation == "failover-force":
-            # what was demoted by hand is stale; the other site's upkeep copies it again
-            wait_until("the old copy to be seen to", self.followed_by(self.there, reconcile=self.here), 120, 1)
+            # the copy that was passed over is stale
+            wait_until("the old copy to be seen to", self.followed_by(self.there, upkeep=self.here), 120, 1)
         if operation.startswith("failover"):
             vm = self.vms[self.there.name]
             self.there.action("poweroff", vm)
             self.there.wait_vm(vm, "POWEROFF")
         self.here = self.there
-        wait_until("the other copy to follow", self.followed_by(self.here, reconcile=None), 120, 0.5)
+        wait_until("the other copy to follow", self.followed_by(self.here, upkeep=None), 120, 0.5)
 
-    def followed_by(self, site, reconcile):
+    def followed_by(self, site, upkeep):
         def follows():
-            if reconcile:
-                reconcile.onemirror("reconcile", check=False)
+            if upkeep:
+                self.upkeep(upkeep)
             other = self.lab.other(site)
             token = site.token(self.image)
             return token and token.endswith(":open") and other.token(self.image) == token and other.is_primary(self.image) is False
@@ -99,7 +115,7 @@ class Subject:
     def rested(self, operation):
         """Waits until what the operation set off has come to rest."""
         if operation == "upkeep":
-            wait_until("the stale copy to be copied again", self.followed_by(self.there, reconcile=self.here), 120, 1)
+            wait_until("the stale copy to be copied again", self.followed_by(self.there, upkeep=self.here), 120, 1)
         elif operation.startswith("failover"):
             self.there.wait_vm(self.vms[self.there.name], "RUNNING", timeout=60)
         elif operation == "release":
@@ -111,11 +127,13 @@ class Subject:
         for name, site in (("here", self.here), ("there", self.there)):
             seen[name, "primary"] = site.is_primary(self.image)
             seen[name, "vm"] = site.state_name(self.vms[site.name])
-            text = site.rbd("image-meta", "list", self.image, "--format", "plain", check=False).stdout
-            for line in text.splitlines():
-                words = line.split(None, 1)
-                if len(words) == 2 and words[0].startswith("onemirror."):
-                    seen[name, words[0]] = self.plain(words[1], base)
+            found = site.rbd("image-meta", "list", self.image, "--format", "json", check=False).stdout
+            metadata = json.loads(found or "{}")
+            reign = metadata.get("onemirror.handoff", "").rpartition(":")[0] + ":"
+            for key, value in metadata.items():
+                # a mark of an earlier reign is void
+                if key.startswith("onemirror.") and value.startswith(reign):
+                    seen[name, key] = self.plain(value, base)
         there = self.there.check_records(self.image, self.machine.logs())
         # a VM that runs has a record that is half written
         seen["records"] = there["lost"] if self.there.state_name(self.vms[self.there.name]) == "RUNNING" else there["ok"]
@@ -140,29 +158,42 @@ def only_sequences_differ(one, other):
 
 
 class Table:
-    def __init__(self, lab, faults, subject, operation):
-        self.lab, self.faults, self.subject, self.operation = lab, faults, subject, operation
+    """One operation's column."""
+
+    def __init__(self, lab, faults, name):
+        operation, _, mode = name.partition("/")
+        self.lab, self.faults, self.name, self.operation = lab, faults, name, operation
+        self.subject = Subject(lab, mode)
+        self.cells = []
 
     def call(self, site, words, kill=None):
         """Runs onemirror; the calls it made, whether it was killed, its exit status and what it said last."""
         broken = self.faults.sites[site.name]
-        broken.forget_calls()
-        mark = "meant-%d" % time.time_ns()
+        mark = "%s-%d" % (self.operation, time.time_ns())
         if kill:
-            with open(broken.path("armed"), "w") as file:
-                file.write("%d %s %s\n" % (*kill, mark))
-        environment = dict(site.environment, ONEMIRROR_LAB_MEANT=mark)
+            with open(broken.path("armed." + mark), "w") as file:
+                file.write("%d %s\n" % kill)
         program = os.path.join(site.location, "bin/onemirror")
-        process = subprocess.Popen([program, *words], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [program, *words], env=dict(site.environment, ONEMIRROR_LAB_MEANT=mark), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        document = self.subject.document(site) if words[0] == "hook" else ""
         try:
-            _, said = process.communicate(timeout=240)
+            _, said = process.communicate(document, timeout=240)
         except subprocess.TimeoutExpired:
             process.kill()
             raise LabError("onemirror %s does not end" % " ".join(words))
         with contextlib.suppress(FileNotFoundError):
-            os.remove(broken.path("armed"))
-        calls = [line.split(" ", 2)[2] for line in broken.lines("calls.log") if line.startswith("%d " % process.pid)]
-        return calls, bool(broken.lines("struck.log")), process.returncode, (said.strip().splitlines() or [""])[-1]
+            os.remove(broken.path("armed." + mark))
+        pid = process.pid
+        calls = [line.split(" ", 2)[2] for line in broken.lines("calls.log") if line.startswith("%d " % pid)]
+        killed = any(line.split()[1] == str(pid) for line in broken.lines("struck.log"))
+        # the number of a process comes again
+        for number in range(1, len(calls) + 1):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(broken.path("calls/%d.%d" % (pid, number)))
+        return calls, killed, process.returncode, (said.strip().splitlines() or [""])[-1]
 
     def once(self, kill=None):
         """One run from the same beginning; with a kill, the operation is repeated after it. The end, and the calls."""
@@ -180,9 +211,10 @@ class Table:
 
     def run(self):
         """The cells: per call its name, and per moment of the kill how it ended."""
+        self.once()  # the first one has no history
         wanted, names, _, said = self.once()
-        print("\n%s, without a kill: %d calls, %s\n  %s" % (self.operation, len(names), said, wanted), flush=True)
-        cells, number, unreached = [], 0, 0
+        print("%s, without a kill: %d calls, %s\n  %s" % (self.name, len(names), said, wanted), flush=True)
+        cells, number, unreached = self.cells, 0, 0
         while unreached < 2 and number < LIMIT:
             number += 1
             row = []
@@ -197,13 +229,12 @@ class Table:
                 else:
                     row.append("DIFFERS")
                     different = {key: (wanted.get(key), state.get(key)) for key in {*wanted, *state} if wanted.get(key) != state.get(key)}
-                    print("  call %d, killed %s it: %s\n    %s" % (number, when, said, different))
+                    print("%s: call %d, killed %s it: %s\n    %s" % (self.name, number, when, said, different), flush=True)
             name = short(names[number - 1]) if number <= len(names) else "(while waiting)"
             cells.append((number, name, row))
-            print("  %3d  %-44s %s" % (number, name, "  ".join("%-7s" % cell for cell in row)), flush=True)
+            print("%-24s %3d  %-44s %s" % (self.name, number, name, "  ".join("%-7s" % cell for cell in row)), flush=True)
             # a run waits for the daemons, now longer, now shorter: the end is where twice nobody was killed
             unreached = unreached + 1 if row == ["-"] * len(WHEN) else 0
-        return cells
 
 
 def short(call):
@@ -223,24 +254,43 @@ def run(options, lab):
         # other processes would only be in the way
         broken.site.control("hooks=lose")
     faults.counting = True
-    wanted = options.operation or ["%s/%s" % (operation, mode) for mode in MODES for operation in OPERATIONS]
-    subjects, tables, failed = {}, {}, 0
-    for name in wanted:
-        operation, _, mode = name.partition("/")
-        mode = mode or "journal"
+    wanted = options.operation or NAMES
+    tables, unfinished = {}, []
+
+    def fill(name):
         try:
-            if mode not in subjects:
-                subjects[mode] = Subject(lab, mode)
-            tables[name] = Table(lab, faults, subjects[mode], operation).run()
-        except (LabError, AssertionError) as error:
-            print("%s: %s" % (name, error))
-            failed += 1
-            subjects.pop(mode, None)  # the next operation begins with another VM
+            tables[name] = Table(lab, faults, name)
+            tables[name].run()
+        except Exception as error:
+            unfinished.append(name)
+            print("%s: not finished: %s" % (name, error), flush=True)
+            if not isinstance(error, (LabError, AssertionError)):
+                traceback.print_exc()
+
+    for broken in faults.sites.values():
+        # what the gate would refuse: nobody can tell whether the VM runs on the other site
+        broken.proxy.deaf_to = "failover-force"
+    # each has a VM of its own; but a promotion by force throws the site's daemon out, so those come last
+    pool = concurrent.futures.ThreadPoolExecutor(options.side_by_side)
+    try:
+        list(pool.map(fill, [name for name in wanted if not name.startswith("failover-force")]))
+        for name in wanted:
+            if name.startswith("failover-force"):
+                fill(name)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        tables = {name: tables[name].cells for name in wanted if name in tables}
+        failed = tell(tables, unfinished)
+    return 1 if failed else 0
+
+
+def tell(tables, unfinished):
+    """Prints the table; whether something is wrong."""
     show(tables)
     differences = sum(cell == "DIFFERS" for table in tables.values() for _, _, row in table for cell in row)
     kills = sum(cell != "-" for table in tables.values() for _, _, row in table for cell in row)
-    print("\n%d kills, %d other ends, %d operations not finished" % (kills, differences, failed))
-    return 1 if differences or failed else 0
+    print("\n%d kills, %d other ends, %d operations not finished" % (kills, differences, len(unfinished)))
+    return bool(differences or unfinished)
 
 
 def show(tables):

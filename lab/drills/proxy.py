@@ -56,13 +56,14 @@ def number_of(faults, pid):
             number += 1
 
 
-def armed(faults, number, mark):
+def armed(faults, pid, number, mark):
     """When to kill the process that makes its call `number`, if it is to be killed there."""
+    path = faults + "/armed" + ("." + mark if mark else "")
     with contextlib.suppress(OSError, ValueError):
-        with open(faults + "/armed") as file:
-            at, when, *meant = file.read().split()
-        if int(at) == number and meant in ([], [mark]):
-            os.rename(faults + "/armed", faults + "/fired")
+        with open(path) as file:
+            at, when = file.read().split()
+        if int(at) == number:
+            os.rename(path, "%s/fired.%d" % (faults, pid))
             return when
     return None
 
@@ -76,7 +77,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         found = METHOD.search(body)
         method = found.group(1).decode() if found else "?"
-        when, pid = self.numbered(method)
+        when, pid, deaf = self.numbered(method)
         if when in ("before", "during"):
             os.kill(pid, signal.SIGKILL)
         if when == "before":
@@ -89,7 +90,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             os.kill(pid, signal.SIGKILL)
         if when:
             return
-        mode = server.mode
+        mode = "500" if deaf else server.mode
         if mode != "ok":
             server.struck[mode] = server.struck.get(mode, 0) + 1
         if mode == "late":
@@ -104,25 +105,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(answer[: len(answer) // 2] if mode == "half" else answer)
 
     def numbered(self, method):
-        """Counts the call where calls are counted; when to kill the caller, and who it is."""
+        """Counts the call where calls are counted; when to kill the caller, who it is, and whether it is to be served."""
+        nothing = None, None, False
         if not self.server.counting():
-            return None, None
+            return nothing
         caller = owner(self.client_address[1], self.server.server_address[1])
         if caller is None:
-            return None, None
+            return nothing
         pid, location, mark = caller
         faults = os.path.join(location, "var/faults")
         try:
             number = number_of(faults, pid)
         except OSError:
-            return None, None
+            return nothing
         with open(faults + "/calls.log", "a") as log:
             log.write("%d %d %s\n" % (pid, number, method))
-        when = armed(faults, number, mark)
+        when = armed(faults, pid, number, mark)
         if when:
             with open(faults + "/struck.log", "a") as log:
                 log.write("%s %d %d %s\n" % (when, pid, number, method))
-        return when, pid
+        deaf_to = self.server.deaf_to
+        deaf = bool(deaf_to) and mark.startswith(deaf_to) and location != self.server.location
+        return when, pid, deaf
 
 
 class Proxy(http.server.ThreadingHTTPServer):
@@ -131,9 +135,10 @@ class Proxy(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, port, counting):
+    def __init__(self, port, location, counting):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.port, self.counting = port, counting
+        self.port, self.location, self.counting = port, location, counting
+        self.deaf_to = ""  # runs of the other site whose mark begins so get no answer
         self.mode, self.late, self.struck = "ok", 12.0, {}
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
