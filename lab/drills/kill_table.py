@@ -116,9 +116,9 @@ class Subject:
         """Waits until what the operation set off has come to rest."""
         if operation == "upkeep":
             wait_until("the stale copy to be copied again", self.followed_by(self.there, upkeep=self.here), 120, 1)
-        elif operation.startswith("failover"):
+        if operation.startswith("failover"):
             self.there.wait_vm(self.vms[self.there.name], "RUNNING", timeout=60)
-        elif operation == "release":
+        if operation in ("gate", "release", "failover"):
             wait_until("the token to arrive", lambda: self.here.token(self.image) == self.there.token(self.image), 60, 0.5)
 
     def state(self, base):
