@@ -45,13 +45,16 @@ class Table:
             self.counts["schedules"] += 1
             self.counts["operations"] += lane.operations
             lane.operations = 0
+            self.counts.update(lane.done)
+            lane.done = {}
             for name, number in results[lane].items():
                 self.counts[name] += number
 
     def show(self, faults):
         minutes = (time.monotonic() - self.begun) / 60
         print("\n%-22s %6s" % ("WHAT", "COUNT"))
-        rows = [("schedules", self.counts["schedules"]), ("operations", self.counts["operations"])]
+        rows = [("schedules", self.counts["schedules"]), ("operations", self.counts["operations"]),
+                ("runs at home", self.counts["runs at home"]), ("runs away", self.counts["runs away"])]
         rows += [(kind, faults.tally[kind]) for kind in [*plan.FAULTS, *BY_HAND]]
         rows += [("lost records", self.counts["lost"]), ("double primaries", self.counts["double"]),
                  ("stuck VMs", self.counts["stuck"])]

@@ -13,7 +13,7 @@ NEXT = {
            "lose-home": (AWAY, 1), "start-away": (HOME, 1)},
     HOME_SUSPENDED: {"resume-home": (HOME, 2), "start-away": (HOME_SUSPENDED, 1)},
     HOME_UNDEPLOYED: {"resume-home": (HOME, 1), "start-away": (AWAY, 1)},
-    AWAY: {"terminate-away": (HOME, 6), "poweroff-away": (AWAY_OFF, 2), "suspend-away": (AWAY_SUSPENDED, 1),
+    AWAY: {"terminate-away": (HOME, 6), "poweroff-away": (AWAY_OFF, 3), "suspend-away": (AWAY_SUSPENDED, 1),
            "undeploy-away": (AWAY_UNDEPLOYED, 1), "resume-home": (AWAY, 1), "vanish": (AWAY, 1)},
     AWAY_OFF: {"resume-away": (AWAY, 2), "failover-away": (AWAY, 6), "terminate-away": (HOME, 3), "resume-home": (HOME, 2)},
     AWAY_SUSPENDED: {"resume-away": (AWAY, 2), "terminate-away": (HOME, 1)},
@@ -41,8 +41,8 @@ FAULTS = {
     "log-full": (3, (5, 15)),
     "clock-stepped": (3, (5, 15)),
     "hooks-repeated": (4, (10, 20)),
-    "hooks-lost": (2, (10, 20)),
-    "hooks-late": (2, (10, 20)),
+    "hooks-lost": (3, (10, 20)),
+    "hooks-late": (3, (10, 20)),
 }
 
 
@@ -65,6 +65,7 @@ class Strike:
 class Step:
     operation: str
     patience: float  # seconds until the next step, if the VM does not come to rest before
+    insists: bool  # whether the operator tries again until the VM runs: most boots meet a fault at first
     strikes: tuple
 
     def __str__(self):
@@ -90,14 +91,18 @@ def plan(seed):
     chance = random.Random(seed)
     where, steps, moves = OFF, [], chance.randint(3, 6)
     while moves > 0:
+        insists = False
         if chance.random() < 0.25:
             operation = choose(chance, ANYWHERE)
         else:
             operation = choose(chance, {name: weight for name, (_, weight) in NEXT[where].items()})
+            insists = NEXT[where][operation][0] != where and operation.startswith(("start-", "resume-", "failover-"))
             where = NEXT[where][operation][0]
             moves -= 1
         strikes = [strike(chance) for _ in range(chance.choice((0, 1, 1, 2)))]
-        steps.append(Step(operation, round(chance.uniform(3, 16), 1), tuple(strikes)))
+        # now and then in a hurry, into the middle of what is going on
+        patience = chance.uniform(1, 5) if chance.random() < 0.25 else chance.uniform(12, 30)
+        steps.append(Step(operation, round(patience, 1), insists and patience > 5, tuple(strikes)))
     return Plan(seed, tuple(steps))
 
 

@@ -41,6 +41,7 @@ class Lane:
         self.forced = False  # an operator's force in this schedule
         self.verified = set()  # logs of records that were found complete at home
         self.operations = 0
+        self.done = {}  # how often the VM really ran, per site
         self.trouble = []
 
     # ------------------------------------------------------------ the VM
@@ -93,16 +94,29 @@ class Lane:
                 thread = threading.Thread(target=self.strike, args=(strike, ended), daemon=True)
                 thread.start()
                 strikers.append(thread)
-            self.say("%s (%s)" % (step.operation, self.where()))
-            try:
-                self.operations += 1
-                getattr(self, step.operation.replace("-", "_"))()
-            except Exception as error:
-                self.say("%s: %s" % (step.operation, str(error).strip().splitlines()[-1:] or type(error).__name__))
+            self.operations += 1
+            self.operate(step)
             self.rest(step.patience)
+            for _ in range(3 if step.insists else 0):
+                if self.runs(step):
+                    break
+                self.operate(step)
+                self.rest(15)
         ended.set()
         for thread in strikers:
             thread.join(90)
+
+    def operate(self, step):
+        self.say("%s (%s)" % (step.operation, self.where()))
+        try:
+            getattr(self, step.operation.replace("-", "_"))()
+        except Exception as error:
+            self.say("%s: %s" % (step.operation, str(error).strip().splitlines()[-1:] or type(error).__name__))
+
+    def runs(self, step):
+        """Whether the VM runs where the operation was to start it."""
+        site, vm = (self.lab.b, self.away) if step.operation.endswith("-away") else (self.lab.a, self.machine.home)
+        return vm is not None and self.state(site, vm) == "RUNNING"
 
     def strike(self, strike, ended):
         try:
@@ -343,8 +357,11 @@ class Lane:
                 lost += max(1, verdict["lost"])
                 short = dict(verdict, logs=[log for log in verdict["logs"] if log["lost"]])
                 self.trouble.append("records: %s" % json.dumps(short))
+        new = [log for log in self.machine.logs() if log not in self.verified]
+        away = sum(log.startswith(self.lab.b.location) for log in new)
+        self.done = {"runs at home": len(new) - away, "runs away": away}
         if not lost:
-            self.verified.update(self.machine.logs())
+            self.verified.update(new)
         self.say("at home: %d lost, %d given up by force" % (lost, exempt))
         return lost, len(double)
 
