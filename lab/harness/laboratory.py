@@ -65,8 +65,9 @@ class Site:
     @property
     def environment(self):
         environment = dict(os.environ, ONE_LOCATION=self.location, ONEMIRROR_LAB_RUN=self.lab.run_prefix)
+        environment["ONEMIRROR_LAB_CLUSTERS"] = self.lab.clusters
         environment["PATH"] = ":".join(
-            [os.path.join(self.lab.clusters, "bin"), os.path.join(self.location, "bin"), os.environ["PATH"]]
+            [*self.lab.programs, os.path.join(self.lab.clusters, "bin"), os.path.join(self.location, "bin"), os.environ["PATH"]]
         )
         environment["ONE_XMLRPC"] = self.endpoint
         environment["ONE_AUTH"] = self.auth_file
@@ -348,6 +349,7 @@ class Lab:
         self.a, self.b = (Site(self, name) for name in SITES)
         self.sites = (self.a, self.b)
         self.processes = {}
+        self.programs = []  # folders that stand first in the sites' PATH
         target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target")
         self.binary = os.path.join(target, "debug/onemirror")
         self.front_end = os.path.join(target, "debug/lab-front-end")

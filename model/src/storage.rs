@@ -170,6 +170,8 @@ impl Image {
         match (self.mode, entry) {
             (Mirroring::Snapshot, Entry::Write(_) | Entry::Metadata(_)) => return,
             (Mirroring::Journal, Entry::Snapshot { .. }) => return,
+            // a second snapshot of the same adds nothing: metadata is read live
+            (Mirroring::Snapshot, Entry::Snapshot { .. }) if self.news[site].last() == Some(&entry) => return,
             _ => self.news[site].push(entry),
         }
         if nobody_follows {

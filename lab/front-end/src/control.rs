@@ -22,8 +22,8 @@ pub enum Delivery {
     Deliver,
     /// Not at all, as while onehem is down.
     Lose,
-    /// Twice.
-    Repeat,
+    /// That many times, at once.
+    Repeat(u32),
     /// Once, after that time.
     Late(Duration),
 }
@@ -76,7 +76,12 @@ impl FromStr for Request {
         Ok(match (key, value) {
             ("hooks", "deliver") => Self::Hooks(Delivery::Deliver),
             ("hooks", "lose") => Self::Hooks(Delivery::Lose),
-            ("hooks", "repeat") => Self::Hooks(Delivery::Repeat),
+            ("hooks", "repeat") => Self::Hooks(Delivery::Repeat(2)),
+            ("hooks", times) if times.starts_with("repeat:") => {
+                let times = &times["repeat:".len()..];
+                let times = times.parse().map_err(|_| format!("{times:?} is no number of times"))?;
+                Self::Hooks(Delivery::Repeat(times))
+            }
             ("hooks", late) if late.starts_with("late:") => {
                 Self::Hooks(Delivery::Late(seconds(&late["late:".len()..])?))
             }
@@ -90,7 +95,7 @@ impl FromStr for Request {
             }
             _ => {
                 return Err(format!(
-                    "{text:?} is none of hooks=deliver|lose|repeat|late:SECONDS, answer_delay=SECONDS, \
+                    "{text:?} is none of hooks=deliver|lose|repeat[:TIMES]|late:SECONDS, answer_delay=SECONDS, \
                      answer=ok|500|half, domain-crash=VMID, stop"
                 ));
             }
@@ -113,9 +118,11 @@ mod tests {
     fn reads_every_key_and_names_them_when_wrong() {
         let late = "hooks=late:1.5".parse();
         assert_eq!(late, Ok(Request::Hooks(Delivery::Late(Duration::from_millis(1500)))));
+        assert_eq!("hooks=repeat".parse(), Ok(Request::Hooks(Delivery::Repeat(2))));
+        assert_eq!("hooks=repeat:10".parse(), Ok(Request::Hooks(Delivery::Repeat(10))));
         assert_eq!("answer=half".parse(), Ok(Request::Answer(Answering::Half)));
         assert_eq!("domain-crash=3".parse(), Ok(Request::DomainCrash(3)));
-        for bad in ["hooks=often", "answer_delay=-1", "domain-crash=x", "nope"] {
+        for bad in ["hooks=often", "hooks=repeat:", "answer_delay=-1", "domain-crash=x", "nope"] {
             assert!(bad.parse::<Request>().is_err(), "{bad}");
         }
     }

@@ -138,7 +138,7 @@ impl Runner {
     pub fn deliver(&self, hook: &Hook, event: &StateEvent, delivery: Delivery) {
         let (times, delay) = match delivery {
             Delivery::Deliver => (1, Duration::ZERO),
-            Delivery::Repeat => (2, Duration::ZERO),
+            Delivery::Repeat(times) => (times, Duration::ZERO),
             Delivery::Late(delay) => (1, delay),
             Delivery::Lose => {
                 self.log(hook, event, json!({ "lost": true }));
@@ -259,7 +259,7 @@ mod tests {
         std::fs::create_dir_all(location.path().join("var/remotes/hooks")).unwrap();
         let runner = Runner::new(location.path());
         runner.deliver(&hook(extra), &event(), delivery);
-        let wanted = if delivery == Delivery::Repeat { 2 } else { 1 };
+        let wanted = if let Delivery::Repeat(times) = delivery { times as usize } else { 1 };
         loop {
             let log = std::fs::read_to_string(location.path().join("var/hooks.log")).unwrap_or_default();
             if log.lines().count() == wanted {
@@ -283,7 +283,7 @@ mod tests {
     async fn loses_and_repeats_as_told() {
         let log = run("COMMAND=\"/bin/true\"", Delivery::Lose).await;
         assert_eq!(log[0]["lost"], true);
-        assert_eq!(run("COMMAND=\"/bin/true\"", Delivery::Repeat).await.len(), 2);
+        assert_eq!(run("COMMAND=\"/bin/true\"", Delivery::Repeat(10)).await.len(), 10);
         let began = Instant::now();
         run("COMMAND=\"/bin/true\"", Delivery::Late(Duration::from_millis(200))).await;
         assert!(began.elapsed() >= Duration::from_millis(200));

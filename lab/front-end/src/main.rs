@@ -48,7 +48,7 @@ struct Arguments {
 enum Command {
     /// Run a front-end.
     Serve(Serve),
-    /// Tell a running front-end what to do wrong: hooks=deliver|lose|repeat|late:SECONDS, answer_delay=SECONDS,
+    /// Tell a running front-end what to do wrong: hooks=deliver|lose|repeat[:TIMES]|late:SECONDS, answer_delay=SECONDS,
     /// answer=ok|500|half, domain-crash=VMID, stop.
     Control {
         /// ONE_LOCATION of the front-end.

@@ -1,0 +1,308 @@
+"""`kill -9` at each external call of each operation, then the same operation again: the end is that of a run without a kill."""
+import base64
+import concurrent.futures
+import contextlib
+import json
+import os
+import re
+import subprocess
+import time
+import traceback
+import xmlrpc.client
+
+from harness.laboratory import LabError, run as run_program, wait_until
+
+from .faults import Faults
+
+MODES = ("journal", "snapshot")
+WHEN = ("before", "after")
+OPERATIONS = ("gate", "release", "upkeep", "failover", "failover-force")
+NAMES = ["%s/%s" % (operation, mode) for mode in MODES for operation in OPERATIONS]
+LIMIT = 60  # external calls of one operation that are tried; what comes later is waiting
+
+
+class Subject:
+    """A VM with one disk, off on both sites; the copy of `here` is primary. Operations change sides."""
+
+    def __init__(self, lab, mode):
+        self.lab = lab
+        self.machine = lab.vm_with_one_disk("killed-%s-%x" % (mode, time.time_ns()), mode)
+        (self.image,) = self.machine.images.values()
+        self.machine.register_on_b()
+        lab.a.wait_records(self.machine.home, 20)
+        lab.a.action("poweroff", self.machine.home)
+        lab.a.wait_vm(self.machine.home, "POWEROFF")
+        away = self.machine.start_on_b()
+        lab.b.wait_vm(away, "RUNNING")
+        lab.b.wait_records(away, 10)
+        lab.b.action("poweroff", away)
+        lab.b.wait_vm(away, "POWEROFF")
+        self.vms = {"site-a": self.machine.home, "site-b": away}
+        self.here = lab.b  # where the copy is primary
+
+    @property
+    def there(self):
+        return self.lab.other(self.here)
+
+    def tm(self, action, site):
+        vm = self.vms[site.name]
+        disk = "host:%s/var/datastores/100/%d/disk.0" % (site.location, vm)
+        words = {"context": ["context.sh", disk], "mvds": [disk, self.image]}[action]
+        return ["tm", "--stock", "/bin/true", action, *words, str(vm), "100"]
+
+    # ------------------------------------------------------------ operations: (before), command, (after)
+
+    def command(self, operation):
+        """Where the operation runs, and the words after `onemirror`."""
+        here, there = self.here, self.there
+        return {
+            "gate": (there, self.tm("context", there)),
+            "release": (here, self.tm("mvds", here)),
+            # what reconcile does, for the images of this VM only: others are at work beside it
+            "upkeep": (here, ["hook", "poweroff"]),
+            "failover": (there, ["failover", str(self.vms[there.name])]),
+            "failover-force": (there, ["failover", str(self.vms[there.name]), "--force", "--reason", "drill"]),
+        }[operation]
+
+    def document(self, site):
+        """What onehem gives a hook of the VM on its standard input."""
+        with open(site.auth_file) as file:
+            session = file.read().strip()
+        answer = xmlrpc.client.ServerProxy(site.endpoint).one.vm.info(session, self.vms[site.name], False)
+        return base64.b64encode(answer[1].encode()).decode()
+
+    def upkeep(self, site):
+        program = os.path.join(site.location, "bin/onemirror")
+        run_program([program, "hook", "poweroff"], check=False, env=site.environment, input=self.document(site))
+
+    def before(self, operation):
+        """Brings the copies to where the operation begins."""
+        if operation == "upkeep":
+            # as after a failover by force while this site was lost
+            self.there.rbd("mirror", "image", "promote", self.image, "--force")
+            newer = "%d:%s:open" % (self.sequence(self.here) + 1000, self.there.name)
+            wait_until("the forced copy to be writable", lambda: self.there.rbd(
+                "image-meta", "set", self.image, "onemirror.handoff", newer, check=False).returncode == 0, 60, 0.5)
+
+    def after(self, operation):
+        """Brings the copies, and what is known of them here, to where the next operation begins."""
+        if operation == "release":
+            self.there.onemirror(*self.tm("context", self.there))
+        if operation == "failover-force":
+            # the copy that was passed over is stale
+            wait_until("the old copy to be seen to", self.followed_by(self.there, upkeep=self.here), 120, 1)
+        if operation.startswith("failover"):
+            vm = self.vms[self.there.name]
+            self.there.action("poweroff", vm)
+            self.there.wait_vm(vm, "POWEROFF")
+        self.here = self.there
+        wait_until("the other copy to follow", self.followed_by(self.here, upkeep=None), 120, 0.5)
+
+    def followed_by(self, site, upkeep):
+        def follows():
+            if upkeep:
+                self.upkeep(upkeep)
+            other = self.lab.other(site)
+            token = site.token(self.image)
+            return token and token.endswith(":open") and other.token(self.image) == token and other.is_primary(self.image) is False
+        return follows
+
+    def sequence(self, site):
+        return int((site.token(self.image) or "0").split(":")[0])
+
+    # ------------------------------------------------------------ the end state
+
+    def rested(self, operation):
+        """Waits until what the operation set off has come to rest."""
+        if operation == "upkeep":
+            wait_until("the stale copy to be copied again", self.followed_by(self.there, upkeep=self.here), 120, 1)
+        if operation.startswith("failover"):
+            self.there.wait_vm(self.vms[self.there.name], "RUNNING", timeout=60)
+        if operation in ("gate", "release", "failover"):
+            wait_until("the token to arrive", lambda: self.here.token(self.image) == self.there.token(self.image), 60, 0.5)
+
+    def state(self, base):
+        """Roles, metadata without random ids and counted from `base`, VM states, and whether records are lost."""
+        seen = {}
+        for name, site in (("here", self.here), ("there", self.there)):
+            seen[name, "primary"] = site.is_primary(self.image)
+            seen[name, "vm"] = site.state_name(self.vms[site.name])
+            found = site.rbd("image-meta", "list", self.image, "--format", "json", check=False).stdout
+            metadata = json.loads(found or "{}")
+            reign = metadata.get("onemirror.handoff", "").rpartition(":")[0] + ":"
+            for key, value in metadata.items():
+                # a mark of an earlier reign is void
+                if key.startswith("onemirror.") and value.startswith(reign):
+                    seen[name, key] = self.plain(value, base)
+        there = self.there.check_records(self.image, self.machine.logs())
+        # a VM that runs has a record that is half written
+        seen["records"] = there["lost"] if self.there.state_name(self.vms[self.there.name]) == "RUNNING" else there["ok"]
+        return seen
+
+    def plain(self, text, base):
+        text = text.strip()
+        for site, role in ((self.here, "here"), (self.there, "there")):
+            text = text.replace(site.name, role)
+        text = re.sub(r"\b[0-9a-f]{16}\b", "ID", text)
+        # who did it when, in the note of a forced promotion
+        text = text.split(" ")[0]
+        text = re.sub(r":\d+$", ":VM", text)
+        return re.sub(r"^\d+", lambda number: "%+d" % (int(number.group()) - base), text)
+
+
+def only_sequences_differ(one, other):
+    """Whether the second end differs from the first by sequence numbers alone, which a repeat may count on."""
+    def blind(state):
+        return {key: re.sub(r"^[+-]\d+", "N", value) if isinstance(value, str) else value for key, value in state.items()}
+    return blind(one) == blind(other)
+
+
+class Table:
+    """One operation's column."""
+
+    def __init__(self, lab, faults, name):
+        operation, _, mode = name.partition("/")
+        self.lab, self.faults, self.name, self.operation = lab, faults, name, operation
+        self.subject = Subject(lab, mode)
+        self.cells = []
+
+    def call(self, site, words, kill=None):
+        """Runs onemirror; the calls it made, whether it was killed, its exit status and what it said last."""
+        broken = self.faults.sites[site.name]
+        mark = "%s-%d" % (self.operation, time.time_ns())
+        if kill:
+            with open(broken.path("armed." + mark), "w") as file:
+                file.write("%d %s\n" % kill)
+        program = os.path.join(site.location, "bin/onemirror")
+        process = subprocess.Popen(
+            [program, *words], env=dict(site.environment, ONEMIRROR_LAB_MEANT=mark), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        document = self.subject.document(site) if words[0] == "hook" else ""
+        try:
+            _, said = process.communicate(document, timeout=240)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise LabError("onemirror %s does not end" % " ".join(words))
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(broken.path("armed." + mark))
+        pid = process.pid
+        calls = [line.split(" ", 2)[2] for line in broken.lines("calls.log") if line.startswith("%d " % pid)]
+        killed = any(line.split()[1] == str(pid) for line in broken.lines("struck.log"))
+        # the number of a process comes again
+        for number in range(1, len(calls) + 1):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(broken.path("calls/%d.%d" % (pid, number)))
+        return calls, killed, process.returncode, (said.strip().splitlines() or [""])[-1]
+
+    def once(self, kill=None):
+        """One run from the same beginning; with a kill, the operation is repeated after it. The end, and the calls."""
+        subject, operation = self.subject, self.operation
+        base = max(subject.sequence(site) for site in self.lab.sites)
+        subject.before(operation)
+        site, words = subject.command(operation)
+        calls, killed, status, said = self.call(site, words, kill)
+        if killed:
+            _, _, status, said = self.call(site, words)
+        subject.rested(operation)
+        state = subject.state(base)
+        subject.after(operation)
+        return state, calls, killed, "exit %d %s" % (status, said)
+
+    def run(self):
+        """The cells: per call its name, and per moment of the kill how it ended."""
+        self.once()  # the first one has no history
+        wanted, names, _, said = self.once()
+        print("%s, without a kill: %d calls, %s\n  %s" % (self.name, len(names), said, wanted), flush=True)
+        cells, number, unreached = self.cells, 0, 0
+        while unreached < 2 and number < LIMIT:
+            number += 1
+            row = []
+            for when in WHEN:
+                state, _, killed, said = self.once((number, when))
+                if not killed:
+                    row.append("-")
+                elif state == wanted:
+                    row.append("same")
+                elif only_sequences_differ(state, wanted):
+                    row.append("same+")
+                else:
+                    row.append("DIFFERS")
+                    different = {key: (wanted.get(key), state.get(key)) for key in {*wanted, *state} if wanted.get(key) != state.get(key)}
+                    print("%s: call %d, killed %s it: %s\n    %s" % (self.name, number, when, said, different), flush=True)
+            name = short(names[number - 1]) if number <= len(names) else "(while waiting)"
+            cells.append((number, name, row))
+            print("%-24s %3d  %-44s %s" % (self.name, number, name, "  ".join("%-7s" % cell for cell in row)), flush=True)
+            # a run waits for the daemons, now longer, now shorter: the end is where twice nobody was killed
+            unreached = unreached + 1 if row == ["-"] * len(WHEN) else 0
+
+
+def short(call):
+    """`rbd --conf=… mirror image demote --pool=…` → `rbd mirror image demote`"""
+    words = [word for word in call.split() if not word.startswith("-")]
+    return " ".join(words[:4])[:44]
+
+
+def run(options, lab):
+    faults = Faults(lab, print)
+    faults.prepare(by_ssh=())
+    for broken in faults.sites.values():
+        # both sites release at a terminate here, so that the sides can change after each run; long deadlines, since
+        # it is not them that is tried
+        peer = faults.sites[lab.other(broken.site).name]
+        broken.configure(peer, False, release_on=["terminate"], command_timeout="20s", sync_timeout="60s", release_timeout="40s")
+        # other processes would only be in the way
+        broken.site.control("hooks=lose")
+    faults.counting = True
+    wanted = options.operation or NAMES
+    tables, unfinished = {}, []
+
+    def fill(name):
+        try:
+            tables[name] = Table(lab, faults, name)
+            tables[name].run()
+        except Exception as error:
+            unfinished.append(name)
+            print("%s: not finished: %s" % (name, error), flush=True)
+            if not isinstance(error, (LabError, AssertionError)):
+                traceback.print_exc()
+
+    for broken in faults.sites.values():
+        # what the gate would refuse: nobody can tell whether the VM runs on the other site
+        broken.proxy.deaf_to = "failover-force"
+    # each has a VM of its own; but a promotion by force throws the site's daemon out, so those come last
+    pool = concurrent.futures.ThreadPoolExecutor(options.side_by_side)
+    try:
+        list(pool.map(fill, [name for name in wanted if not name.startswith("failover-force")]))
+        for name in wanted:
+            if name.startswith("failover-force"):
+                fill(name)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        tables = {name: tables[name].cells for name in wanted if name in tables}
+        failed = tell(tables, unfinished)
+    return 1 if failed else 0
+
+
+def tell(tables, unfinished):
+    """Prints the table; whether something is wrong."""
+    show(tables)
+    differences = sum(cell == "DIFFERS" for table in tables.values() for _, _, row in table for cell in row)
+    kills = sum(cell != "-" for table in tables.values() for _, _, row in table for cell in row)
+    print("\n%d kills, %d other ends, %d operations not finished" % (kills, differences, len(unfinished)))
+    return bool(differences or unfinished)
+
+
+def show(tables):
+    """Calls × operations: before/after each call."""
+    letters = {"same": "=", "same+": "+", "DIFFERS": "X", "-": "."}
+    print("\nEnd after kill -9 before and after call n, and the same operation again.")
+    print("= as without the kill   + but for a higher sequence   X another end   . not reached")
+    width = max([len(name) for name in tables] or [4]) + 2
+    print("%4s  %s" % ("CALL", "".join("%-*s" % (width, name) for name in tables)))
+    for number in range(max([len(table) for table in tables.values()] or [0])):
+        row = []
+        for table in tables.values():
+            cells = table[number][2] if number < len(table) else []
+            row.append("%-*s" % (width, "".join(letters[cell] for cell in cells)))
+        print("%4d  %s" % (number + 1, "".join(row).rstrip()))

@@ -1,0 +1,477 @@
+"""Runs schedules side by side on one lab, and judges them: what must be there is there, nothing is double, nothing stuck."""
+import contextlib
+import json
+import os
+import subprocess
+import threading
+import time
+import traceback
+
+from harness.laboratory import LabError, Machine
+
+from . import plan as plans
+
+RETRY = 2  # one.vm.recover
+FAILED = ("BOOT_FAILURE", "PROLOG_FAILURE", "EPILOG_FAILURE", "3/46", "3/49", "3/50", "3/61", "3/62", "3/63", "3/64")
+RESTING = ("RUNNING", "POWEROFF", "DONE", "SUSPENDED", "UNDEPLOYED", "STOPPED", "HOLD") + FAILED
+HOME_LIMIT = 300.0  # seconds from the end of all faults until the VM must run at home
+RECONCILE_PAUSE = 6.0
+
+
+class Log:
+    """What happened, for the case that it has to be told."""
+
+    def __init__(self, verbose):
+        self.begun, self.lines, self.verbose, self.lock = time.monotonic(), [], verbose, threading.Lock()
+
+    def __call__(self, text, lane="  -"):
+        line = "%s %8.1f  %s  %s" % (time.strftime("%H:%M:%S"), time.monotonic() - self.begun, lane, text)
+        with self.lock:
+            self.lines.append(line)
+            if self.verbose:
+                print(line, flush=True)
+
+
+class Lane:
+    """One VM with its two homes, and the schedule that it goes through."""
+
+    def __init__(self, lab, faults, number):
+        self.lab, self.faults, self.number = lab, faults, number
+        self.machine, self.plan, self.log = None, None, None
+        self.forced = False  # an operator's force in this schedule
+        self.verified = set()  # logs of records that were found complete at home
+        self.operations = 0
+        self.done = {}  # how often the VM really ran, per site
+        self.trouble = []
+
+    # ------------------------------------------------------------ the VM
+
+    def make(self):
+        name = "drill-%d-%x" % (self.number, time.time_ns() // 1000000)
+        a = self.lab.a
+        # two or three disks: journal, snapshot, and a clone for every second VM
+        images = [a.image_create(name + "-data", "one", True), a.image_create(name + "-snapshot", "two", True)]
+        if self.number % 2 == 0:
+            images.append(a.image_create(name + "-base", "one", False))
+        a.rbd("mirror", "image", "enable", a.source(images[1]), "snapshot")
+        self.machine = Machine(self.lab, name, a.vm_create(name, images))
+        self.machine.register_on_b()
+        a.wait_records(self.machine.home, 5)
+        a.action("poweroff", self.machine.home)
+        a.wait_vm(self.machine.home, "POWEROFF")
+        self.verified = set()
+
+    def say(self, text):
+        self.log(text, "%3d" % self.plan.seed)
+
+    @property
+    def away(self):
+        """The VM's id on the recovery site, if there is one that is not DONE."""
+        if not self.machine.vms_b:
+            return None
+        vm = self.machine.vms_b[-1]
+        return None if self.state(self.lab.b, vm) == "DONE" else vm
+
+    def state(self, site, vm):
+        """The VM's state; None where the front-end does not answer."""
+        try:
+            return site.state_name(vm)
+        except Exception:
+            return None
+
+    def where(self):
+        away = self.machine.vms_b[-1] if self.machine.vms_b else None
+        return "%s at home, %s away" % (self.state(self.lab.a, self.machine.home), away and self.state(self.lab.b, away))
+
+    # ------------------------------------------------------------ operations
+
+    def run(self):
+        """The schedule; faults strike while it runs."""
+        ended = threading.Event()
+        strikers = []
+        for step in self.plan.steps:
+            for strike in step.strikes:
+                thread = threading.Thread(target=self.strike, args=(strike, ended), daemon=True)
+                thread.start()
+                strikers.append(thread)
+            self.operations += 1
+            self.operate(step)
+            self.rest(step.patience)
+            for _ in range(3 if step.insists else 0):
+                if self.runs(step):
+                    break
+                self.operate(step)
+                self.rest(15)
+        ended.set()
+        for thread in strikers:
+            thread.join(90)
+
+    def operate(self, step):
+        self.say("%s (%s)" % (step.operation, self.where()))
+        try:
+            getattr(self, step.operation.replace("-", "_"))()
+        except Exception as error:
+            self.say("%s: %s" % (step.operation, str(error).strip().splitlines()[-1:] or type(error).__name__))
+
+    def runs(self, step):
+        """Whether the VM runs where the operation was to start it."""
+        site, vm = (self.lab.b, self.away) if step.operation.endswith("-away") else (self.lab.a, self.machine.home)
+        return vm is not None and self.state(site, vm) == "RUNNING"
+
+    def strike(self, strike, ended):
+        try:
+            self.faults.strike(strike, ended)
+        except Exception as error:
+            self.say("%s: %s" % (strike.kind, str(error).strip().splitlines()[-1:] or type(error).__name__))
+
+    def rest(self, patience):
+        """Until both VMs rest for a moment, or the patience is over."""
+        end, calm = time.monotonic() + patience, 0
+        while time.monotonic() < end and calm < 4:
+            states = [self.state(self.lab.a, self.machine.home)]
+            if self.machine.vms_b:
+                states.append(self.state(self.lab.b, self.machine.vms_b[-1]))
+            # a front-end that does not answer is not waited for
+            calm = calm + 1 if all(state is None or state in RESTING for state in states) else 0
+            time.sleep(0.5)
+
+    def ask(self, site, action, vm):
+        if vm is None:
+            self.say("there is no VM on %s" % site.name)
+        elif action != "terminate" and self.state(site, vm) in FAILED:
+            self.say("recover --retry first: %s" % site.vm_error(vm)[-160:])
+            site.one.vm.recover(vm, RETRY)
+            if action != "resume":
+                self.rest(30)
+                site.action(action, vm)
+        else:
+            site.action(action, vm)
+
+    def resume_home(self):
+        self.ask(self.lab.a, "resume", self.machine.home)
+
+    def poweroff_home(self):
+        self.ask(self.lab.a, "poweroff", self.machine.home)
+
+    def suspend_home(self):
+        self.ask(self.lab.a, "suspend", self.machine.home)
+
+    def undeploy_home(self):
+        self.ask(self.lab.a, "undeploy", self.machine.home)
+
+    def failover_home(self):
+        self.onemirror(self.lab.a, "failover", self.machine.home)
+
+    def start_away(self):
+        away = self.away
+        if away is None:
+            self.instantiate()
+        else:
+            self.ask(self.lab.b, "resume", away)
+
+    def instantiate(self):
+        # not Machine.start_on_b, which waits until all is well
+        vm = self.lab.b.vm_create(self.machine.name, self.machine.registered)
+        self.machine.vms_b.append(vm)
+        return vm
+
+    def resume_away(self):
+        self.ask(self.lab.b, "resume", self.away)
+
+    def poweroff_away(self):
+        self.ask(self.lab.b, "poweroff", self.away)
+
+    def suspend_away(self):
+        self.ask(self.lab.b, "suspend", self.away)
+
+    def undeploy_away(self):
+        self.ask(self.lab.b, "undeploy", self.away)
+
+    def terminate_away(self):
+        self.ask(self.lab.b, "terminate", self.away)
+
+    def failover_away(self):
+        if self.away is not None:
+            self.onemirror(self.lab.b, "failover", self.away)
+
+    def reconcile_home(self):
+        self.onemirror(self.lab.a, "reconcile")
+
+    def reconcile_away(self):
+        self.onemirror(self.lab.b, "reconcile")
+
+    def crowd(self):
+        """Two operators and reconcile, on both sites, at once."""
+        calls = [(self.lab.a, "reconcile"), (self.lab.b, "reconcile"), (self.lab.a, "failover", self.machine.home)]
+        if self.away is not None:
+            calls.append((self.lab.b, "failover", self.away))
+        threads = [threading.Thread(target=self.onemirror, args=call, daemon=True) for call in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        self.faults.struck("operators-at-once")
+
+    def vanish(self):
+        """Somebody asks by hand for a new copy where the other one is primary: the image is gone for a while."""
+        for image in self.machine.images.values():
+            for site in self.lab.sites:
+                other = self.lab.other(site)
+                if not (self.rbd(other, "info", image, primary=True) and self.rbd(site, "info", image, primary=False)):
+                    continue
+                before = self.image_id(site, image)
+                self.rbd(site, "mirror", "image", "resync", image)
+                for _ in range(40):
+                    if self.image_id(site, image) != before:
+                        self.say("%s vanished on %s" % (image, site.name))
+                        self.faults.struck("image-vanishes")
+                        return
+                    time.sleep(0.2)
+
+    def rbd(self, site, *arguments, primary=None):
+        """`rbd` with a short deadline; True if it worked, and the role is the wanted one."""
+        result = self.quick(site, *arguments, *(("--format", "json") if primary is not None else ()))
+        if result is None or primary is None:
+            return result is not None
+        return json.loads(result).get("mirroring", {}).get("primary") is primary
+
+    def image_id(self, site, image):
+        result = self.quick(site, "info", image, "--format", "json")
+        return result and json.loads(result).get("id")
+
+    def quick(self, site, *arguments):
+        program = os.path.join(self.lab.clusters, "bin/rbd")
+        if not os.path.exists(program):
+            program = "/usr/bin/rbd"
+        command = ["timeout", "-k", "1", "8", program, "--conf", site.conf, "--id", "admin", *arguments]
+        result = subprocess.run(command, env=site.environment, text=True, capture_output=True)
+        return result.stdout if result.returncode == 0 else None
+
+    def lose_home(self):
+        """The site is lost in the middle of its writes; an operator forces the VM on the other one."""
+        a, b = self.lab.a, self.lab.b
+        if self.state(a, self.machine.home) != "RUNNING":
+            # a suspended VM's memory, or a VM that runs over there, would make the force a mistake
+            self.say("nothing to lose, the VM does not run at home")
+            return
+        with self.faults.site_lost("site-a"):
+            away = self.away
+            if away is None:
+                away = self.instantiate()
+                self.rest(60)
+            # what replication had not carried over when the force came is given up; everything else is not
+            given_up = [log for log in a.acknowledged(self.machine.home) if log not in self.verified]
+            self.forced = True
+            result = self.onemirror(b, "failover", away, "--force", "--reason", "drill: site-a is lost")
+            if result is None or result.returncode != 0 or "by force" in result.stdout:
+                self.machine.may_lose_tail += given_up
+            self.rest(30)
+
+    def onemirror(self, site, *arguments):
+        result = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            result = site.onemirror(*arguments, check=False, timeout=90)
+        words = " ".join(map(str, arguments[:3]))
+        if result is None:
+            self.say("%s: onemirror %s did not end" % (site.name, words))
+        else:
+            last = (result.stderr.strip().splitlines() or [""])[-1]
+            self.say("%s: onemirror %s: exit %d %s" % (site.name, words, result.returncode, last[:160]))
+        return result
+
+    # ------------------------------------------------------------ after the faults
+
+    def bring_home(self, front_end_was_stopped):
+        """What an operator would do, until the VM runs at home; the trouble in words if it does not in time."""
+        a, b = self.lab.a, self.lab.b
+        end, since, last = time.monotonic() + HOME_LIMIT, time.monotonic(), None
+        while time.monotonic() < end:
+            away = self.away
+            states = self.state(a, self.machine.home), away and self.state(b, away)
+            if states != last:
+                self.say("%s at home, %s away" % states)
+                last, since = states, time.monotonic()
+            resting = time.monotonic() - since
+            with contextlib.suppress(Exception):
+                if states[0] == "RUNNING" and away is None:
+                    if self.primaries() <= {"a"}:
+                        return True
+                elif away is not None:
+                    self.away_towards_home(b, away, states[1], resting, front_end_was_stopped)
+                else:
+                    self.start_home(a, states[0], resting, front_end_was_stopped)
+            time.sleep(1)
+        self.trouble.append("stuck: %s after %.0f s, %s" % (self.where(), HOME_LIMIT, self.primaries()))
+        return False
+
+    def away_towards_home(self, site, vm, state, resting, front_end_was_stopped):
+        home = self.state(self.lab.a, self.machine.home)
+        if state in ("RUNNING", "POWEROFF", "SUSPENDED", "UNDEPLOYED", "STOPPED", "PENDING", "HOLD") and resting > 1:
+            self.say("terminate away")
+            site.action("terminate", vm)
+            time.sleep(1)
+        elif state == "EPILOG_FAILURE" and resting > 3:
+            self.say("recover --retry away")
+            site.one.vm.recover(vm, RETRY)
+            time.sleep(3)
+        elif state in FAILED and resting > 1:
+            self.say("terminate away, which deletes")
+            site.action("terminate", vm)
+            time.sleep(1)
+        elif state not in RESTING and front_end_was_stopped and resting > 60:
+            # the front-end that waited for the driver is gone; so would be oned's driver
+            self.say("recover --retry away (%s, home %s)" % (state, home))
+            site.one.vm.recover(vm, RETRY)
+            time.sleep(5)
+
+    def start_home(self, site, state, resting, front_end_was_stopped):
+        vm = self.machine.home
+        # the handoff resumes it by itself; only a VM that nobody resumes is resumed by its user
+        if state in ("POWEROFF", "UNDEPLOYED", "SUSPENDED", "STOPPED") and resting > 8:
+            self.say("resume at home: %s" % site.vm_error(vm)[-120:])
+            site.action("resume", vm)
+            time.sleep(2)
+        elif state in FAILED and resting > 5:
+            self.say("recover --retry at home: %s" % site.vm_error(vm)[-120:])
+            site.one.vm.recover(vm, RETRY)
+            time.sleep(2)
+        elif state not in RESTING and front_end_was_stopped and resting > 60:
+            self.say("recover --retry at home (%s)" % state)
+            site.one.vm.recover(vm, RETRY)
+            time.sleep(5)
+
+    def primaries(self):
+        """How the images are primary: a set of "", "a", "b", "ab"."""
+        return set(self.machine.primaries().values())
+
+    def judge(self):
+        """The VM is off at home; lost records, double primaries."""
+        a = self.lab.a
+        double = [image for image, sites in self.machine.primaries().items() if sites == "ab"]
+        for image in double:
+            self.trouble.append("primary on both sites: %s" % image)
+        lost, exempt = 0, 0
+        for verdict in self.machine.verdicts(a):
+            exempt += sum(log["lost"] for log in verdict["may_lose_tail"])
+            if not verdict["ok"]:
+                lost += max(1, verdict["lost"])
+                short = dict(verdict, logs=[log for log in verdict["logs"] if log["lost"]])
+                self.trouble.append("records: %s" % json.dumps(short))
+        new = [log for log in self.machine.logs() if log not in self.verified]
+        away = sum(log.startswith(self.lab.b.location) for log in new)
+        self.done = {"runs at home": len(new) - away, "runs away": away}
+        if not lost:
+            self.verified.update(new)
+        self.say("at home: %d lost, %d given up by force" % (lost, exempt))
+        return lost, len(double)
+
+
+class Watch:
+    """Looks all the time whether a VM writes on both sites at once."""
+
+    def __init__(self, lanes, log):
+        self.lanes, self.log, self.stopped, self.seen = lanes, log, threading.Event(), {}
+        threading.Thread(target=self.look, daemon=True).start()
+
+    def look(self):
+        while not self.stopped.wait(0.25):
+            for lane in self.lanes:
+                with contextlib.suppress(Exception):
+                    if lane.forced or lane in self.seen or not lane.machine.vms_b:
+                        continue
+                    if writes(lane.lab.a, lane.machine.home) and writes(lane.lab.b, lane.machine.vms_b[-1]):
+                        self.seen[lane] = True
+                        lane.say("WRITES ON BOTH SITES")
+                        lane.trouble.append("the VM wrote on both sites at once")
+
+
+def writes(site, vm):
+    """Whether the VM's domain lives and has written to every disk."""
+    folder = os.path.join(site.location, "var/vms/%d" % vm)
+    if not os.path.exists(folder + "/domain.ready"):
+        return False
+    with open(folder + "/domain.pid") as file:
+        pid = int(file.read())
+    with open("/proc/%d/cmdline" % pid, "rb") as file:
+        return folder.encode() in file.read()
+
+
+class Group:
+    """Several schedules at once: their VMs are their own, the faults strike them all."""
+
+    def __init__(self, lab, faults, lanes, seeds, log):
+        self.lab, self.faults, self.lanes, self.log = lab, faults, lanes[: len(seeds)], log
+        self.faults.log = log
+        for lane, seed in zip(self.lanes, seeds):
+            lane.plan, lane.log, lane.forced, lane.trouble = plans.plan(seed), log, False, []
+
+    def each(self, act):
+        """Runs something for every lane at once; an error is that lane's trouble."""
+        def guarded(lane):
+            try:
+                act(lane)
+            except Exception as error:
+                lane.say("".join(traceback.format_exc()))
+                lane.trouble.append("%s: %s" % (act.__name__, error))
+
+        threads = [threading.Thread(target=guarded, args=(lane,), daemon=True) for lane in self.lanes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def run(self):
+        """Returns, per lane, what it lost, doubled, and whether it is stuck."""
+        for broken in self.faults.sites.values():
+            broken.forget_calls()
+        self.each(make)
+        watch = Watch(self.lanes, self.log)
+        stops = self.faults.tally["front-end-stopped"] + self.faults.tally["site-lost"]
+        self.each(Lane.run)
+        self.log("all faults end")
+        self.faults.end()
+        stopped = self.faults.tally["front-end-stopped"] + self.faults.tally["site-lost"] > stops
+        looking = threading.Event()
+        reconcilers = [threading.Thread(target=self.reconcile, args=(site, looking), daemon=True) for site in self.lab.sites]
+        for thread in reconcilers:
+            thread.start()
+        results = {lane: {"lost": 0, "double": 0, "stuck": 0} for lane in self.lanes}
+
+        def bring_home(lane):
+            results[lane]["stuck"] = 0 if lane.bring_home(stopped) else 1
+
+        self.each(bring_home)
+        looking.set()
+        for thread in reconcilers:
+            thread.join(120)
+        watch.stopped.set()
+
+        def judge(lane):
+            vm, a = lane.machine.home, self.lab.a
+            if results[lane]["stuck"]:
+                # whatever else is wrong, the copies can be looked at
+                results[lane]["double"] = int("ab" in lane.primaries())
+                return
+            a.wait_records(vm, 3)
+            a.action("poweroff", vm)
+            a.wait_vm(vm, "POWEROFF")
+            results[lane]["lost"], results[lane]["double"] = lane.judge()
+
+        self.each(judge)
+        for lane in self.lanes:
+            if lane in watch.seen:
+                results[lane]["double"] = 1
+            if lane.trouble and not any(results[lane].values()):
+                results[lane]["stuck"] = 1  # the drill itself could not go on
+        return results
+
+    def reconcile(self, site, stopped):
+        """As cron does, only more often."""
+        while not stopped.wait(RECONCILE_PAUSE):
+            with contextlib.suppress(LabError, subprocess.TimeoutExpired):
+                site.onemirror("reconcile", check=False, timeout=200)
+
+
+def make(lane):
+    if lane.machine is None:
+        lane.make()

@@ -1,0 +1,198 @@
+"""What the fault drills rest on: a seed is all there is to know of a schedule, and a kill strikes where it should."""
+import http.client
+import http.server
+import os
+import subprocess
+import sys
+import threading
+import time
+import types
+import urllib.error
+import urllib.request
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from drills import faults, kill_table, plan, proxy  # noqa: E402
+
+OPERATIONS = {name for after in plan.NEXT.values() for name in after} | set(plan.ANYWHERE)
+
+
+def test_a_seed_always_gives_the_same_plan_and_another_seed_another():
+    plans = [str(plan.plan(seed)) for seed in range(50)]
+    assert plans == [str(plan.plan(seed)) for seed in range(50)]
+    assert len(set(plans)) == 50
+
+
+def test_the_plans_of_a_long_run_hold_every_operation_and_every_fault_often():
+    steps = [step for seed in range(300) for step in plan.plan(seed).steps]
+    for operation in OPERATIONS:
+        assert sum(step.operation == operation for step in steps) >= 20, operation
+    strikes = [strike for step in steps for strike in step.strikes]
+    for kind in plan.FAULTS:
+        assert sum(strike.kind == kind for strike in strikes) >= 30, kind
+
+
+def test_operations_lead_somewhere_that_is_known():
+    for after in plan.NEXT.values():
+        for place, weight in after.values():
+            assert place in plan.NEXT and weight > 0
+
+
+# ---------------------------------------------------------------- kill -9 at the n-th call, without any cluster
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A front-end's folder, a program that passes for onemirror and calls rbd four times, and an `rbd` that notes it."""
+    (tmp_path / "var/faults/calls").mkdir(parents=True)
+    (tmp_path / "clusters/bin").mkdir(parents=True)
+    rbd = tmp_path / "clusters/bin/rbd"
+    rbd.write_text('#!/bin/sh\necho "$*" >> "%s/effects"\n' % tmp_path)
+    (tmp_path / "bin").mkdir()
+    onemirror = tmp_path / "bin/onemirror"
+    onemirror.write_text("#!/bin/sh\nrbd one\nrbd two & wait\nrbd three\nrbd four\n: the end\n")
+    for program in (rbd, onemirror):
+        program.chmod(0o755)
+    return tmp_path
+
+
+def environment(site, **more):
+    path = "%s/drills/programs:%s" % (HERE, os.environ["PATH"])
+    return dict(os.environ, ONE_LOCATION=str(site), ONEMIRROR_LAB_CLUSTERS=str(site / "clusters"), PATH=path, **more)
+
+
+def effects(site, armed=None, meant=""):
+    if armed:
+        (site / ("var/faults/armed" + ("." + meant if meant else ""))).write_text(armed + "\n")
+    status = subprocess.run([site / "bin/onemirror"], env=environment(site, ONEMIRROR_LAB_MEANT=meant), check=False).returncode
+    return status, (site / "effects").read_text().split()
+
+
+def test_nobody_is_killed_where_nothing_is_armed(site):
+    assert effects(site) == (0, ["one", "two", "three", "four"])
+    assert len((site / "var/faults/calls.log").read_text().splitlines()) == 4
+
+
+def test_a_kill_comes_before_or_after_the_effect_of_its_call(site):
+    assert effects(site, "3 before") == (-9, ["one", "two"])
+    (site / "effects").unlink()
+    assert effects(site, "3 after") == (-9, ["one", "two", "three"])
+    assert [line.split()[0::2][:2] for line in (site / "var/faults/struck.log").read_text().splitlines()] == [
+        ["before", "3"], ["after", "3"]]
+
+
+def test_a_kill_strikes_once_and_only_the_run_that_is_meant(site):
+    (site / "var/faults/armed.other").write_text("2 before\n")
+    assert effects(site)[0] == 0
+    (site / "effects").unlink()
+    assert effects(site, "2 before", meant="mine") == (-9, ["one"])
+    (site / "effects").unlink()
+    assert effects(site, meant="mine")[0] == 0
+
+
+def test_a_call_under_way_has_its_effect_after_the_death_of_its_caller(site):
+    status, at_once = effects(site, "2 during")
+    assert (status, at_once) == (-9, ["one"])
+    end = time.monotonic() + 20
+    while (site / "effects").read_text().split() != ["one", "two"] and time.monotonic() < end:
+        time.sleep(0.05)
+    assert (site / "effects").read_text().split() == ["one", "two"]
+
+
+class FrontEnd(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.calls += 1
+        self.send_response(200)
+        self.send_header("Content-Length", "10")
+        self.end_headers()
+        self.wfile.write(b"0123456789")
+
+
+@pytest.fixture
+def front_end():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FrontEnd)
+    server.calls = 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+def test_the_proxy_numbers_the_calls_with_the_others_and_kills_too(site, front_end):
+    stand_in = proxy.Proxy(front_end.server_address[1], "elsewhere", lambda: True)
+    onemirror = site / "bin/onemirror"
+    call = "import urllib.request as r; print(r.urlopen('%s', b'<methodName>one.vm.info</methodName>').read())"
+    # a shell would ask by a child; the proxy wants onemirror itself
+    onemirror.write_text("#!%s\nimport subprocess\nsubprocess.run(['rbd', 'one'])\n%s\n" % (sys.executable, call % stand_in.endpoint))
+    assert effects(site, "2 before") == (-9, ["one"])
+    assert front_end.calls == 0
+    assert effects(site, "2 after") == (-9, ["one", "one"])
+    assert front_end.calls == 1
+    assert "one.vm.info" in (site / "var/faults/struck.log").read_text()
+
+
+def test_the_proxy_breaks_answers_as_told(front_end):
+    stand_in = proxy.Proxy(front_end.server_address[1], "elsewhere", lambda: False)
+    ask = lambda: urllib.request.urlopen(stand_in.endpoint, b"x", timeout=10).read()  # noqa: E731
+    assert ask() == b"0123456789"
+    stand_in.mode = "500"
+    with pytest.raises(urllib.error.HTTPError):
+        ask()
+    stand_in.mode = "half"
+    with pytest.raises(http.client.IncompleteRead):
+        ask()
+    assert stand_in.struck == {"500": 1, "half": 1} and front_end.calls == 3
+
+
+# ---------------------------------------------------------------- the table of kills
+
+
+class Subject:
+    """Its operation appends its calls to a file; whether a repeat mends what a kill has left is up to the test."""
+
+    def __init__(self, site, mends):
+        self.site, self.mends, self.round = site, mends, 0
+
+    def sequence(self, _site):
+        return 0
+
+    def before(self, _operation):
+        (self.site / "effects").write_text("")
+
+    def command(self, _operation):
+        return types.SimpleNamespace(location=str(self.site), environment=environment(self.site), name="site-a"), ["gate"]
+
+    def rested(self, _operation):
+        pass
+
+    def after(self, _operation):
+        pass
+
+    def state(self, _base):
+        seen = (self.site / "effects").read_text().split()
+        return {"effects": sorted(set(seen)) if self.mends else seen}
+
+
+@pytest.mark.parametrize("mends", [True, False])
+def test_the_table_tells_where_a_kill_leads_to_another_end(site, mends):
+    table = kill_table.Table.__new__(kill_table.Table)
+    lab = types.SimpleNamespace(sites=[None])
+    broken = faults.Site.__new__(faults.Site)
+    broken.folder = str(site / "var/faults")
+    table.lab, table.name, table.operation, table.cells = lab, "gate/journal", "gate", []
+    table.faults = types.SimpleNamespace(sites={"site-a": broken})
+    table.subject = Subject(site, mends)
+    table.run()
+    rows = [row for _, _, row in table.cells]
+    if mends:
+        assert rows == [["same", "same"]] * 4 + [["-", "-"]] * 2
+    else:
+        # only before the first call nothing has happened
+        assert rows == [["same", "DIFFERS"]] + [["DIFFERS", "DIFFERS"]] * 3 + [["-", "-"]] * 2
+    assert kill_table.tell({"gate/journal": table.cells}, []) is (not mends)
