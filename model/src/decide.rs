@@ -202,7 +202,7 @@ pub fn answer(
                 here,
                 there,
                 vm,
-                boot: if restore { BootKind::Restore } else { BootKind::Cold },
+                boot: if restore && mutation != Mutation::RestoreAnyway { BootKind::Restore } else { BootKind::Cold },
                 peer_unreachable: PeerUnreachable::RefuseAfterReboot,
                 in_touch_since_reboot: in_touch,
                 disks_made: true,

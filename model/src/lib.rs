@@ -29,6 +29,8 @@ pub struct Drill {
     pub at_once: usize,
     /// As many tokens may be written on an image: what is tried again and again makes ever new ones.
     pub tokens: u16,
+    /// Whether every state at rest is led to its end, to see that the VM becomes bootable at home.
+    pub liveness: bool,
     /// A rule that is left out.
     pub mutation: Mutation,
 }
@@ -358,7 +360,7 @@ impl Model for Drill {
                 world.violation != Some(Violation::MemoryOnChangedDisk)
             }),
             Property::always("what is let go of becomes bootable at home", |drill: &Drill, world: &World| {
-                !is_at_rest(world) || drill.stuck(world).is_none_or(|stuck| is_for_the_operator(world, stuck))
+                !drill.liveness || !is_at_rest(world) || drill.stuck(world).is_none_or(|stuck| is_for_the_operator(world, stuck))
             }),
         ]
     }

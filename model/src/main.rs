@@ -43,6 +43,8 @@ struct Arguments {
     #[arg(long)]
     limit: Option<usize>,
     #[arg(long)]
+    safety_only: bool,
+    #[arg(long)]
     mutation: Option<usize>,
 }
 
@@ -65,6 +67,7 @@ fn main() {
         },
         at_once: arguments.at_once,
         tokens: arguments.tokens,
+        liveness: !arguments.safety_only,
         mutation: arguments.mutation.map_or(Mutation::None, |index| Mutation::ALL[index]),
     };
     let outcome = explore(&drill, arguments.threads, arguments.limit);

@@ -2,7 +2,7 @@
 
 use crate::decide::{Question, Step};
 use crate::storage::Site;
-use onemirror::handoff::{Here, Mark, Observation, PeerVm, Positions, Role, There, Token, TokenSeen};
+use onemirror::handoff::{Here, Mark, Observation, PeerVm, Positions, Role, Seal, There, Token, TokenSeen};
 
 /// What is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -14,8 +14,8 @@ pub enum Mutation {
     PromoteWithoutToken,
     /// Demote although the other copy does not follow.
     DemoteWithoutFollower,
-    /// A promotion opens no token.
-    PromoteWithoutOpening,
+    /// A VM is booted under a token that is closed.
+    BootWithoutOpening,
     /// The copy here is not locked.
     NoLockHere,
     /// The copy there is not locked.
@@ -28,8 +28,6 @@ pub enum Mutation {
     NoLockCheck,
     /// Snapshot mode: the token alone proves the handoff.
     TokenWithoutSnapshot,
-    /// A demotion without a token before it.
-    DemoteWithoutClosing,
     /// A higher sequence of a non-primary copy there is overlooked.
     OverlookLeftover,
     /// A primary copy there is overlooked.
@@ -46,17 +44,16 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::PromoteWithoutToken,
         Self::DemoteWithoutFollower,
-        Self::PromoteWithoutOpening,
+        Self::BootWithoutOpening,
         Self::NoLockHere,
         Self::NoLockThere,
         Self::NoLookAtPeerVm,
         Self::NoLookUnderLocks,
         Self::NoLockCheck,
         Self::TokenWithoutSnapshot,
-        Self::DemoteWithoutClosing,
         Self::OverlookLeftover,
         Self::OverlookSplitBrain,
         Self::ForceWithoutStride,
@@ -112,10 +109,12 @@ impl Mutation {
                 there.role = Role::NonPrimary;
                 there.token = here.token.clone();
             }
-            Self::RestoreAnyway => {
-                if let TokenSeen::Some(token) = &here.token {
-                    let vm = i32::from(site != 0);
-                    here.booted = Some(Mark::of(token, vm));
+            Self::BootWithoutOpening if gate && here.role == Role::Primary => {
+                if let TokenSeen::Some(token) = &mut here.token
+                    && token.is_closed()
+                {
+                    *token = Token { site: name.into(), seal: Seal::Open, ..token.clone() };
+                    here.booted = Some(Mark::of(token, i32::from(site != 0)));
                 }
             }
             _ => {}
@@ -125,13 +124,10 @@ impl Mutation {
     /// Leaves out what the rule does.
     pub fn damage(self, steps: &mut Vec<Step>) {
         match self {
-            Self::PromoteWithoutOpening => {
+            Self::BootWithoutOpening => {
                 if steps.iter().any(|step| matches!(step, Step::Promote(..))) {
                     steps.retain(|step| !matches!(step, Step::Token(..) | Step::Booted(..)));
                 }
-            }
-            Self::DemoteWithoutClosing => {
-                steps.retain(|step| !matches!(step, Step::Token(_, _, token) if token.closed != 0));
             }
             _ => {}
         }
