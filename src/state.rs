@@ -1,5 +1,5 @@
 //! The little that onemirror itself remembers on a front-end, in [`crate::config::state_dir`]: the emergency
-//! switch, and whether the peer was reached since boot. Everything else is asked of OpenNebula and Ceph.
+//! switch, and about which images the peer was asked since boot. Everything else is asked of OpenNebula and Ceph.
 
 use crate::text::cut;
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const OFF: &str = "off";
-const PEER_CONTACT: &str = "peer-contact";
+const PEER_CONTACTS: &str = "peer-contacts";
 /// Far more than any of the files holds, in bytes.
 const SIZE_LIMIT: u64 = 64 << 10;
 /// The longest reason that is kept, in bytes.
@@ -145,24 +145,50 @@ struct PeerContact {
     time: Timestamp,
 }
 
-/// Notes that the peer answered in this run of the machine. Not to be able to costs only a refused boot later.
-pub fn remember_peer_contact(folder: &Path, boot_id: &BootId) -> Result<(), StateError> {
-    if peer_contacted_since_boot(folder, boot_id) {
+/// Where it is noted that the peer was asked about this image; `None` for a name that could lead elsewhere.
+fn contact_path(folder: &Path, global_id: &str) -> Option<PathBuf> {
+    let is_word = !global_id.is_empty()
+        && global_id.len() <= 64
+        && global_id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    is_word.then(|| folder.join(PEER_CONTACTS).join(global_id))
+}
+
+/// Notes that the peer's copy of the image was seen in this run of the machine, and that it does not contradict the copy
+/// here. Not to be able to costs only a refused boot later.
+pub fn remember_peer_contact(folder: &Path, global_id: &str, boot_id: &BootId) -> Result<(), StateError> {
+    let Some(path) = contact_path(folder, global_id) else { return Ok(()) };
+    if peer_contacted_since_boot(folder, global_id, boot_id) {
         return Ok(());
     }
     let contact = PeerContact { boot_id: boot_id.clone(), time: Timestamp::now() };
-    write(folder, PEER_CONTACT, &contact).map_err(|source| StateError {
-        path: folder.join(PEER_CONTACT),
-        what: "cannot remember that the peer was reached",
-        source,
-        remedy: "make its folder writable for the front-end's user (chown oneadmin, chmod 700)",
-    })
+    private_folder(folder)
+        .and_then(|()| write(&folder.join(PEER_CONTACTS), global_id, &contact))
+        .map_err(|source| contact_error(path, source))
 }
 
-/// Whether the peer answered at least once in this run of the machine. What cannot be read counts as no.
-pub fn peer_contacted_since_boot(folder: &Path, boot_id: &BootId) -> bool {
-    read(&folder.join(PEER_CONTACT))
-        .ok()
+/// Takes that back: the peer has the image, or more of it.
+pub fn forget_peer_contact(folder: &Path, global_id: &str) -> Result<(), StateError> {
+    let Some(path) = contact_path(folder, global_id) else { return Ok(()) };
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(contact_error(path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn contact_error(path: PathBuf, source: io::Error) -> StateError {
+    StateError {
+        path,
+        what: "cannot note whether the peer was reached",
+        source,
+        remedy: "make its folder writable for the front-end's user (chown oneadmin, chmod 700)",
+    }
+}
+
+/// Whether the peer was asked about the image at least once in this run of the machine. What cannot be read counts as
+/// no.
+pub fn peer_contacted_since_boot(folder: &Path, global_id: &str, boot_id: &BootId) -> bool {
+    contact_path(folder, global_id)
+        .and_then(|path| read(&path).ok())
         .and_then(|text| serde_json::from_str::<PeerContact>(&text).ok())
         .is_some_and(|contact| contact.boot_id == *boot_id)
 }
@@ -181,14 +207,7 @@ fn read(path: &Path) -> io::Result<String> {
 
 /// Replaces a file of the folder at once, so that a reader sees the old or the new one, also after a crash.
 fn write(folder: &Path, name: &str, content: &impl Serialize) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => give_to_owner_of_folder(&File::open(folder)?, folder),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
-    }
-    if !std::fs::symlink_metadata(folder)?.is_dir() {
-        return Err(io::Error::new(ErrorKind::NotADirectory, "its folder is not a folder"));
-    }
+    private_folder(folder)?;
     let path = folder.join(name);
     let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(folder)?;
     serde_json::to_writer(&mut file, content)?;
@@ -197,6 +216,19 @@ fn write(folder: &Path, name: &str, content: &impl Serialize) -> io::Result<()> 
     file.as_file().sync_all()?;
     file.persist(&path)?;
     File::open(folder)?.sync_all()
+}
+
+/// Makes the folder, mode 0700, if it is not there.
+fn private_folder(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => give_to_owner_of_folder(&File::open(folder)?, folder),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    match std::fs::symlink_metadata(folder)?.is_dir() {
+        true => Ok(()),
+        false => Err(io::Error::new(ErrorKind::NotADirectory, "its folder is not a folder")),
+    }
 }
 
 /// Gives what root has just created at this path to whom its folder belongs: an operator's command as root must
@@ -218,6 +250,8 @@ pub(crate) fn give_to_owner_of_folder(created: &File, path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const IMAGE: &str = "a5b9a3c4-77d4-4a53-9a44-3a4f8f4b1e53";
     use std::os::unix::fs::PermissionsExt;
 
     fn boot_id(text: &str) -> BootId {
@@ -324,35 +358,51 @@ mod tests {
     fn a_contact_counts_until_the_next_boot() {
         let (_parent, folder) = fresh();
         let other = boot_id("00000000-8d0b-4b8e-9a55-0c5d0a3d7d11");
-        assert!(!peer_contacted_since_boot(&folder, &one()));
-        remember_peer_contact(&folder, &one()).unwrap();
-        assert!(peer_contacted_since_boot(&folder, &one()));
-        assert!(!peer_contacted_since_boot(&folder, &other));
-        remember_peer_contact(&folder, &other).unwrap();
-        assert!(peer_contacted_since_boot(&folder, &other));
-        assert!(!peer_contacted_since_boot(&folder, &one()));
+        assert!(!peer_contacted_since_boot(&folder, IMAGE, &one()));
+        remember_peer_contact(&folder, IMAGE, &one()).unwrap();
+        assert!(peer_contacted_since_boot(&folder, IMAGE, &one()));
+        assert!(!peer_contacted_since_boot(&folder, IMAGE, &other));
+        remember_peer_contact(&folder, IMAGE, &other).unwrap();
+        assert!(peer_contacted_since_boot(&folder, IMAGE, &other));
+        assert!(!peer_contacted_since_boot(&folder, IMAGE, &one()));
+    }
+
+    #[test]
+    fn a_contact_is_about_one_image_and_can_be_taken_back() {
+        let (parent, folder) = fresh();
+        remember_peer_contact(&folder, IMAGE, &one()).unwrap();
+        assert!(!peer_contacted_since_boot(&folder, "another", &one()));
+        forget_peer_contact(&folder, IMAGE).unwrap();
+        forget_peer_contact(&folder, IMAGE).unwrap();
+        assert!(!peer_contacted_since_boot(&folder, IMAGE, &one()));
+        for hostile in ["", "..", "../../x", "a/b", "a\0b"] {
+            remember_peer_contact(&folder, hostile, &one()).unwrap();
+            assert!(!peer_contacted_since_boot(&folder, hostile, &one()));
+            forget_peer_contact(&folder, hostile).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn a_contact_is_written_once_per_boot() {
         let (_parent, folder) = fresh();
-        remember_peer_contact(&folder, &one()).unwrap();
-        let inode = || std::fs::metadata(folder.join(PEER_CONTACT)).unwrap().ino();
+        remember_peer_contact(&folder, IMAGE, &one()).unwrap();
+        let inode = || std::fs::metadata(folder.join(PEER_CONTACTS).join(IMAGE)).unwrap().ino();
         let before = inode();
-        remember_peer_contact(&folder, &one()).unwrap();
+        remember_peer_contact(&folder, IMAGE, &one()).unwrap();
         assert_eq!(inode(), before);
     }
 
     #[test]
     fn a_damaged_note_is_no_contact() {
         let (_parent, folder) = fresh();
-        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir_all(folder.join(PEER_CONTACTS)).unwrap();
         for damaged in ["", "{", "{\"boot_id\":7}", "null", &one().0] {
-            std::fs::write(folder.join(PEER_CONTACT), damaged).unwrap();
-            assert!(!peer_contacted_since_boot(&folder, &one()), "{damaged}");
+            std::fs::write(folder.join(PEER_CONTACTS).join(IMAGE), damaged).unwrap();
+            assert!(!peer_contacted_since_boot(&folder, IMAGE, &one()), "{damaged}");
         }
-        remember_peer_contact(&folder, &one()).unwrap();
-        assert!(peer_contacted_since_boot(&folder, &one()));
+        remember_peer_contact(&folder, IMAGE, &one()).unwrap();
+        assert!(peer_contacted_since_boot(&folder, IMAGE, &one()));
     }
 
     #[test]

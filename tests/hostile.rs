@@ -320,6 +320,7 @@ case "${0##*/} $*" in
     printf '%s"%s":"%s"' "$(test -e "$RECORD/meta" && echo ,)" "$2" "$3" >> "$RECORD/meta" ;;
   rbd*'image-meta list'*) echo "{$(cat "$RECORD/meta" 2> /dev/null)}" ;;
   rados*'lock get'*) for word; do case $word in --lock-cookie=*) printf %s "${word#*=}" > "$RECORD/cookie" ;; esac; done ;;
+  rados*'lock info'*onemirror.resync*) printf '{"name":"onemirror.resync-asked","type":"none","tag":"","lockers":[]}' ;;
   rados*'lock info'*) printf '{"name":"x","lockers":[{"name":"client.1","cookie":"%s","addr":"x"}]}' "$(cat "$RECORD/cookie")" ;;
 esac
 exit 0

@@ -44,6 +44,8 @@ pub struct View {
     pub positions: [Positions; 2],
     /// The VM there; `None`: its front-end did not answer, or was not asked.
     pub vm_there: Option<Vm>,
+    /// The copy there was seen since the host was booted, and agreed.
+    pub in_touch: bool,
 }
 
 /// On whose behalf is decided.
@@ -55,8 +57,6 @@ pub enum Question {
         restore: bool,
         /// Both locks are held.
         both_locks: bool,
-        /// The peer was reached since the host was booted.
-        in_touch: bool,
     },
     /// Give the images up.
     Release {
@@ -148,15 +148,15 @@ pub enum Answer {
     GoOn,
 }
 
-type Key = (Site, Question, Vec<View>);
+type Key = (Site, Question, Vec<View>, Mutation);
 
 thread_local! {
-    static KNOWN: RefCell<HashMap<(Key, Mutation), Rc<Vec<Answer>>>> = RefCell::default();
+    static KNOWN: RefCell<HashMap<Key, Rc<Vec<Answer>>>> = RefCell::default();
 }
 
 /// Everything that the product may answer, whatever the reports say and however much time is left.
 pub fn answers(site: Site, question: Question, views: &[View], mutation: Mutation) -> Rc<Vec<Answer>> {
-    let key = ((site, question, views.to_vec()), mutation);
+    let key = (site, question, views.to_vec(), mutation);
     if let Some(known) = KNOWN.with_borrow(|known| known.get(&key).cloned()) {
         return known;
     }
@@ -197,14 +197,17 @@ pub fn answer(
     let (here, there) = (NAMES[site], NAMES[1 - site]);
     let vm = vm_id(site);
     match question {
-        Question::Gate { restore, both_locks, in_touch } => {
+        Question::Gate { restore, both_locks } => {
             let gate = Gate {
                 here,
                 there,
                 vm,
-                boot: if restore && mutation != Mutation::RestoreAnyway { BootKind::Restore } else { BootKind::Cold },
+                boot: if restore && mutation != Mutation::RestoreAnyway {
+                    BootKind::Restore
+                } else {
+                    BootKind::Cold
+                },
                 peer_unreachable: PeerUnreachable::RefuseAfterReboot,
-                in_touch_since_reboot: in_touch,
                 disks_made: true,
                 patience,
                 locks: if both_locks { Locks::Both } else { Locks::Here },
@@ -258,7 +261,14 @@ fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
         Some(Vm::LettingGo) => PeerVm::LettingGo { vm, state },
         Some(_) => PeerVm::Active { vm, state },
     };
-    Observation { image: spec(view.image), here, there, vm_there, owned_by_both: false }
+    Observation {
+        image: spec(view.image),
+        here,
+        there,
+        vm_there,
+        owned_by_both: false,
+        in_touch_since_reboot: view.in_touch,
+    }
 }
 
 fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> handoff::Copy {

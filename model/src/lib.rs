@@ -3,6 +3,7 @@
 //! external calls, locks that expire, links that break, a site that is lost, and operators.
 
 pub mod decide;
+pub mod drills;
 pub mod mutation;
 pub mod process;
 pub mod settle;
@@ -125,18 +126,12 @@ impl Drill {
                     actions.push(Event::Suspend(site));
                 }
             }
-            Vm::LettingGo if !has_process(|purpose| *purpose == Purpose::Terminate) => {
-                if room {
-                    actions.push(Event::Recover(site));
-                }
+            Vm::LettingGo if room && !has_process(|purpose| *purpose == Purpose::Terminate) => {
+                actions.push(Event::Recover(site));
             }
-            Vm::Booting | Vm::Restoring
-                if !has_process(|purpose| matches!(purpose, Purpose::Gate { .. })) =>
-            {
-                // started by an operator's failover, while all places are taken
-                if room {
-                    actions.push(Event::Boot(site));
-                }
+            // started by an operator's failover while all places were taken
+            Vm::Booting if room && !has_process(|purpose| matches!(purpose, Purpose::Gate { .. })) => {
+                actions.push(Event::Boot(site));
             }
             _ => {}
         }
@@ -312,7 +307,9 @@ impl Model for Drill {
             Event::LoseHome => {
                 world.budget.losses -= 1;
                 world.home_lost = true;
-                world.in_touch[0] = false;
+                for sites in &mut world.in_touch {
+                    sites[0] = false;
+                }
                 for place in 0..PROCESSES {
                     if world.processes[place].as_ref().is_some_and(|process| process.site == 0) {
                         self.kill(&mut world, place);
@@ -360,7 +357,9 @@ impl Model for Drill {
                 world.violation != Some(Violation::MemoryOnChangedDisk)
             }),
             Property::always("what is let go of becomes bootable at home", |drill: &Drill, world: &World| {
-                !drill.liveness || !is_at_rest(world) || drill.stuck(world).is_none_or(|stuck| is_for_the_operator(world, stuck))
+                !drill.liveness
+                    || !is_at_rest(world)
+                    || drill.stuck(world).is_none_or(|stuck| is_for_the_operator(world, stuck))
             }),
         ]
     }

@@ -1,84 +1,180 @@
-//! Explores the handoff with bounds from the command line.
+//! Explores the handoff: a table of drills, or one with bounds from the command line.
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
+use comfy_table::{Table, presets};
 use onemirror_model::mutation::Mutation;
 use onemirror_model::storage::Mirroring::{Journal, Snapshot};
 use onemirror_model::world::Budget;
-use onemirror_model::{Drill, explore};
+use onemirror_model::{Drill, Outcome, drills, explore};
+use std::process::ExitCode;
 
-/// Explores onemirror's handoff.
+/// Explores onemirror's handoff in all interleavings within bounds. Exits 1 if a property does not hold, or if a table's
+/// drill was not explored to its end.
 #[derive(Parser)]
 struct Arguments {
-    /// Images: j and s
+    /// Threads
+    #[arg(long, global = true, default_value_t = 2)]
+    threads: usize,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The drills that every test run explores
+    Small,
+    /// Larger ones: some minutes each
+    Large {
+        /// Only drills whose name holds this
+        #[arg(default_value = "")]
+        name: String,
+    },
+    /// One drill
+    Explore(Bounds),
+}
+
+#[derive(Args)]
+struct Bounds {
+    /// One letter per disk: j (journal) or s (snapshot)
     #[arg(long, default_value = "j")]
     images: String,
-    #[arg(long, default_value_t = 3)]
-    boots: u8,
     #[arg(long, default_value_t = 2)]
+    boots: u8,
+    #[arg(long, default_value_t = 1)]
     writes: u8,
     #[arg(long, default_value_t = 0)]
     suspends: u8,
+    /// Runs of onemirror that are killed
     #[arg(long, default_value_t = 0)]
     crashes: u8,
+    /// Runs that sleep until their lock has expired
     #[arg(long, default_value_t = 0)]
     pauses: u8,
+    /// Breaks of the link between the sites
     #[arg(long, default_value_t = 0)]
     cuts: u8,
+    /// Losses of the home site
     #[arg(long, default_value_t = 0)]
     losses: u8,
     #[arg(long, default_value_t = 0)]
     forces: u8,
     #[arg(long, default_value_t = 0)]
-    hand: u8,
+    hand_demotions: u8,
     #[arg(long, default_value_t = 0)]
     reconciles: u8,
+    /// Hooks of POWEROFF that release
     #[arg(long, default_value_t = 0)]
     hooks: u8,
+    /// Runs of onemirror at once
     #[arg(long, default_value_t = 2)]
     at_once: usize,
+    /// Tokens on one image
     #[arg(long, default_value_t = 5)]
     tokens: u16,
-    #[arg(long, default_value_t = 2)]
-    threads: usize,
-    #[arg(long)]
-    limit: Option<usize>,
+    /// Leave the property out that every VM becomes bootable at home
     #[arg(long)]
     safety_only: bool,
+    /// Stop after that many transitions
     #[arg(long)]
-    mutation: Option<usize>,
+    limit: Option<usize>,
+    /// Leave one rule out, by its name in the source
+    #[arg(long)]
+    without: Option<String>,
 }
 
-fn main() {
-    let arguments = Arguments::parse();
-    let drill = Drill {
-        modes: arguments.images.chars().map(|c| if c == 's' { Snapshot } else { Journal }).collect(),
-        budget: Budget {
-            boots: arguments.boots,
-            writes: arguments.writes,
-            suspends: arguments.suspends,
-            crashes: arguments.crashes,
-            pauses: arguments.pauses,
-            cuts: arguments.cuts,
-            losses: arguments.losses,
-            forces: arguments.forces,
-            hand_demotions: arguments.hand,
-            reconciles: arguments.reconciles,
-            hooks: arguments.hooks,
-        },
-        at_once: arguments.at_once,
-        tokens: arguments.tokens,
-        liveness: !arguments.safety_only,
-        mutation: arguments.mutation.map_or(Mutation::None, |index| Mutation::ALL[index]),
-    };
-    let outcome = explore(&drill, arguments.threads, arguments.limit);
-    println!(
-        "{} states, {} transitions, depth {}, {:?}, exhaustive {}",
-        outcome.states, outcome.transitions, outcome.depth, outcome.took, outcome.exhaustive
-    );
-    if let Some((property, path)) = outcome.found {
-        println!("{property}");
+impl Bounds {
+    fn drill(&self) -> Result<Drill, String> {
+        let named = |name: &String| {
+            let found = Mutation::ALL.into_iter().find(|mutation| format!("{mutation:?}") == *name);
+            found.ok_or_else(|| format!("no rule {name}; there are {:?}", Mutation::ALL))
+        };
+        Ok(Drill {
+            modes: self.images.chars().map(|c| if c == 's' { Snapshot } else { Journal }).collect(),
+            budget: Budget {
+                boots: self.boots,
+                writes: self.writes,
+                suspends: self.suspends,
+                crashes: self.crashes,
+                pauses: self.pauses,
+                cuts: self.cuts,
+                losses: self.losses,
+                forces: self.forces,
+                hand_demotions: self.hand_demotions,
+                reconciles: self.reconciles,
+                hooks: self.hooks,
+            },
+            at_once: self.at_once,
+            tokens: self.tokens,
+            liveness: !self.safety_only,
+            mutation: self.without.as_ref().map_or(Ok(Mutation::None), named)?,
+        })
+    }
+}
+
+fn verdict(outcome: &Outcome) -> String {
+    match &outcome.found {
+        Some((property, _)) => format!("violated: {property}"),
+        None if outcome.exhaustive => "holds".into(),
+        None => "not explored to its end".into(),
+    }
+}
+
+fn print_path(outcome: &Outcome) {
+    if let Some((property, path)) = &outcome.found {
+        println!("violated: {property}");
         for step in path {
             println!("  {step}");
         }
     }
+}
+
+fn table(drills: Vec<drills::Named>, threads: usize) -> bool {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["DRILL", "STATES", "TRANSITIONS", "DEPTH", "SECONDS", ""]);
+    let mut good = true;
+    for (name, drill) in drills {
+        eprintln!("{name}");
+        let outcome = explore(&drill, threads, None);
+        good &= outcome.exhaustive;
+        table.add_row([
+            name.to_owned(),
+            outcome.states.to_string(),
+            outcome.transitions.to_string(),
+            outcome.depth.to_string(),
+            outcome.took.as_secs().to_string(),
+            verdict(&outcome),
+        ]);
+        print_path(&outcome);
+    }
+    println!("{table}");
+    good
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let good = match &arguments.what {
+        What::Small => table(drills::small(), arguments.threads),
+        What::Large { name } => {
+            let mut drills = drills::large();
+            drills.retain(|(title, _)| title.contains(name));
+            table(drills, arguments.threads)
+        }
+        What::Explore(bounds) => match bounds.drill() {
+            Ok(drill) => {
+                let outcome = explore(&drill, arguments.threads, bounds.limit);
+                let Outcome { states, transitions, depth, took, .. } = &outcome;
+                println!(
+                    "{states} states, {transitions} transitions, depth {depth}, {took:.1?}: {}",
+                    verdict(&outcome)
+                );
+                print_path(&outcome);
+                outcome.found.is_none()
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                false
+            }
+        },
+    };
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

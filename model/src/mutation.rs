@@ -84,6 +84,7 @@ impl Mutation {
         if self == Self::NoLookAtPeerVm {
             observation.vm_there = PeerVm::None;
         }
+        observation.in_touch_since_reboot |= self == Self::NoTouchNeeded;
         let both = match (&mut observation.here, &mut observation.there) {
             (Here::Mirrored(here), There::Mirrored(there)) => Some((here, there)),
             _ => None,
@@ -123,13 +124,8 @@ impl Mutation {
 
     /// Leaves out what the rule does.
     pub fn damage(self, steps: &mut Vec<Step>) {
-        match self {
-            Self::BootWithoutOpening => {
-                if steps.iter().any(|step| matches!(step, Step::Promote(..))) {
-                    steps.retain(|step| !matches!(step, Step::Token(..) | Step::Booted(..)));
-                }
-            }
-            _ => {}
+        if self == Self::BootWithoutOpening && steps.iter().any(|step| matches!(step, Step::Promote(..))) {
+            steps.retain(|step| !matches!(step, Step::Token(..) | Step::Booted(..)));
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::decide::{Answer, CopyThere, Question, Step, View, answer, answers, forced_token};
 use crate::mutation::Mutation;
-use crate::storage::{Mirroring, Site, other};
+use crate::storage::{Copy, Mirroring, Site, other};
 use crate::world::{IMAGES, Lock, Violation, Vm, World};
 use onemirror::handoff::{Patience, Positions, Report};
 
@@ -184,11 +184,7 @@ impl World {
             return Question::Release { in_use: in_use && process.purpose != Purpose::Terminate };
         }
         match process.purpose {
-            Purpose::Gate { restore } => Question::Gate {
-                restore,
-                both_locks: process.locked[1],
-                in_touch: self.in_touch[process.site] || mutation == Mutation::NoTouchNeeded,
-            },
+            Purpose::Gate { restore } => Question::Gate { restore, both_locks: process.locked[1] },
             _ => Question::Upkeep { in_use, running: vm == Vm::Running },
         }
     }
@@ -425,6 +421,7 @@ impl World {
                 there: CopyThere::Unreachable,
                 positions: [Positions::Unknown; 2],
                 vm_there: None,
+                in_touch: self.in_touch[image][process.site],
             });
         }
     }
@@ -433,10 +430,15 @@ impl World {
         if !self.reaches_peer() {
             return;
         }
-        self.in_touch[process.site] = true;
         for view in process.views.iter_mut().flatten() {
             let image = &self.images[view.image];
-            view.there = CopyThere::Seen(image.copies[other(process.site)]);
+            let there = image.copies[other(process.site)];
+            view.there = CopyThere::Seen(there);
+            let sequence = |copy: Copy| copy.metadata.token.map_or(0, |token| token.sequence);
+            if view.here.exists {
+                let ahead = there.primary || sequence(there) > sequence(view.here);
+                self.in_touch[view.image][process.site] = !there.exists || !ahead;
+            }
             view.positions =
                 [self.positions(view.image, process.site), self.positions(view.image, other(process.site))];
         }
@@ -522,7 +524,7 @@ impl World {
             if unlocked || runs_there || !view.here.exists {
                 return Answer::Refuse(Vec::new(), None);
             }
-            let question = Question::Gate { restore: false, both_locks: true, in_touch: self.in_touch[site] };
+            let question = Question::Gate { restore: false, both_locks: true };
             let refuses = |patience| {
                 let reports = |_| Report::Other;
                 let given = answer(site, question, &[view], &reports, patience, Mutation::None);

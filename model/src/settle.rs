@@ -97,6 +97,7 @@ fn views(world: &World, site: Site, images: &[usize]) -> Vec<View> {
             there: CopyThere::Seen(world.images[image].copies[there]),
             positions: [world.positions(image, site), world.positions(image, there)],
             vm_there: Some(world.vms[there]),
+            in_touch: true,
         })
         .collect()
 }
@@ -143,7 +144,7 @@ fn reconcile(world: &mut World, site: Site, image: usize, mutation: Mutation) {
 
 fn gate(world: &mut World, mutation: Mutation) -> Result<(), Stuck> {
     let images: Vec<usize> = (0..world.images.len()).collect();
-    let question = Question::Gate { restore: false, both_locks: true, in_touch: true };
+    let question = Question::Gate { restore: false, both_locks: true };
     let mut idle = 0;
     for _ in 0..LOOKS {
         let patience = match idle {

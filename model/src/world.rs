@@ -122,8 +122,8 @@ pub struct World {
     pub home_lost: bool,
     /// Home was down while an operator forced the VM over.
     pub home_returned: bool,
-    /// The front-end has reached its peer since its host was booted.
-    pub in_touch: [bool; 2],
+    /// The front-end of the site has seen the other copy since its host was booted, and it agreed.
+    pub in_touch: [[bool; 2]; IMAGES],
     /// What may still happen.
     pub budget: Budget,
     /// Writes and closed tokens so far, each with its own number.
@@ -154,7 +154,7 @@ impl World {
             cut: false,
             home_lost: false,
             home_returned: false,
-            in_touch: [true; 2],
+            in_touch: [[true; 2]; IMAGES],
             budget,
             written: 0,
             closed: 0,

@@ -127,7 +127,6 @@ impl Engine {
                 config::PeerUnreachable::Refuse => PeerUnreachable::Refuse,
                 config::PeerUnreachable::RefuseAfterReboot => PeerUnreachable::RefuseAfterReboot,
             },
-            in_touch_since_reboot: self.in_touch_since_reboot(),
             disks_made,
             patience,
             locks,

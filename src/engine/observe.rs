@@ -86,6 +86,7 @@ impl Engine {
                 there: There::NotAsked,
                 vm_there: PeerVm::NotAsked,
                 owned_by_both: false,
+                in_touch_since_reboot: false,
             },
             cluster_there: None,
             global_id: None,
@@ -126,10 +127,7 @@ impl Engine {
             Err(error) => Err(error),
         };
         let there = match there {
-            Ok(there) => {
-                self.note_contact();
-                Some(there)
-            }
+            Ok(there) => Some(there),
             Err(error) => {
                 tracing::info!("{error}");
                 seen.trouble = Some(error.to_string());
@@ -167,6 +165,12 @@ impl Engine {
                 There::Mirrored(copy_there)
             }
         };
+        if let Some(global_id) = &seen.global_id {
+            match contact(&copy_here, &seen.observation.there) {
+                Some(agrees) => self.note_contact(global_id, agrees),
+                None => seen.observation.in_touch_since_reboot = self.in_touch_since_reboot(global_id),
+            }
+        }
         seen.observation.here = Here::Mirrored(copy_here);
         Ok(seen)
     }
@@ -306,6 +310,17 @@ impl Engine {
                     seen.trouble = Some(format!("front-end of {}: {error}", self.there()));
                 }
             }
+        }
+    }
+}
+
+/// Whether what was seen there agrees with the copy here being the one to boot on; `None` where nothing was seen.
+fn contact(here: &Copy, there: &There) -> Option<bool> {
+    match there {
+        There::NotAsked | There::Unreachable => None,
+        There::Absent | There::NotMirrored => Some(true),
+        There::Mirrored(there) => {
+            Some(there.role == Role::NonPrimary && there.token.sequence() <= here.token.sequence())
         }
     }
 }

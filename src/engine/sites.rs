@@ -7,7 +7,7 @@ use crate::config::{self, Config};
 use crate::opennebula::{
     Client, ClientOptions, Datastore, StorageCredentials, discover_auth_file, discover_endpoint, read_session,
 };
-use crate::state::{BootId, peer_contacted_since_boot, remember_peer_contact};
+use crate::state::{BootId, forget_peer_contact, peer_contacted_since_boot, remember_peer_contact};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -29,7 +29,6 @@ pub struct Engine {
     pub(super) mirror_uuids: RefCell<HashMap<(String, String), Option<String>>>,
     pub(super) audit: AuditLog,
     pub(super) state_dir: PathBuf,
-    contact_noted: Cell<bool>,
     silent_since: Cell<Option<Instant>>,
     /// The event on whose behalf this runs, for the audit log.
     pub(super) event: String,
@@ -59,7 +58,6 @@ impl Engine {
             mirror_uuids: RefCell::default(),
             audit: AuditLog::open(&config::audit_log_path()),
             state_dir: config::state_dir(),
-            contact_noted: Cell::new(false),
             silent_since: Cell::new(None),
             event: event.to_owned(),
             config,
@@ -231,18 +229,20 @@ impl Engine {
         self.silent_since.set(Some(Instant::now()));
     }
 
-    /// The peer's cluster answered: this front-end is in touch since its host was booted.
-    pub(super) fn note_contact(&self) {
-        if self.contact_noted.replace(true) {
-            return;
-        }
-        let noted = BootId::current().and_then(|boot_id| remember_peer_contact(&self.state_dir, &boot_id));
+    /// Notes, or takes back, that the peer was asked about this image since this host was booted: it counts as long as
+    /// the other copy does not contradict the one here.
+    pub(super) fn note_contact(&self, global_id: &str, agrees: bool) {
+        let noted = match agrees {
+            true => BootId::current()
+                .and_then(|boot_id| remember_peer_contact(&self.state_dir, global_id, &boot_id)),
+            false => forget_peer_contact(&self.state_dir, global_id),
+        };
         if let Err(error) = noted {
-            tracing::warn!("could not note that the peer was reached: {error}");
+            tracing::warn!("{error}");
         }
     }
 
-    pub(super) fn in_touch_since_reboot(&self) -> bool {
-        BootId::current().is_ok_and(|boot_id| peer_contacted_since_boot(&self.state_dir, &boot_id))
+    pub(super) fn in_touch_since_reboot(&self, global_id: &str) -> bool {
+        BootId::current().is_ok_and(|boot_id| peer_contacted_since_boot(&self.state_dir, global_id, &boot_id))
     }
 }

@@ -22,8 +22,8 @@ pub enum PeerUnreachable {
     Allow,
     /// Refuses.
     Refuse,
-    /// Refuses while this front-end has not reached the peer once since its host was booted: a site that returns
-    /// must not start the second copy.
+    /// Refuses while this front-end has not seen the peer's copy of the image once since its host was booted: a site
+    /// that returns must not start the second copy.
     #[default]
     RefuseAfterReboot,
 }
@@ -41,8 +41,6 @@ pub struct Gate<'a> {
     pub boot: BootKind,
     /// The policy.
     pub peer_unreachable: PeerUnreachable,
-    /// Whether the peer was reached since this host was booted.
-    pub in_touch_since_reboot: bool,
     /// Nothing makes a disk between this gate and the boot.
     pub disks_made: bool,
     /// Whether there is time left to wait.
@@ -274,7 +272,7 @@ impl Gate<'_> {
                 Rule::PrimaryHerePeerUnreachableRefused,
                 format!("may run on {}, which does not answer", self.there),
             ),
-            PeerUnreachable::RefuseAfterReboot if !self.in_touch_since_reboot => refused(
+            PeerUnreachable::RefuseAfterReboot if !observation.in_touch_since_reboot => refused(
                 Rule::PrimaryHereNotInTouchSinceReboot,
                 format!("may run on {}, not reached since this host booted", self.there),
             ),
@@ -313,7 +311,7 @@ impl Gate<'_> {
     /// The steps that begin a reign of this site with a boot.
     fn opening_steps(&self, observation: &Observation, here: &Copy, previous: Option<&Token>) -> Vec<Step> {
         let image = &observation.image;
-        let token = Token::open_after(previous, self.here);
+        let token = opening_token(here, &observation.there, previous, self.here);
         let mark = Mark::of(&token, self.vm);
         let mut steps = vec![
             Step::WriteToken { at: Side::Here, image: image.clone(), token },
@@ -631,6 +629,18 @@ impl Gate<'_> {
                 self.vm
             ),
         )
+    }
+}
+
+/// The token that begins a reign of `site`. A copy that is primary under the other site's token was promoted by force, or
+/// by hand, by somebody who did not live to write his own: what the other site has written since is not known here
+/// while it does not answer, and has to be outranked as a force would.
+pub(super) fn opening_token(here: &Copy, there: &There, previous: Option<&Token>, site: &str) -> Token {
+    let unseen = matches!(there, There::Unreachable | There::NotAsked);
+    let others = here.token.token().is_some_and(|token| token.site != site);
+    match here.role == Role::Primary && unseen && others {
+        true => Token::forced_after(previous, site),
+        false => Token::open_after(previous, site),
     }
 }
 

@@ -17,6 +17,9 @@ pub struct Observation {
     /// Both front-ends have a VM that made this image as its own clone or volatile disk: two VMs that share a
     /// name by accident.
     pub owned_by_both: bool,
+    /// The copy there was seen since this host was booted, and did not contradict the one here. Only looked up while
+    /// the peer cannot be asked.
+    pub in_touch_since_reboot: bool,
 }
 
 /// The copy in this site's cluster.

@@ -60,7 +60,14 @@ impl Copy {
 }
 
 fn seen_as(here: Here, there: There, vm_there: PeerVm) -> Observation {
-    Observation { image: spec("one/one-0-2-0"), here, there, vm_there, owned_by_both: false }
+    Observation {
+        image: spec("one/one-0-2-0"),
+        here,
+        there,
+        vm_there,
+        owned_by_both: false,
+        in_touch_since_reboot: true,
+    }
 }
 
 fn pair(here: Copy, there: Copy, vm_there: PeerVm) -> Observation {
@@ -85,7 +92,6 @@ fn gate() -> Gate<'static> {
         vm: 2,
         boot: BootKind::Cold,
         peer_unreachable: PeerUnreachable::RefuseAfterReboot,
-        in_touch_since_reboot: true,
         disks_made: true,
         patience: Patience::Fresh,
         locks: Locks::Both,
@@ -174,6 +180,7 @@ fn keeps_up(upkeep: Upkeep<'_>, observation: Observation, rule: Rule, says: &'st
 fn gate_rows() -> Vec<Row> {
     use Rule::*;
     let alone = |here| seen_as(Here::Mirrored(here), There::Unreachable, PeerVm::Unknown);
+    let out_of_touch = |here| Observation { in_touch_since_reboot: false, ..alone(here) };
     vec![
         boots(gate(), seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked), NotMirrored, "done"),
         boots(gate(), seen_as(Here::Absent, There::Absent, PeerVm::None), AbsentLeftToStockDriver, "done"),
@@ -292,8 +299,8 @@ fn gate_rows() -> Vec<Row> {
             "done",
         ),
         boots(
-            Gate { peer_unreachable: PeerUnreachable::Allow, in_touch_since_reboot: false, ..gate() },
-            alone(primary("3:site-a:open").booted("3:site-a:2")),
+            Gate { peer_unreachable: PeerUnreachable::Allow, ..gate() },
+            out_of_touch(primary("3:site-a:open").booted("3:site-a:2")),
             PrimaryHerePeerUnreachableAllowed,
             "done",
         ),
@@ -304,24 +311,34 @@ fn gate_rows() -> Vec<Row> {
             "refuse: one-0-2-0 may run on site-b, which does not answer; bring site-b back, or set peer_unreachable in onemirror.conf",
         ),
         boots(
-            Gate { in_touch_since_reboot: false, ..gate() },
-            alone(primary("3:site-a:open")),
+            gate(),
+            out_of_touch(primary("3:site-a:open")),
             PrimaryHereNotInTouchSinceReboot,
             "refuse: one-0-2-0 may run on site-b, not reached since this host booted; bring site-b back, or set peer_unreachable in onemirror.conf",
         ),
         boots(
-            Gate { in_touch_since_reboot: false, ..gate() },
-            alone(Copy {
+            gate(),
+            out_of_touch(Copy {
                 forced: Some("1003:site-a:2".parse().unwrap()),
                 ..primary("1003:site-a:open").booted("1003:site-a:2")
             }),
             PrimaryHereByForce,
             "done",
         ),
+        // promoted by force, and the token was never written: what site-b wrote since is not known
+        boots(
+            gate(),
+            alone(primary("3:site-b:open")),
+            OpenTokenHere,
+            "write 1003:site-a:open here, booted 1003:site-a:2",
+        ),
         // the force was another reign's
         boots(
-            Gate { in_touch_since_reboot: false, ..gate() },
-            alone(Copy { forced: Some("1003:site-a:2".parse().unwrap()), ..primary("1005:site-a:open") }),
+            gate(),
+            out_of_touch(Copy {
+                forced: Some("1003:site-a:2".parse().unwrap()),
+                ..primary("1005:site-a:open")
+            }),
             PrimaryHereNotInTouchSinceReboot,
             "refuse: one-0-2-0 may run on site-b, not reached since this host booted; bring site-b back, or set peer_unreachable in onemirror.conf",
         ),

@@ -1,9 +1,9 @@
 //! Upkeep: a host, a front-end or the timer came round; put right what events left undone.
 
 use super::decision::{Finding, Rule, Side, Step};
-use super::gate::stale_here_steps;
+use super::gate::{opening_token, stale_here_steps};
 use super::observation::{Copy, Here, Mode, Observation, PeerVm, Report, Role, There};
-use super::token::{Mark, Token};
+use super::token::Mark;
 
 /// All that upkeep needs to know beside the observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl Upkeep<'_> {
         {
             // booted without a gate: there was no CONTEXT section, or the plugin came later
             let image = &observation.image;
-            let token = Token::open_after(here.token.token(), self.here);
+            let token = opening_token(here, &observation.there, here.token.token(), self.here);
             let mark = Mark::of(&token, vm);
             let mut steps = vec![
                 Step::WriteToken { at: Side::Here, image: image.clone(), token },

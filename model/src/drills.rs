@@ -1,0 +1,72 @@
+//! The bounds that are explored: small ones in every test run, larger ones by a command.
+
+use crate::Drill;
+use crate::mutation::Mutation;
+use crate::storage::Mirroring::{self, Journal, Snapshot};
+use crate::world::Budget;
+
+/// A drill with a name.
+pub type Named = (&'static str, Drill);
+
+fn drill(modes: &[Mirroring], tokens: u16, budget: Budget) -> Drill {
+    Drill { modes: modes.to_vec(), budget, at_once: 2, tokens, liveness: true, mutation: Mutation::None }
+}
+
+const J: &[Mirroring] = &[Journal];
+const S: &[Mirroring] = &[Snapshot];
+const BOTH: &[Mirroring] = &[Journal, Snapshot];
+
+fn boots(boots: u8) -> Budget {
+    Budget { boots, writes: 1, ..Budget::default() }
+}
+
+/// Explored to the end in some seconds each.
+pub fn small() -> Vec<Named> {
+    vec![
+        ("journal: a run is killed", drill(J, 5, Budget { crashes: 1, ..boots(2) })),
+        ("snapshot: a run is killed", drill(S, 5, Budget { crashes: 1, ..boots(2) })),
+        ("journal: suspended", drill(J, 5, Budget { suspends: 1, ..boots(2) })),
+        ("snapshot: suspended", drill(S, 5, Budget { suspends: 1, ..boots(2) })),
+        ("journal: a run sleeps until its lock is gone", drill(J, 5, Budget { pauses: 1, ..boots(2) })),
+        ("snapshot: the link breaks", drill(S, 5, Budget { cuts: 1, ..boots(2) })),
+        (
+            "journal: reconcile, a run is killed",
+            drill(J, 5, Budget { reconciles: 1, crashes: 1, ..boots(1) }),
+        ),
+        ("snapshot: a late hook, a run is killed", drill(S, 5, Budget { hooks: 1, crashes: 1, ..boots(1) })),
+        ("journal: lost site, force", drill(J, 3, Budget { losses: 1, forces: 1, ..boots(1) })),
+        ("two disks", drill(BOTH, 5, boots(1))),
+    ]
+}
+
+/// Explored with patience, some minutes each.
+pub fn large() -> Vec<Named> {
+    vec![
+        ("journal: three boots, two writes", drill(J, 6, Budget { writes: 2, ..boots(3) })),
+        ("snapshot: three boots, two writes", drill(S, 6, Budget { writes: 2, ..boots(3) })),
+        ("journal: demoted by hand", drill(J, 5, Budget { hand_demotions: 1, ..boots(2) })),
+        ("snapshot: demoted by hand", drill(S, 5, Budget { hand_demotions: 1, ..boots(2) })),
+        ("journal: two runs are killed", drill(J, 5, Budget { crashes: 2, ..boots(2) })),
+        ("snapshot: two runs are killed", drill(S, 5, Budget { crashes: 2, ..boots(2) })),
+        ("journal: one run sleeps, one is killed", drill(J, 5, Budget { pauses: 1, crashes: 1, ..boots(2) })),
+        ("snapshot: a run sleeps until its lock is gone", drill(S, 5, Budget { pauses: 1, ..boots(2) })),
+        ("journal: the link breaks", drill(J, 5, Budget { cuts: 1, ..boots(2) })),
+        ("journal: reconcile", drill(J, 4, Budget { reconciles: 1, ..boots(2) })),
+        ("snapshot: reconcile", drill(S, 4, Budget { reconciles: 1, ..boots(2) })),
+        ("journal: a late hook", drill(J, 5, Budget { hooks: 1, ..boots(2) })),
+        ("snapshot: a late hook", drill(S, 5, Budget { hooks: 1, ..boots(2) })),
+        ("journal: force", drill(J, 4, Budget { forces: 1, ..boots(2) })),
+        ("snapshot: force", drill(S, 4, Budget { forces: 1, ..boots(2) })),
+        (
+            "snapshot: lost site, force, broken link",
+            drill(S, 3, Budget { losses: 1, forces: 1, cuts: 1, ..boots(1) }),
+        ),
+        ("journal: lost site, force, two boots", drill(J, 3, Budget { losses: 1, forces: 1, ..boots(2) })),
+        ("snapshot: lost site, force, a run is killed", {
+            drill(S, 4, Budget { losses: 1, forces: 1, crashes: 1, ..boots(1) })
+        }),
+        ("two disks, a run is killed", drill(BOTH, 4, Budget { crashes: 1, ..boots(1) })),
+        ("two disks in one pool, two boots", drill(&[Journal, Journal], 2, boots(2))),
+        ("two disks, two boots", drill(BOTH, 3, boots(2))),
+    ]
+}
