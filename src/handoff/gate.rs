@@ -419,7 +419,7 @@ impl Gate<'_> {
             let refusal = self.refusal(
                 observation,
                 format!("cannot be taken from {}: a resync of it was asked for there", self.there),
-                "its copy there would be thrown away; see docs/runbook.md",
+                format!("run the VM there, or export it there first: rbd export {}", observation.image),
             );
             return (Rule::ResyncAskedThere, Verdict::Refuse(refusal));
         }

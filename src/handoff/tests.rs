@@ -509,7 +509,7 @@ fn gate_rows() -> Vec<Row> {
                 inactive(),
             ),
             ResyncAskedThere,
-            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; its copy there would be thrown away; see docs/runbook.md",
+            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; run the VM there, or export it there first: rbd export one/one-0-2-0",
         ),
         // a token without the snapshot that carries it
         boots(
