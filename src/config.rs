@@ -115,7 +115,7 @@ pub enum PeerUnreachable {
     Allow,
     /// Never boot.
     Refuse,
-    /// Refuse until the peer was reached once since this front-end's machine was booted: a site that comes back
+    /// Refuse until the peer's copy was seen once since this front-end's machine was booted: a site that comes back
     /// must not start the second copy.
     #[default]
     RefuseAfterReboot,

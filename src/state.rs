@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 const OFF: &str = "off";
 const PEER_CONTACTS: &str = "peer-contacts";
+/// Among the contacts: the peer was asked about some image.
+const ANY_IMAGE: &str = "any";
 /// Far more than any of the files holds, in bytes.
 const SIZE_LIMIT: u64 = 64 << 10;
 /// The longest reason that is kept, in bytes.
@@ -139,10 +141,11 @@ impl std::fmt::Display for BootId {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct PeerContact {
     boot_id: BootId,
     time: Timestamp,
+    agrees: bool,
 }
 
 /// Where it is noted that the peer was asked about this image; `None` for a name that could lead elsewhere.
@@ -153,44 +156,45 @@ fn contact_path(folder: &Path, global_id: &str) -> Option<PathBuf> {
     is_word.then(|| folder.join(PEER_CONTACTS).join(global_id))
 }
 
-/// Notes that the peer's copy of the image was seen in this run of the machine, and that it does not contradict the copy
-/// here. Not to be able to costs only a refused boot later.
-pub fn remember_peer_contact(folder: &Path, global_id: &str, boot_id: &BootId) -> Result<(), StateError> {
-    let Some(path) = contact_path(folder, global_id) else { return Ok(()) };
-    if peer_contacted_since_boot(folder, global_id, boot_id) {
-        return Ok(());
+/// Notes that the peer was asked about the image in this run of the machine, and whether its copy agrees with the one
+/// here being the newest. Not to be able to costs only a refused boot later.
+pub fn remember_peer_contact(
+    folder: &Path,
+    global_id: &str,
+    boot_id: &BootId,
+    agrees: bool,
+) -> Result<(), StateError> {
+    let contact = PeerContact { boot_id: boot_id.clone(), time: Timestamp::now(), agrees };
+    for (name, contact) in
+        [(global_id, contact.clone()), (ANY_IMAGE, PeerContact { agrees: true, ..contact })]
+    {
+        let Some(path) = contact_path(folder, name) else { continue };
+        if peer_contact(folder, name, boot_id) == Some(contact.agrees) {
+            continue;
+        }
+        private_folder(folder).and_then(|()| write(&folder.join(PEER_CONTACTS), name, &contact)).map_err(
+            |source| StateError {
+                path,
+                what: "cannot note that the peer was reached",
+                source,
+                remedy: "make its folder writable for the front-end's user (chown oneadmin, chmod 700)",
+            },
+        )?;
     }
-    let contact = PeerContact { boot_id: boot_id.clone(), time: Timestamp::now() };
-    private_folder(folder)
-        .and_then(|()| write(&folder.join(PEER_CONTACTS), global_id, &contact))
-        .map_err(|source| contact_error(path, source))
+    Ok(())
 }
 
-/// Takes that back: the peer has the image, or more of it.
-pub fn forget_peer_contact(folder: &Path, global_id: &str) -> Result<(), StateError> {
-    let Some(path) = contact_path(folder, global_id) else { return Ok(()) };
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(contact_error(path, error)),
-        _ => Ok(()),
-    }
+/// What the peer's copy of the image said when it was last seen in this run of the machine: whether it agrees; `None` if
+/// it was not seen. What cannot be read counts as not seen.
+pub fn peer_contact(folder: &Path, global_id: &str, boot_id: &BootId) -> Option<bool> {
+    let text = read(&contact_path(folder, global_id)?).ok()?;
+    let contact = serde_json::from_str::<PeerContact>(&text).ok()?;
+    (contact.boot_id == *boot_id).then_some(contact.agrees)
 }
 
-fn contact_error(path: PathBuf, source: io::Error) -> StateError {
-    StateError {
-        path,
-        what: "cannot note whether the peer was reached",
-        source,
-        remedy: "make its folder writable for the front-end's user (chown oneadmin, chmod 700)",
-    }
-}
-
-/// Whether the peer was asked about the image at least once in this run of the machine. What cannot be read counts as
-/// no.
-pub fn peer_contacted_since_boot(folder: &Path, global_id: &str, boot_id: &BootId) -> bool {
-    contact_path(folder, global_id)
-        .and_then(|path| read(&path).ok())
-        .and_then(|text| serde_json::from_str::<PeerContact>(&text).ok())
-        .is_some_and(|contact| contact.boot_id == *boot_id)
+/// Whether the peer was reached at all in this run of the machine.
+pub fn peer_contacted_since_boot(folder: &Path, boot_id: &BootId) -> bool {
+    peer_contact(folder, ANY_IMAGE, boot_id).is_some()
 }
 
 /// A small regular file's text; never through a symbolic link, never waiting for a pipe.
@@ -358,27 +362,27 @@ mod tests {
     fn a_contact_counts_until_the_next_boot() {
         let (_parent, folder) = fresh();
         let other = boot_id("00000000-8d0b-4b8e-9a55-0c5d0a3d7d11");
-        assert!(!peer_contacted_since_boot(&folder, IMAGE, &one()));
-        remember_peer_contact(&folder, IMAGE, &one()).unwrap();
-        assert!(peer_contacted_since_boot(&folder, IMAGE, &one()));
-        assert!(!peer_contacted_since_boot(&folder, IMAGE, &other));
-        remember_peer_contact(&folder, IMAGE, &other).unwrap();
-        assert!(peer_contacted_since_boot(&folder, IMAGE, &other));
-        assert!(!peer_contacted_since_boot(&folder, IMAGE, &one()));
+        assert_eq!(peer_contact(&folder, IMAGE, &one()), None);
+        remember_peer_contact(&folder, IMAGE, &one(), true).unwrap();
+        assert_eq!(peer_contact(&folder, IMAGE, &one()), Some(true));
+        assert_eq!(peer_contact(&folder, IMAGE, &other), None);
+        remember_peer_contact(&folder, IMAGE, &other, true).unwrap();
+        assert_eq!(peer_contact(&folder, IMAGE, &other), Some(true));
+        assert_eq!(peer_contact(&folder, IMAGE, &one()), None);
     }
 
     #[test]
-    fn a_contact_is_about_one_image_and_can_be_taken_back() {
+    fn a_contact_is_about_one_image_and_may_contradict() {
         let (parent, folder) = fresh();
-        remember_peer_contact(&folder, IMAGE, &one()).unwrap();
-        assert!(!peer_contacted_since_boot(&folder, "another", &one()));
-        forget_peer_contact(&folder, IMAGE).unwrap();
-        forget_peer_contact(&folder, IMAGE).unwrap();
-        assert!(!peer_contacted_since_boot(&folder, IMAGE, &one()));
+        assert!(!peer_contacted_since_boot(&folder, &one()));
+        remember_peer_contact(&folder, IMAGE, &one(), true).unwrap();
+        assert_eq!(peer_contact(&folder, "another", &one()), None);
+        assert!(peer_contacted_since_boot(&folder, &one()));
+        remember_peer_contact(&folder, IMAGE, &one(), false).unwrap();
+        assert_eq!(peer_contact(&folder, IMAGE, &one()), Some(false));
         for hostile in ["", "..", "../../x", "a/b", "a\0b"] {
-            remember_peer_contact(&folder, hostile, &one()).unwrap();
-            assert!(!peer_contacted_since_boot(&folder, hostile, &one()));
-            forget_peer_contact(&folder, hostile).unwrap();
+            remember_peer_contact(&folder, hostile, &one(), true).unwrap();
+            assert_eq!(peer_contact(&folder, hostile, &one()), None);
         }
         assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 1);
     }
@@ -386,10 +390,10 @@ mod tests {
     #[test]
     fn a_contact_is_written_once_per_boot() {
         let (_parent, folder) = fresh();
-        remember_peer_contact(&folder, IMAGE, &one()).unwrap();
+        remember_peer_contact(&folder, IMAGE, &one(), true).unwrap();
         let inode = || std::fs::metadata(folder.join(PEER_CONTACTS).join(IMAGE)).unwrap().ino();
         let before = inode();
-        remember_peer_contact(&folder, IMAGE, &one()).unwrap();
+        remember_peer_contact(&folder, IMAGE, &one(), true).unwrap();
         assert_eq!(inode(), before);
     }
 
@@ -399,10 +403,10 @@ mod tests {
         std::fs::create_dir_all(folder.join(PEER_CONTACTS)).unwrap();
         for damaged in ["", "{", "{\"boot_id\":7}", "null", &one().0] {
             std::fs::write(folder.join(PEER_CONTACTS).join(IMAGE), damaged).unwrap();
-            assert!(!peer_contacted_since_boot(&folder, IMAGE, &one()), "{damaged}");
+            assert_eq!(peer_contact(&folder, IMAGE, &one()), None, "{damaged}");
         }
-        remember_peer_contact(&folder, IMAGE, &one()).unwrap();
-        assert!(peer_contacted_since_boot(&folder, IMAGE, &one()));
+        remember_peer_contact(&folder, IMAGE, &one(), true).unwrap();
+        assert_eq!(peer_contact(&folder, IMAGE, &one()), Some(true));
     }
 
     #[test]

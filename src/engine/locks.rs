@@ -226,19 +226,31 @@ pub(super) async fn request_resync(
     global_id: &str,
 ) -> Result<(), CephError> {
     let object = object(global_id);
-    cluster.lock(image, &object, RESYNC_ASKING, ASKING, Expiry::Never).await?;
-    cluster.resync(image).await?;
+    let first =
+        cluster.lock(image, &object, RESYNC_ASKING, ASKING, Expiry::Never).await? == Locking::Acquired;
+    if let Err(error) = cluster.resync(image).await {
+        // refused for certain: nothing was asked for, unless by somebody before
+        if first && matches!(error, CephError::NotPossible { .. } | CephError::NotFound { .. }) {
+            forget_asking(cluster, image, &object).await?;
+        }
+        return Err(error);
+    }
     // a copy that is gone by now was met; one that came since may have been
     let Some(met) = cluster.info(image).await? else { return Ok(()) };
     if let Some(old) = cluster.lock_holder(image, &object, RESYNC_ASKED).await? {
         cluster.unlock(image, &object, RESYNC_ASKED, &old).await?;
     }
-    if cluster.lock(image, &object, RESYNC_ASKED, &met.id, Expiry::Never).await? == Locking::Acquired
-        && let Some(asking) = cluster.lock_holder(image, &object, RESYNC_ASKING).await?
-    {
-        cluster.unlock(image, &object, RESYNC_ASKING, &asking).await?;
+    match cluster.lock(image, &object, RESYNC_ASKED, &met.id, Expiry::Never).await? {
+        Locking::Acquired => forget_asking(cluster, image, &object).await,
+        Locking::Held => Ok(()),
     }
-    Ok(())
+}
+
+async fn forget_asking(cluster: &RbdCommand, image: &ImageSpec, object: &str) -> Result<(), CephError> {
+    match cluster.lock_holder(image, object, RESYNC_ASKING).await? {
+        Some(asking) => cluster.unlock(image, object, RESYNC_ASKING, &asking).await,
+        None => Ok(()),
+    }
 }
 
 /// Whether a resync was asked for of the copy with this id and has not happened.

@@ -168,7 +168,10 @@ impl Engine {
         if let Some(global_id) = &seen.global_id {
             match contact(&copy_here, &seen.observation.there) {
                 Some(agrees) => self.note_contact(global_id, agrees),
-                None => seen.observation.in_touch_since_reboot = self.in_touch_since_reboot(global_id),
+                None => {
+                    seen.observation.in_touch_since_reboot =
+                        self.in_touch_since_reboot(global_id, &copy_here.token);
+                }
             }
         }
         seen.observation.here = Here::Mirrored(copy_here);

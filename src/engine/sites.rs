@@ -4,10 +4,11 @@ use super::error::{EngineError, FrontEndError};
 use crate::audit::AuditLog;
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn, connection_to_peer};
 use crate::config::{self, Config};
+use crate::handoff::TokenSeen;
 use crate::opennebula::{
     Client, ClientOptions, Datastore, StorageCredentials, discover_auth_file, discover_endpoint, read_session,
 };
-use crate::state::{BootId, forget_peer_contact, peer_contacted_since_boot, remember_peer_contact};
+use crate::state::{BootId, peer_contact, peer_contacted_since_boot, remember_peer_contact};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -229,20 +230,23 @@ impl Engine {
         self.silent_since.set(Some(Instant::now()));
     }
 
-    /// Notes, or takes back, that the peer was asked about this image since this host was booted: it counts as long as
-    /// the other copy does not contradict the one here.
+    /// Notes that the peer was asked about this image since this host was booted, and whether the other copy agrees with
+    /// the one here being the newest.
     pub(super) fn note_contact(&self, global_id: &str, agrees: bool) {
-        let noted = match agrees {
-            true => BootId::current()
-                .and_then(|boot_id| remember_peer_contact(&self.state_dir, global_id, &boot_id)),
-            false => forget_peer_contact(&self.state_dir, global_id),
-        };
+        let noted = BootId::current()
+            .and_then(|boot_id| remember_peer_contact(&self.state_dir, global_id, &boot_id, agrees));
         if let Err(error) = noted {
             tracing::warn!("{error}");
         }
     }
 
-    pub(super) fn in_touch_since_reboot(&self, global_id: &str) -> bool {
-        BootId::current().is_ok_and(|boot_id| peer_contacted_since_boot(&self.state_dir, global_id, &boot_id))
+    /// Whether the peer agreed about this image since this host was booted. One that never had a token was never handed
+    /// over, and may be newer than the peer's silence: for it any answer of the peer counts that did not contradict.
+    pub(super) fn in_touch_since_reboot(&self, global_id: &str, token: &TokenSeen) -> bool {
+        let Ok(boot_id) = BootId::current() else { return false };
+        match peer_contact(&self.state_dir, global_id, &boot_id) {
+            Some(agrees) => agrees,
+            None => *token == TokenSeen::None && peer_contacted_since_boot(&self.state_dir, &boot_id),
+        }
     }
 }
