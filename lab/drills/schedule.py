@@ -81,7 +81,8 @@ class Lane:
 
     def where(self):
         away = self.machine.vms_b[-1] if self.machine.vms_b else None
-        return "%s at home, %s away" % (self.state(self.lab.a, self.machine.home), away and self.state(self.lab.b, away))
+        state = None if away is None else self.state(self.lab.b, away)
+        return "%s at home, %s away" % (self.state(self.lab.a, self.machine.home), state)
 
     # ------------------------------------------------------------ operations
 
@@ -287,7 +288,7 @@ class Lane:
         end, since, last = time.monotonic() + HOME_LIMIT, time.monotonic(), None
         while time.monotonic() < end:
             away = self.away
-            states = self.state(a, self.machine.home), away and self.state(b, away)
+            states = self.state(a, self.machine.home), None if away is None else self.state(b, away)
             if states != last:
                 self.say("%s at home, %s away" % states)
                 last, since = states, time.monotonic()

@@ -456,6 +456,11 @@ impl Cycle<'_, '_> {
                 (state, Work::Shutdown { hard: !soft })
             }
             state @ (L::SaveStop | L::SaveSuspend) => (state, Work::Save),
+            // a driver that was killed never answers
+            L::Prolog => (L::Prolog, Work::Transfer(Transfer::Prolog)),
+            state @ (L::PrologResume | L::PrologUndeploy) => (state, Work::Transfer(Transfer::Resume)),
+            L::Epilog => (L::Epilog, Work::Transfer(Transfer::Epilog { local: false })),
+            state @ (L::EpilogStop | L::EpilogUndeploy) => (state, Work::Transfer(Transfer::Stop)),
             L::CleanupResubmit | L::CleanupDelete => (self.machine.lcm_state, Work::CleanAndReport),
             _ => return vec![],
         };
@@ -692,6 +697,22 @@ pub mod tests {
         assert_eq!(vm.state_name(), "EPILOG_FAILURE");
         let work = step(&mut vm, Event::Recover(Recovery::Retry), &mut seen).unwrap();
         assert_eq!(work, [Work::Transfer(Transfer::Epilog { local: false })]);
+    }
+
+    #[test]
+    fn a_transfer_whose_driver_was_killed_is_run_again() {
+        for (state, transfer) in [
+            (LcmState::Prolog, Transfer::Prolog),
+            (LcmState::PrologResume, Transfer::Resume),
+            (LcmState::PrologUndeploy, Transfer::Resume),
+            (LcmState::Epilog, Transfer::Epilog { local: false }),
+            (LcmState::EpilogUndeploy, Transfer::Stop),
+        ] {
+            let mut vm = running();
+            vm.lcm_state = state;
+            let work = step(&mut vm, Event::Recover(Recovery::Retry), &mut vec![]).unwrap();
+            assert_eq!((work, vm.lcm_state), (vec![Work::Transfer(transfer)], state));
+        }
     }
 
     #[test]
