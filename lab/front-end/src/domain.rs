@@ -2,14 +2,17 @@
 //!
 //! It outlives the front-end, as a domain outlives oned, and is known by its pid file.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use serde_json::json;
 use tokio::process::Command;
 
+use crate::front_end::lock;
 use crate::log;
 use crate::process;
 use crate::store::{History, Machine};
@@ -33,6 +36,24 @@ pub struct Hypervisor {
     pub writer: PathBuf,
     /// Records per second and disk.
     pub rate: f64,
+    /// VMs whose domain is being started: a driver that was told twice starts it once.
+    pub starting: Arc<Mutex<BTreeSet<i64>>>,
+}
+
+/// A VM in [`Hypervisor::starting`].
+struct Starting<'a>(&'a Mutex<BTreeSet<i64>>, i64);
+
+impl<'a> Starting<'a> {
+    fn begin(all: &'a Mutex<BTreeSet<i64>>, vm: i64) -> Option<Self> {
+        let first = lock(all).insert(vm);
+        first.then(|| Self(all, vm))
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        lock(self.0).remove(&self.1);
+    }
 }
 
 /// The pool, namespace and image of a disk on Ceph; nothing for other disks.
@@ -70,9 +91,9 @@ impl Hypervisor {
     /// Starts the domain and waits until it writes; its name, or the reason why it does not run.
     pub async fn start(&self, machine: &Machine, record: &History) -> Result<String, String> {
         let vm = machine.id;
-        if self.pid(vm).is_some() {
+        let Some(_starting) = Starting::begin(&self.starting, vm).filter(|_| self.pid(vm).is_none()) else {
             return Err(format!("Error: Domain one-{vm} is already running"));
-        }
+        };
         let disks: Vec<_> = machine
             .template
             .vectors("DISK")
@@ -171,6 +192,11 @@ impl Hypervisor {
         }
     }
 
+    /// Whether the domain lives and has opened its disks.
+    pub fn runs(&self, vm: i64) -> bool {
+        self.pid(vm).is_some() && self.file(vm, "domain.ready").exists()
+    }
+
     /// The process of the domain, if it lives.
     pub fn pid(&self, vm: i64) -> Option<Pid> {
         let number: i32 = std::fs::read_to_string(self.file(vm, "domain.pid")).ok()?.trim().parse().ok()?;
@@ -220,7 +246,12 @@ mod tests {
         std::fs::write(&path, writer).unwrap();
         let mut vm = crate::lifecycle::tests::machine();
         vm.template = Template::parse("OS=[UUID=\"abc\"]").unwrap();
-        let hypervisor = Hypervisor { location: location.path().to_owned(), writer: path, rate: 20.0 };
+        let hypervisor = Hypervisor {
+            location: location.path().to_owned(),
+            writer: path,
+            rate: 20.0,
+            starting: Arc::default(),
+        };
         (location, hypervisor, vm)
     }
 
@@ -251,9 +282,12 @@ mod tests {
     #[tokio::test]
     async fn a_domain_is_started_found_and_stopped() {
         let (_location, hypervisor, vm) = hypervisor(OBEDIENT);
-        assert_eq!(hypervisor.start(&vm, &record()).await.as_deref(), Ok("abc"));
+        let record = record();
+        let (first, second) = tokio::join!(hypervisor.start(&vm, &record), hypervisor.start(&vm, &record));
+        assert_eq!(first.as_deref(), Ok("abc"));
+        assert!(second.unwrap_err().contains("already running"));
         assert!(hypervisor.pid(2).is_some());
-        assert!(hypervisor.start(&vm, &record()).await.unwrap_err().contains("already running"));
+        assert!(hypervisor.start(&vm, &record).await.unwrap_err().contains("already running"));
         hypervisor.stop(2, false).await;
         assert!(hypervisor.pid(2).is_none());
     }

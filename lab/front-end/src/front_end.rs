@@ -13,7 +13,7 @@ use crate::domain::Hypervisor;
 use crate::hooks::{self, StateEvent};
 use crate::lifecycle::{self, Event, Placement, Surroundings, Transfer, Work};
 use crate::log::{self, Severity};
-use crate::states::{HostState, ImageState, LcmState, VmState};
+use crate::states::{HostState, ImageState, VmState};
 use crate::store::{self, Machine, Records};
 use crate::transfer::{self, Places};
 
@@ -35,8 +35,8 @@ pub struct Settings {
     pub monitor_interval: Duration,
     /// How long after the start the hosts report first; until then everything is as it was.
     pub first_monitoring: Duration,
-    /// How long a domain has to be gone before its VM becomes POWEROFF.
-    pub death_delay: Duration,
+    /// How long a domain has to be gone, or to run, before its VM's state follows.
+    pub settle_delay: Duration,
 }
 
 /// Why an event did not happen.
@@ -56,7 +56,7 @@ pub struct FrontEnd {
     pub session: String,
     control: Mutex<Control>,
     records: Mutex<Records>,
-    missing_since: Mutex<BTreeMap<i64, Instant>>,
+    odd_since: Mutex<BTreeMap<i64, (Instant, Event)>>,
     hooks: hooks::Runner,
     hypervisor: Hypervisor,
     transfers: Semaphore,
@@ -75,6 +75,7 @@ impl FrontEnd {
             location: settings.location.clone(),
             writer: settings.writer.clone(),
             rate: settings.rate,
+            starting: Arc::default(),
         };
         Ok(Arc::new(Self {
             hooks: hooks::Runner::new(&settings.location),
@@ -82,7 +83,7 @@ impl FrontEnd {
             session,
             control: Mutex::default(),
             records: Mutex::new(records),
-            missing_since: Mutex::default(),
+            odd_since: Mutex::default(),
             hypervisor,
             transfers: Semaphore::new(DRIVER_THREADS),
             deployments: Semaphore::new(DRIVER_THREADS),
@@ -356,28 +357,34 @@ impl FrontEnd {
                 }
             });
         }
-        let mut dead = Vec::new();
+        let mut settled = Vec::new();
         {
             let mut records = lock(&self.records);
-            let mut missing = lock(&self.missing_since);
+            let mut odd_since = lock(&self.odd_since);
             for machine in records.machines.iter_mut() {
-                let here = machine.state == VmState::Active
-                    && matches!(machine.lcm_state, LcmState::Running | LcmState::Unknown);
-                if !here || self.hypervisor.pid(machine.id).is_some() {
-                    missing.remove(&machine.id);
-                    if here {
-                        machine.last_poll = now;
-                    }
-                    continue;
+                let runs = self.hypervisor.runs(machine.id);
+                if runs && lifecycle::is_here(machine) {
+                    machine.last_poll = now;
                 }
-                let since = missing.entry(machine.id).or_insert_with(Instant::now);
-                if since.elapsed() >= self.settings.death_delay {
-                    dead.push(machine.id);
+                let Some(event) = lifecycle::monitored(machine, runs) else {
+                    odd_since.remove(&machine.id);
+                    continue;
+                };
+                let (since, _) = odd_since
+                    .entry(machine.id)
+                    .and_modify(|(since, seen)| {
+                        if *seen != event {
+                            (*since, *seen) = (Instant::now(), event.clone());
+                        }
+                    })
+                    .or_insert_with(|| (Instant::now(), event.clone()));
+                if since.elapsed() >= self.settings.settle_delay {
+                    settled.push((machine.id, event));
                 }
             }
         }
-        for vm in dead {
-            let _ = self.happen(vm, Event::MonitoredOff);
+        for (vm, event) in settled {
+            let _ = self.happen(vm, event);
         }
         self.schedule();
     }

@@ -22,6 +22,8 @@ pub enum Event {
     Saved,
     /// Monitoring found no domain.
     MonitoredOff,
+    /// Monitoring found the domain running.
+    MonitoredOn,
 }
 
 /// Where a VM is put.
@@ -128,6 +130,7 @@ impl Cycle<'_, '_> {
             Event::ShutDown => Ok(self.shut_down()),
             Event::Saved => Ok(self.saved()),
             Event::MonitoredOff => Ok(self.monitored_off()),
+            Event::MonitoredOn => Ok(self.monitored_on()),
         }
     }
 
@@ -203,15 +206,9 @@ impl Cycle<'_, '_> {
             (VmState::Poweroff, _) => LcmState::BootPoweroff,
             _ => return Err(self.unavailable()),
         };
-        let (now, request) = (self.around.now, self.around.request);
-        let seq = i64::try_from(self.machine.history.len()).unwrap_or(i64::MAX);
-        if let Some(last) = self.machine.history.last_mut() {
-            last.etime = now;
-            let mut next = last.successor(seq);
-            (next.stime, next.rstime) = (now, now);
-            next.set_action(Action::Resume, request);
-            self.machine.history.push(next);
-        }
+        let request = self.around.request;
+        self.next_record();
+        self.record(|record| record.set_action(Action::Resume, request));
         self.set(VmState::Active, boot_state);
         Ok(vec![if boot_state == LcmState::BootSuspended { Work::Restore } else { Work::Boot }])
     }
@@ -348,14 +345,26 @@ impl Cycle<'_, '_> {
     }
 
     fn monitored_off(&mut self) -> Vec<Work> {
-        if self.machine.state == VmState::Active
-            && matches!(self.machine.lcm_state, LcmState::Running | LcmState::Unknown)
-        {
+        if is_here(self.machine) {
             self.record(|record| record.set_internal_action(Action::Monitor));
             self.set(VmState::Active, LcmState::ShutdownPoweroff);
-            return self.shut_down();
         }
-        vec![]
+        self.shut_down()
+    }
+
+    fn monitored_on(&mut self) -> Vec<Work> {
+        match (self.machine.state, self.machine.lcm_state) {
+            (VmState::Poweroff | VmState::Suspended, _) => {
+                self.next_record();
+                self.set(VmState::Active, LcmState::Running);
+                vec![]
+            }
+            (VmState::Active, LcmState::Unknown) => {
+                self.set(VmState::Active, LcmState::Running);
+                vec![]
+            }
+            _ => self.booted(), // nothing, unless it boots
+        }
     }
 
     fn recover(&mut self, recovery: Recovery) -> Result<Vec<Work>, Refusal> {
@@ -538,6 +547,18 @@ impl Cycle<'_, '_> {
         vec![]
     }
 
+    /// The VM goes on in the same place.
+    fn next_record(&mut self) {
+        let now = self.around.now;
+        let seq = i64::try_from(self.machine.history.len()).unwrap_or(i64::MAX);
+        if let Some(last) = self.machine.history.last_mut() {
+            last.etime = now;
+            let mut next = last.successor(seq);
+            (next.stime, next.rstime) = (now, now);
+            self.machine.history.push(next);
+        }
+    }
+
     fn record(&mut self, change: impl FnOnce(&mut History)) {
         if let Some(record) = self.machine.history.last_mut() {
             change(record);
@@ -559,6 +580,29 @@ impl Cycle<'_, '_> {
     fn unavailable(&self) -> Refusal {
         format!("This action is not available for state {}", self.machine.state_name())
     }
+}
+
+/// What monitoring makes of a domain that runs, or does not; nothing if that is as it should be.
+pub fn monitored(machine: &Machine, runs: bool) -> Option<Event> {
+    use LcmState as L;
+    let (off, on) = match (machine.state, machine.lcm_state) {
+        (VmState::Active, L::Running | L::Shutdown | L::ShutdownPoweroff | L::ShutdownUndeploy) => {
+            (true, false)
+        }
+        (VmState::Active, L::Unknown) => (true, true),
+        (VmState::Active, state) => (false, is_booting(state)),
+        (VmState::Poweroff | VmState::Suspended, _) => (false, true),
+        _ => (false, false),
+    };
+    match runs {
+        true => on.then_some(Event::MonitoredOn),
+        false => off.then_some(Event::MonitoredOff),
+    }
+}
+
+/// Whether the VM is one that monitoring hears of.
+pub fn is_here(machine: &Machine) -> bool {
+    machine.state == VmState::Active && matches!(machine.lcm_state, LcmState::Running | LcmState::Unknown)
 }
 
 fn is_failure(state: LcmState) -> bool {
@@ -792,6 +836,26 @@ pub mod tests {
             assert_eq!(step(&mut vm, event, &mut vec![]).unwrap(), []);
             assert_eq!(vm.state_name(), "RUNNING");
         }
+    }
+
+    #[test]
+    fn monitoring_finds_domains_that_no_driver_told_of() {
+        let mut vm = running();
+        asked(&mut vm, Action::Poweroff);
+        let records = vm.history.len();
+        assert_eq!(monitored(&vm, false), None);
+        assert_eq!(monitored(&vm, true), Some(Event::MonitoredOn));
+        assert_eq!(run(&mut vm, Event::MonitoredOn), ["RUNNING"]);
+        assert_eq!((monitored(&vm, true), monitored(&vm, false)), (None, Some(Event::MonitoredOff)));
+        assert_eq!((vm.history.len(), vm.history[records].action), (records + 1, Action::None));
+        assert_eq!(run(&mut vm, Event::MonitoredOn), [""; 0]);
+        // a front-end that came back: its drivers of before never answer
+        (vm.lcm_state, vm.prev_lcm_state) = (LcmState::Boot, LcmState::Boot);
+        assert_eq!(run(&mut vm, Event::MonitoredOn), ["RUNNING"]);
+        vm.lcm_state = LcmState::Shutdown;
+        assert_eq!(run(&mut vm, Event::MonitoredOn), [""; 0]);
+        assert_eq!(run(&mut vm, Event::MonitoredOff), ["EPILOG", "DONE"]);
+        assert_eq!(run(&mut vm, Event::MonitoredOn), [""; 0]);
     }
 
     #[test]

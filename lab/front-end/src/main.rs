@@ -86,9 +86,9 @@ struct Serve {
     /// Seconds after the start until the hosts report first.
     #[arg(long, default_value_t = 0.5)]
     first_monitoring: f64,
-    /// Seconds that a domain has to be gone before its VM becomes POWEROFF.
+    /// Seconds that a domain has to be gone, or to run, before its VM's state follows.
     #[arg(long, default_value_t = 1.0)]
-    death_delay: f64,
+    settle_delay: f64,
 }
 
 fn main() -> ExitCode {
@@ -132,7 +132,7 @@ async fn serve(options: Serve) -> Result<(), String> {
         rate: options.rate,
         monitor_interval: seconds(options.monitor_interval.max(0.01))?,
         first_monitoring: seconds(options.first_monitoring)?,
-        death_delay: seconds(options.death_delay)?,
+        settle_delay: seconds(options.settle_delay)?,
     };
     let front_end = FrontEnd::open(settings, session)?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", options.port))

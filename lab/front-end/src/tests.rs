@@ -40,7 +40,7 @@ pub fn open(location: &Path) -> Arc<FrontEnd> {
         rate: 20.0,
         monitor_interval: Duration::from_millis(10),
         first_monitoring: Duration::ZERO,
-        death_delay: Duration::from_millis(20),
+        settle_delay: Duration::from_millis(20),
     };
     let front_end = FrontEnd::open(settings, "oneadmin:secret".into()).unwrap();
     tokio::spawn(Arc::clone(&front_end).monitor());
