@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from drills import faults, kill_table, plan, proxy  # noqa: E402
+from drills import faults, kill_table, plan, proxy, schedule  # noqa: E402
 
 OPERATIONS = {name for after in plan.NEXT.values() for name in after} | set(plan.ANYWHERE)
 
@@ -37,6 +37,20 @@ def test_operations_lead_somewhere_that_is_known():
     for after in plan.NEXT.values():
         for place, weight in after.values():
             assert place in plan.NEXT and weight > 0
+
+
+def test_a_driver_at_work_is_seen_until_it_ends(tmp_path):
+    here = types.SimpleNamespace(location=str(tmp_path))
+    words = ["sleep 60; :", "context", "host:%s/var//datastores/100/7/disk.0" % tmp_path, "7", "100"]
+    driver = subprocess.Popen(["sh", "-c", *words], start_new_session=True)
+    try:
+        assert schedule.at_work(here, 7)
+        assert not schedule.at_work(here, 70) and not schedule.at_work(here, 100)
+        assert not schedule.at_work(types.SimpleNamespace(location=str(tmp_path) + "-b"), 7)
+    finally:
+        os.killpg(driver.pid, 9)
+        driver.wait()
+    assert not schedule.at_work(here, 7)
 
 
 # ---------------------------------------------------------------- kill -9 at the n-th call, without any cluster

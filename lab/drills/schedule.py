@@ -2,12 +2,13 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import threading
 import time
 import traceback
 
-from harness.laboratory import LabError, Machine
+from harness.laboratory import LabError, Machine, command_line
 
 from . import plan as plans
 
@@ -15,7 +16,7 @@ RETRY = 2  # one.vm.recover
 FAILED = ("BOOT_FAILURE", "PROLOG_FAILURE", "EPILOG_FAILURE", "3/46", "3/49", "3/50", "3/61", "3/62", "3/63", "3/64")
 RESTING = ("RUNNING", "POWEROFF", "DONE", "SUSPENDED", "UNDEPLOYED", "STOPPED", "HOLD") + FAILED
 HOME_LIMIT = 300.0  # seconds from the end of all faults until the VM must run at home
-RECONCILE_PAUSE = 6.0
+RECONCILE_PAUSE = 10.0
 
 
 class Log:
@@ -319,8 +320,8 @@ class Lane:
             self.say("terminate away, which deletes")
             site.action("terminate", vm)
             time.sleep(1)
-        elif state not in RESTING and front_end_was_stopped and resting > 60:
-            # the front-end that waited for the driver is gone; so would be oned's driver
+        elif state not in RESTING and front_end_was_stopped and resting > 5 and not at_work(site, vm):
+            # the front-end that waited for the driver is gone
             self.say("recover --retry away (%s, home %s)" % (state, home))
             site.one.vm.recover(vm, RETRY)
             time.sleep(5)
@@ -336,7 +337,7 @@ class Lane:
             self.say("recover --retry at home: %s" % site.vm_error(vm)[-120:])
             site.one.vm.recover(vm, RETRY)
             time.sleep(2)
-        elif state not in RESTING and front_end_was_stopped and resting > 60:
+        elif state not in RESTING and front_end_was_stopped and resting > 5 and not at_work(site, vm):
             self.say("recover --retry at home (%s)" % state)
             site.one.vm.recover(vm, RETRY)
             time.sleep(5)
@@ -384,6 +385,13 @@ class Watch:
                         self.seen[lane] = True
                         lane.say("WRITES ON BOTH SITES")
                         lane.trouble.append("the VM wrote on both sites at once")
+
+
+def at_work(site, vm):
+    """Whether a transfer driver is at work for the VM, of the front-end that is up or of one that was stopped."""
+    folder = "%s/var/datastores/" % site.location
+    mark = re.compile(re.escape(folder).replace("/datastores", "/+datastores") + r"\d+/%d(/|\0|$)" % vm)
+    return any(mark.search(command_line(int(name))) for name in os.listdir("/proc") if name.isdigit())
 
 
 def writes(site, vm):
