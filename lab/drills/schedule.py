@@ -15,7 +15,7 @@ from . import plan as plans
 RETRY = 2  # one.vm.recover
 FAILED = ("BOOT_FAILURE", "PROLOG_FAILURE", "EPILOG_FAILURE", "3/46", "3/49", "3/50", "3/61", "3/62", "3/63", "3/64")
 RESTING = ("RUNNING", "POWEROFF", "DONE", "SUSPENDED", "UNDEPLOYED", "STOPPED", "HOLD") + FAILED
-HOME_LIMIT = 300.0  # seconds from the end of all faults until the VM must run at home
+HOME_LIMIT = 480.0  # seconds from the end of all faults until the VM must run at home
 RECONCILE_PAUSE = 10.0
 
 
@@ -388,9 +388,8 @@ class Watch:
 
 
 def at_work(site, vm):
-    """Whether a transfer driver is at work for the VM, of the front-end that is up or of one that was stopped."""
-    folder = "%s/var/datastores/" % site.location
-    mark = re.compile(re.escape(folder).replace("/datastores", "/+datastores") + r"\d+/%d(/|\0|$)" % vm)
+    """Whether a driver is at work for the VM, of the front-end that is up or of one that was stopped."""
+    mark = re.compile(re.escape(site.location) + r"/var/+(datastores/\d+|vms)/%d(/|\0|$)" % vm)
     return any(mark.search(command_line(int(name))) for name in os.listdir("/proc") if name.isdigit())
 
 

@@ -35,6 +35,7 @@ pub fn small() -> Vec<Named> {
         ),
         ("snapshot: a late hook, a run is killed", drill(S, 5, Budget { hooks: 1, crashes: 1, ..boots(1) })),
         ("journal: lost site, force", drill(J, 3, Budget { losses: 1, forces: 1, ..boots(1) })),
+        ("snapshot: a front-end is restarted", drill(S, 4, Budget { restarts: 1, ..boots(2) })),
         ("two disks", drill(BOTH, 5, boots(1))),
     ]
 }
@@ -50,6 +51,14 @@ pub fn large() -> Vec<Named> {
         ("snapshot: two runs are killed", drill(S, 5, Budget { crashes: 2, ..boots(2) })),
         ("journal: one run sleeps, one is killed", drill(J, 5, Budget { pauses: 1, crashes: 1, ..boots(2) })),
         ("snapshot: a run sleeps until its lock is gone", drill(S, 5, Budget { pauses: 1, ..boots(2) })),
+        ("journal: a front-end is restarted, a run is killed", {
+            drill(J, 4, Budget { restarts: 1, crashes: 1, ..boots(2) })
+        }),
+        ("journal: a front-end is restarted", drill(J, 5, Budget { restarts: 1, ..boots(2) })),
+        ("snapshot: a front-end is restarted, five tokens", drill(S, 5, Budget { restarts: 1, ..boots(2) })),
+        ("snapshot: a front-end is restarted, suspended", {
+            drill(S, 4, Budget { restarts: 1, suspends: 1, ..boots(2) })
+        }),
         ("journal: the link breaks", drill(J, 5, Budget { cuts: 1, ..boots(2) })),
         ("journal: reconcile", drill(J, 4, Budget { reconciles: 1, ..boots(2) })),
         ("snapshot: reconcile", drill(S, 4, Budget { reconciles: 1, ..boots(2) })),

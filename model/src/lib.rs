@@ -53,8 +53,12 @@ pub enum Event {
     Suspend(Site),
     /// It is resumed from saved memory.
     Restore(Site),
-    /// Its terminate failed because onemirror was killed; an operator recovers it.
+    /// Its terminate failed because onemirror was killed, or nobody heard its end; an operator recovers it.
     Recover(Site),
+    /// The front-end is restarted: what its drivers have begun goes on, and nobody hears its end.
+    Restart(Site),
+    /// An operator takes a boot whose end nobody heard for failed.
+    TakeForFailed(Site),
     /// A run makes its move.
     Run(usize, Move),
     /// A run is killed.
@@ -105,8 +109,16 @@ impl Drill {
     fn of_the_vm(&self, site: Site, world: &World, actions: &mut Vec<Event>) {
         let budget = world.budget;
         let has_process = |purpose: fn(&Purpose) -> bool| {
-            world.processes.iter().flatten().any(|process| process.site == site && purpose(&process.purpose))
+            let mut processes = world.processes.iter().flatten();
+            processes.any(|process| process.site == site && !process.orphan && purpose(&process.purpose))
         };
+        let has_gate = has_process(|purpose| matches!(purpose, Purpose::Gate { .. }));
+        let has_terminate = has_process(|purpose| *purpose == Purpose::Terminate);
+        let unheard =
+            matches!(world.vms[site], Vm::Cleared | Vm::RestoreCleared) || has_gate || has_terminate;
+        if budget.restarts > 0 && unheard {
+            actions.push(Event::Restart(site));
+        }
         let room = self.place(world).is_some();
         match world.vms[site] {
             Vm::Off if budget.boots > 0 && room => actions.push(Event::Boot(site)),
@@ -126,12 +138,14 @@ impl Drill {
                     actions.push(Event::Suspend(site));
                 }
             }
-            Vm::LettingGo if room && !has_process(|purpose| *purpose == Purpose::Terminate) => {
-                actions.push(Event::Recover(site));
-            }
-            // started by an operator's failover while all places were taken
-            Vm::Booting if room && !has_process(|purpose| matches!(purpose, Purpose::Gate { .. })) => {
-                actions.push(Event::Boot(site));
+            Vm::LettingGo if room && !has_terminate => actions.push(Event::Recover(site)),
+            // after a restart; or started by an operator's failover while all places were taken
+            state @ (Vm::Booting | Vm::Restoring) if !has_gate => {
+                if room {
+                    let retry = if state == Vm::Booting { Event::Boot } else { Event::Restore };
+                    actions.push(retry(site));
+                }
+                actions.push(Event::TakeForFailed(site));
             }
             _ => {}
         }
@@ -231,7 +245,8 @@ impl Model for Drill {
                 }
             }
             Event::Restore(site) => {
-                world.budget.boots -= 1;
+                let begun = world.vms[site] != Vm::Saved;
+                world.budget.boots -= u8::from(!begun);
                 world.vms[site] = Vm::Restoring;
                 if !self.start(&mut world, Process::new(site, Purpose::Gate { restore: true })) {
                     return None;
@@ -251,6 +266,22 @@ impl Model for Drill {
                 if !self.start(&mut world, Process::new(site, Purpose::Terminate)) {
                     return None;
                 }
+            }
+            Event::Restart(site) => {
+                world.budget.restarts -= 1;
+                for process in world.processes.iter_mut().flatten() {
+                    let has_driver = matches!(process.purpose, Purpose::Gate { .. } | Purpose::Terminate);
+                    process.orphan |= process.site == site && has_driver;
+                }
+                // a domain that is up by then is found by monitoring, as if nothing had been
+                world.vms[site] = match world.vms[site] {
+                    Vm::Cleared => Vm::Booting,
+                    Vm::RestoreCleared => Vm::Restoring,
+                    other => other,
+                };
+            }
+            Event::TakeForFailed(site) => {
+                world.vms[site] = if world.vms[site] == Vm::Restoring { Vm::Saved } else { Vm::Off };
             }
             Event::Suspend(site) => {
                 world.budget.suspends -= 1;
@@ -393,6 +424,7 @@ impl Drill {
             }
         }
         match process.purpose {
+            _ if process.orphan => {}
             // the transfer fails: a failed boot uses no disk
             Purpose::Gate { restore: false } => world.vms[process.site] = Vm::Off,
             Purpose::Gate { restore: true } => world.vms[process.site] = Vm::Saved,

@@ -50,6 +50,9 @@ struct Bounds {
     /// Runs that sleep until their lock has expired
     #[arg(long, default_value_t = 0)]
     pauses: u8,
+    /// Restarts of a front-end while its drivers are at work
+    #[arg(long, default_value_t = 0)]
+    restarts: u8,
     /// Breaks of the link between the sites
     #[arg(long, default_value_t = 0)]
     cuts: u8,
@@ -96,6 +99,7 @@ impl Bounds {
                 suspends: self.suspends,
                 crashes: self.crashes,
                 pauses: self.pauses,
+                restarts: self.restarts,
                 cuts: self.cuts,
                 losses: self.losses,
                 forces: self.forces,

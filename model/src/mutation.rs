@@ -40,11 +40,13 @@ pub enum Mutation {
     RestoreAnyway,
     /// Who uses the image here is not looked at under the lock.
     ReleaseWhileInUse,
+    /// A terminate believes that its VM is at its end, whatever its front-end has done since.
+    TrustTerminate,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::PromoteWithoutToken,
         Self::DemoteWithoutFollower,
         Self::BootWithoutOpening,
@@ -60,6 +62,7 @@ impl Mutation {
         Self::NoTouchNeeded,
         Self::RestoreAnyway,
         Self::ReleaseWhileInUse,
+        Self::TrustTerminate,
     ];
 
     /// Whether the copies on this side are locked.

@@ -64,6 +64,8 @@ pub struct Process {
     pub site: Site,
     /// What for.
     pub purpose: Purpose,
+    /// The front-end that started it was restarted: nobody waits for its answer.
+    pub orphan: bool,
     /// Where it is.
     pub at: At,
     /// It took the locks here, and there; whether they are still its own is another question.
@@ -92,6 +94,7 @@ impl Process {
         Self {
             site,
             purpose,
+            orphan: false,
             at,
             locked: [false; 2],
             releasing: false,
@@ -117,8 +120,8 @@ impl Process {
     /// What it does first once it has its lock here.
     fn first_look(&self) -> At {
         match self.purpose {
-            Purpose::Terminate | Purpose::Gate { .. } | Purpose::Force => At::LookHere,
-            Purpose::Hook | Purpose::Reconcile(_) => At::LookVmHere,
+            Purpose::Gate { .. } | Purpose::Force => At::LookHere,
+            Purpose::Terminate | Purpose::Hook | Purpose::Reconcile(_) => At::LookVmHere,
         }
     }
 
@@ -179,9 +182,11 @@ impl World {
 
     fn question(&self, process: &Process, mutation: Mutation) -> Question {
         let vm = process.vm_here;
-        let in_use = vm != Vm::Off && mutation != Mutation::ReleaseWhileInUse;
+        let at_its_end = vm == Vm::LettingGo || mutation == Mutation::TrustTerminate;
+        let own_end = process.purpose == Purpose::Terminate && at_its_end;
+        let in_use = vm != Vm::Off && !own_end && mutation != Mutation::ReleaseWhileInUse;
         if process.is_release() {
-            return Question::Release { in_use: in_use && process.purpose != Purpose::Terminate };
+            return Question::Release { in_use };
         }
         match process.purpose {
             Purpose::Gate { restore } => Question::Gate { restore, both_locks: process.locked[1] },
@@ -360,13 +365,14 @@ impl World {
         let site = process.site;
         self.force_completed |= process.purpose == Purpose::Force && success;
         let passed = match process.purpose {
+            Purpose::Gate { .. } if process.orphan => self.vms[site],
             Purpose::Gate { restore: false } if success => Vm::Cleared,
             Purpose::Gate { restore: false } => Vm::Off,
             Purpose::Gate { restore: true } if success => Vm::RestoreCleared,
             Purpose::Gate { restore: true } => Vm::Saved,
             Purpose::Terminate => {
                 self.stock_delete(process);
-                Vm::Off
+                if process.orphan { self.vms[site] } else { Vm::Off }
             }
             Purpose::Force if success && self.vms[site] == Vm::Off => Vm::Booting,
             Purpose::Force | Purpose::Hook | Purpose::Reconcile(_) => self.vms[site],

@@ -62,6 +62,8 @@ pub struct Budget {
     pub crashes: u8,
     /// A process is paused for so long that its locks expire.
     pub pauses: u8,
+    /// A front-end is restarted, and nobody hears the end of what its drivers had begun.
+    pub restarts: u8,
     /// The link between the sites breaks.
     pub cuts: u8,
     /// Home loses its power.

@@ -60,6 +60,7 @@ fn no_rule_of_the_locks_can_be_left_out() {
     breaks(Mutation::NoLookUnderLocks, Journal, two_boots(), BOOT);
     breaks(Mutation::NoLockCheck, Journal, Budget { pauses: 2, ..two_boots() }, BOOT);
     breaks(Mutation::ReleaseWhileInUse, Journal, Budget { hooks: 1, ..two_boots() }, BOOT);
+    breaks(Mutation::TrustTerminate, Journal, Budget { restarts: 1, ..two_boots() }, BOOT);
 }
 
 #[test]

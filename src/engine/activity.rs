@@ -44,6 +44,16 @@ pub fn activity(vm: &Vm) -> Activity {
     }
 }
 
+/// Whether the VM boots, runs, or has saved memory: so no driver that gives its disks up is at work for it, unless one
+/// that its front-end has forgotten.
+pub(super) fn keeps_disks(vm: &Vm) -> bool {
+    match vm.state {
+        VmState::Suspended | VmState::Stopped => true,
+        VmState::Active => is_running(vm) || vm.lcm_state == LcmState::Unknown || boot_kind(vm).is_some(),
+        _ => false,
+    }
+}
+
 /// What starting a VM in this state does with its disks; `None` where the domain lives already or no boot is
 /// under way (a disk that is attached, a NIC that is changed).
 pub fn boot_kind(vm: &Vm) -> Option<crate::handoff::BootKind> {
@@ -256,6 +266,19 @@ mod tests {
             if activity == LettingGo {
                 assert!(["SHUTDOWN", "EPILOG", "CLEANUP"].into_iter().any(has) && !failed, "{name}");
             }
+        }
+    }
+
+    /// A driver gives disks up in the states of EPILOG, CLEANUP and, for a disk that is detached, HOTPLUG.
+    #[test]
+    fn a_vm_whose_disks_are_being_given_up_does_not_keep_them() {
+        for (number, name, activity, boot) in LCM_STATES {
+            let keeps = keeps_disks(&vm(ACTIVE, number));
+            assert_eq!(keeps, boot.is_some() || matches!(name, "RUNNING" | "UNKNOWN"), "{name}");
+            assert!(!keeps || activity == Active, "{name}");
+        }
+        for (number, name, _) in STATES {
+            assert_eq!(keeps_disks(&vm(number, 3)), matches!(name, "SUSPENDED" | "STOPPED"), "{name}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The RBD images of a VM, each with the clusters that hold its copies.
 
-use super::activity::{Activity, activity};
+use super::activity::{Activity, activity, keeps_disks};
 use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
 use crate::ceph::RbdCommand;
@@ -39,12 +39,14 @@ pub struct VmImages {
     pub images: Vec<VmImage>,
 }
 
-/// A VM of the peer that uses an image.
+/// A VM that uses an image.
 #[derive(Clone, Debug)]
 pub(super) struct User {
     pub vm: i32,
     pub state: String,
     pub activity: Activity,
+    /// It boots, runs, or has saved memory.
+    pub keeps: bool,
     /// The image is the VM's own clone or volatile disk.
     pub owns: bool,
 }
@@ -165,7 +167,8 @@ async fn users(
         }
         for (image, usage) in images_used(&vm, &datastores, images, &registered) {
             let owns = usage == Usage::Owns;
-            let user = User { vm: id, state: vm.state_name(), activity: activity(&vm), owns };
+            let (state, activity, keeps) = (vm.state_name(), activity(&vm), keeps_disks(&vm));
+            let user = User { vm: id, state, activity, keeps, owns };
             users.entry(image).or_default().push(user);
         }
     }

@@ -22,13 +22,14 @@ pub enum ReleaseScope {
     Disk(i32),
 }
 
-/// Who may still be using the images here.
+/// Whether the VM that let go of the images is still there. Who uses them, oned is asked under the lock at every look: a
+/// VM is ACTIVE before its gate asks for the lock, so one that is seen inactive cannot have passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetGo {
-    /// Nobody: the VM that had them is at its end, and oned waits for the answer.
+    /// It is at its end, and oned waits for the answer; unless oned was restarted and has forgotten that it asked. So it
+    /// is no user as long as it neither boots, nor runs, nor has saved memory.
     ByEndingVm,
-    /// Whoever took them since the event: oned is asked under the lock at every look. A VM is ACTIVE before its gate
-    /// asks for the lock, so one that is seen inactive cannot have passed.
+    /// It is at rest, or gone; whoever uses the images took them since.
     Earlier,
 }
 
@@ -85,13 +86,13 @@ impl Engine {
         result
     }
 
-    async fn is_used_here(&self, images: &[VmImage], let_go: LetGo) -> Result<bool, EngineError> {
-        if let_go == LetGo::ByEndingVm {
-            return Ok(false);
-        }
+    async fn is_used_here(&self, vm: i32, images: &[VmImage], let_go: LetGo) -> Result<bool, EngineError> {
         let specs = images.iter().map(|image| image.spec().clone()).collect();
         let users = self.users_here(&specs).await.map_err(|error| self.error_here(error))?;
-        Ok(users.into_values().flatten().any(|user| user.activity != Activity::Inactive))
+        Ok(users.into_values().flatten().any(|user| match let_go {
+            LetGo::ByEndingVm if user.vm == vm => user.keeps,
+            _ => user.activity != Activity::Inactive,
+        }))
     }
 
     async fn release_loop(
@@ -140,7 +141,7 @@ impl Engine {
     ) -> Result<Option<Vec<Pending>>, EngineError> {
         self.lock(locks, Side::Here, seen, owner).await?;
         loop {
-            let in_use_here = self.is_used_here(images, let_go).await?;
+            let in_use_here = self.is_used_here(vm, images, let_go).await?;
             *seen = self.observe(images, Purpose::Release).await?;
             let id = closing_id();
             let rules = Release {

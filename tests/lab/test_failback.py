@@ -199,6 +199,35 @@ def test_resume_while_it_runs_on_the_other_site_changes_nothing(lab, a, b):
     machine.assert_complete(a)
 
 
+def test_a_release_that_its_front_end_has_forgotten_takes_no_image_from_a_vm_that_runs(lab, a, b):
+    """oned was restarted in EPILOG: its driver goes on, an operator recovers the VM, and the image is used again."""
+    machine = lab.vm_with_one_disk(unique("forgotten"), "journal")
+    (image,) = machine.images.values()
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    gone = machine.start_on_b()
+    assert b.settle(gone) == "RUNNING", b.vm_error(gone)
+    b.action("poweroff", gone)
+    b.wait_vm(gone, "POWEROFF")
+    b.one.vm.recover(gone, 5)  # delete-db: no driver is asked
+    b.wait_vm(gone, "DONE")
+    vm = machine.start_on_b()
+    assert b.settle(vm) == "RUNNING", b.vm_error(vm)
+    before = snapshot_of(lab, [image])
+    for late in (gone, vm):
+        disk = "host:%s/var/datastores/100/%d/disk.0" % (b.location, late)
+        b.onemirror("tm", "--stock", "/bin/true", "mvds", disk, image, late, "100", check=False)
+        assert snapshot_of(lab, [image]) == before
+        assert [entry["reason"] for entry in b.audit() if entry["event"] == "tm mvds"][-1] == "a VM uses it again"
+    with open(b.acknowledged(vm)[-1]) as log:
+        written = len(log.readlines())
+    b.wait_records(vm, written + 10)
+    b.action("terminate", vm)
+    b.wait_vm(vm, "DONE")
+    finish(machine, a, b)
+    machine.assert_complete(a)
+
+
 # ---------------------------------------------------------------- point 6
 
 
