@@ -11,9 +11,12 @@ pub fn check(data: &[u8]) {
         assert!(!info.id.is_empty());
         assert!(info.mirroring.is_none_or(|mirroring| !mirroring.global_id.is_empty()));
     }
-    if let Some(metadata) = judge(parse::metadata(data, "onemirror.")) {
-        assert!(metadata.keys().all(|key| key.starts_with("onemirror.")));
+    if let Some(metadata) = judge(parse::metadata(data)) {
+        // what counts for one cluster counts where it is not known which one it is
+        let asked = |own| parse::metadata_resync(&metadata, own);
+        assert!(asked(None) || !asked(Some("fb7e4906-daf8-4f73-804e-3717aef05725")));
     }
+    judge(parse::journal_resync(data));
     if let Some(status) = judge(parse::image_status(data)) {
         check_status(&status);
     }

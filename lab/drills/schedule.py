@@ -40,6 +40,7 @@ class Lane:
         self.lab, self.faults, self.number = lab, faults, number
         self.machine, self.plan, self.log = None, None, None
         self.forced = False  # an operator's force in this schedule
+        self.asked_by_hand = False  # for a new copy of an image, in this schedule
         self.verified = set()  # logs of records that were found complete at home
         self.operations = 0
         self.done = {}  # how often the VM really ran, per site
@@ -222,6 +223,7 @@ class Lane:
                 if not (self.rbd(other, "info", image, primary=True) and self.rbd(site, "info", image, primary=False)):
                     continue
                 before = self.image_id(site, image)
+                self.asked_by_hand = True
                 self.rbd(site, "mirror", "image", "resync", image)
                 for _ in range(40):
                     if self.image_id(site, image) != before:
@@ -330,8 +332,15 @@ class Lane:
         vm = self.machine.home
         # the handoff resumes it by itself; only a VM that nobody resumes is resumed by its user
         if state in ("POWEROFF", "UNDEPLOYED", "SUSPENDED", "STOPPED") and resting > 8:
-            self.say("resume at home: %s" % site.vm_error(vm)[-120:])
-            site.action("resume", vm)
+            error = site.vm_error(vm)
+            self.say("resume at home: %s" % error[-120:])
+            if self.asked_by_hand and "has no copy on site-b; if this copy is the one to keep" in error:
+                # the other copy was thrown away by hand while this one was given up: only who did it can know. Every
+                # record has to be there all the same
+                self.forced = True
+                self.onemirror(site, "failover", vm, "--force", "--reason", "drill: asked for a new copy by hand")
+            else:
+                site.action("resume", vm)
             time.sleep(2)
         elif state in FAILED and resting > 5:
             self.say("recover --retry at home: %s" % site.vm_error(vm)[-120:])
@@ -411,7 +420,8 @@ class Group:
         self.lab, self.faults, self.lanes, self.log = lab, faults, lanes[: len(seeds)], log
         self.faults.log = log
         for lane, seed in zip(self.lanes, seeds):
-            lane.plan, lane.log, lane.forced, lane.trouble = plans.plan(seed), log, False, []
+            lane.plan, lane.log, lane.trouble = plans.plan(seed), log, []
+            lane.forced = lane.asked_by_hand = False
 
     def each(self, act):
         """Runs something for every lane at once; an error is that lane's trouble."""

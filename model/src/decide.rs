@@ -284,7 +284,7 @@ fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> handof
         release: release.map(real_mark),
         forced: forced.map(real_mark),
         report,
-        resync_requested: seen.noted != Note::None,
+        resync_requested: seen.noted != Note::None || seen.resync,
         positions,
     }
 }

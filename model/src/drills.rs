@@ -36,6 +36,7 @@ pub fn small() -> Vec<Named> {
         ("snapshot: a late hook, a run is killed", drill(S, 5, Budget { hooks: 1, crashes: 1, ..boots(1) })),
         ("journal: lost site, force", drill(J, 3, Budget { losses: 1, forces: 1, ..boots(1) })),
         ("snapshot: a front-end is restarted", drill(S, 4, Budget { restarts: 1, ..boots(2) })),
+        ("journal: a resync by hand", drill(J, 4, Budget { hand_resyncs: 1, ..boots(2) })),
         ("two disks", drill(BOTH, 5, boots(1))),
     ]
 }
@@ -47,6 +48,10 @@ pub fn large() -> Vec<Named> {
         ("snapshot: three boots, two writes", drill(S, 6, Budget { writes: 2, ..boots(3) })),
         ("journal: demoted by hand", drill(J, 5, Budget { hand_demotions: 1, ..boots(2) })),
         ("snapshot: demoted by hand", drill(S, 5, Budget { hand_demotions: 1, ..boots(2) })),
+        ("snapshot: a resync by hand", drill(S, 5, Budget { hand_resyncs: 1, ..boots(2) })),
+        ("journal: a resync by hand, reconcile", {
+            drill(J, 4, Budget { hand_resyncs: 1, reconciles: 1, ..boots(2) })
+        }),
         ("journal: two runs are killed", drill(J, 5, Budget { crashes: 2, ..boots(2) })),
         ("snapshot: two runs are killed", drill(S, 5, Budget { crashes: 2, ..boots(2) })),
         ("journal: one run sleeps, one is killed", drill(J, 5, Budget { pauses: 1, crashes: 1, ..boots(2) })),

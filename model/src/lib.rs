@@ -75,6 +75,8 @@ pub enum Event {
     Force(Site),
     /// An operator demotes an image by hand.
     DemoteByHand(Site, usize),
+    /// An operator asks by hand for a new copy of an image.
+    ResyncByHand(Site, usize),
     /// The daemon replays one thing.
     Replay(Site, usize),
     /// The daemon throws its copy away.
@@ -185,6 +187,11 @@ impl Model for Drill {
             for (number, image) in world.images.iter().enumerate() {
                 if budget.hand_demotions > 0 && !world.vms[site].is_active() && image.copies[site].primary {
                     actions.push(Event::DemoteByHand(site, number));
+                }
+                let [here, there] = [image.copies[site], image.copies[1 - site]];
+                let stands_behind = here.exists && !here.primary && there.exists && there.primary;
+                if budget.hand_resyncs > 0 && stands_behind {
+                    actions.push(Event::ResyncByHand(site, number));
                 }
                 if !world.reaches_peer() {
                     continue;
@@ -326,6 +333,11 @@ impl Model for Drill {
                 world.budget.hand_demotions -= 1;
                 world.by_hand = true;
                 world.images[image].demote(site);
+            }
+            Event::ResyncByHand(site, image) => {
+                world.budget.hand_resyncs -= 1;
+                world.by_hand = true;
+                world.images[image].request_resync(site);
             }
             Event::Replay(site, image) => world.images[image].replay(site),
             Event::DeleteForResync(site, image) => world.images[image].delete_for_resync(site),

@@ -64,6 +64,8 @@ struct Bounds {
     #[arg(long, default_value_t = 0)]
     hand_demotions: u8,
     #[arg(long, default_value_t = 0)]
+    hand_resyncs: u8,
+    #[arg(long, default_value_t = 0)]
     reconciles: u8,
     /// Hooks of POWEROFF that release
     #[arg(long, default_value_t = 0)]
@@ -104,6 +106,7 @@ impl Bounds {
                 losses: self.losses,
                 forces: self.forces,
                 hand_demotions: self.hand_demotions,
+                hand_resyncs: self.hand_resyncs,
                 reconciles: self.reconciles,
                 hooks: self.hooks,
             },

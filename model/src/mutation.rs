@@ -42,11 +42,13 @@ pub enum Mutation {
     ReleaseWhileInUse,
     /// A terminate believes that its VM is at its end, whatever its front-end has done since.
     TrustTerminate,
+    /// Whether a copy is going to be thrown away is not looked at.
+    OverlookResync,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::PromoteWithoutToken,
         Self::DemoteWithoutFollower,
         Self::BootWithoutOpening,
@@ -63,6 +65,7 @@ impl Mutation {
         Self::RestoreAnyway,
         Self::ReleaseWhileInUse,
         Self::TrustTerminate,
+        Self::OverlookResync,
     ];
 
     /// Whether the copies on this side are locked.
@@ -105,6 +108,9 @@ impl Mutation {
                 here.token = there.token.clone();
             }
             Self::DemoteWithoutFollower if !gate => there.token = here.token.clone(),
+            Self::OverlookResync => {
+                (here.resync_requested, there.resync_requested) = (false, false);
+            }
             Self::TokenWithoutSnapshot => here.positions = Positions::Complete,
             Self::OverlookLeftover if here.role == Role::Primary && there.role == Role::NonPrimary => {
                 there.token = here.token.clone();

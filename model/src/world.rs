@@ -72,6 +72,8 @@ pub struct Budget {
     pub forces: u8,
     /// An operator demotes an image by hand.
     pub hand_demotions: u8,
+    /// An operator asks by hand for a resync of a copy that is not primary, of one that is.
+    pub hand_resyncs: u8,
     /// `onemirror reconcile` or a hook that does its work.
     pub reconciles: u8,
     /// A hook of POWEROFF releases the images.
@@ -136,7 +138,7 @@ pub struct World {
     pub forced: bool,
     /// The command has come to its end.
     pub force_completed: bool,
-    /// An operator demoted something by hand.
+    /// An operator demoted something, or threw a copy away, by hand.
     pub by_hand: bool,
     /// What went wrong, first.
     pub violation: Option<Violation>,

@@ -28,6 +28,7 @@ fn everything_holds_in_the_second_half_of_the_small_drills() {
 const LOST: &str = "no acknowledged write is missing after a promotion";
 const TWO: &str = "never two running VMs with a writable copy";
 const BOOT: &str = "no boot on a non-primary copy";
+const GONE: &str = "no image vanishes from both sites";
 const MEMORY: &str = "no saved memory on a changed disk";
 const HOME: &str = "what is let go of becomes bootable at home";
 
@@ -68,6 +69,7 @@ fn no_rule_of_the_handoff_can_be_left_out() {
     breaks(Mutation::NoLookAtPeerVm, Journal, two_boots(), BOOT);
     breaks(Mutation::PromoteWithoutToken, Journal, Budget { hand_demotions: 1, ..two_boots() }, LOST);
     breaks(Mutation::TokenWithoutSnapshot, Snapshot, two_boots(), LOST);
+    breaks(Mutation::OverlookResync, Journal, Budget { hand_resyncs: 1, ..two_boots() }, GONE);
     breaks(Mutation::DemoteWithoutFollower, Journal, two_boots(), HOME);
     breaks(Mutation::BootWithoutOpening, Journal, Budget { hand_demotions: 1, ..two_boots() }, HOME);
 }

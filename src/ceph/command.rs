@@ -325,11 +325,11 @@ impl Ceph for RbdCommand {
         understood(&question, parse::info(&output.stdout)).map(Some)
     }
 
-    async fn metadata(&self, image: &ImageSpec, prefix: &str) -> Result<BTreeMap<String, String>, CephError> {
+    async fn metadata(&self, image: &ImageSpec) -> Result<BTreeMap<String, String>, CephError> {
         let mut call = self.of_image(&["image-meta", "list"], image);
         call.arguments.push("--format=json".into());
         let (question, output) = self.rbd(call).await?;
-        understood(&question, parse::metadata(&output.stdout, prefix))
+        understood(&question, parse::metadata(&output.stdout))
     }
 
     async fn set_metadata(&self, image: &ImageSpec, key: &str, value: &str) -> Result<(), CephError> {
@@ -431,6 +431,20 @@ impl Ceph for RbdCommand {
         }
         understood(&question, parse::omap_text(&output.stdout))
             .map(|uuid| Some(uuid).filter(|it| !it.is_empty()))
+    }
+
+    async fn journal_resync(&self, image: &ImageSpec, id: &str) -> Result<Option<bool>, CephError> {
+        let mut call = self.call(Program::Rados, format!("journal of {image}"), &["getomapval"]);
+        call.in_pool(image.pool(), image.namespace());
+        call.operands = vec![format!("journal.{id}"), parse::JOURNAL_OWN_CLIENT.into()];
+        let (question, output) = self.output(&call).await?;
+        if classify::is_omap_key_absent(&output) {
+            return Ok(None);
+        }
+        if output.status != 0 {
+            return Err(classify::rados_error(&question, &output));
+        }
+        understood(&question, parse::journal_resync(&output.stdout)).map(Some)
     }
 
     async fn lock(
@@ -628,7 +642,7 @@ mod tests {
         assert!(matches!(with(lie).info(image).await, Err(CephError::Failed { status: 5, .. })));
         assert!(matches!(with("exit 0").info(image).await, Err(CephError::BadAnswer { .. })));
         assert!(matches!(with("exit 2").info(image).await, Err(CephError::Failed { status: 2, .. })));
-        assert!(with("exit 0").metadata(image, "").await.unwrap().is_empty());
+        assert!(with("exit 0").metadata(image).await.unwrap().is_empty());
         // a lock is had only with status 0
         for script in ["exit 1", "exit 16", "echo 'error 16: (2) x' >&2; exit 1", "kill -9 $$", "exit 255"] {
             let outcome =

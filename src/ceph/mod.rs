@@ -356,8 +356,8 @@ pub trait Ceph {
     fn site(&self) -> &str;
     /// `None`: no such image.
     async fn info(&self, image: &ImageSpec) -> Result<Option<ImageInfo>, CephError>;
-    /// All metadata of the image whose key begins with `prefix`. An absent image is an error.
-    async fn metadata(&self, image: &ImageSpec, prefix: &str) -> Result<BTreeMap<String, String>, CephError>;
+    /// All metadata of the image. An absent image is an error.
+    async fn metadata(&self, image: &ImageSpec) -> Result<BTreeMap<String, String>, CephError>;
     /// Sets one metadata value; [`CephError::ReadOnly`] on a non-primary copy.
     async fn set_metadata(&self, image: &ImageSpec, key: &str, value: &str) -> Result<(), CephError>;
     /// Makes this copy primary. `force` skips Ceph's own check and may destroy writes. Already primary is
@@ -386,6 +386,9 @@ pub trait Ceph {
     /// This cluster's mirror uuid for the pool, under which the other cluster's journals know it.
     /// `None` where the pool does not tell.
     async fn mirror_uuid(&self, pool: &str) -> Result<Option<String>, CephError>;
+    /// Whether somebody asked for a resync of this copy, with this image id, that has not happened (journal mode). `None`:
+    /// it has no journal; it is being thrown away, or is gone.
+    async fn journal_resync(&self, image: &ImageSpec, id: &str) -> Result<Option<bool>, CephError>;
     /// Takes the advisory lock `name` on the pool's object `object`, owned by `cookie`.
     /// `image` only names the pool and namespace.
     async fn lock(

@@ -105,14 +105,12 @@ fn mirroring(raw: Option<RawMirroring>) -> Parsed<Option<Mirroring>> {
 
 /// `rbd image-meta list`: prints nothing at all where there is no entry. The values are whatever bytes somebody
 /// put there; those that are not UTF-8 are replaced, so that a stranger's entry does not hide ours.
-pub fn metadata(bytes: &[u8], prefix: &str) -> Parsed<BTreeMap<String, String>> {
+pub fn metadata(bytes: &[u8]) -> Parsed<BTreeMap<String, String>> {
     let text = String::from_utf8_lossy(bytes);
     if text.trim().is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mut all: BTreeMap<String, String> = json(text.as_bytes())?;
-    all.retain(|key, _| key.starts_with(prefix));
-    Ok(all)
+    json(text.as_bytes())
 }
 
 // ---- mirror image status, mirror pool status
@@ -426,9 +424,78 @@ pub fn lockers(bytes: &[u8]) -> Parsed<Vec<Locker>> {
     if bytes.trim_ascii().is_empty() { Ok(Vec::new()) } else { json(bytes) }
 }
 
+/// The key of the image's own client in the omap of its journal's header object, `journal.<image id>`.
+pub const JOURNAL_OWN_CLIENT: &str = "client_";
+
+/// Whether that client, as `rados getomapval` prints it, carries a request for a resync: `cls::journal::Client` around
+/// `librbd::journal::ImageClientMeta` (Ceph's src/cls/journal/cls_journal_types.h, src/librbd/journal/Types.h).
+pub fn journal_resync(bytes: &[u8]) -> Parsed<bool> {
+    let value = omap_value(bytes)?;
+    let mut rest = Encoded(&value);
+    rest.header()?;
+    rest.sized()?; // the client's id
+    let mut data = Encoded(rest.sized()?);
+    data.header()?;
+    let kind = data.number()?;
+    data.take(8)?; // the class of its tags
+    match (kind, data.take(1)?) {
+        (0, [asked @ (0 | 1)]) => Ok(*asked == 1),
+        _ => Err(NotUnderstood("the journal's own client is no image".into())),
+    }
+}
+
+/// What is left of a value in Ceph's encoding.
+struct Encoded<'a>(&'a [u8]);
+
+impl<'a> Encoded<'a> {
+    fn take(&mut self, count: usize) -> Parsed<&'a [u8]> {
+        let (taken, rest) = self
+            .0
+            .split_at_checked(count)
+            .ok_or_else(|| NotUnderstood("the omap value is too short".into()))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn number(&mut self) -> Parsed<u32> {
+        let bytes: [u8; 4] = self.take(4)?.try_into().map_err(|_| NotUnderstood("four bytes".into()))?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// Bytes after their number.
+    fn sized(&mut self) -> Parsed<&'a [u8]> {
+        let count = self.number()?;
+        self.take(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    /// Version, oldest version that can read it, length.
+    fn header(&mut self) -> Parsed<()> {
+        self.take(6).map(drop)
+    }
+}
+
+/// The beginning of the keys under which rbd-mirror keeps its own metadata of an image in snapshot mode; the mirror uuid
+/// of the cluster follows (Ceph's src/librbd/mirror/snapshot/Utils.cc).
+const MIRROR_METADATA: &str = ".rbd_mirror.";
+
+/// Whether rbd-mirror's own metadata of an image in snapshot mode carries a request for a resync. That of another cluster
+/// means nothing; where the cluster's own uuid is not known, any counts, and so does what cannot be read.
+pub fn metadata_resync(metadata: &BTreeMap<String, String>, own_uuid: Option<&str>) -> bool {
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        resync_requested: bool,
+    }
+    metadata
+        .iter()
+        .filter_map(|(key, text)| Some((key.strip_prefix(MIRROR_METADATA)?, text)))
+        .filter(|(uuid, _)| own_uuid.is_none_or(|own| own == *uuid))
+        .any(|(_, text)| json(text.as_bytes()).map_or(true, |entry: Entry| entry.resync_requested))
+}
+
 /// The value that `rados getomapval` prints as `value (36 bytes) :` and a hex dump. Its other form, into a file, would
 /// need a file on the bridge host.
-pub fn omap_text(bytes: &[u8]) -> Parsed<String> {
+fn omap_value(bytes: &[u8]) -> Parsed<Vec<u8>> {
     let damaged = || NotUnderstood("not a hex dump of an omap value".into());
     let text = std::str::from_utf8(bytes).map_err(|_| damaged())?;
     let mut lines = text.lines();
@@ -456,7 +523,12 @@ pub fn omap_text(bytes: &[u8]) -> Parsed<String> {
     if value.len() != length || lines.next().map(|end| usize::from_str_radix(end, 16)) != Some(Ok(length)) {
         return Err(damaged());
     }
-    match String::from_utf8(value) {
+    Ok(value)
+}
+
+/// An omap value that is printable text.
+pub fn omap_text(bytes: &[u8]) -> Parsed<String> {
+    match String::from_utf8(omap_value(bytes)?) {
         Ok(text) if text.chars().all(|c| c.is_ascii_graphic()) => Ok(text),
         _ => Err(NotUnderstood("the omap value is not text".into())),
     }
@@ -467,6 +539,42 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::path::PathBuf;
+
+    const FLAGGED: &str = "value (44 bytes) :
+00000000  01 01 26 00 00 00 00 00  00 00 13 00 00 00 02 01  |..&.............|
+00000010  0d 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00  |................|
+00000020  01 01 01 04 00 00 00 00  00 00 00 00              |............|
+0000002c
+
+";
+
+    #[test]
+    fn a_request_for_a_resync_is_found_in_the_journal() {
+        assert_eq!(journal_resync(FLAGGED.as_bytes()), Ok(true));
+        let not = FLAGGED.replace("00000020  01", "00000020  00");
+        assert_eq!(journal_resync(not.as_bytes()), Ok(false));
+        let other = FLAGGED.replace("00000020  01", "00000020  02");
+        assert!(journal_resync(other.as_bytes()).is_err());
+        let short = "value (3 bytes) :\n00000000  01 01 26  |..&|\n00000003\n";
+        assert!(journal_resync(short.as_bytes()).is_err());
+        assert!(journal_resync(b"").is_err());
+    }
+
+    #[test]
+    fn a_request_for_a_resync_is_found_in_the_metadata() {
+        let key = ".rbd_mirror.39c9f481-177f-4da3-8818-6ffbb1a5e71c";
+        let asked = |text: &str, own: Option<&str>| {
+            metadata_resync(&BTreeMap::from([(key.into(), text.into()), ("a".into(), "b".into())]), own)
+        };
+        let own = Some("39c9f481-177f-4da3-8818-6ffbb1a5e71c");
+        assert!(asked("{\"resync_requested\": true}", own));
+        assert!(asked("{\"resync_requested\": true}", None));
+        assert!(!asked("{\"resync_requested\": true}", Some("0574d678-9463-4cb6-b9fa-ce5ebfb489fd")));
+        assert!(!asked("{\"resync_requested\": false}", own));
+        assert!(!asked("{}", own));
+        assert!(asked("{", own));
+        assert!(!metadata_resync(&BTreeMap::new(), own));
+    }
 
     fn directory() -> PathBuf {
         concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/rbd").into()
@@ -495,7 +603,7 @@ mod tests {
                 "status" => |it| image_status(it).is_ok(),
                 "journal-status" => |it| journal_status(it).is_ok(),
                 "snap-ls" | "snap-ls-user" => |it| snapshots(it).is_ok(),
-                "metadata" => |it| metadata(it, "").is_ok(),
+                "metadata" => |it| metadata(it).is_ok(),
                 "lock-info" | "lock-info-free" => |it| lock_info(it).is_ok(),
                 "mirror-uuid" => |it| omap_text(it).is_ok(),
                 _ if name.contains("pool-status") => |it| pool_status(it).is_ok(),
@@ -750,13 +858,14 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_filtered_and_foreign_bytes_do_not_hide_ours() {
+    fn foreign_bytes_in_metadata_do_not_hide_ours() {
         let bytes = captured("real.metadata");
-        let ours = metadata(&bytes, "onemirror.h").unwrap();
-        assert_eq!(ours, BTreeMap::from([("onemirror.handoff".into(), "-1:site a:\"x\"".into())]));
-        assert!(metadata(&bytes, "").unwrap().len() > 1 && std::str::from_utf8(&bytes).is_err());
-        assert!(metadata(b"", "").unwrap().is_empty() && metadata(b"\n", "").unwrap().is_empty());
-        assert!(metadata(b"[]", "").is_err());
+        assert!(std::str::from_utf8(&bytes).is_err());
+        let all = metadata(&bytes).unwrap();
+        assert_eq!(all["onemirror.handoff"], "-1:site a:\"x\"");
+        assert!(all.len() > 1);
+        assert!(metadata(b"").unwrap().is_empty() && metadata(b"\n").unwrap().is_empty());
+        assert!(metadata(b"[]").is_err());
     }
 
     #[test]

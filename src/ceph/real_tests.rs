@@ -85,7 +85,7 @@ async fn what_is_not_there_is_told_apart() {
     let (a, _) = clusters();
     let nothing: ImageSpec = "one/no-such-image".parse().unwrap();
     assert_eq!(a.info(&nothing).await.unwrap(), None);
-    assert!(matches!(a.metadata(&nothing, "").await, Err(CephError::NotFound { .. })));
+    assert!(matches!(a.metadata(&nothing).await, Err(CephError::NotFound { .. })));
     assert!(matches!(a.promote(&nothing, false).await, Err(CephError::NotFound { .. })));
     assert!(matches!(a.demote(&nothing).await, Err(CephError::NotFound { .. })));
     assert!(matches!(a.image_status(&nothing).await, Err(CephError::NotFound { .. })));
@@ -138,15 +138,16 @@ async fn a_silent_monitor_is_unreachable_within_the_deadline() {
 async fn metadata_is_taken_as_it_is() {
     let (a, _) = clusters();
     let image = TestImage::new("one", "layering");
-    assert!(a.metadata(&image.0, "").await.unwrap().is_empty());
+    assert!(a.metadata(&image.0).await.unwrap().is_empty());
     for value in ["1:site-a:abc", "--id=nobody", "-c", "a b \"c\" $(id) 'd' \\ é\n"] {
         a.set_metadata(&image.0, "onemirror.handoff", value).await.unwrap();
         a.set_metadata(&image.0, "other", "x").await.unwrap();
-        let all = a.metadata(&image.0, "onemirror.").await.unwrap();
-        assert_eq!(all, BTreeMap::from([("onemirror.handoff".into(), value.into())]));
+        let all = a.metadata(&image.0).await.unwrap();
+        let expected = [("onemirror.handoff".into(), value.into()), ("other".into(), "x".into())];
+        assert_eq!(all, BTreeMap::from(expected));
     }
     a.set_metadata(&image.0, "--force", "x").await.unwrap();
-    assert_eq!(a.metadata(&image.0, "--").await.unwrap().len(), 1);
+    assert_eq!(a.metadata(&image.0).await.unwrap()["--force"], "x");
 }
 
 #[tokio::test]
@@ -274,7 +275,7 @@ async fn followed(pool: &str, features: &str) {
         assert!(matches!(a.mirror_snapshot(image).await, Err(CephError::NotPossible { .. })));
     }
     until("the token", || async {
-        let values = b.metadata(image, "onemirror.").await.ok()?;
+        let values = b.metadata(image).await.ok()?;
         (values.get("onemirror.handoff")? == "1:site-a:x").then_some(())
     })
     .await;
@@ -306,15 +307,32 @@ async fn followed(pool: &str, features: &str) {
     })
     .await;
     let old = a.info(image).await.unwrap().unwrap();
+    assert!(!resync_asked(a, image).await && !resync_asked(b, image).await);
     a.resync(image).await.unwrap();
+    // either it still waits, or the copy is gone already
+    let waits = resync_asked(a, image).await;
+    assert!(waits || a.info(image).await.unwrap().is_none_or(|now| now.id != old.id));
     until("the resync", || async {
         let new = a.info(image).await.ok()??;
-        let values = a.metadata(image, "onemirror.").await.ok()?;
+        let values = a.metadata(image).await.ok()?;
         let complete =
             values.get("onemirror.handoff")? == "2:site-b:open" && !values.contains_key("onemirror.forced");
         (new.id != old.id && complete).then_some(())
     })
     .await;
+}
+
+/// Whether Ceph keeps a request for a resync of this copy.
+async fn resync_asked(cluster: &RbdCommand, image: &ImageSpec) -> bool {
+    let Ok(Some(info)) = cluster.info(image).await else { return true };
+    match info.mirroring.unwrap().mode {
+        MirrorMode::Journal => cluster.journal_resync(image, &info.id).await.unwrap().unwrap_or(true),
+        MirrorMode::Snapshot => {
+            let uuid = cluster.mirror_uuid(&image.pool_spec()).await.unwrap();
+            let Ok(metadata) = cluster.metadata(image).await else { return true };
+            super::parse::metadata_resync(&metadata, uuid.as_deref())
+        }
+    }
 }
 
 #[tokio::test]

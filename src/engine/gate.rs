@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How long to wait between two looks while something is on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(700);
+/// The longest pause between two looks.
+const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(4);
 /// How long what moves may be expected to arrive by itself.
 pub(super) const FRESH: Duration = Duration::from_secs(20);
 
@@ -53,13 +55,14 @@ pub struct GateOutcome {
 pub(super) struct Clock {
     started: Instant,
     progressed: Instant,
+    looked: Instant,
     limit: Duration,
 }
 
 impl Clock {
     pub(super) fn start(limit: Duration) -> Self {
         let now = Instant::now();
-        Self { started: now, progressed: now, limit }
+        Self { started: now, progressed: now, looked: now, limit }
     }
 
     /// Something was changed: what follows from it needs its time, also when the limit is near.
@@ -82,12 +85,15 @@ impl Clock {
     pub(super) fn is_over(&self) -> bool {
         self.patience() == Patience::Exhausted
     }
-}
 
-pub(super) async fn wait_a_moment() {
-    // some disorder, so that two gates that got in each other's way do not do so again
-    let disorder = Duration::from_millis(rand::random_range(0..300));
-    tokio::time::sleep(LOOK_AGAIN + disorder).await;
+    /// Waits before the next look as long as the last one took: a front-end that boots many VMs at once is busy enough.
+    pub(super) async fn wait_a_moment(&mut self) {
+        // some disorder, so that two gates that got in each other's way do not do so again
+        let disorder = Duration::from_millis(rand::random_range(0..300));
+        let pause = self.looked.elapsed().clamp(LOOK_AGAIN, LOOK_AGAIN_AT_LAST);
+        tokio::time::sleep(pause + disorder).await;
+        self.looked = Instant::now();
+    }
 }
 
 pub(super) fn closing_id() -> String {
@@ -204,7 +210,7 @@ impl Engine {
                 }
                 Decision::Wait { what, image } => {
                     tracing::info!("waiting for {what} ({image})");
-                    wait_a_moment().await;
+                    clock.wait_a_moment().await;
                     seen = self.observe(images, Purpose::Boot).await?;
                     continue;
                 }
@@ -223,7 +229,7 @@ impl Engine {
                 }
                 Err(error) => return Err(error),
             }
-            wait_a_moment().await;
+            clock.wait_a_moment().await;
             seen = self.observe(images, Purpose::Boot).await?;
         }
     }

@@ -11,8 +11,8 @@ use crate::ceph::{
     ReplayState, Snapshots,
 };
 use crate::handoff::{
-    BOOTED_KEY, Copy, FORCED_KEY, Here, KEY_PREFIX, Mark, Mode, Observation, PeerVm, Positions, RELEASE_KEY,
-    Report, Role, TOKEN_KEY, There, Token, TokenSeen, forced_mark,
+    BOOTED_KEY, Copy, FORCED_KEY, Here, Mark, Mode, Observation, PeerVm, Positions, RELEASE_KEY, Report,
+    Role, TOKEN_KEY, There, Token, TokenSeen, forced_mark,
 };
 use crate::image_spec::ImageSpec;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -159,7 +159,7 @@ impl Engine {
             Some(CopyHere::Mirrored(there)) => {
                 seen.id_there = Some(there.info.id.clone());
                 let mut copy_there = copy(&there);
-                self.complete(&seen, &mut copy_here, &mut copy_there, purpose)
+                self.complete(&seen, [&here, &there], &mut copy_here, &mut copy_there, purpose)
                     .await
                     .map_err(|error| self.error_of(image, error))?;
                 There::Mirrored(copy_there)
@@ -192,6 +192,7 @@ impl Engine {
     async fn complete(
         &self,
         seen: &Seen,
+        said: [&CopySeen; 2],
         here: &mut Copy,
         there: &mut Copy,
         purpose: Purpose,
@@ -206,7 +207,7 @@ impl Engine {
             if here.role == Role::Primary
                 && (here.token == there.token || here.token.token().is_some_and(Token::is_closed))
             {
-                self.observe_resyncs(seen, here, there).await?;
+                self.observe_resyncs(seen, said, here, there).await?;
             }
             return Ok(());
         }
@@ -214,7 +215,7 @@ impl Engine {
             here.report = report(cluster_here, spec).await;
         }
         if purpose == Purpose::Boot && here.role == Role::NonPrimary {
-            self.observe_resyncs(seen, here, there).await?;
+            self.observe_resyncs(seen, said, here, there).await?;
         }
         let both_non_primary = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
         if !both_non_primary || purpose == Purpose::Upkeep {
@@ -239,17 +240,54 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether either copy is going to be thrown away.
-    async fn observe_resyncs(&self, seen: &Seen, here: &mut Copy, there: &mut Copy) -> Result<(), CephError> {
+    /// Whether either copy is going to be thrown away: it was asked for, by us or by anybody, or it is under way.
+    async fn observe_resyncs(
+        &self,
+        seen: &Seen,
+        said: [&CopySeen; 2],
+        here: &mut Copy,
+        there: &mut Copy,
+    ) -> Result<(), CephError> {
         let Some(global_id) = &seen.global_id else { return Ok(()) };
-        for (copy, cluster, id) in [
-            (here, Some(&seen.image.cluster), &seen.id_here),
-            (there, seen.cluster_there.as_ref(), &seen.id_there),
-        ] {
-            let (Some(cluster), Some(id)) = (cluster, id) else { continue };
-            copy.resync_requested = locks::resync_requested(cluster, seen.spec(), global_id, id).await?;
+        let clusters = [Some(&seen.image.cluster), seen.cluster_there.as_ref()];
+        for ((copy, said), cluster) in [here, there].into_iter().zip(said).zip(clusters) {
+            let Some(cluster) = cluster else { continue };
+            copy.resync_requested = said.mirroring.in_transition
+                || self.resync_asked(cluster, seen.spec(), said).await?
+                || locks::resync_requested(cluster, seen.spec(), global_id, &said.info.id).await?;
         }
         Ok(())
+    }
+
+    /// Whether Ceph keeps a request for a resync of this copy.
+    async fn resync_asked(
+        &self,
+        cluster: &RbdCommand,
+        spec: &ImageSpec,
+        said: &CopySeen,
+    ) -> Result<bool, CephError> {
+        match said.mirroring.mode {
+            MirrorMode::Journal => {
+                let asked = cluster.journal_resync(spec, &said.info.id).await?;
+                Ok(asked.unwrap_or(true))
+            }
+            MirrorMode::Snapshot => {
+                let uuid = self.mirror_uuid(cluster, spec).await?;
+                Ok(ceph::parse::metadata_resync(&said.metadata, uuid.as_deref()))
+            }
+        }
+    }
+
+    /// The mirror uuid of the image's pool, asked for once.
+    async fn mirror_uuid(&self, cluster: &RbdCommand, spec: &ImageSpec) -> Result<Option<String>, CephError> {
+        let key = (cluster.site().to_owned(), spec.pool_spec());
+        let known = self.mirror_uuids.borrow().get(&key).cloned();
+        if let Some(uuid) = known {
+            return Ok(uuid);
+        }
+        let uuid = cluster.mirror_uuid(&spec.pool_spec()).await?;
+        self.mirror_uuids.borrow_mut().insert(key, uuid.clone());
+        Ok(uuid)
     }
 
     /// Whether the copy in `mine` has everything that the journal of the copy in `other` holds.
@@ -259,16 +297,7 @@ impl Engine {
         other: &RbdCommand,
         spec: &ImageSpec,
     ) -> Result<Positions, CephError> {
-        let key = (mine.site().to_owned(), spec.pool_spec());
-        let known = self.mirror_uuids.borrow().get(&key).cloned();
-        let uuid = match known {
-            Some(uuid) => uuid,
-            None => {
-                let uuid = mine.mirror_uuid(&spec.pool_spec()).await?;
-                self.mirror_uuids.borrow_mut().insert(key, uuid.clone());
-                uuid
-            }
-        };
+        let uuid = self.mirror_uuid(mine, spec).await?;
         let status = other.journal_status(spec).await?;
         let Some(follower) = uuid.and_then(|uuid| status.clients.get(&uuid).cloned()) else {
             return Ok(Positions::Unknown);
@@ -348,7 +377,7 @@ enum CopyHere {
 async fn copy_of(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyHere, CephError> {
     let Some(info) = cluster.info(spec).await? else { return Ok(CopyHere::Absent) };
     let Some(mirroring) = info.mirroring.clone() else { return Ok(CopyHere::NotMirrored) };
-    match cluster.metadata(spec, KEY_PREFIX).await {
+    match cluster.metadata(spec).await {
         Ok(metadata) => Ok(CopyHere::Mirrored(CopySeen { info, mirroring, metadata })),
         // a resync deletes the copy and makes a new one
         Err(CephError::NotFound { .. }) => Ok(CopyHere::Absent),

@@ -2,7 +2,7 @@
 
 use super::activity::Activity;
 use super::error::EngineError;
-use super::gate::{Clock, closing_id, not_accepted, observations, wait_a_moment};
+use super::gate::{Clock, closing_id, not_accepted, observations};
 use super::images::VmImage;
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
@@ -120,7 +120,7 @@ impl Engine {
                 }
                 Err(error) => return Err(error),
             }
-            wait_a_moment().await;
+            clock.wait_a_moment().await;
             seen = self.observe(images, Purpose::Release).await?;
         }
     }

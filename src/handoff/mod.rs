@@ -24,9 +24,7 @@ pub use decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, Wait
 pub use gate::{BootKind, Gate, PeerUnreachable};
 pub use observation::{Copy, Here, Mode, Observation, PeerVm, Positions, Report, Role, There, TokenSeen};
 pub use release::{Pending, Release, ReleaseJudgement};
-pub use token::{
-    BOOTED_KEY, FORCED_KEY, KEY_PREFIX, Mark, RELEASE_KEY, Seal, TOKEN_KEY, Token, Unreadable, forced_mark,
-};
+pub use token::{BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, Seal, TOKEN_KEY, Token, Unreadable, forced_mark};
 pub use upkeep::{Task, Upkeep, UpkeepJudgement, released_by};
 
 /// How much longer a caller can wait.

@@ -105,7 +105,7 @@ impl Release<'_> {
             There::Mirrored(copy) => copy,
         };
         if here.resync_requested {
-            let cause = "it is to be copied again since before it was forced here".to_owned();
+            let cause = "a resync of it was asked for before it became primary here".to_owned();
             return (Rule::ReleaseResyncAsked, self.pending(observation, cause));
         }
         if there.token.sequence() > here.token.sequence() {

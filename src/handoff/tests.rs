@@ -803,7 +803,7 @@ fn release_rows() -> Vec<Row> {
             release(),
             pair(Copy { resync_requested: true, ..reigns() }, follows(), inactive()),
             ReleaseResyncAsked,
-            "done; pending: it is to be copied again since before it was forced here",
+            "done; pending: a resync of it was asked for before it became primary here",
         ),
         releases(
             Release { patience: Patience::Exhausted, ..release() },

@@ -11,8 +11,6 @@ pub const RELEASE_KEY: &str = "onemirror.release";
 pub const BOOTED_KEY: &str = "onemirror.booted";
 /// The image metadata key under which a forced promotion leaves its [`Mark`] and, after a space, who did it and why.
 pub const FORCED_KEY: &str = "onemirror.forced";
-/// What all keys of onemirror begin with.
-pub const KEY_PREFIX: &str = "onemirror.";
 
 /// How far a forced promotion moves the sequence on, so that it outranks any handoff that never arrived here.
 const FORCED_STRIDE: u64 = 1000;

@@ -228,6 +228,36 @@ def test_a_release_that_its_front_end_has_forgotten_takes_no_image_from_a_vm_tha
     machine.assert_complete(a)
 
 
+@pytest.mark.parametrize("mode", [pytest.param("journal", marks=full), "snapshot"])
+def test_a_copy_that_somebody_asked_to_be_made_anew_is_not_taken_before_it_is(lab, a, b, mode):
+    """`rbd mirror image resync` by hand, of which only Ceph knows; the daemon deletes the copy whenever it comes."""
+    machine = lab.vm_with_one_disk(unique("asked-by-hand"), mode)
+    (image,) = machine.images.values()
+    machine.register_on_b()
+    a.wait_records(machine.home)
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    b.clusters("daemon-stop")
+    try:
+        b.rbd("mirror", "image", "resync", image)
+        old = b.info(image)["id"]
+        b.configure(sync_timeout="10s")
+        vm = machine.start_on_b()
+        assert b.settle(vm) == "PROLOG_FAILURE"
+        assert machine.primaries() == {image: "a"}
+    finally:
+        b.clusters("daemon-start")
+    wait_until("the new copy", lambda: (b.info(image) or {"id": old})["id"] != old, 60)
+    b.configure()
+    b.one.vm.recover(vm, 2)  # retry
+    b.wait_vm(vm, "RUNNING")
+    b.wait_records(vm)
+    b.action("terminate", vm)
+    b.wait_vm(vm, "DONE")
+    finish(machine, a, b)
+    machine.assert_complete(a)
+
+
 # ---------------------------------------------------------------- point 6
 
 
