@@ -478,8 +478,10 @@ class Machine:
                 for disk, image in sorted(self.images.items())
             ]
 
-    def start_on_b(self):
-        self.register_on_b()
+    def start_on_b(self, mirrored=True):
+        """A VM on the recovery site, once its images are replayed there, or as things are."""
+        if mirrored:
+            self.register_on_b()
         vm = self.lab.b.vm_create(self.name, self.registered)
         self.vms_b.append(vm)
         return vm

@@ -211,7 +211,7 @@ def test_a_release_that_its_front_end_has_forgotten_takes_no_image_from_a_vm_tha
     b.wait_vm(gone, "POWEROFF")
     b.one.vm.recover(gone, 5)  # delete-db: no driver is asked
     b.wait_vm(gone, "DONE")
-    vm = machine.start_on_b()
+    vm = machine.start_on_b(mirrored=False)
     assert b.settle(vm) == "RUNNING", b.vm_error(vm)
     before = snapshot_of(lab, [image])
     for late in (gone, vm):
@@ -242,7 +242,7 @@ def test_a_copy_that_somebody_asked_to_be_made_anew_is_not_taken_before_it_is(la
         b.rbd("mirror", "image", "resync", image)
         old = b.info(image)["id"]
         b.configure(sync_timeout="10s")
-        vm = machine.start_on_b()
+        vm = machine.start_on_b(mirrored=False)
         assert b.settle(vm) == "PROLOG_FAILURE"
         assert machine.primaries() == {image: "a"}
     finally:
