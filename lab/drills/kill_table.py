@@ -119,7 +119,13 @@ class Subject:
         if operation.startswith("failover"):
             self.there.wait_vm(self.vms[self.there.name], "RUNNING", timeout=60)
         if operation in ("gate", "release", "failover"):
-            wait_until("the token to arrive", lambda: self.here.token(self.image) == self.there.token(self.image), 60, 0.5)
+            wait_until("the marks to arrive", lambda: self.marks(self.here) == self.marks(self.there), 60, 0.5)
+
+    def marks(self, site):
+        """What onemirror has written on the copy there."""
+        found = site.rbd("image-meta", "list", self.image, "--format", "json", check=False).stdout
+        metadata = json.loads(found or "{}")
+        return {key: value for key, value in metadata.items() if key.startswith("onemirror.")}
 
     def state(self, base):
         """Roles, metadata without random ids and counted from `base`, VM states, and whether records are lost."""
@@ -127,12 +133,11 @@ class Subject:
         for name, site in (("here", self.here), ("there", self.there)):
             seen[name, "primary"] = site.is_primary(self.image)
             seen[name, "vm"] = site.state_name(self.vms[site.name])
-            found = site.rbd("image-meta", "list", self.image, "--format", "json", check=False).stdout
-            metadata = json.loads(found or "{}")
-            reign = metadata.get("onemirror.handoff", "").rpartition(":")[0] + ":"
-            for key, value in metadata.items():
+            marks = self.marks(site)
+            reign = marks.get("onemirror.handoff", "").rpartition(":")[0] + ":"
+            for key, value in marks.items():
                 # a mark of an earlier reign is void
-                if key.startswith("onemirror.") and value.startswith(reign):
+                if value.startswith(reign):
                     seen[name, key] = self.plain(value, base)
         there = self.there.check_records(self.image, self.machine.logs())
         # a VM that runs has a record that is half written
