@@ -9,13 +9,13 @@ AWAY, AWAY_OFF, AWAY_SUSPENDED, AWAY_UNDEPLOYED = "away", "away-off", "away-susp
 # operation: (where it leads, weight)
 NEXT = {
     OFF: {"resume-home": (HOME, 3), "start-away": (AWAY, 5), "failover-home": (HOME, 1)},
-    HOME: {"poweroff-home": (OFF, 5), "suspend-home": (HOME_SUSPENDED, 1), "undeploy-home": (HOME_UNDEPLOYED, 1),
+    HOME: {"poweroff-home": (OFF, 5), "suspend-home": (HOME_SUSPENDED, 2), "undeploy-home": (HOME_UNDEPLOYED, 1),
            "lose-home": (AWAY, 1), "start-away": (HOME, 1)},
     HOME_SUSPENDED: {"resume-home": (HOME, 2), "start-away": (HOME_SUSPENDED, 1)},
     HOME_UNDEPLOYED: {"resume-home": (HOME, 1), "start-away": (AWAY, 1)},
-    AWAY: {"terminate-away": (HOME, 6), "poweroff-away": (AWAY_OFF, 3), "suspend-away": (AWAY_SUSPENDED, 1),
-           "undeploy-away": (AWAY_UNDEPLOYED, 1), "resume-home": (AWAY, 1), "vanish": (AWAY, 1)},
-    AWAY_OFF: {"resume-away": (AWAY, 2), "failover-away": (AWAY, 6), "terminate-away": (HOME, 3), "resume-home": (HOME, 2)},
+    AWAY: {"terminate-away": (HOME, 5), "poweroff-away": (AWAY_OFF, 4), "suspend-away": (AWAY_SUSPENDED, 2),
+           "undeploy-away": (AWAY_UNDEPLOYED, 2), "resume-home": (AWAY, 1), "vanish": (AWAY, 1)},
+    AWAY_OFF: {"resume-away": (AWAY, 2), "failover-away": (AWAY, 8), "terminate-away": (HOME, 3), "resume-home": (HOME, 2)},
     AWAY_SUSPENDED: {"resume-away": (AWAY, 2), "terminate-away": (HOME, 1)},
     AWAY_UNDEPLOYED: {"resume-away": (AWAY, 2), "terminate-away": (HOME, 1)},
 }
@@ -87,9 +87,9 @@ def choose(chance, weights):
 
 
 def plan(seed):
-    """The schedule of a seed: three to six operations that lead somewhere, others in between, and faults."""
+    """The schedule of a seed: two to five operations that lead somewhere, others in between, and faults."""
     chance = random.Random(seed)
-    where, steps, moves = OFF, [], chance.randint(3, 6)
+    where, steps, moves = OFF, [], chance.randint(2, 5)
     while moves > 0:
         insists = False
         if chance.random() < 0.25:
