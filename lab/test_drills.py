@@ -193,20 +193,31 @@ class Subject:
         return {"effects": sorted(set(seen)) if self.mends else seen}
 
 
-@pytest.mark.parametrize("mends", [True, False])
-def test_the_table_tells_where_a_kill_leads_to_another_end(site, mends):
+def filled_table(site, mends, first):
     table = kill_table.Table.__new__(kill_table.Table)
-    lab = types.SimpleNamespace(sites=[None])
     broken = faults.Site.__new__(faults.Site)
     broken.folder = str(site / "var/faults")
-    table.lab, table.name, table.operation, table.cells = lab, "gate/journal", "gate", []
+    table.lab, table.name, table.operation, table.cells = types.SimpleNamespace(sites=[None]), "gate/journal", "gate", []
     table.faults = types.SimpleNamespace(sites={"site-a": broken})
-    table.subject = Subject(site, mends)
+    table.subject, table.first = Subject(site, mends), first
     table.run()
-    rows = [row for _, _, row in table.cells]
+    return table.cells
+
+
+@pytest.mark.parametrize("mends", [True, False])
+def test_the_table_tells_where_a_kill_leads_to_another_end(site, mends):
+    cells = filled_table(site, mends, 1)
+    rows = [row for _, _, row in cells]
     if mends:
         assert rows == [["same", "same"]] * 4 + [["-", "-"]] * 2
     else:
         # only before the first call nothing has happened
         assert rows == [["same", "DIFFERS"]] + [["DIFFERS", "DIFFERS"]] * 3 + [["-", "-"]] * 2
-    assert kill_table.tell({"gate/journal": table.cells}, []) is (not mends)
+    assert kill_table.tell({"gate/journal": cells}, []) is (not mends)
+
+
+def test_the_table_can_begin_with_a_later_call(site, capsys):
+    cells = filled_table(site, True, 4)
+    assert [(number, row) for number, _, row in cells] == [(4, ["same", "same"]), (5, ["-", "-"]), (6, ["-", "-"])]
+    assert kill_table.tell({"gate/journal": cells}, []) is False
+    assert "   4  ==\n   5  ..\n" in capsys.readouterr().out

@@ -165,10 +165,11 @@ def only_sequences_differ(one, other):
 class Table:
     """One operation's column."""
 
-    def __init__(self, lab, faults, name):
+    def __init__(self, lab, faults, name, first):
         operation, _, mode = name.partition("/")
         self.lab, self.faults, self.name, self.operation = lab, faults, name, operation
         self.subject = Subject(lab, mode)
+        self.first = first
         self.cells = []
 
     def call(self, site, words, kill=None):
@@ -219,7 +220,7 @@ class Table:
         self.once()  # the first one has no history
         wanted, names, _, said = self.once()
         print("%s, without a kill: %d calls, %s\n  %s" % (self.name, len(names), said, wanted), flush=True)
-        cells, number, unreached = self.cells, 0, 0
+        cells, number, unreached = self.cells, self.first - 1, 0
         while unreached < 2 and number < LIMIT:
             number += 1
             row = []
@@ -264,7 +265,7 @@ def run(options, lab):
 
     def fill(name):
         try:
-            tables[name] = Table(lab, faults, name)
+            tables[name] = Table(lab, faults, name, options.from_call)
             tables[name].run()
         except Exception as error:
             unfinished.append(name)
@@ -305,9 +306,7 @@ def show(tables):
     print("= as without the kill   + but for a higher sequence   X another end   . not reached")
     width = max([len(name) for name in tables] or [4]) + 2
     print("%4s  %s" % ("CALL", "".join("%-*s" % (width, name) for name in tables)))
-    for number in range(max([len(table) for table in tables.values()] or [0])):
-        row = []
-        for table in tables.values():
-            cells = table[number][2] if number < len(table) else []
-            row.append("%-*s" % (width, "".join(letters[cell] for cell in cells)))
-        print("%4d  %s" % (number + 1, "".join(row).rstrip()))
+    rows = {name: {number: cells for number, _, cells in table} for name, table in tables.items()}
+    for number in sorted({number for table in rows.values() for number in table}):
+        row = ["%-*s" % (width, "".join(letters[cell] for cell in table.get(number, []))) for table in rows.values()]
+        print("%4d  %s" % (number, "".join(row).rstrip()))
