@@ -41,15 +41,16 @@ def test_operations_lead_somewhere_that_is_known():
 
 def test_a_driver_at_work_is_seen_until_it_ends(tmp_path):
     here = types.SimpleNamespace(location=str(tmp_path))
-    words = ["sleep 60; :", "context", "host:%s/var//datastores/100/7/disk.0" % tmp_path, "7", "100"]
-    driver = subprocess.Popen(["sh", "-c", *words], start_new_session=True)
+    words = ["echo ready; sleep 60; :", "context", "host:%s/var//datastores/100/7/disk.0" % tmp_path, "7", "100"]
+    driver = subprocess.Popen(["sh", "-c", *words], start_new_session=True, stdout=subprocess.PIPE)
     try:
+        assert driver.stdout.readline() == b"ready\n"
         assert schedule.at_work(here, 7)
         assert not schedule.at_work(here, 70) and not schedule.at_work(here, 100)
         assert not schedule.at_work(types.SimpleNamespace(location=str(tmp_path) + "-b"), 7)
     finally:
         os.killpg(driver.pid, 9)
-        driver.wait()
+        driver.communicate()
     assert not schedule.at_work(here, 7)
 
 

@@ -313,7 +313,7 @@ class Faults:
         return self.hooks(broken, "lose")
 
     def hooks_late(self, broken, _):
-        return self.hooks(broken, "late:5")
+        return self.hooks(broken, "late:3")
 
     @contextlib.contextmanager
     def site_lost(self, name):

@@ -9,8 +9,8 @@ AWAY, AWAY_OFF, AWAY_SUSPENDED, AWAY_UNDEPLOYED = "away", "away-off", "away-susp
 # operation: (where it leads, weight)
 NEXT = {
     OFF: {"resume-home": (HOME, 3), "start-away": (AWAY, 5), "failover-home": (HOME, 1)},
-    HOME: {"poweroff-home": (OFF, 5), "suspend-home": (HOME_SUSPENDED, 2), "undeploy-home": (HOME_UNDEPLOYED, 1),
-           "lose-home": (AWAY, 1), "start-away": (HOME, 1)},
+    HOME: {"poweroff-home": (OFF, 5), "suspend-home": (HOME_SUSPENDED, 2), "undeploy-home": (HOME_UNDEPLOYED, 2),
+           "lose-home": (AWAY, 3), "start-away": (HOME, 1)},
     HOME_SUSPENDED: {"resume-home": (HOME, 2), "start-away": (HOME_SUSPENDED, 1)},
     HOME_UNDEPLOYED: {"resume-home": (HOME, 1), "start-away": (AWAY, 1)},
     AWAY: {"terminate-away": (HOME, 5), "poweroff-away": (AWAY_OFF, 4), "suspend-away": (AWAY_SUSPENDED, 2),
@@ -40,9 +40,9 @@ FAULTS = {
     "ssh-hangs": (3, (3, 12)),
     "log-full": (3, (5, 15)),
     "clock-stepped": (3, (5, 15)),
-    "hooks-repeated": (4, (10, 20)),
-    "hooks-lost": (3, (10, 20)),
-    "hooks-late": (3, (10, 20)),
+    "hooks-repeated": (4, (10, 25)),
+    "hooks-lost": (4, (10, 25)),
+    "hooks-late": (5, (15, 25)),
 }
 
 

@@ -254,6 +254,9 @@ class Lane:
     def lose_home(self):
         """The site is lost in the middle of its writes; an operator forces the VM on the other one."""
         a, b = self.lab.a, self.lab.b
+        if self.state(a, self.machine.home) == "POWEROFF" and self.away is None:
+            self.resume_home()
+            self.rest(20)
         if self.state(a, self.machine.home) != "RUNNING":
             # a suspended VM's memory, or a VM that runs over there, would make the force a mistake
             self.say("nothing to lose, the VM does not run at home")
