@@ -5,7 +5,7 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../lab"))
-from harness.laboratory import Lab  # noqa: E402
+from harness.laboratory import Lab, wait_until  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +55,12 @@ def snapshot_of(lab, images):
             metadata = site.rbd("image-meta", "list", image, "--format", "json", check=False).stdout
             seen[site.name, image] = (site.is_primary(image), metadata)
     return seen
+
+
+def settled_snapshot_of(lab, images):
+    """The same once the other copies show all that was written on the primary ones."""
+    def settled():
+        seen = snapshot_of(lab, images)
+        a, b = ({image: seen[site.name, image][1] for image in images} for site in lab.sites)
+        return a == b and seen
+    return wait_until("the marks to arrive", settled, 60, 0.5)

@@ -5,7 +5,7 @@ import os
 import time
 
 import pytest
-from conftest import snapshot_of
+from conftest import settled_snapshot_of, snapshot_of
 from harness import story
 from harness.laboratory import LabError, wait_until
 
@@ -183,7 +183,7 @@ def test_resume_while_it_runs_on_the_other_site_changes_nothing(lab, a, b):
     a.wait_vm(machine.home, "POWEROFF")
     vm = machine.start_on_b()
     assert b.settle(vm) == "RUNNING", b.vm_error(vm)
-    before = snapshot_of(lab, machine.images.values())
+    before = settled_snapshot_of(lab, machine.images.values())
     assert a.resume(machine.home) == "POWEROFF"
     assert snapshot_of(lab, machine.images.values()) == before
     assert b.state_name(vm) == "RUNNING"
@@ -213,7 +213,7 @@ def test_a_release_that_its_front_end_has_forgotten_takes_no_image_from_a_vm_tha
     b.wait_vm(gone, "DONE")
     vm = machine.start_on_b(mirrored=False)
     assert b.settle(vm) == "RUNNING", b.vm_error(vm)
-    before = snapshot_of(lab, [image])
+    before = settled_snapshot_of(lab, [image])
     for late in (gone, vm):
         disk = "host:%s/var/datastores/100/%d/disk.0" % (b.location, late)
         b.onemirror("tm", "--stock", "/bin/true", "mvds", disk, image, late, "100", check=False)
