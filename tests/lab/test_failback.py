@@ -228,7 +228,8 @@ def test_a_release_that_its_front_end_has_forgotten_takes_no_image_from_a_vm_tha
     machine.assert_complete(a)
 
 
-@pytest.mark.parametrize("mode", [pytest.param("journal", marks=full), "snapshot"])
+@full
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
 def test_a_copy_that_somebody_asked_to_be_made_anew_is_not_taken_before_it_is(lab, a, b, mode):
     """`rbd mirror image resync` by hand, of which only Ceph knows; the daemon deletes the copy whenever it comes."""
     machine = lab.vm_with_one_disk(unique("asked-by-hand"), mode)
