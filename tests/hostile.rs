@@ -319,6 +319,12 @@ case "${0##*/} $*" in
     while [ "$1" != -- ]; do shift; done
     printf '%s"%s":"%s"' "$(test -e "$RECORD/meta" && echo ,)" "$2" "$3" >> "$RECORD/meta" ;;
   rbd*'image-meta list'*) echo "{$(cat "$RECORD/meta" 2> /dev/null)}" ;;
+  rados*' getomapval '*client_) printf 'value (44 bytes) :
+00000000  01 01 26 00 00 00 00 00  00 00 13 00 00 00 02 01  |..&.............|
+00000010  0d 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00  |................|
+00000020  00 01 01 04 00 00 00 00  00 00 00 00              |............|
+0000002c
+' ;;
   rados*'lock get'*) for word; do case $word in --lock-cookie=*) printf %s "${word#*=}" > "$RECORD/cookie" ;; esac; done ;;
   rados*'lock info'*onemirror.resync*) printf '{"name":"onemirror.resync-asked","type":"none","tag":"","lockers":[]}' ;;
   rados*'lock info'*) printf '{"name":"x","lockers":[{"name":"client.1","cookie":"%s","addr":"x"}]}' "$(cat "$RECORD/cookie")" ;;

@@ -29,7 +29,8 @@ pub fn check(data: &[u8]) {
             if let Some(ceph) = &config.peer.ceph {
                 assert_ne!(ceph.run_on, RunOn::Datastore);
             }
-            assert!(config.peer.endpoint.starts_with("http"));
+            // a scheme may be written in capitals
+            assert!(config.peer.endpoint.to_ascii_lowercase().starts_with("http"));
             // a word of the configuration that is printed somewhere
             for word in [&config.site.name, &config.peer.name, &config.peer.endpoint] {
                 assert_shown(word);
