@@ -192,10 +192,14 @@ impl Engine {
                     return Ok(Carried::Halted);
                 }
             }
-            Step::Resync { image } => match &seen.global_id {
-                Some(global_id) => locks::request_resync(cluster, image, global_id).await?,
-                None => return Ok(Carried::Halted),
-            },
+            Step::Resync { image } => {
+                // an earlier request may have been met since the look: the new copy is not to be thrown away as well
+                let now = cluster.info(image).await?.map(|info| info.id);
+                let Some(global_id) = seen.global_id.as_ref().filter(|_| now == seen.id_here) else {
+                    return Ok(Carried::Halted);
+                };
+                locks::request_resync(cluster, image, global_id).await?;
+            }
         }
         Ok(Carried::Out)
     }
