@@ -329,8 +329,7 @@ class Faults:
             try:
                 yield
             finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(os.path.join(site.location, "var/onemirror/peer-contact"))
+                shutil.rmtree(os.path.join(site.location, "var/onemirror/peer-contacts"), ignore_errors=True)
                 self.start_daemon(broken, "site-back")
                 self.start_front_end(site)
                 self.log("%s is back" % name)

@@ -8,6 +8,7 @@ use super::{
     MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolStatus, Progress, ReplayState,
     Snapshots, StatusReport,
 };
+use jiff::civil::DateTime;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -40,11 +41,23 @@ fn filled(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
+/// `Mon Nov 23 00:03:24 2026`
+const TIME_CREATED: &str = "%a %b %e %H:%M:%S %Y";
+/// `2026-11-23 00:03:25`
+const TIME_REPORTED: &str = "%Y-%m-%d %H:%M:%S";
+
+/// A time of day that `rbd` printed; `None` for what it prints where there was none. Only tells older from newer.
+fn time(format: &str, text: &str) -> Option<DateTime> {
+    DateTime::strptime(format, text.trim()).ok()
+}
+
 // ---- info
 
 #[derive(Deserialize)]
 struct RawInfo {
     id: String,
+    #[serde(default)]
+    create_timestamp: String,
     size: u64,
     mirroring: Option<RawMirroring>,
     parent: Option<RawParent>,
@@ -78,7 +91,8 @@ pub fn info(bytes: &[u8]) -> Parsed<ImageInfo> {
     if raw.id.is_empty() {
         return Err(NotUnderstood("the image has no id".into()));
     }
-    Ok(ImageInfo { id: raw.id, size: raw.size, mirroring: mirroring(raw.mirroring)?, parent })
+    let created = time(TIME_CREATED, &raw.create_timestamp);
+    Ok(ImageInfo { id: raw.id, created, size: raw.size, mirroring: mirroring(raw.mirroring)?, parent })
 }
 
 fn mirroring(raw: Option<RawMirroring>) -> Parsed<Option<Mirroring>> {
@@ -168,7 +182,7 @@ pub fn pool_status(bytes: &[u8]) -> Parsed<PoolStatus> {
 fn image_status_of(raw: RawImageStatus) -> ImageStatus {
     let mut peers: BTreeMap<String, StatusReport> = BTreeMap::new();
     for peer in raw.peer_sites {
-        let report = status_report(&peer.state, &peer.description, peer.last_update);
+        let report = status_report(&peer.state, &peer.description, &peer.last_update);
         // a peer that was removed and added again may be listed twice: the later report counts
         match peers.get(&peer.site_name) {
             Some(earlier) if earlier.last_update > report.last_update => {}
@@ -176,13 +190,13 @@ fn image_status_of(raw: RawImageStatus) -> ImageStatus {
         }
     }
     let local =
-        (raw.description != NO_STATUS).then(|| status_report(&raw.state, &raw.description, raw.last_update));
+        (raw.description != NO_STATUS).then(|| status_report(&raw.state, &raw.description, &raw.last_update));
     ImageStatus { name: raw.name, global_id: raw.global_id, local, peers }
 }
 
 const NO_STATUS: &str = "status not found";
 
-fn status_report(state: &str, description: &str, last_update: String) -> StatusReport {
+fn status_report(state: &str, description: &str, last_update: &str) -> StatusReport {
     let (daemon, state) = match state.split_once('+') {
         Some(("up", state)) => (DaemonState::Up, state),
         Some((_, state)) => (DaemonState::Down, state),
@@ -193,7 +207,7 @@ fn status_report(state: &str, description: &str, last_update: String) -> StatusR
         daemon,
         replay: replay_state(state, &head, details.as_ref()),
         description: head,
-        last_update: clean(&last_update),
+        last_update: time(TIME_REPORTED, last_update),
     }
 }
 
@@ -537,6 +551,7 @@ pub fn omap_text(bytes: &[u8]) -> Parsed<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::civil::datetime;
     use proptest::prelude::*;
     use std::path::PathBuf;
 
@@ -642,7 +657,7 @@ mod tests {
 
         #[test]
         fn any_state_and_description_is_classified(state in "\\PC{0,20}", description in "\\PC{0,80}") {
-            let report = status_report(&state, &description, String::new());
+            let report = status_report(&state, &description, "");
             prop_assert!(!report.description.contains(char::is_control));
             // nothing but the exact words is a good state
             prop_assert!(report.replay != ReplayState::LocalPrimary);
@@ -715,7 +730,7 @@ mod tests {
         assert_eq!(status.name, "cap-journal");
         let replaying = status.local.unwrap();
         assert_eq!((replaying.daemon, replaying.description.as_str()), (DaemonState::Up, "replaying"));
-        assert_eq!(replaying.last_update, "2026-11-23 00:03:25");
+        assert_eq!(replaying.last_update, Some(datetime(2026, 11, 23, 0, 3, 25, 0)));
         let ReplayState::Replaying(progress) = replaying.replay else { panic!() };
         assert_eq!((progress.entries_behind_primary, progress.seconds_until_synced), (Some(3), None));
         assert_eq!(status.peers[a].replay, ReplayState::LocalPrimary);
@@ -748,13 +763,35 @@ mod tests {
 
         let fresh = report(&name("journal.11-resynced", a));
         let nothing = &fresh.peers[b];
-        assert_eq!((nothing.daemon, nothing.last_update.as_str()), (DaemonState::Down, ""));
+        assert_eq!((nothing.daemon, nothing.last_update), (DaemonState::Down, None));
         assert_eq!(nothing.replay, ReplayState::Unknown("status not found".into()));
+    }
+
+    /// For minutes the daemon's last words on a copy that was thrown away may be all there is on the next one.
+    #[test]
+    fn a_report_on_the_copy_before_is_told_from_one_on_this_copy() {
+        for mode in ["journal", "snapshot"] {
+            let report_at = |step: &str| report(&format!("{mode}.{step}.site-a.status")).local.unwrap();
+            let resynced = info(&captured(&format!("{mode}.11-resynced.site-a.info"))).unwrap();
+            let before = report_at("08-a-demoted-split-brain");
+            assert!(before.replay == ReplayState::SplitBrain && before.predates(&resynced));
+            assert!(!report_at("11-resynced").predates(&resynced));
+            // within one second nobody can tell
+            let at_once = ImageInfo { created: before.last_update, ..resynced.clone() };
+            assert!(before.predates(&at_once));
+            // a time that is not known proves nothing
+            assert!(!before.predates(&ImageInfo { created: None, ..resynced.clone() }));
+            assert!(!StatusReport { last_update: None, ..before }.predates(&resynced));
+        }
+        assert_eq!(time(TIME_CREATED, "Wed Jul  1 09:05:01 2026"), Some(datetime(2026, 7, 1, 9, 5, 1, 0)));
+        for damaged in ["", "Wed Jul 32 09:05:01 2026", "2026-07-01 09:05:01", "0.000000"] {
+            assert_eq!(time(TIME_CREATED, damaged), None, "{damaged}");
+        }
     }
 
     #[test]
     fn states_without_a_capture() {
-        let state = |state: &str, description: &str| status_report(state, description, String::new());
+        let state = |state: &str, description: &str| status_report(state, description, "");
         let syncing = state("up+syncing", "bootstrapping, IMAGE_COPY/COPY_OBJECT 42%");
         assert_eq!(syncing.replay, ReplayState::Syncing { percent: Some(42) });
         assert_eq!(syncing.description, "bootstrapping, IMAGE_COPY/COPY_OBJECT 42%");

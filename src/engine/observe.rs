@@ -198,10 +198,11 @@ impl Engine {
         purpose: Purpose,
     ) -> Result<(), CephError> {
         let (spec, cluster_here) = (seen.spec(), &seen.image.cluster);
+        let [said_here, said_there] = said;
         let Some(cluster_there) = &seen.cluster_there else { return Ok(()) };
         if purpose == Purpose::Release {
             if here.role == Role::Primary && here.token != there.token {
-                there.report = report(cluster_there, spec).await;
+                there.report = report(cluster_there, spec, said_there).await;
             }
             // only a copy that is about to be given up is asked about
             if here.role == Role::Primary
@@ -212,7 +213,7 @@ impl Engine {
             return Ok(());
         }
         if here.role == Role::NonPrimary || there.role == Role::Primary {
-            here.report = report(cluster_here, spec).await;
+            here.report = report(cluster_here, spec, said_here).await;
         }
         if purpose == Purpose::Boot && here.role == Role::NonPrimary {
             self.observe_resyncs(seen, said, here, there).await?;
@@ -406,10 +407,14 @@ fn copy(seen: &CopySeen) -> Copy {
     }
 }
 
-/// The daemon's report on the copy in `cluster`. A report that cannot be had is one that says nothing.
-async fn report(cluster: &RbdCommand, spec: &ImageSpec) -> Report {
+/// The daemon's report on the copy in `cluster`. A report that cannot be had is one that says nothing, and so is one on a
+/// copy that was thrown away since: that one's split brain is no reason to throw the next one away.
+async fn report(cluster: &RbdCommand, spec: &ImageSpec, said: &CopySeen) -> Report {
     match cluster.image_status(spec).await {
-        Ok(status) => status.local.map_or(Report::Other, |report| translate(&report)),
+        Ok(status) => status
+            .local
+            .filter(|report| !report.predates(&said.info))
+            .map_or(Report::Other, |report| translate(&report)),
         Err(error) => {
             tracing::info!("{error}");
             Report::Other
