@@ -77,9 +77,9 @@ class Site:
         self.site.write_configuration(text.replace("[peer]\n", own + "[peer]\n", 1))
 
     def forget_calls(self):
-        shutil.rmtree(self.path("calls"), ignore_errors=True)
-        os.makedirs(self.path("calls"))
-        for name in ("armed", "calls.log", "struck.log", "ssh-hung.log"):
+        # the folder stays: a process of the schedule before may be counting in it
+        calls = ["calls/" + name for name in os.listdir(self.path("calls"))]
+        for name in (*calls, "armed", "calls.log", "struck.log", "ssh-hung.log"):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self.path(name))
 
