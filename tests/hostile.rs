@@ -326,7 +326,7 @@ case "${0##*/} $*" in
 0000002c
 ' ;;
   rados*'lock get'*) for word; do case $word in --lock-cookie=*) printf %s "${word#*=}" > "$RECORD/cookie" ;; esac; done ;;
-  rados*'lock info'*onemirror.resync*) printf '{"name":"onemirror.resync-asked","type":"none","tag":"","lockers":[]}' ;;
+  rados*'lock list'*) printf '{"objname":"x","locks":[{"name":"onemirror"}]}' ;;
   rados*'lock info'*) printf '{"name":"x","lockers":[{"name":"client.1","cookie":"%s","addr":"x"}]}' "$(cat "$RECORD/cookie")" ;;
 esac
 exit 0

@@ -46,6 +46,7 @@ pub fn check(data: &[u8]) {
         assert_shown(&holder.address);
     }
     judge(parse::lockers(data));
+    judge(parse::lock_names(data));
     if let Some(text) = judge(parse::omap_text(data)) {
         assert!(text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic()));
     }

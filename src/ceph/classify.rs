@@ -366,7 +366,9 @@ mod tests {
             assert_eq!(is_lock_held(&output), name == "rados.err.lock-held", "{name}");
             assert!(!is_lock_absent(&output) && !is_omap_key_absent(&output), "{name}");
         }
-        for name in ["rados.err.lock-info-no-object", "rados.err.break-other"] {
+        for name in
+            ["rados.err.lock-info-no-object", "rados.err.lock-list-no-object", "rados.err.break-other"]
+        {
             assert!(is_lock_absent(&captured(name)) && !is_lock_held(&captured(name)), "{name}");
         }
         for name in ["rados.err.no-key", "rados.err.no-omap-object"] {

@@ -150,13 +150,13 @@ impl RbdCommand {
         call
     }
 
-    /// A call of `rados` about a lock.
-    fn of_lock(&self, verb: &str, image: &ImageSpec, object: &str, name: &str) -> Call {
-        let pool = image.pool_spec();
-        let mut call =
-            self.call(Program::Rados, format!("lock {verb} {pool} {object} {name}"), &["lock", verb]);
+    /// A call of `rados` about the locks of an object, or about one of them.
+    fn of_lock(&self, verb: &str, image: &ImageSpec, object: &str, name: Option<&str>) -> Call {
+        let operands: Vec<&str> = std::iter::once(object).chain(name).collect();
+        let what = format!("lock {verb} {} {}", image.pool_spec(), operands.join(" "));
+        let mut call = self.call(Program::Rados, what, &["lock", verb]);
         call.in_pool(image.pool(), image.namespace());
-        call.operands = vec![object.into(), name.into()];
+        call.operands = operands.into_iter().map(str::to_owned).collect();
         call
     }
 
@@ -455,7 +455,7 @@ impl Ceph for RbdCommand {
         cookie: &str,
         expiry: Expiry,
     ) -> Result<Locking, CephError> {
-        let mut call = self.of_lock("get", image, object, name);
+        let mut call = self.of_lock("get", image, object, Some(name));
         call.arguments.push(format!("--lock-cookie={cookie}"));
         if let Expiry::After(duration) = expiry {
             call.arguments.push(format!("--lock-duration={}", whole_seconds(duration)));
@@ -468,13 +468,24 @@ impl Ceph for RbdCommand {
         }
     }
 
+    async fn lock_names(&self, image: &ImageSpec, object: &str) -> Result<Vec<String>, CephError> {
+        let mut call = self.of_lock("list", image, object, None);
+        call.arguments.push("--format=json".into());
+        let (question, output) = self.output(&call).await?;
+        match output.status {
+            0 => understood(&question, parse::lock_names(&output.stdout)),
+            _ if classify::is_lock_absent(&output) => Ok(Vec::new()),
+            _ => Err(classify::rados_error(&question, &output)),
+        }
+    }
+
     async fn lock_holder(
         &self,
         image: &ImageSpec,
         object: &str,
         name: &str,
     ) -> Result<Option<LockHolder>, CephError> {
-        let mut call = self.of_lock("info", image, object, name);
+        let mut call = self.of_lock("info", image, object, Some(name));
         call.arguments.push("--format=json".into());
         let (question, output) = self.output(&call).await?;
         match output.status {
@@ -491,7 +502,7 @@ impl Ceph for RbdCommand {
         name: &str,
         holder: &LockHolder,
     ) -> Result<(), CephError> {
-        let mut call = self.of_lock("break", image, object, name);
+        let mut call = self.of_lock("break", image, object, Some(name));
         call.arguments.push(format!("--lock-cookie={}", holder.cookie));
         call.operands.push(holder.client.clone());
         let (question, output) = self.output(&call).await?;
@@ -572,7 +583,7 @@ mod tests {
         let expected = "rbd --conf=/etc/ceph/ceph.conf --id=libvirt --client-mount-timeout=18 mirror image demote \
                         --pool=one --namespace=tenant --image=x";
         assert_eq!(words(&cluster, &call).join(" "), expected);
-        let mut call = cluster.of_lock("get", &image(), "-o", "--l");
+        let mut call = cluster.of_lock("get", &image(), "-o", Some("--l"));
         call.arguments.push("--lock-cookie=-c".into());
         let expected = "rados --conf=/etc/ceph/ceph.conf --id=libvirt --client-mount-timeout=18 lock get --pool=one \
                         --lock-cookie=-c -- -o --l";

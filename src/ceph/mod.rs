@@ -409,6 +409,8 @@ pub trait Ceph {
         cookie: &str,
         expiry: Expiry,
     ) -> Result<Locking, CephError>;
+    /// The names of all locks that the object has or ever had; none where there is no object.
+    async fn lock_names(&self, image: &ImageSpec, object: &str) -> Result<Vec<String>, CephError>;
     /// Who holds the lock now, if anybody.
     async fn lock_holder(
         &self,

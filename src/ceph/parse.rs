@@ -409,6 +409,22 @@ struct RawLocker {
     addr: String,
 }
 
+#[derive(Deserialize)]
+struct RawLockList {
+    locks: Vec<RawLockName>,
+}
+
+#[derive(Deserialize)]
+struct RawLockName {
+    name: String,
+}
+
+/// `rados lock list`; those that are free again are among them.
+pub fn lock_names(bytes: &[u8]) -> Parsed<Vec<String>> {
+    let RawLockList { locks } = json(bytes)?;
+    Ok(locks.into_iter().map(|lock| lock.name).collect())
+}
+
 /// `rados lock info`; a lock that expired has no lockers.
 pub fn lock_info(bytes: &[u8]) -> Parsed<Option<LockHolder>> {
     let RawLock { mut lockers } = json(bytes)?;
@@ -620,6 +636,7 @@ mod tests {
                 "snap-ls" | "snap-ls-user" => |it| snapshots(it).is_ok(),
                 "metadata" => |it| metadata(it).is_ok(),
                 "lock-info" | "lock-info-free" => |it| lock_info(it).is_ok(),
+                "lock-list" => |it| lock_names(it).is_ok(),
                 "mirror-uuid" => |it| omap_text(it).is_ok(),
                 _ if name.contains("pool-status") => |it| pool_status(it).is_ok(),
                 _ if name.contains("pool-info") => |it| pool_info(it).is_ok(),
@@ -910,6 +927,11 @@ mod tests {
         let holder = lock_info(&captured("rados.lock-info")).unwrap().unwrap();
         assert!(holder.client.starts_with("client.") && holder.cookie == "c1", "{holder:?}");
         assert_eq!(lock_info(&captured("rados.lock-info-free")).unwrap(), None);
+        let names = ["onemirror", "onemirror.resync-asked", "onemirror.resync-asking"];
+        assert_eq!(lock_names(&captured("rados.lock-list")).unwrap(), names);
+        for damaged in ["", "{}", r#"{"locks":["onemirror"]}"#, r#"{"locks":[{"name":1}]}"#] {
+            assert!(lock_names(damaged.as_bytes()).is_err(), "{damaged}");
+        }
         let two = r#"{"lockers":[{"name":"client.1","cookie":"a"},{"name":"client.2","cookie":"b"}]}"#;
         assert!(lock_info(two.as_bytes()).is_err());
         assert_eq!(

@@ -158,6 +158,7 @@ async fn locks_exclude_expire_and_break() {
     let object = format!("onemirror.test-{:016x}", rand::random::<u64>());
     let (long, short) = (Duration::from_secs(300), Duration::from_millis(1500));
     assert_eq!(a.lock_holder(&image, &object, "l").await.unwrap(), None);
+    assert_eq!(a.lock_names(&image, &object).await.unwrap(), [""; 0]);
     assert_eq!(
         a.lock(&image, &object, "l", "-a \"1\"", Expiry::After(long)).await.unwrap(),
         Locking::Acquired
@@ -165,6 +166,7 @@ async fn locks_exclude_expire_and_break() {
     assert_eq!(a.lock(&image, &object, "l", "b", Expiry::After(long)).await.unwrap(), Locking::Held);
     assert_eq!(a.lock(&image, &object, "l", "-a \"1\"", Expiry::After(long)).await.unwrap(), Locking::Held);
     let holder = a.lock_holder(&image, &object, "l").await.unwrap().unwrap();
+    assert_eq!(a.lock_names(&image, &object).await.unwrap(), ["l"]);
     assert!(holder.cookie == "-a \"1\"" && holder.client.starts_with("client."), "{holder:?}");
     let other = LockHolder { cookie: "b".into(), ..holder.clone() };
     a.unlock(&image, &object, "l", &other).await.unwrap();
@@ -188,6 +190,7 @@ async fn locks_exclude_expire_and_break() {
     for error in [
         a.lock(&nowhere, &object, "l", "c", Expiry::After(long)).await.unwrap_err(),
         a.lock_holder(&nowhere, &object, "l").await.unwrap_err(),
+        a.lock_names(&nowhere, &object).await.unwrap_err(),
         a.unlock(&nowhere, &object, "l", &holder).await.unwrap_err(),
     ] {
         assert!(matches!(error, CephError::NotFound { .. }), "{error}");

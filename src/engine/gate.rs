@@ -86,14 +86,19 @@ impl Clock {
         self.patience() == Patience::Exhausted
     }
 
-    /// Waits before the next look as long as the last one took: a front-end that boots many VMs at once is busy enough.
+    /// Waits before the next look.
     pub(super) async fn wait_a_moment(&mut self) {
         // some disorder, so that two gates that got in each other's way do not do so again
         let disorder = Duration::from_millis(rand::random_range(0..300));
-        let pause = self.looked.elapsed().clamp(LOOK_AGAIN, LOOK_AGAIN_AT_LAST);
-        tokio::time::sleep(pause + disorder).await;
+        tokio::time::sleep(pause(self.looked.elapsed(), self.progressed.elapsed()) + disorder).await;
         self.looked = Instant::now();
     }
+}
+
+/// How long to wait before the next look: as long as the last one took, since a front-end that boots many VMs at once is
+/// busy enough, and longer where nothing has come of looking for long.
+fn pause(look: Duration, idle: Duration) -> Duration {
+    look.max(idle / 8).clamp(LOOK_AGAIN, LOOK_AGAIN_AT_LAST)
 }
 
 pub(super) fn closing_id() -> String {
@@ -286,5 +291,19 @@ impl Engine {
             tracing::warn!("{trouble}");
         }
         EngineError::Refused(refusal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_get_rarer_where_they_cost_much_or_bring_nothing() {
+        let seconds = Duration::from_secs;
+        assert_eq!(pause(Duration::ZERO, Duration::ZERO), LOOK_AGAIN);
+        assert_eq!(pause(seconds(2), seconds(3)), seconds(2));
+        assert_eq!(pause(Duration::ZERO, seconds(16)), seconds(2));
+        assert_eq!(pause(seconds(9), seconds(99)), LOOK_AGAIN_AT_LAST);
     }
 }

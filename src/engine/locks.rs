@@ -261,11 +261,16 @@ pub(super) async fn resync_requested(
     id: &str,
 ) -> Result<bool, CephError> {
     let object = object(global_id);
-    let (asking, asked) = futures::try_join!(
-        cluster.lock_holder(image, &object, RESYNC_ASKING),
-        cluster.lock_holder(image, &object, RESYNC_ASKED),
-    )?;
-    Ok(asking.is_some() || asked.is_some_and(|asked| asked.cookie == id))
+    let names = cluster.lock_names(image, &object).await?;
+    if !names.iter().any(|name| name == RESYNC_ASKING || name == RESYNC_ASKED) {
+        return Ok(false);
+    }
+    // in the order in which the notes are written: who is gone from the first one stands in the second
+    if cluster.lock_holder(image, &object, RESYNC_ASKING).await?.is_some() {
+        return Ok(true);
+    }
+    let asked = cluster.lock_holder(image, &object, RESYNC_ASKED).await?;
+    Ok(asked.is_some_and(|asked| asked.cookie == id))
 }
 
 #[cfg(test)]
