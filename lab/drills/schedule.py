@@ -16,7 +16,7 @@ RETRY = 2  # one.vm.recover
 FAILED = ("BOOT_FAILURE", "PROLOG_FAILURE", "EPILOG_FAILURE", "3/46", "3/49", "3/50", "3/61", "3/62", "3/63", "3/64")
 RESTING = ("RUNNING", "POWEROFF", "DONE", "SUSPENDED", "UNDEPLOYED", "STOPPED", "HOLD") + FAILED
 HOME_LIMIT = 480.0  # seconds from the end of all faults until the VM must run at home
-RECONCILE_PAUSE = 10.0
+RECONCILE_PAUSE = 20.0
 
 
 class Log:
