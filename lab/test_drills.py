@@ -39,6 +39,24 @@ def test_operations_lead_somewhere_that_is_known():
             assert place in plan.NEXT and weight > 0
 
 
+def test_only_what_all_disks_have_on_the_recovery_site_must_survive_a_force():
+    def lane(*verdicts):
+        def answer(_site):
+            for verdict in verdicts:
+                if verdict is None:
+                    raise schedule.LabError("no such image")
+                yield {"logs": [{"log": log, "lost": lost} for log, lost in verdict.items()], "may_lose_tail": []}
+
+        lane = schedule.Lane(types.SimpleNamespace(b=types.SimpleNamespace(name="site-b")), None, 0)
+        lane.machine = types.SimpleNamespace(logs=lambda: ["one", "two"], verdicts=answer)
+        lane.say = lambda _text: None
+        return lane
+
+    assert lane({"one": 0, "two": 0}, {"one": 0, "two": 3}).carried_over() == {"one"}
+    assert lane({"one": 0, "two": 0}, {"one": 0, "two": 0}).carried_over() == {"one", "two"}
+    assert lane({"one": 0, "two": 0}, None).carried_over() == set()
+
+
 def test_a_driver_at_work_is_seen_until_it_ends(tmp_path):
     here = types.SimpleNamespace(location=str(tmp_path))
     words = ["echo ready; sleep 60; :", "context", "host:%s/var//datastores/100/7/disk.0" % tmp_path, "7", "100"]

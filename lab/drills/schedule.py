@@ -41,7 +41,8 @@ class Lane:
         self.machine, self.plan, self.log = None, None, None
         self.forced = False  # an operator's force in this schedule
         self.asked_by_hand = False  # for a new copy of an image, in this schedule
-        self.verified = set()  # logs of records that were found complete at home
+        self.judged = set()  # logs of records that were found complete at home
+        self.carried = set()  # those that were found complete on the recovery site, too
         self.operations = 0
         self.done = {}  # how often the VM really ran, per site
         self.trouble = []
@@ -61,7 +62,7 @@ class Lane:
         a.wait_records(self.machine.home, 5)
         a.action("poweroff", self.machine.home)
         a.wait_vm(self.machine.home, "POWEROFF")
-        self.verified = set()
+        self.judged, self.carried = set(), set()
 
     def say(self, text):
         self.log(text, "%3d" % self.plan.seed)
@@ -267,7 +268,7 @@ class Lane:
                 away = self.instantiate()
                 self.rest(60)
             # what replication had not carried over when the force came is given up; everything else is not
-            given_up = [log for log in a.acknowledged(self.machine.home) if log not in self.verified]
+            given_up = [log for log in a.acknowledged(self.machine.home) if log not in self.carried]
             self.forced = True
             result = self.onemirror(b, "failover", away, "--force", "--reason", "drill: site-a is lost")
             if result is None or result.returncode != 0 or "by force" in result.stdout:
@@ -358,6 +359,18 @@ class Lane:
         """How the images are primary: a set of "", "a", "b", "ab"."""
         return set(self.machine.primaries().values())
 
+    def carried_over(self):
+        """The logs whose records are on the recovery site, each on all disks: nothing there may lose them any more. A copy
+        of snapshots gets there with the next snapshot only, and the VM's own boots take none."""
+        carried = set(self.machine.logs())
+        try:
+            for verdict in self.machine.verdicts(self.lab.b):
+                carried -= {log["log"] for log in verdict["logs"] + verdict["may_lose_tail"] if log["lost"]}
+        except LabError as error:  # no copy there at the moment
+            self.say("what is on %s is not known: %s" % (self.lab.b.name, error))
+            return set()
+        return carried
+
     def judge(self):
         """The VM is off at home; lost records, double primaries."""
         a = self.lab.a
@@ -371,11 +384,12 @@ class Lane:
                 lost += max(1, verdict["lost"])
                 short = dict(verdict, logs=[log for log in verdict["logs"] if log["lost"]])
                 self.trouble.append("records: %s" % json.dumps(short))
-        new = [log for log in self.machine.logs() if log not in self.verified]
+        new = [log for log in self.machine.logs() if log not in self.judged]
         away = sum(log.startswith(self.lab.b.location) for log in new)
         self.done = {"runs at home": len(new) - away, "runs away": away}
         if not lost:
-            self.verified.update(new)
+            self.judged.update(new)
+            self.carried |= self.carried_over()
         self.say("at home: %d lost, %d given up by force" % (lost, exempt))
         return lost, len(double)
 
