@@ -102,9 +102,15 @@ class Lane:
             self.operate(step)
             self.rest(step.patience)
             for _ in range(3 if step.insists else 0):
-                if self.runs(step):
+                site, vm = self.meant(step)
+                if self.state(site, vm) == "RUNNING":
                     break
-                self.operate(step)
+                if vm is not None and self.is_forgotten(site, vm):
+                    self.say("recover --retry: %s has forgotten VM %d" % (site.name, vm))
+                    with contextlib.suppress(Exception):
+                        site.one.vm.recover(vm, RETRY)
+                else:
+                    self.operate(step)
                 self.rest(15)
         ended.set()
         for thread in strikers:
@@ -117,10 +123,14 @@ class Lane:
         except Exception as error:
             self.say("%s: %s" % (step.operation, str(error).strip().splitlines()[-1:] or type(error).__name__))
 
-    def runs(self, step):
-        """Whether the VM runs where the operation was to start it."""
-        site, vm = (self.lab.b, self.away) if step.operation.endswith("-away") else (self.lab.a, self.machine.home)
-        return vm is not None and self.state(site, vm) == "RUNNING"
+    def meant(self, step):
+        """The VM that the operation was to start, and where."""
+        return (self.lab.b, self.away) if step.operation.endswith("-away") else (self.lab.a, self.machine.home)
+
+    def is_forgotten(self, site, vm):
+        """Whether the VM is on its way somewhere and nobody is at work for it: its front-end was restarted meanwhile."""
+        state = self.state(site, vm)
+        return state is not None and state not in RESTING and not at_work(site, vm)
 
     def strike(self, strike, ended):
         try:
@@ -132,12 +142,14 @@ class Lane:
         """Until both VMs rest for a moment, or the patience is over."""
         end, calm = time.monotonic() + patience, 0
         while time.monotonic() < end and calm < 4:
-            states = [self.state(self.lab.a, self.machine.home)]
-            if self.machine.vms_b:
-                states.append(self.state(self.lab.b, self.machine.vms_b[-1]))
-            # a front-end that does not answer is not waited for
-            calm = calm + 1 if all(state is None or state in RESTING for state in states) else 0
+            vms = [(self.lab.a, self.machine.home)] + [(self.lab.b, vm) for vm in self.machine.vms_b[-1:]]
+            calm = calm + 1 if all(self.is_at_rest(site, vm) for site, vm in vms) else 0
             time.sleep(0.5)
+
+    def is_at_rest(self, site, vm):
+        """Whether nothing is to be waited for: nor for a front-end that does not answer."""
+        state = self.state(site, vm)
+        return state is None or state in RESTING or not at_work(site, vm)
 
     def ask(self, site, action, vm):
         if vm is None:
@@ -326,7 +338,7 @@ class Lane:
             self.say("terminate away, which deletes")
             site.action("terminate", vm)
             time.sleep(1)
-        elif state not in RESTING and front_end_was_stopped and resting > 5 and not at_work(site, vm):
+        elif front_end_was_stopped and resting > 5 and self.is_forgotten(site, vm):
             # the front-end that waited for the driver is gone
             self.say("recover --retry away (%s, home %s)" % (state, home))
             site.one.vm.recover(vm, RETRY)
@@ -350,7 +362,7 @@ class Lane:
             self.say("recover --retry at home: %s" % site.vm_error(vm)[-120:])
             site.one.vm.recover(vm, RETRY)
             time.sleep(2)
-        elif state not in RESTING and front_end_was_stopped and resting > 5 and not at_work(site, vm):
+        elif front_end_was_stopped and resting > 5 and self.is_forgotten(site, vm):
             self.say("recover --retry at home (%s)" % state)
             site.one.vm.recover(vm, RETRY)
             time.sleep(5)
