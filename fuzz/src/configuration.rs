@@ -35,6 +35,12 @@ pub fn check(data: &[u8]) {
             for word in [&config.site.name, &config.peer.name, &config.peer.endpoint] {
                 assert_shown(word);
             }
+            for path in [Some(&config.peer.auth), config.site.auth.as_ref(), config.peer.ca_file.as_ref()]
+                .into_iter()
+                .flatten()
+            {
+                assert_shown(&path.to_string_lossy());
+            }
         }
         Err(error) => {
             error.to_string().lines().for_each(assert_shown);

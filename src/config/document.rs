@@ -3,7 +3,7 @@
 use super::{
     Config, ConfigError, Peer, PeerCeph, PeerUnreachable, Policy, ReleaseOn, Role, RunOn, Site, SiteCeph,
 };
-use crate::text;
+use crate::text::{self, is_obeyed};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IntoDeserializer, SeqAccess, Visitor};
 use std::fmt;
@@ -117,7 +117,7 @@ impl TryFrom<String> for Endpoint {
         let url = reqwest::Url::parse(&text).map_err(|_| SHAPE)?;
         if !matches!(url.scheme(), "http" | "https")
             || !url.has_host()
-            || text.chars().any(|c| c.is_control() || c == ' ')
+            || text.chars().any(|c| is_obeyed(c) || c == ' ')
         {
             return Err(SHAPE);
         }
@@ -140,8 +140,7 @@ impl TryFrom<String> for AbsolutePath {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         // Ceph's tools split a list of files at commas and take a trailing slash for a folder.
-        if text.starts_with('/') && !text.ends_with('/') && !text.chars().any(|c| c.is_control() || c == ',')
-        {
+        if text.starts_with('/') && !text.ends_with('/') && !text.chars().any(|c| is_obeyed(c) || c == ',') {
             Ok(Self(text.into()))
         } else {
             Err("must be the absolute path of a file, beginning with '/'")

@@ -490,3 +490,14 @@ mod damaged {
         }
     }
 }
+
+/// Addresses and files are named in errors, lists and logs.
+#[test]
+fn nothing_that_a_terminal_obeys_is_accepted_in_an_address_or_a_file() {
+    for (sample, word) in
+        [("\"https://one-b", "\"https://one-b\\u202e"), ("auth = \"/etc/one", "auth = \"/etc/\\u2066one")]
+    {
+        let refused = error(&sample_with(sample, word));
+        assert!(refused.contains("must be ") && !refused.contains(crate::text::is_obeyed), "{refused}");
+    }
+}
