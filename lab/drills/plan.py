@@ -10,7 +10,7 @@ AWAY, AWAY_OFF, AWAY_SUSPENDED, AWAY_UNDEPLOYED = "away", "away-off", "away-susp
 NEXT = {
     OFF: {"resume-home": (HOME, 3), "start-away": (AWAY, 5), "failover-home": (HOME, 1)},
     HOME: {"poweroff-home": (OFF, 5), "suspend-home": (HOME_SUSPENDED, 2), "undeploy-home": (HOME_UNDEPLOYED, 2),
-           "lose-home": (AWAY, 3), "start-away": (HOME, 1)},
+           "lose-home": (AWAY, 4), "start-away": (HOME, 1)},
     HOME_SUSPENDED: {"resume-home": (HOME, 2), "start-away": (HOME_SUSPENDED, 1)},
     HOME_UNDEPLOYED: {"resume-home": (HOME, 1), "start-away": (AWAY, 1)},
     AWAY: {"terminate-away": (HOME, 5), "poweroff-away": (AWAY_OFF, 4), "suspend-away": (AWAY_SUSPENDED, 2),
@@ -38,11 +38,11 @@ FAULTS = {
     "answer-half": (3, (2, 8)),
     "answer-late": (3, (2, 8)),
     "ssh-hangs": (3, (3, 12)),
-    "log-full": (3, (5, 15)),
+    "log-full": (7, (5, 15)),
     "clock-stepped": (3, (5, 15)),
-    "hooks-repeated": (4, (10, 25)),
-    "hooks-lost": (4, (10, 25)),
-    "hooks-late": (5, (15, 25)),
+    "hooks-repeated": (6, (10, 25)),
+    "hooks-lost": (9, (10, 25)),
+    "hooks-late": (8, (15, 25)),
 }
 
 
