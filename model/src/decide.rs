@@ -7,7 +7,7 @@ use crate::storage::{Copy, Mark, Metadata, Mirroring, Note, Site, Token};
 use crate::world::Vm;
 use onemirror::handoff::{
     self, BootKind, Decision, Gate, Here, Locks, Mode, Observation, Patience, PeerUnreachable, PeerVm,
-    Positions, Release, Report, Role, Rule, Seal, Side, Task, There, TokenSeen, Upkeep,
+    Positions, Release, Report, Resync, Role, Rule, Seal, Side, Task, There, TokenSeen, Upkeep,
 };
 use onemirror::image_spec::ImageSpec;
 use std::cell::RefCell;
@@ -284,7 +284,11 @@ fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> handof
         release: release.map(real_mark),
         forced: forced.map(real_mark),
         report,
-        resync_requested: seen.noted != Note::None || seen.resync,
+        resync: match (seen.resync, seen.noted) {
+            (true, _) => Resync::Asked,
+            (false, Note::None) => Resync::None,
+            (false, Note::AboutToAsk | Note::Asked) => Resync::Noted,
+        },
         positions,
     }
 }

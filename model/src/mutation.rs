@@ -2,7 +2,9 @@
 
 use crate::decide::{Question, Step};
 use crate::storage::Site;
-use onemirror::handoff::{Here, Mark, Observation, PeerVm, Positions, Role, Seal, There, Token, TokenSeen};
+use onemirror::handoff::{
+    Here, Mark, Observation, PeerVm, Positions, Resync, Role, Seal, There, Token, TokenSeen,
+};
 
 /// What is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -109,7 +111,7 @@ impl Mutation {
             }
             Self::DemoteWithoutFollower if !gate => there.token = here.token.clone(),
             Self::OverlookResync => {
-                (here.resync_requested, there.resync_requested) = (false, false);
+                (here.resync, there.resync) = (Resync::None, Resync::None);
             }
             Self::TokenWithoutSnapshot => here.positions = Positions::Complete,
             Self::OverlookLeftover if here.role == Role::Primary && there.role == Role::NonPrimary => {

@@ -255,12 +255,11 @@ impl Image {
         true
     }
 
-    /// Notes what is known of a resync; afterwards the copy is looked at again, and one that is not there has no id.
+    /// Notes what is known of a resync. After the request that is what Ceph says of the copy that is there then.
     pub fn note_resync(&mut self, site: Site, note: Note) {
         let copy = &mut self.copies[site];
-        if note == Note::AboutToAsk || copy.exists {
-            copy.noted = note;
-        }
+        let met_before = note == Note::Asked && !(copy.exists && copy.resync);
+        copy.noted = if met_before { Note::None } else { note };
     }
 
     /// Whether the daemon of `site` can replay the next thing that the other copy did. It begins only while the

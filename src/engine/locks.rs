@@ -219,11 +219,13 @@ fn holder_name(holder: &LockHolder) -> String {
 
 /// Asks for a resync and keeps note of it. The daemon does not forget a request, not even while the copy is primary
 /// (seen on Ceph 16.2 and 18.2); so a copy that was asked about must not be taken, or given up, before it is another
-/// one. Killed between any two of these calls, at least one note stands.
+/// one. Killed between any two of these calls, at least one note stands. `asked` looks for the copy of which Ceph keeps
+/// the request: a daemon that is faster than this process has met it before, and the next copy is to be left alone.
 pub(super) async fn request_resync(
     cluster: &RbdCommand,
     image: &ImageSpec,
     global_id: &str,
+    asked: impl AsyncFnOnce() -> Result<Option<String>, CephError>,
 ) -> Result<(), CephError> {
     let object = object(global_id);
     let first =
@@ -235,12 +237,11 @@ pub(super) async fn request_resync(
         }
         return Err(error);
     }
-    // a copy that is gone by now was met; one that came since may have been
-    let Some(met) = cluster.info(image).await? else { return Ok(()) };
+    let Some(id) = asked().await? else { return forget_asking(cluster, image, &object).await };
     if let Some(old) = cluster.lock_holder(image, &object, RESYNC_ASKED).await? {
         cluster.unlock(image, &object, RESYNC_ASKED, &old).await?;
     }
-    match cluster.lock(image, &object, RESYNC_ASKED, &met.id, Expiry::Never).await? {
+    match cluster.lock(image, &object, RESYNC_ASKED, &id, Expiry::Never).await? {
         Locking::Acquired => forget_asking(cluster, image, &object).await,
         Locking::Held => Ok(()),
     }
@@ -253,8 +254,8 @@ async fn forget_asking(cluster: &RbdCommand, image: &ImageSpec, object: &str) ->
     }
 }
 
-/// Whether a resync was asked for of the copy with this id and has not happened.
-pub(super) async fn resync_requested(
+/// Whether there is a note that a resync of the copy with this id was to be asked for, or was.
+pub(super) async fn resync_noted(
     cluster: &RbdCommand,
     image: &ImageSpec,
     global_id: &str,
@@ -326,5 +327,61 @@ mod tests {
         let dead = unsigned.replace(&format!("/{pid}/{start}/"), &format!("/{pid}/{}/", start + 1));
         let state = tempfile::tempdir().unwrap();
         assert!(!Owner::this_process("site-a", state.path()).sees_orphan(&dead));
+    }
+
+    /// Locks as files `NAME` that hold the cookie; every request for a resync works.
+    const RADOS: &str = r#"#!/bin/sh
+cd "${0%/*}/locks" || exit 1
+for word; do case $word in --lock-cookie=*) cookie=${word#*=} ;; esac; done
+verb=$5
+while [ "$1" != -- ]; do shift; done
+case $verb in
+  get) [ ! -e "$3" ] || { echo 'error 16: (16) Device or resource busy' >&2; exit 1; }; printf %s "$cookie" > "$3" ;;
+  break) rm "$3" ;;
+  list) printf '{"locks":['; for name in *; do [ ! -e "$name" ] || printf '%s{"name":"%s"}' "$comma" "$name"; comma=,; done; printf ']}' ;;
+  info) printf '{"lockers":['; [ ! -e "$3" ] || printf '{"name":"client.1","cookie":"%s"}' "$(cat "$3")"; printf ']}' ;;
+esac
+"#;
+
+    #[tokio::test]
+    async fn a_note_stands_for_the_copy_that_ceph_is_to_throw_away_and_for_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("locks")).unwrap();
+        let program = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            path
+        };
+        let programs = crate::ceph::Programs {
+            rados: program("rados", RADOS),
+            rbd: program("rbd", "#!/bin/sh\nexit 0\n"),
+            ssh: "false".into(),
+        };
+        let cluster = RbdCommand::new(crate::ceph::Connection {
+            site: "site-a".into(),
+            conf: Some("/dev/null".into()),
+            user: Some("libvirt".into()),
+            keyfile: None,
+            mon_host: None,
+            run_on: crate::ceph::RunOn::Local,
+            deadline: Duration::from_secs(20),
+        })
+        .with_programs(programs);
+        let image: ImageSpec = "one/x".parse().unwrap();
+        let noted = async |id| resync_noted(&cluster, &image, "g", id).await.unwrap();
+
+        // the daemon has yet to act
+        request_resync(&cluster, &image, "g", async || Ok(Some("old".into()))).await.unwrap();
+        assert!(noted("old").await && !noted("new").await);
+        // it was faster, or the copy is gone for the moment: the next copy is as good as any
+        request_resync(&cluster, &image, "g", async || Ok(None)).await.unwrap();
+        assert!(!noted("new").await);
+        // whoever is killed before he knows leaves a note about whatever copy there is
+        let silent = || CephError::BadAnswer { what: String::new(), detail: String::new() };
+        request_resync(&cluster, &image, "g", async || Err(silent())).await.unwrap_err();
+        assert!(noted("new").await);
+        request_resync(&cluster, &image, "g", async || Ok(Some("new".into()))).await.unwrap();
+        assert!(noted("new").await && !noted("newer").await);
     }
 }

@@ -12,7 +12,7 @@ use crate::ceph::{
 };
 use crate::handoff::{
     BOOTED_KEY, Copy, FORCED_KEY, Here, Mark, Mode, Observation, PeerVm, Positions, RELEASE_KEY, Report,
-    Role, TOKEN_KEY, There, Token, TokenSeen, forced_mark,
+    Resync, Role, TOKEN_KEY, There, Token, TokenSeen, forced_mark,
 };
 use crate::image_spec::ImageSpec;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -215,7 +215,8 @@ impl Engine {
         if here.role == Role::NonPrimary || there.role == Role::Primary {
             here.report = report(cluster_here, spec, said_here).await;
         }
-        if purpose == Purpose::Boot && here.role == Role::NonPrimary {
+        let to_be_resynced = purpose == Purpose::Upkeep && here.report == Report::SplitBrain;
+        if here.role == Role::NonPrimary && (purpose == Purpose::Boot || to_be_resynced) {
             self.observe_resyncs(seen, said, here, there).await?;
         }
         let both_non_primary = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
@@ -253,11 +254,32 @@ impl Engine {
         let clusters = [Some(&seen.image.cluster), seen.cluster_there.as_ref()];
         for ((copy, said), cluster) in [here, there].into_iter().zip(said).zip(clusters) {
             let Some(cluster) = cluster else { continue };
-            copy.resync_requested = said.mirroring.in_transition
-                || self.resync_asked(cluster, seen.spec(), said).await?
-                || locks::resync_requested(cluster, seen.spec(), global_id, &said.info.id).await?;
+            copy.resync =
+                if said.mirroring.in_transition || self.resync_asked(cluster, seen.spec(), said).await? {
+                    Resync::Asked
+                } else if locks::resync_noted(cluster, seen.spec(), global_id, &said.info.id).await? {
+                    Resync::Noted
+                } else {
+                    Resync::None
+                };
         }
         Ok(())
+    }
+
+    /// The id of the copy that is there now, if Ceph keeps a request for its resync, or is meeting it.
+    pub(super) async fn copy_to_be_thrown_away(
+        &self,
+        cluster: &RbdCommand,
+        spec: &ImageSpec,
+    ) -> Result<Option<String>, CephError> {
+        let CopyHere::Mirrored(said) = copy_of(cluster, spec).await? else { return Ok(None) };
+        if said.mirroring.in_transition || self.resync_asked(cluster, spec, &said).await? {
+            return Ok(Some(said.info.id));
+        }
+        // the request goes with the journal, before the copy goes; then the copy is in transition
+        let now = cluster.info(spec).await?.filter(|now| now.id == said.info.id);
+        let going = now.filter(|now| now.mirroring.as_ref().is_some_and(|mirroring| mirroring.in_transition));
+        Ok(going.map(|now| now.id))
     }
 
     /// Whether Ceph keeps a request for a resync of this copy.
@@ -402,7 +424,7 @@ fn copy(seen: &CopySeen) -> Copy {
         release: mark(RELEASE_KEY),
         forced: seen.metadata.get(FORCED_KEY).and_then(|text| forced_mark(text)),
         report: Report::Other,
-        resync_requested: false,
+        resync: Resync::None,
         positions: Positions::Unknown,
     }
 }

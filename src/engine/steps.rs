@@ -198,7 +198,8 @@ impl Engine {
                 let Some(global_id) = seen.global_id.as_ref().filter(|_| now == seen.id_here) else {
                     return Ok(Carried::Halted);
                 };
-                locks::request_resync(cluster, image, global_id).await?;
+                let asked = async || self.copy_to_be_thrown_away(cluster, image).await;
+                locks::request_resync(cluster, image, global_id, asked).await?;
             }
         }
         Ok(Carried::Out)

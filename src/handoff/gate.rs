@@ -1,7 +1,9 @@
 //! The gate before a boot: may the VM start on the copies here, and what has to be done first?
 
 use super::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
-use super::observation::{Copy, Here, Mode, Observation, PeerVm, Positions, Report, Role, There, TokenSeen};
+use super::observation::{
+    Copy, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There, TokenSeen,
+};
 use super::token::{Mark, Token};
 use super::{Locks, Patience};
 use crate::image_spec::ImageSpec;
@@ -415,7 +417,7 @@ impl Gate<'_> {
             }
             return (Rule::OpenTokenThere, Verdict::RePromoteThere(steps));
         };
-        if there.resync_requested {
+        if there.resync.is_pending() {
             let refusal = self.refusal(
                 observation,
                 format!("cannot be taken from {}: a resync of it was asked for there", self.there),
@@ -423,7 +425,7 @@ impl Gate<'_> {
             );
             return (Rule::ResyncAskedThere, Verdict::Refuse(refusal));
         }
-        if here.token.token() == Some(reign) && !here.resync_requested {
+        if here.token.token() == Some(reign) && !here.resync.is_pending() {
             let closed = Token::close_after(Some(reign), self.there, self.closing_id);
             let steps = vec![
                 Step::WriteToken { at: Side::There, image: image.clone(), token: closed },
@@ -431,12 +433,14 @@ impl Gate<'_> {
             ];
             return (Rule::TakeOver, Verdict::TakeOver(steps));
         }
-        // asked for once more where nothing came of it: who asked may have been killed before it was heard
-        let ask = match here.resync_requested {
-            true => {
+        let ask = match here.resync {
+            Resync::None => here.report == Report::SplitBrain,
+            // nothing came of it: who was about to ask may have been killed before
+            Resync::Noted => {
                 self.patience == Patience::Waning && !matches!(here.report, Report::Syncing(_) | Report::Down)
             }
-            false => here.report == Report::SplitBrain,
+            // to ask again could only meet the next copy
+            Resync::Asked => false,
         };
         if ask {
             return (
@@ -460,7 +464,7 @@ impl Gate<'_> {
         there: &Copy,
     ) -> (Rule, Verdict) {
         let (token_here, token_there) = (here.token.token(), there.token.token());
-        if here.resync_requested {
+        if here.resync.is_pending() {
             // the daemon is going to throw this copy away: let it have something to copy
             return if token_there.is_some_and(|token| token.site == self.there)
                 && there.token.sequence() >= here.token.sequence()

@@ -22,7 +22,9 @@ mod upkeep;
 
 pub use decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 pub use gate::{BootKind, Gate, PeerUnreachable};
-pub use observation::{Copy, Here, Mode, Observation, PeerVm, Positions, Report, Role, There, TokenSeen};
+pub use observation::{
+    Copy, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There, TokenSeen,
+};
 pub use release::{Pending, Release, ReleaseJudgement};
 pub use token::{BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, Seal, TOKEN_KEY, Token, Unreadable, forced_mark};
 pub use upkeep::{Task, Upkeep, UpkeepJudgement, released_by};

@@ -65,11 +65,29 @@ pub struct Copy {
     pub forced: Option<Mark>,
     /// What the daemon of this copy's own site last reported; up to 30 s and more old.
     pub report: Report,
-    /// A resync of this very copy was asked for, and it is still the same copy: its daemon is going to throw it away,
-    /// whatever it shows until then.
-    pub resync_requested: bool,
+    /// Whether its daemon is going to throw this copy away, whatever it shows until then.
+    pub resync: Resync,
     /// Whether this copy has everything the other one has, by journal positions or mirror snapshots.
     pub positions: Positions,
+}
+
+/// Whether a resync of a copy was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Resync {
+    /// It was not.
+    #[default]
+    None,
+    /// Somebody was about to ask, or says that he has; whether Ceph heard it is not known.
+    Noted,
+    /// Ceph keeps the request until the copy is another one.
+    Asked,
+}
+
+impl Resync {
+    /// Whether the copy may be thrown away at any moment.
+    pub fn is_pending(self) -> bool {
+        self != Self::None
+    }
 }
 
 /// Primary or not.

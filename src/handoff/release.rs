@@ -104,7 +104,7 @@ impl Release<'_> {
             }
             There::Mirrored(copy) => copy,
         };
-        if here.resync_requested {
+        if here.resync.is_pending() {
             let cause = "a resync of it was asked for before it became primary here".to_owned();
             return (Rule::ReleaseResyncAsked, self.pending(observation, cause));
         }
@@ -118,7 +118,7 @@ impl Release<'_> {
                 (Some(closed), Some(seen))
                     if closed.is_closed()
                         && closed.site == self.here
-                        && !there.resync_requested
+                        && !there.resync.is_pending()
                         && (seen == closed
                             || seen.is_open_by(self.here)
                                 && seen.sequence.checked_add(1) == Some(closed.sequence)) =>
@@ -135,7 +135,7 @@ impl Release<'_> {
                 Verdict::Act(vec![Step::MarkRelease { image: observation.image.clone(), mark }]),
             );
         }
-        if there.token.token() == Some(reign) && !there.resync_requested {
+        if there.token.token() == Some(reign) && !there.resync.is_pending() {
             let token = Token::close_after(Some(reign), self.here, self.closing_id);
             let close = Step::WriteToken { at: Side::Here, image: observation.image.clone(), token };
             return (Rule::ReleaseHandOver, Verdict::Act(vec![close, self.demote(observation)]));

@@ -28,7 +28,7 @@ fn copy(role: Role, token: &str) -> Copy {
         release: None,
         forced: None,
         report: Report::Other,
-        resync_requested: false,
+        resync: Resync::None,
         positions: Positions::Unknown,
     }
 }
@@ -472,7 +472,7 @@ fn gate_rows() -> Vec<Row> {
         boots(
             gate(),
             pair(
-                Copy { resync_requested: true, ..non_primary("2:site-a:x").reports(Report::SplitBrain) },
+                Copy { resync: Resync::Asked, ..non_primary("2:site-a:x").reports(Report::SplitBrain) },
                 primary("3:site-b:open"),
                 inactive(),
             ),
@@ -483,29 +483,40 @@ fn gate_rows() -> Vec<Row> {
         boots(
             gate(),
             pair(
-                Copy { resync_requested: true, ..non_primary("3:site-b:open").reports(Report::Replaying) },
+                Copy { resync: Resync::Asked, ..non_primary("3:site-b:open").reports(Report::Replaying) },
                 primary("3:site-b:open"),
                 inactive(),
             ),
             NotFollowingYet,
             "wait for the other copy to follow",
         ),
-        // nothing came of it: who asked may have been killed before he was heard
+        // nothing came of it: who noted it may have been killed before he asked
         boots(
             Gate { patience: Patience::Waning, ..gate() },
             pair(
-                Copy { resync_requested: true, ..non_primary("3:site-b:open").reports(Report::Replaying) },
+                Copy { resync: Resync::Noted, ..non_primary("3:site-b:open").reports(Report::Replaying) },
                 primary("3:site-b:open"),
                 inactive(),
             ),
             SplitBrainedCopyHere,
             "resync here",
         ),
+        // Ceph knows: a second request could only meet the next copy
+        boots(
+            Gate { patience: Patience::Waning, ..gate() },
+            pair(
+                Copy { resync: Resync::Asked, ..non_primary("2:site-a:x").reports(Report::SplitBrain) },
+                primary("3:site-b:open"),
+                inactive(),
+            ),
+            NotFollowingYet,
+            "wait for the other copy to follow",
+        ),
         boots(
             gate(),
             pair(
                 non_primary("1003:site-b:open"),
-                Copy { resync_requested: true, ..primary("1003:site-b:open") },
+                Copy { resync: Resync::Asked, ..primary("1003:site-b:open") },
                 inactive(),
             ),
             ResyncAskedThere,
@@ -596,7 +607,7 @@ fn gate_rows() -> Vec<Row> {
         boots(
             gate(),
             pair(
-                Copy { resync_requested: true, ..non_primary("4:site-b:x") },
+                Copy { resync: Resync::Asked, ..non_primary("4:site-b:x") },
                 non_primary("4:site-b:x"),
                 PeerVm::None,
             ),
@@ -606,7 +617,7 @@ fn gate_rows() -> Vec<Row> {
         boots(
             gate(),
             pair(
-                Copy { resync_requested: true, ..non_primary("5:site-a:x") },
+                Copy { resync: Resync::Asked, ..non_primary("5:site-a:x") },
                 non_primary("4:site-b:x"),
                 PeerVm::None,
             ),
@@ -795,13 +806,13 @@ fn release_rows() -> Vec<Row> {
         // a copy that is going to be thrown away there, whatever it shows
         releases(
             release(),
-            pair(reigns(), Copy { resync_requested: true, ..follows() }, inactive()),
+            pair(reigns(), Copy { resync: Resync::Asked, ..follows() }, inactive()),
             ReleaseWaitForFollower,
             "wait for the other copy to follow",
         ),
         releases(
             release(),
-            pair(Copy { resync_requested: true, ..reigns() }, follows(), inactive()),
+            pair(Copy { resync: Resync::Asked, ..reigns() }, follows(), inactive()),
             ReleaseResyncAsked,
             "done; pending: a resync of it was asked for before it became primary here",
         ),
@@ -883,6 +894,28 @@ fn upkeep_rows() -> Vec<Row> {
             upkeep(),
             pair(
                 non_primary("3:site-a:open").reports(Report::SplitBrain),
+                primary("1003:site-b:open"),
+                active(),
+            ),
+            UpkeepSplitBrainedCopyHere,
+            "resync here",
+        ),
+        // asked for before
+        keeps_up(
+            upkeep(),
+            pair(
+                Copy { resync: Resync::Asked, ..non_primary("3:site-a:open").reports(Report::SplitBrain) },
+                primary("1003:site-b:open"),
+                active(),
+            ),
+            UpkeepNothing,
+            "nothing",
+        ),
+        // noted by somebody who may not have lived to ask
+        keeps_up(
+            upkeep(),
+            pair(
+                Copy { resync: Resync::Noted, ..non_primary("3:site-a:open").reports(Report::SplitBrain) },
                 primary("1003:site-b:open"),
                 active(),
             ),

@@ -2,7 +2,7 @@
 
 use super::decision::{Finding, Rule, Side, Step};
 use super::gate::{opening_token, stale_here_steps};
-use super::observation::{Copy, Here, Mode, Observation, PeerVm, Report, Role, There};
+use super::observation::{Copy, Here, Mode, Observation, PeerVm, Report, Resync, Role, There};
 use super::token::Mark;
 
 /// All that upkeep needs to know beside the observation.
@@ -71,7 +71,13 @@ impl Upkeep<'_> {
             (Role::NonPrimary, There::Mirrored(there)) if there.role == Role::Primary => {
                 let following = there.token.token().is_some() && here.token == there.token;
                 let newer_there = there.token.sequence() > here.token.sequence();
-                if here.report == Report::SplitBrain && newer_there && !following && !self.in_use_here {
+                let asked = here.resync == Resync::Asked;
+                if here.report == Report::SplitBrain
+                    && newer_there
+                    && !following
+                    && !asked
+                    && !self.in_use_here
+                {
                     let resync = Step::Resync { image: observation.image.clone() };
                     return (Rule::UpkeepSplitBrainedCopyHere, Task::Act(vec![resync]));
                 }
