@@ -190,6 +190,9 @@ class Faults:
     def mirror_paused(self, broken, _):
         return self.daemon(broken, "rbd-mirror", ("daemon-stop", "--signal", "STOP"), "daemon-start")
 
+    def mirror_ended(self, broken, _):
+        return self.daemon(broken, "rbd-mirror", ("daemon-stop", "--signal", "TERM"), "daemon-start")
+
     def monitor_killed(self, broken, _):
         return self.daemon(broken, "monitor", ("monitor-stop", "--signal", "KILL"), "monitor-start")
 

@@ -30,6 +30,7 @@ FAULTS = {
     "kill-during": (6, (20, 30)),
     "mirror-killed": (3, (2, 12)),
     "mirror-paused": (3, (2, 12)),
+    "mirror-ended": (3, (60, 120)),
     "monitor-killed": (3, (2, 11)),
     "monitor-paused": (3, (2, 11)),
     "osd-paused": (3, (2, 11)),
@@ -100,16 +101,19 @@ def plan(seed):
             where = NEXT[where][operation][0]
             moves -= 1
         strikes = [strike(chance) for _ in range(chance.choice((0, 1, 1, 2)))]
+        if operation in ("start-away", "failover-away") and chance.random() < 0.2:
+            # home does not follow the VM's stay on the other site: the trap in which a bare promotion loses it
+            strikes.append(strike(chance, "mirror-ended", "site-a"))
         # now and then in a hurry, into the middle of what is going on
         patience = chance.uniform(1, 5) if chance.random() < 0.25 else chance.uniform(12, 30)
         steps.append(Step(operation, round(patience, 1), insists and patience > 5, tuple(strikes)))
     return Plan(seed, tuple(steps))
 
 
-def strike(chance):
-    kind = choose(chance, {name: weight for name, (weight, _) in FAULTS.items()})
+def strike(chance, kind=None, site=None):
+    kind = kind or choose(chance, {name: weight for name, (weight, _) in FAULTS.items()})
     shortest, longest = FAULTS[kind][1]
     # long runs are rare, so the early calls are the ones that a kill finds
     number = min(chance.randint(1, 36), chance.randint(1, 36))
     delay = 0.0 if kind.startswith(("kill-", "hooks-")) else round(chance.uniform(0, 5), 1)
-    return Strike(kind, chance.choice(SITES), delay, round(chance.uniform(shortest, longest), 1), number)
+    return Strike(kind, site or chance.choice(SITES), delay, round(chance.uniform(shortest, longest), 1), number)
