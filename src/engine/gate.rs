@@ -109,13 +109,22 @@ pub(super) fn observations(seen: &[Seen]) -> Vec<crate::handoff::Observation> {
     seen.iter().map(|seen| seen.observation.clone()).collect()
 }
 
-/// Ceph did not accept the steps until the time was over.
-pub(super) fn not_accepted(steps: &[Step]) -> EngineError {
+/// The steps could not be carried out until the time was over.
+pub(super) fn not_carried_out(steps: &[Step], why: Carried) -> EngineError {
     let names: Vec<String> = steps.iter().map(|step| format!("{} {}", step.name(), step.image())).collect();
-    EngineError::Unfit(format!(
-        "Ceph does not accept it yet: {}; see that rbd-mirror runs on both sites and try again",
-        names.join(", ")
-    ))
+    let names = names.join(", ");
+    EngineError::Unfit(match why {
+        Carried::LockRanOut => {
+            format!(
+                "too slow, so its lock ran out before: {names}; try again when this machine and both clusters are less busy"
+            )
+        }
+        Carried::Out | Carried::Halted => {
+            format!(
+                "Ceph does not accept it yet: {names}; see that rbd-mirror runs on both sites and try again"
+            )
+        }
+    })
 }
 
 impl Engine {
@@ -274,8 +283,8 @@ impl Engine {
                         clock.progress();
                         outcome.steps.extend(steps);
                     }
-                    Carried::Halted if clock.is_over() => return Err(not_accepted(&steps)),
-                    Carried::Halted => return Ok(false),
+                    left if clock.is_over() => return Err(not_carried_out(&steps, left)),
+                    Carried::Halted | Carried::LockRanOut => return Ok(false),
                 },
                 Decision::Wait { .. } => return Ok(false),
                 Decision::Refuse { refusal, then } => {
@@ -297,6 +306,20 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_could_not_be_done_is_named_with_its_cause() {
+        let steps = [Step::Promote { at: Side::Here, image: "one/one-7".parse().unwrap() }];
+        let said = |why| not_carried_out(&steps, why).to_string();
+        assert!(
+            said(Carried::Halted)
+                .starts_with("Ceph does not accept it yet: promote one/one-7; see that rbd-mirror")
+        );
+        assert!(
+            said(Carried::LockRanOut)
+                .starts_with("too slow, so its lock ran out before: promote one/one-7; try again")
+        );
+    }
 
     #[test]
     fn looks_get_rarer_where_they_cost_much_or_bring_nothing() {

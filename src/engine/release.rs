@@ -2,7 +2,7 @@
 
 use super::activity::Activity;
 use super::error::EngineError;
-use super::gate::{Clock, closing_id, not_accepted, observations};
+use super::gate::{Clock, closing_id, not_carried_out, observations};
 use super::images::VmImage;
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
@@ -163,8 +163,8 @@ impl Engine {
                             clock.progress();
                             steps_taken.extend(steps.iter().cloned());
                         }
-                        Carried::Halted if clock.is_over() => return Err(not_accepted(steps)),
-                        Carried::Halted => return Ok(None),
+                        left if clock.is_over() => return Err(not_carried_out(steps, left)),
+                        Carried::Halted | Carried::LockRanOut => return Ok(None),
                     }
                 }
                 Decision::Wait { what, image } => {

@@ -29,12 +29,14 @@ impl HeldLocks {
 }
 
 /// How far a list of steps was carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Carried {
     /// All of it.
     Out,
     /// The world is not (yet) as it was when the steps were decided: look again.
     Halted,
+    /// The looks before took so long that a lock ran out: look again.
+    LockRanOut,
 }
 
 /// On whose behalf steps are carried out, for the audit log.
@@ -104,8 +106,9 @@ impl Engine {
     ) -> Result<Carried, EngineError> {
         let by_image = seen.iter().map(|seen| async move {
             for step in steps.iter().filter(|step| step.image() == seen.spec()) {
-                if self.carry_out_one(step, seen, locks, cause).await? == Carried::Halted {
-                    return Ok(Carried::Halted);
+                let carried = self.carry_out_one(step, seen, locks, cause).await?;
+                if carried != Carried::Out {
+                    return Ok(carried);
                 }
             }
             Ok(Carried::Out)
@@ -113,7 +116,7 @@ impl Engine {
         let carried: Vec<_> =
             stream::iter(by_image.collect::<Vec<_>>()).buffered(CONCURRENCY).collect().await;
         let carried: Vec<Carried> = carried.into_iter().collect::<Result<_, EngineError>>()?;
-        Ok(if carried.contains(&Carried::Halted) { Carried::Halted } else { Carried::Out })
+        Ok(carried.into_iter().max().unwrap_or(Carried::Out))
     }
 
     async fn carry_out_one(
@@ -133,13 +136,25 @@ impl Engine {
             },
         };
         if !self.locks_hold(locks, image).await? {
-            tracing::warn!("{image}: the lock was lost before {}", step.name());
-            return Ok(Carried::Halted);
+            let reason = Some("its lock ran out before".to_owned());
+            self.note(
+                cause.vm,
+                Some(image),
+                cause.rule(image),
+                step.name(),
+                Outcome::Pending,
+                reason,
+                started,
+            );
+            tracing::warn!("{image}: its lock ran out before {}", step.name());
+            return Ok(Carried::LockRanOut);
         }
         let result = self.perform(step, seen, cluster).await;
         let (outcome, reason) = match &result {
             Ok(Carried::Out) => (Outcome::Done, None),
-            Ok(Carried::Halted) => (Outcome::Pending, Some("not yet possible".to_owned())),
+            Ok(Carried::Halted | Carried::LockRanOut) => {
+                (Outcome::Pending, Some("not yet possible".to_owned()))
+            }
             Err(error) => (Outcome::Failed, Some(error.to_string())),
         };
         self.note(cause.vm, Some(image), cause.rule(image), step.name(), outcome, reason, started);
