@@ -2,6 +2,7 @@
 import argparse
 import collections
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -17,7 +18,8 @@ from .schedule import Group, Lane, Log
 
 def arguments():
     parser = argparse.ArgumentParser(prog="tests/faults", description="Fault drills on two real Ceph clusters.")
-    parser.add_argument("--seed", type=int, default=1, help="the first schedule's seed; the others follow (default 1)")
+    parser.add_argument("--seed", type=seeds_of, default=[1], metavar="N[,N…]",
+                        help="the first schedule's seed; the others follow (default 1). Several: these, side by side")
     parser.add_argument("--schedules", type=int, help="how many (default 1; with --minutes: as many as fit)")
     parser.add_argument("--minutes", type=float, help="begin no schedule that would end later")
     parser.add_argument("--side-by-side", type=int, default=4, metavar="N", help="schedules that run at once (default 4)")
@@ -29,9 +31,29 @@ def arguments():
     parser.add_argument("--from-call", type=int, default=1, metavar="N", help="with --kill-table: begin with this call")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell everything as it happens")
     options = parser.parse_args()
+    if len(options.seed) > 1 and options.schedules is not None:
+        parser.error("--schedules goes with one --seed: the first")
     if options.schedules is None:
         options.schedules = 100000 if options.minutes else 1
     return options
+
+
+def seeds_of(text):
+    return [int(seed) for seed in text.split(",")]
+
+
+def groups(options):
+    """The seeds, in groups that run side by side."""
+    if len(options.seed) > 1:
+        seeds = options.seed
+    else:
+        (first,) = options.seed
+        seeds = range(first, first + options.schedules)
+        if not options.minutes:
+            # a group waits for its slowest
+            seeds = sorted(seeds, key=lambda seed: plan.plan(seed).seconds)
+    for start in range(0, len(seeds), options.side_by_side):
+        yield list(seeds[start:start + options.side_by_side])
 
 
 class Table:
@@ -75,7 +97,7 @@ def tell_failure(options, group, results, seeds, log, lab):
     for lane in group.lanes:
         for trouble in lane.trouble:
             print("SEED %d FAILED: %s" % (lane.plan.seed, trouble))
-    again = "tests/faults --seed %d --schedules %d --side-by-side %d" % (seeds[0], len(seeds), len(seeds))
+    again = "tests/faults --seed %s --side-by-side %d" % (",".join(map(str, seeds)), len(seeds))
     print("to see it again: %s%s" % (again, " --ceph " + options.ceph if options.ceph else ""))
     with open(path, "w") as file:
         file.write("\n".join(log.lines) + "\n")
@@ -98,12 +120,13 @@ def schedules(options, lab):
     if not faults.has_clock:
         print("no clock is stepped: the package faketime is not installed")
     lanes = [Lane(lab, faults, number) for number in range(options.side_by_side)]
-    table, seed, last, took = Table(), options.seed, options.seed + options.schedules, 0.0
+    table, took = Table(), 0.0
     end = time.monotonic() + options.minutes * 60 if options.minutes else None
     try:
-        while seed < last and not (end and time.monotonic() + took > end):
+        for seeds in groups(options):
+            if end and time.monotonic() + took > end:
+                break
             began = time.monotonic()
-            seeds = list(range(seed, min(seed + options.side_by_side, last)))
             log = Log(options.verbose)
             group = Group(lab, faults, lanes, seeds, log)
             results = group.run()
@@ -117,7 +140,6 @@ def schedules(options, lab):
                 for lane in group.lanes:
                     if lane.trouble:
                         lane.machine = None  # the next schedule begins with another VM
-            seed += len(seeds)
     finally:
         table.show(faults)
     return 1 if table.failed() else 0
@@ -126,7 +148,7 @@ def schedules(options, lab):
 def main():
     options = arguments()
     if options.list:
-        for seed in range(options.seed, options.seed + min(options.schedules, 10000)):
+        for seed in itertools.islice(itertools.chain.from_iterable(groups(options)), 10000):
             print(plan.plan(seed))
         return 0
     signal.signal(signal.SIGTERM, interrupted)

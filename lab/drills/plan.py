@@ -78,6 +78,11 @@ class Plan:
     seed: int
     steps: tuple
 
+    @property
+    def seconds(self):
+        """The longest that its steps take together."""
+        return sum(step.patience for step in self.steps)
+
     def __str__(self):
         return "seed %d\n%s" % (self.seed, "\n".join("  %s" % step for step in self.steps))
 
