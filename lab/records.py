@@ -76,10 +76,11 @@ class Scan:
 
     def _behind(self, image, offset, size):
         """Records behind a hole mean that writes arrived out of order, or that one is damaged."""
-        torn = image.read(offset, min(SIZE, size - offset))
-        if torn.strip(b"\0"):
-            self.errors.append("place %d holds a damaged record" % (offset // SIZE + 1))
         look = image.read(offset, min(CHUNK, size - offset))
+        if Record.decode(look[:SIZE]):
+            return  # written since the first look: a writer is at work, and this scan ends where it was then
+        if look[:SIZE].strip(b"\0"):
+            self.errors.append("place %d holds a damaged record" % (offset // SIZE + 1))
         for at in range(SIZE, len(look) - SIZE + 1, SIZE):
             if Record.decode(look[at : at + SIZE]):
                 self.after += 1

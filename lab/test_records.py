@@ -69,6 +69,20 @@ class Verdict(unittest.TestCase):
         self.assertIn("place 500 holds a damaged record", verdict["errors"])
         self.assertTrue(any("behind a gap" in error for error in verdict["errors"]))
 
+    def test_a_record_that_is_written_during_the_scan_is_no_damage(self):
+        class Written(Image):
+            def read(self, offset, length):
+                data = super().read(offset, length)
+                if offset:  # the chunk that ends before them
+                    self.put(1501, "b", previous=1000)
+                    self.put(1502, "b", previous=1000)
+                return data
+
+        image = Written(3000)
+        image.data[:] = self.image.data
+        verdict = records.judge(records.Scan(image), "one/x", [log("b", range(1001, 1501))])
+        self.assertEqual((verdict["ok"], verdict["records"], verdict["errors"]), (True, 1500, []))
+
     def test_a_record_in_the_wrong_place_is_an_error(self):
         self.image.put(7, "a", sequence=8)
         self.assertEqual(self.judge()["errors"], ["place 7 holds record 8"])

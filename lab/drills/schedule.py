@@ -17,6 +17,7 @@ FAILED = ("BOOT_FAILURE", "PROLOG_FAILURE", "EPILOG_FAILURE", "3/46", "3/49", "3
 RESTING = ("RUNNING", "POWEROFF", "DONE", "SUSPENDED", "UNDEPLOYED", "STOPPED", "HOLD") + FAILED
 HOME_LIMIT = 480.0  # seconds from the end of all faults until the VM must run at home
 RECONCILE_PAUSE = 20.0
+LOOKS_FOR_DRIVERS = 8  # half a second apart: between two actions of one operation no process is at work
 
 
 class Log:
@@ -130,7 +131,13 @@ class Lane:
     def is_forgotten(self, site, vm):
         """Whether the VM is on its way somewhere and nobody is at work for it: its front-end was restarted meanwhile."""
         state = self.state(site, vm)
-        return state is not None and state not in RESTING and not at_work(site, vm)
+        if state is None or state in RESTING:
+            return False
+        for _ in range(LOOKS_FOR_DRIVERS):
+            if at_work(site, vm):
+                return False
+            time.sleep(0.5)
+        return self.state(site, vm) == state
 
     def strike(self, strike, ended):
         try:
