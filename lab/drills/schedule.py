@@ -362,6 +362,8 @@ class Lane:
                 # record has to be there all the same
                 self.forced = True
                 self.onemirror(site, "failover", vm, "--force", "--reason", "drill: asked for a new copy by hand")
+            elif self.asked_by_hand and "so it is not copied; on site-b: rbd mirror" in error:
+                self.promote_only_copies(error)
             else:
                 site.action("resume", vm)
             time.sleep(2)
@@ -373,6 +375,14 @@ class Lane:
             self.say("recover --retry at home (%s)" % state)
             site.one.vm.recover(vm, RETRY)
             time.sleep(5)
+
+    def promote_only_copies(self, error):
+        """What the gate says to type on the recovery site: the copy at home was thrown away by hand just as the other one
+        was given up, so nothing is left to copy from."""
+        for image in self.machine.images.values():
+            is_meant = "%s is not here" % image.rpartition("/")[2] in error
+            if is_meant and self.rbd(self.lab.b, "info", image, primary=False):
+                self.say("promote %s by hand on site-b: %s" % (image, self.rbd(self.lab.b, "mirror", "image", "promote", image)))
 
     def primaries(self):
         """How the images are primary: a set of "", "a", "b", "ab"."""
