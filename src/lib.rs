@@ -14,5 +14,7 @@ pub mod handoff;
 pub mod image_spec;
 pub mod lifecycle;
 pub mod opennebula;
+mod process;
+pub mod setup;
 pub mod state;
 pub mod text;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
+use onemirror::setup::artifacts::{Content, FrontEndUser, HookDefinition, artifacts, hooks, wrapper};
+use onemirror::setup::layout::Layout;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
@@ -9,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 const TM_ACTIONS: [&str; 9] =
     ["clone", "clone.ssh", "context", "delete", "delete.ssh", "ln", "ln.ssh", "mvds", "mvds.ssh"];
@@ -18,8 +21,37 @@ fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// What setup puts below `remotes`, written before anything is run: a file just written could still be open for writing in
+/// the child of another test's fork, and executing it would fail.
+static REMOTES: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let remotes = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str, mode| {
+        let path = remotes.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for action in TM_ACTIONS {
+        write(&format!("tm/ceph/{action}"), &wrapper(action), 0o755);
+    }
+    let layout = Layout::of_environment();
+    let user = FrontEndUser { name: "oneadmin".into(), group: "oneadmin".into() };
+    for artifact in artifacts(&layout, &user) {
+        if let (Ok(path), Content::Text(text)) =
+            (artifact.path.strip_prefix(&layout.remotes), &artifact.content)
+        {
+            write(path.to_str().unwrap(), text, artifact.mode);
+        }
+    }
+    remotes
+});
+
+fn remotes(path: &str) -> PathBuf {
+    REMOTES.path().join(path)
+}
+
 fn names(folder: &str) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(project(folder))
+    let mut names: Vec<String> = fs::read_dir(remotes(folder))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -71,31 +103,31 @@ fn assert_passed_through(call: &Call, status: i32) {
 }
 
 /// Parses the part of OpenNebula's template syntax that the hook definitions use.
-fn hook_definition(name: &str) -> BTreeMap<String, String> {
-    let text = fs::read_to_string(project("hooks").join(name)).unwrap();
-    assert!(text.ends_with('\n'), "{name}: OpenNebula's parser wants a last newline");
+fn attributes(definition: &HookDefinition) -> BTreeMap<String, String> {
+    let text = definition.to_allocate();
+    assert!(text.ends_with('\n'), "OpenNebula's parser wants a last newline");
     let mut attributes = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
+    for line in text.lines() {
         let (key, value) = line.split_once('=').expect(line);
         let value = value.trim().strip_prefix('"').and_then(|value| value.strip_suffix('"')).expect(line);
-        assert!(attributes.insert(key.trim().to_owned(), value.to_owned()).is_none(), "{name}: {line}");
+        assert!(attributes.insert(key.trim().to_owned(), value.to_owned()).is_none(), "{line}");
     }
     attributes
 }
 
 #[test]
 fn every_wrapper_is_there_and_executable() {
-    assert_eq!(names("remotes/tm/ceph"), TM_ACTIONS);
-    assert_eq!(names("remotes/hooks/onemirror"), HOOK_EVENTS);
+    assert_eq!(names("tm/ceph"), TM_ACTIONS);
+    assert_eq!(names("hooks/onemirror"), HOOK_EVENTS);
     let wrappers = TM_ACTIONS
-        .map(|name| format!("remotes/tm/ceph/{name}"))
+        .map(|name| format!("tm/ceph/{name}"))
         .into_iter()
-        .chain(HOOK_EVENTS.map(|name| format!("remotes/hooks/onemirror/{name}")));
+        .chain(HOOK_EVENTS.map(|name| format!("hooks/onemirror/{name}")));
     for wrapper in wrappers {
-        let mode = fs::metadata(project(&wrapper)).unwrap().permissions().mode();
+        let mode = fs::metadata(remotes(&wrapper)).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{wrapper} {mode:o}");
-        let text = fs::read_to_string(project(&wrapper)).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
+        let text = fs::read_to_string(remotes(&wrapper)).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# ")).collect();
         assert_eq!(lines.len(), 2, "{wrapper}");
         assert_eq!(lines[0], "#!/bin/sh");
         // Where ONE_LOCATION is not set, which no test can try without installing there.
@@ -113,7 +145,7 @@ fn tm_wrappers_pass_everything_on() {
         &[],
     ];
     for action in TM_ACTIONS {
-        let wrapper = project("remotes/tm/ceph").join(action);
+        let wrapper = remotes("tm/ceph").join(action);
         for arguments in awkward {
             let call = call(&wrapper, arguments, b"", 0);
             let stock = wrapper.parent().unwrap().join("../ceph.stock").join(action);
@@ -133,9 +165,7 @@ fn a_wrapper_finds_the_stock_action_beside_its_own_folder() {
     let folder = tempfile::tempdir().unwrap();
     let tm = folder.path().join("a b/$x/tm");
     fs::create_dir_all(&tm).unwrap();
-    // A link to the folder and not a copy: a file just written could still be open for writing in the child of
-    // another test's fork, and executing it would fail.
-    std::os::unix::fs::symlink(project("remotes/tm/ceph"), tm.join("ceph")).unwrap();
+    std::os::unix::fs::symlink(remotes("tm/ceph"), tm.join("ceph")).unwrap();
     let call = call(&tm.join("ceph//ln"), &["x"], b"", 0);
     let stock = tm.join("ceph/").into_os_string().into_encoded_bytes();
     assert_eq!(call.argv[2], [&stock[..], b"/../ceph.stock/ln"].concat());
@@ -144,8 +174,8 @@ fn a_wrapper_finds_the_stock_action_beside_its_own_folder() {
 #[test]
 fn wrappers_pass_exit_status_stdin_and_output_on() {
     for status in [0, 1, 3, 126, 255] {
-        for wrapper in ["remotes/tm/ceph/context", "remotes/hooks/onemirror/poweroff"] {
-            let call = call(&project(wrapper), &[], b"line\n\0\xff", status);
+        for wrapper in ["tm/ceph/context", "hooks/onemirror/poweroff"] {
+            let call = call(&remotes(wrapper), &[], b"line\n\0\xff", status);
             assert_eq!(call.stdin, b"line\n\0\xff");
             assert_passed_through(&call, status);
         }
@@ -157,7 +187,7 @@ fn hook_wrappers_hand_the_document_over_on_stdin() {
     // More than a pipe holds.
     let document = "PFZNPjxJRD40MjwvSUQ+".repeat(20_000);
     for event in HOOK_EVENTS {
-        let call = call(&project("remotes/hooks/onemirror").join(event), &[], document.as_bytes(), 0);
+        let call = call(&remotes("hooks/onemirror").join(event), &[], document.as_bytes(), 0);
         assert_eq!(call.argv, [b"hook" as &[u8], event.as_bytes()]);
         assert_eq!(call.stdin, document.as_bytes());
         assert_passed_through(&call, 0);
@@ -166,7 +196,7 @@ fn hook_wrappers_hand_the_document_over_on_stdin() {
 
 #[test]
 fn without_the_binary_a_wrapper_fails_and_says_so() {
-    let output = Command::new(project("remotes/tm/ceph/ln"))
+    let output = Command::new(remotes("tm/ceph/ln"))
         .env("ONE_LOCATION", "/no/such/folder")
         .stdin(Stdio::null())
         .output()
@@ -177,11 +207,9 @@ fn without_the_binary_a_wrapper_fails_and_says_so() {
 
 #[test]
 fn every_hook_names_a_wrapper_and_every_wrapper_has_a_hook() {
-    let files = names("hooks");
     let mut commands = BTreeSet::new();
-    for file in &files {
-        let hook = hook_definition(file);
-        assert_eq!(format!("{}.hook", hook["NAME"]), *file);
+    for definition in hooks() {
+        let hook = attributes(&definition);
         let event = hook["COMMAND"].strip_prefix("onemirror/").expect("a command below remotes/hooks");
         assert_eq!(hook["NAME"], format!("onemirror-{event}"));
         assert!(commands.insert(event.to_owned()), "{event} twice");
@@ -192,7 +220,8 @@ fn every_hook_names_a_wrapper_and_every_wrapper_has_a_hook() {
 #[test]
 fn hooks_are_what_oned_and_onehem_accept() {
     let states = |name: &str| {
-        let hook = hook_definition(&format!("onemirror-{name}.hook"));
+        let name = format!("onemirror-{name}");
+        let hook = attributes(hooks().iter().find(|definition| definition.name == name).unwrap());
         let get = |key: &str| hook.get(key).cloned().unwrap_or_default();
         for (key, value) in [
             ("TYPE", "state"),

@@ -118,11 +118,18 @@ class Site:
 
     # ------------------------------------------------------------ plugin
 
+    @property
+    def role(self):
+        return "home" if self.name == "site-a" else "recovery"
+
     def install(self):
-        with open(os.path.join(self.location, "bin/onehook"), "w") as shim:
-            shim.write('#!/bin/sh\nexec "%s" "%s" hook "$@"\n' % (sys.executable, os.path.join(LAB, "one")))
-        os.chmod(shim.name, 0o755)
-        run([os.path.join(REPOSITORY, "install.sh"), "--binary", self.lab.binary], env=self.environment)
+        # the machine's own systemd is none of the lab's business; drills call reconcile themselves
+        peer = self.lab.other(self)
+        return self.setup("--role", self.role, "--no-timer", "--peer-endpoint", peer.endpoint, "--peer-auth", peer.auth_file)
+
+    def setup(self, *arguments, check=True):
+        installer = os.path.join(REPOSITORY, "install.sh")
+        return run([installer, "--binary", self.lab.binary, *arguments], env=self.environment, check=check)
 
     def configure(self, **policy):
         """Writes onemirror.conf; `policy` overrides the lab's values."""
@@ -143,7 +150,7 @@ auth = "{auth}"
 conf = "{peer.conf}"
 user = "rbd-mirror-peer"
 [policy]
-""".format(self, peer=peer, auth=auth, role="home" if self.name == "site-a" else "recovery")
+""".format(self, peer=peer, auth=auth, role=self.role)
         for key, value in values.items():
             text += "%s = %s\n" % (key, json.dumps(value))
         self.write_configuration(text)

@@ -1,6 +1,6 @@
 //! One `ssh` connection to a bridge host, shared by all commands of a run.
 
-use super::process;
+use crate::process;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;

@@ -4,7 +4,7 @@
 //! happened and names the errno in its last line.
 
 use super::CephError;
-use super::process::{Output, RunError};
+use crate::process::{Output, RunError};
 
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;

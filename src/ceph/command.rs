@@ -2,12 +2,12 @@
 
 use super::bridge::{Bridge, SharedConnection};
 use super::classify::{self, Question};
-use super::process::{self, Output, RunError};
 use super::{
     Ceph, CephError, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking, PeerConnection,
     PoolInfo, PoolStatus, Promotion, Snapshots, parse,
 };
 use crate::image_spec::ImageSpec;
+use crate::process::{self, Output, RunError};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

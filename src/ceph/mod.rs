@@ -8,7 +8,6 @@ mod classify;
 mod command;
 pub mod parse;
 mod peer;
-mod process;
 
 #[cfg(test)]
 mod real_tests;

@@ -4,6 +4,7 @@ mod failover;
 mod list;
 mod plan;
 mod reconcile;
+mod setup;
 mod show;
 mod switch;
 pub mod table;
@@ -11,6 +12,7 @@ pub mod table;
 use crate::config::{self, Config};
 use crate::engine::{Engine, EngineError};
 use crate::lifecycle;
+use crate::setup::SetupError;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -45,6 +47,8 @@ enum Command {
     Reconcile(reconcile::Arguments),
     /// Start a VM here; with --force also where the other site is lost
     Failover(failover::Arguments),
+    /// Put onemirror into this front-end, keep it there, or take it out
+    Setup(setup::Arguments),
     /// Emergency switch: every action goes straight to the stock driver
     Off(switch::Off),
     /// End the emergency
@@ -81,12 +85,17 @@ enum CommandError {
     State(#[from] crate::state::StateError),
     #[error("{0}")]
     Hook(#[from] lifecycle::hook::HookError),
+    #[error("{0}")]
+    Setup(#[from] crate::setup::SetupError),
     #[error("cannot print: {0}")]
     Output(#[from] std::io::Error),
     #[error("cannot print as JSON: {0}")]
     Json(#[from] serde_json::Error),
     #[error("{0}")]
     Usage(String),
+    /// Asked whether everything is in place, and it is not.
+    #[error("{0}")]
+    NotInPlace(String),
     /// Everything was said already; something could not be done.
     #[error("{0}")]
     Incomplete(String),
@@ -96,6 +105,9 @@ impl CommandError {
     fn exit_status(&self) -> u8 {
         match self {
             Self::Engine(EngineError::Config(_)) | Self::Usage(_) => 2,
+            Self::Setup(SetupError::NoRole | SetupError::NotRoot) => 2,
+            Self::Setup(SetupError::NoFrontEnd { .. } | SetupError::NotSetUp { .. })
+            | Self::NotInPlace(_) => 1,
             Self::Engine(error) if error.is_refusal() => 1,
             Self::Hook(lifecycle::hook::HookError::Engine(error)) if error.is_refusal() => 1,
             Self::Hook(lifecycle::hook::HookError::Input(_)) => 2,
@@ -146,6 +158,7 @@ impl Cli {
                 Ok(engine) => failover::run(&engine, &arguments).await,
                 Err(error) => Err(error),
             },
+            Command::Setup(arguments) => setup::run(&config_path, &arguments).await,
             Command::Off(arguments) => switch::off(&arguments),
             Command::On => switch::on(),
             Command::Hook { event } => {

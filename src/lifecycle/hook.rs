@@ -17,7 +17,8 @@ const INPUT_LIMIT: u64 = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The events that onemirror hooks into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, strum::Display, strum::EnumIter)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Event {
     /// A VM is DONE: pass it on to the peer.
     Done,
@@ -32,13 +33,14 @@ pub enum Event {
 }
 
 impl Event {
-    fn name(self) -> &'static str {
+    /// What OpenNebula is to fire the hook for: the kind of object, its state, and a VM's state within its life cycle.
+    pub fn trigger(self) -> (&'static str, &'static str, Option<&'static str>) {
         match self {
-            Self::Done => "hook done",
-            Self::Poweroff => "hook poweroff",
-            Self::Undeployed => "hook undeployed",
-            Self::Running => "hook running",
-            Self::HostMonitored => "hook host-monitored",
+            Self::Done => ("VM", "DONE", Some("LCM_INIT")),
+            Self::Poweroff => ("VM", "POWEROFF", Some("LCM_INIT")),
+            Self::Undeployed => ("VM", "UNDEPLOYED", Some("LCM_INIT")),
+            Self::Running => ("VM", "ACTIVE", Some("RUNNING")),
+            Self::HostMonitored => ("HOST", "MONITORED", None),
         }
     }
 }
@@ -62,7 +64,7 @@ pub async fn run(config_path: &Path, event: Event, input: &mut dyn Read) -> Resu
     }
     let mut config = Config::load(config_path).map_err(EngineError::from)?;
     config.policy.command_timeout = config.policy.command_timeout.min(PATIENCE);
-    let engine = Engine::new(config, event.name())?;
+    let engine = Engine::new(config, &format!("hook {event}"))?;
     if event == Event::HostMonitored {
         let started = Instant::now();
         let report = engine.reconcile().await?;

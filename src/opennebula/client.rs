@@ -511,6 +511,12 @@ impl Client {
         self.change("one.hook.delete", &[Argument::Int(id)]).await
     }
 
+    /// `one.zonepool.info`.
+    pub async fn zone_pool(&self) -> Result<Vec<super::Zone>, OneError> {
+        let text = self.text("one.zonepool.info", &[]).await?;
+        self.document(super::Zone::pool_from_xml(&text))
+    }
+
     /// `one.system.version`, such as `7.4.0`.
     pub async fn system_version(&self) -> Result<String, OneError> {
         Ok(super::clean(&self.text("one.system.version", &[]).await?))

@@ -281,6 +281,23 @@ impl User {
     }
 }
 
+/// A zone of a federation; where there is none, the one zone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Zone {
+    /// Number.
+    pub id: i32,
+    /// The front-ends that share its database, by name; none or one where there is no high availability.
+    pub servers: Vec<String>,
+}
+
+impl Zone {
+    /// Reads a `<ZONE_POOL>`.
+    pub fn pool_from_xml(text: &str) -> Result<Vec<Self>, DocumentError> {
+        let pool: ZonePoolXml = read(text, "ZONE_POOL")?;
+        Ok(pool.members.into_iter().map(Into::into).collect())
+    }
+}
+
 /// A hook definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hook {
@@ -696,6 +713,41 @@ impl From<HostXml> for Host {
 }
 
 #[derive(serde::Deserialize)]
+struct ZonePoolXml {
+    #[serde(rename = "ZONE", default)]
+    members: Vec<ZoneXml>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct ZoneXml {
+    #[serde(deserialize_with = "required_id")]
+    id: i32,
+    #[serde(default)]
+    server_pool: ServerPoolXml,
+}
+
+#[derive(Default, serde::Deserialize)]
+struct ServerPoolXml {
+    #[serde(rename = "SERVER", default)]
+    members: Vec<ServerXml>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct ServerXml {
+    #[serde(default)]
+    name: Text,
+}
+
+impl From<ZoneXml> for Zone {
+    fn from(xml: ZoneXml) -> Self {
+        let servers = xml.server_pool.members.iter().map(|server| super::clean(&server.name.text)).collect();
+        Self { id: xml.id, servers }
+    }
+}
+
+#[derive(serde::Deserialize)]
 struct HookPoolXml {
     #[serde(rename = "HOOK", default)]
     members: Vec<HookXml>,
@@ -880,6 +932,13 @@ mod tests {
         assert_eq!(Datastore::pool_from_xml("<DATASTORE_POOL/>").unwrap(), []);
         assert_eq!(Host::pool_from_xml("<HOST_POOL/>").unwrap(), []);
         assert_eq!(Hook::pool_from_xml("<HOOK_POOL/>").unwrap(), []);
+        let zones = "<ZONE_POOL><ZONE><ID>0</ID><NAME>OpenNebula</NAME><TEMPLATE/><SERVER_POOL>\
+            <SERVER><ENDPOINT>http://a:2633/RPC2</ENDPOINT><ID>0</ID><NAME>a</NAME></SERVER>\
+            <SERVER><ENDPOINT>http://b:2633/RPC2</ENDPOINT><ID>1</ID><NAME>b</NAME></SERVER>\
+            </SERVER_POOL></ZONE><ZONE><ID>1</ID><SERVER_POOL/></ZONE></ZONE_POOL>";
+        let zones = Zone::pool_from_xml(zones).unwrap();
+        assert_eq!(zones[0], Zone { id: 0, servers: vec!["a".into(), "b".into()] });
+        assert_eq!(zones[1], Zone { id: 1, servers: vec![] });
         let pool = format!("<VM_POOL>{VM}{DONE}</VM_POOL>");
         assert_eq!(Vm::pool_from_xml(&pool).unwrap().iter().map(|vm| vm.id).collect::<Vec<_>>(), [2, 0]);
         // A pool is not a member and the other way round.

@@ -339,6 +339,16 @@ pub fn hook(hook: &Hook, with_log: bool) -> Element {
     Element::group("HOOK", children)
 }
 
+/// The zone that every front-end is in, without the servers that high availability adds.
+pub fn zone_pool() -> Element {
+    let zone = vec![
+        Element::text("ID", 0),
+        Element::text("NAME", "OpenNebula"),
+        Element::group("SERVER_POOL", vec![]),
+    ];
+    Element::group("ZONE_POOL", vec![Element::group("ZONE", zone)])
+}
+
 fn ids(name: &str, ids: impl Iterator<Item = i64>) -> Element {
     Element::group(name, ids.map(|id| Element::text("ID", id)).collect())
 }

@@ -102,7 +102,7 @@ pub async fn answer(front_end: &Arc<FrontEnd>, call: &Call) -> Answer {
     }
 }
 
-const METHODS: [&str; 32] = [
+const METHODS: [&str; 33] = [
     "lab.control",
     "one.datastore.allocate",
     "one.datastore.delete",
@@ -135,6 +135,7 @@ const METHODS: [&str; 32] = [
     "one.vmpool.info",
     "one.vmpool.infoextended",
     "one.vmpool.infoset",
+    "one.zonepool.info",
 ];
 
 async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments<'_>) -> Outcome {
@@ -288,6 +289,8 @@ async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments
             front_end
                 .read(|records| Page::ALL.cut(records.hooks.iter(), |hook| documents::hook(hook, false))),
         )),
+        // one zone of one front-end
+        "one.zonepool.info" => Ok(Value::Text(documents::zone_pool().compact())),
         _ => Err(Failure::new(Code::Internal, "a method without an implementation")),
     }
 }

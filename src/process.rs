@@ -11,18 +11,18 @@ const STDERR_KEPT: usize = 64 * 1024;
 
 /// What a program left behind.
 #[derive(Clone, Debug)]
-pub(super) struct Output {
+pub(crate) struct Output {
     /// Its exit status; -1 if a signal ended it.
-    pub(super) status: i32,
+    pub(crate) status: i32,
     /// All of its standard output.
-    pub(super) stdout: Vec<u8>,
+    pub(crate) stdout: Vec<u8>,
     /// The end of its standard error.
-    pub(super) stderr: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
 }
 
 /// Why there is no [`Output`].
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RunError {
+pub(crate) enum RunError {
     /// It could not be started.
     #[error("cannot run {program}: {source}")]
     Spawn {
@@ -58,7 +58,7 @@ impl Drop for Group {
 ///
 /// After `deadline`, beyond `stdout_limit` bytes of output, or when the future is dropped, the whole group is
 /// killed. An operation that the program had already sent to the cluster may still take effect there.
-pub(super) async fn run(
+pub(crate) async fn run(
     mut command: Command,
     deadline: Duration,
     stdout_limit: usize,

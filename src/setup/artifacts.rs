@@ -1,0 +1,258 @@
+//! What onemirror puts into a front-end, word for word.
+
+use super::layout::Layout;
+use crate::lifecycle::hook::Event;
+use std::path::{Path, PathBuf};
+use strum::IntoEnumIterator as _;
+
+/// The version that the wrappers name.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The stock driver's actions that onemirror stands in front of, each also with a suffix such as `.ssh`.
+pub const ACTIONS: [&str; 5] = ["ln", "clone", "context", "mvds", "delete"];
+/// The timer's name.
+pub const TIMER: &str = "onemirror-reconcile.timer";
+const SERVICE: &str = "onemirror-reconcile.service";
+/// The folder of the hooks' scripts, as `COMMAND` names it.
+const HOOK_FOLDER: &str = "onemirror";
+/// What package managers and people leave beside a file, and no system datastore's driver is named.
+const BACKUP_SUFFIXES: [&str; 9] =
+    ["bak", "distrib", "old", "orig", "rpmnew", "rpmorig", "rpmsave", "save", "stock"];
+
+/// A file that onemirror writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// Where.
+    pub path: PathBuf,
+    /// What is in it.
+    pub content: Content,
+    /// Permission bits.
+    pub mode: u32,
+    /// Whether it belongs to the front-end's user, not to who installs.
+    pub of_front_end: bool,
+    /// Whether an administrator may change it; it is only written where there is none.
+    pub editable: bool,
+}
+
+/// What is in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// This text.
+    Text(String),
+    /// The program that runs.
+    ThisProgram,
+}
+
+/// Whether a file name in the driver's folder is an action that onemirror stands in front of.
+pub fn is_guarded(name: &str) -> bool {
+    let (action, suffix) = match name.split_once('.') {
+        Some((action, suffix)) => (action, Some(suffix)),
+        None => (name, None),
+    };
+    // `one_tm` appends the name of the system datastore's driver
+    let is_driver = |suffix: &str| {
+        !suffix.is_empty()
+            && suffix.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+            && !BACKUP_SUFFIXES.contains(&suffix)
+    };
+    ACTIONS.contains(&action) && suffix.is_none_or(is_driver)
+}
+
+/// The script that takes an action's place.
+pub fn wrapper(action: &str) -> String {
+    format!(
+        "#!/bin/sh\n\
+         # onemirror {VERSION}, in front of the stock action. Made by onemirror setup.\n\
+         exec \"${{ONE_LOCATION:-/usr}}/bin/onemirror\" tm --stock \"${{0%/*}}/../ceph.stock/{action}\" {action} \"$@\"\n"
+    )
+}
+
+/// Whether a file's text is a wrapper, of whatever version.
+pub fn is_wrapper(text: &[u8]) -> bool {
+    let mark = b"/bin/onemirror\" tm --stock ";
+    text.starts_with(b"#!") && text.windows(mark.len()).any(|window| window == mark)
+}
+
+/// A hook of OpenNebula.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookDefinition {
+    /// Its name; the one thing by which ours are known.
+    pub name: String,
+    /// What `one.hook.allocate` needs beside the name and what is in `attributes`, and what oned forgets.
+    pub once: Vec<(&'static str, String)>,
+    /// What oned keeps in its template.
+    pub attributes: Vec<(&'static str, String)>,
+}
+
+impl HookDefinition {
+    fn of(event: Event) -> Self {
+        let (resource, state, lcm_state) = event.trigger();
+        let mut attributes = vec![
+            ("ARGUMENTS", "$TEMPLATE".to_owned()),
+            ("ARGUMENTS_STDIN", "YES".to_owned()),
+            ("COMMAND", format!("{HOOK_FOLDER}/{event}")),
+            ("REMOTE", "NO".to_owned()),
+            ("RESOURCE", resource.to_owned()),
+            ("STATE", state.to_owned()),
+            ("TIMEOUT", "60".to_owned()),
+        ];
+        let mut once = vec![("TYPE", "state".to_owned())];
+        if let Some(lcm_state) = lcm_state {
+            attributes.push(("LCM_STATE", lcm_state.to_owned()));
+            once.push(("ON", "CUSTOM".to_owned()));
+        }
+        Self { name: format!("onemirror-{event}"), once, attributes }
+    }
+
+    /// What `one.hook.allocate` wants.
+    pub fn to_allocate(&self) -> String {
+        let name = [("NAME", self.name.clone())];
+        lines(name.iter().chain(&self.once).chain(&self.attributes))
+    }
+
+    /// What `one.hook.update` wants.
+    pub fn to_update(&self) -> String {
+        lines(self.attributes.iter())
+    }
+
+    /// Whether a hook of this name is what it should be.
+    pub fn is_met_by(&self, hook: &crate::opennebula::Hook) -> bool {
+        hook.kind.eq_ignore_ascii_case("state")
+            && self.attributes.iter().all(|(key, value)| hook.template.get(*key) == Some(value))
+    }
+}
+
+fn lines<'a>(attributes: impl Iterator<Item = &'a (&'static str, String)>) -> String {
+    attributes.map(|(key, value)| format!("{key} = \"{value}\"\n")).collect()
+}
+
+/// All hooks.
+pub fn hooks() -> Vec<HookDefinition> {
+    Event::iter().map(HookDefinition::of).collect()
+}
+
+/// Whose front-end it is, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontEndUser {
+    /// `oneadmin`.
+    pub name: String,
+    /// Its group.
+    pub group: String,
+}
+
+/// All files but the wrappers and the configuration.
+pub fn artifacts(layout: &Layout, user: &FrontEndUser) -> Vec<Artifact> {
+    let file = |path: PathBuf, text: String, mode| Artifact {
+        path,
+        content: Content::Text(text),
+        mode,
+        of_front_end: false,
+        editable: false,
+    };
+    let mut all = vec![Artifact {
+        path: layout.binary.clone(),
+        content: Content::ThisProgram,
+        mode: 0o755,
+        of_front_end: false,
+        editable: false,
+    }];
+    all.extend(Event::iter().map(|event| {
+        let text = format!("#!/bin/sh\nexec \"${{ONE_LOCATION:-/usr}}/bin/onemirror\" hook {event}\n");
+        let path = layout.hook_scripts().join(event.to_string());
+        Artifact { of_front_end: true, ..file(path, text, 0o755) }
+    }));
+    all.push(file(layout.units.join(SERVICE), service(layout, user), 0o644));
+    all.push(file(
+        layout.units.join(TIMER),
+        include_str!("../../systemd/onemirror-reconcile.timer").into(),
+        0o644,
+    ));
+    all.push(Artifact {
+        editable: true,
+        ..file(layout.logrotate.clone(), logrotate(&layout.audit_log, user), 0o644)
+    });
+    all
+}
+
+fn service(layout: &Layout, user: &FrontEndUser) -> String {
+    // systemd expands what follows a percent sign
+    let quoted = |path: &Path| path.display().to_string().replace('%', "%%");
+    let environment = match &layout.one_location {
+        Some(root) => format!("Environment=\"ONE_LOCATION={}\"\n", quoted(root)),
+        None => String::new(),
+    };
+    include_str!("../../systemd/onemirror-reconcile.service")
+        .replace("@USER@", &user.name)
+        .replace("@ENVIRONMENT@\n", &environment)
+        .replace("@BINARY@", &quoted(&layout.binary))
+}
+
+fn logrotate(audit_log: &Path, user: &FrontEndUser) -> String {
+    include_str!("../../etc/logrotate.conf")
+        .replace("@AUDIT_LOG@", &audit_log.display().to_string())
+        .replace("@USER@", &user.name)
+        .replace("@GROUP@", &user.group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::opennebula::Hook;
+
+    #[test]
+    fn actions_and_their_suffixed_forms_are_guarded_and_nothing_else() {
+        for name in ["ln", "clone.ssh", "context", "mvds.ssh", "delete", "ln.fs_lvm", "clone.qcow2"] {
+            assert!(is_guarded(name), "{name}");
+        }
+        for name in [
+            "cpds",
+            "cpds.ssh",
+            "mv",
+            "resize",
+            "lns",
+            "ln.",
+            "ln.dpkg-new",
+            "ln.rpmnew",
+            "ln.bak",
+            "ln~",
+            ".ln",
+            "",
+            "ln.ssh.bak",
+            ".ln.onemirror-new",
+            "ln ",
+            "delete.orig",
+        ] {
+            assert!(!is_guarded(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_wrapper_is_known_whatever_its_version() {
+        assert!(is_wrapper(wrapper("ln.ssh").as_bytes()));
+        assert!(is_wrapper(wrapper("ln").replace(VERSION, "0.0.9").as_bytes()));
+        assert!(!is_wrapper(b"#!/bin/bash\nexec rbd\n"));
+        assert!(!is_wrapper(b"see /bin/onemirror\" tm --stock "));
+        insta::assert_snapshot!(wrapper("delete.ssh").replace(VERSION, "VERSION"), @r#"
+        #!/bin/sh
+        # onemirror VERSION, in front of the stock action. Made by onemirror setup.
+        exec "${ONE_LOCATION:-/usr}/bin/onemirror" tm --stock "${0%/*}/../ceph.stock/delete.ssh" delete.ssh "$@"
+        "#);
+    }
+
+    #[test]
+    fn hooks_are_compared_by_what_oned_keeps() {
+        let definition = &hooks()[0];
+        let template = definition.attributes.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        let mut hook = Hook { kind: "state".into(), template: template.collect(), ..Hook::default() };
+        assert!(definition.is_met_by(&hook));
+        hook.template.insert("DESCRIPTION".into(), "an administrator's own words".into());
+        assert!(definition.is_met_by(&hook));
+        hook.template.insert("COMMAND".into(), "other".into());
+        assert!(!definition.is_met_by(&hook));
+    }
+
+    #[test]
+    fn what_is_registered_is_what_onehook_would_be_given() {
+        let all: Vec<String> = hooks().iter().map(HookDefinition::to_allocate).collect();
+        insta::assert_snapshot!(all.join("\n"));
+    }
+}

@@ -1,0 +1,106 @@
+//! Where things are on a front-end.
+
+use crate::config;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The folders of one OpenNebula installation, and what onemirror puts there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// `$ONE_LOCATION` of a self-contained installation.
+    pub one_location: Option<PathBuf>,
+    /// The program.
+    pub binary: PathBuf,
+    /// The configuration.
+    pub configuration: PathBuf,
+    /// The file with `user:password` of the other front-end.
+    pub peer_auth: PathBuf,
+    /// OpenNebula's `remotes`.
+    pub remotes: PathBuf,
+    /// Where the reconcile service and timer are put.
+    pub units: PathBuf,
+    /// The configuration of logrotate.
+    pub logrotate: PathBuf,
+    /// The audit log.
+    pub audit_log: PathBuf,
+    /// onemirror's own small state.
+    pub state: PathBuf,
+}
+
+impl Layout {
+    /// That of this process's environment.
+    pub fn of_environment() -> Self {
+        Self::of(std::env::var_os("ONE_LOCATION").filter(|value| !value.is_empty()))
+    }
+
+    fn of(one_location: Option<OsString>) -> Self {
+        let (audit_log, state) = (config::audit_log_path(), config::state_dir());
+        match one_location.map(PathBuf::from) {
+            Some(root) => Self {
+                binary: root.join("bin/onemirror"),
+                configuration: root.join("etc/onemirror.conf"),
+                peer_auth: root.join("etc/onemirror.peer_auth"),
+                remotes: root.join("var/remotes"),
+                units: root.join("share/onemirror"),
+                logrotate: root.join("share/onemirror/logrotate.conf"),
+                audit_log,
+                state,
+                one_location: Some(root),
+            },
+            None => Self {
+                one_location: None,
+                binary: "/usr/bin/onemirror".into(),
+                configuration: "/etc/one/onemirror.conf".into(),
+                peer_auth: "/etc/one/onemirror.peer_auth".into(),
+                remotes: "/var/lib/one/remotes".into(),
+                units: "/etc/systemd/system".into(),
+                logrotate: "/etc/logrotate.d/onemirror".into(),
+                audit_log,
+                state,
+            },
+        }
+    }
+
+    /// The transfer driver that OpenNebula calls.
+    pub fn driver(&self) -> PathBuf {
+        self.remotes.join("tm/ceph")
+    }
+
+    /// The stock actions, at the same depth, since they find their own files from where they are.
+    pub fn stock_driver(&self) -> PathBuf {
+        self.remotes.join("tm/ceph.stock")
+    }
+
+    /// The scripts that OpenNebula's hooks call.
+    pub fn hook_scripts(&self) -> PathBuf {
+        self.remotes.join("hooks/onemirror")
+    }
+
+    /// The name under which a file is written before it takes its place.
+    pub fn unfinished(path: &Path) -> PathBuf {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".onemirror-new");
+        path.with_file_name(name)
+    }
+}
+
+#[cfg(test)]
+impl Layout {
+    pub(super) fn for_tests(one_location: Option<&str>) -> Self {
+        Self::of(one_location.map(OsString::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unfinished_lies_beside_it_and_is_no_action() {
+        assert_eq!(Layout::unfinished(Path::new("/a/tm/ceph/ln")), Path::new("/a/tm/ceph/.ln.onemirror-new"));
+        let layout = Layout::for_tests(Some("/srv/one"));
+        assert_eq!(layout.driver(), Path::new("/srv/one/var/remotes/tm/ceph"));
+        assert_eq!(layout.stock_driver().parent(), layout.driver().parent());
+    }
+}

@@ -1,0 +1,393 @@
+//! From what is there to what is still to be done; no I/O.
+//!
+//! The steps come in an order in which the front-end works after each of them: whatever a wrapper or a hook runs is there
+//! before it, and goes after it. So a run that was interrupted is finished by the next one.
+
+use super::artifacts::{Artifact, Content, HookDefinition, TIMER, hooks, wrapper};
+use super::layout::Layout;
+use crate::opennebula::Hook;
+use std::fmt;
+use std::path::PathBuf;
+
+/// What is to be the case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Everything is in place.
+    Installed,
+    /// Nothing is; the configuration and the audit log stay.
+    Removed,
+    /// Not even those.
+    Purged,
+}
+
+/// A file against what it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// There is none.
+    Absent,
+    /// It is as it is to be, with its mode and owner.
+    Same,
+    /// It is not.
+    Differs,
+}
+
+/// What stands where an action may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occupant {
+    /// Nothing.
+    Absent,
+    /// A wrapper; of this version, and executable?
+    Wrapper {
+        /// Whether it is as this version writes it.
+        current: bool,
+    },
+    /// Anything else: the stock action.
+    Stock,
+}
+
+/// One action of the stock driver, such as `ln` or `clone.ssh`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// Its file name.
+    pub name: String,
+    /// In the folder that OpenNebula looks in.
+    pub front: Occupant,
+    /// In the folder of the stock actions.
+    pub stock: Occupant,
+    /// Whether a package of dpkg's owns it.
+    pub of_dpkg: bool,
+    /// Whether dpkg puts it into the folder of the stock actions.
+    pub diverted: bool,
+}
+
+/// The reconcile timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// It runs, also after the next boot.
+    Runs,
+    /// It does not, or not after the next boot.
+    Stopped,
+    /// systemd is not there, or not to be used.
+    Unavailable,
+}
+
+/// All that the plan rests on.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Where everything is.
+    pub layout: Layout,
+    /// Our files, what they are to be, and whether a package owns them.
+    pub files: Vec<(Artifact, Found, Option<String>)>,
+    /// The stock driver's actions that are guarded.
+    pub actions: Vec<Action>,
+    /// The hooks of this front-end, or why they are not known.
+    pub hooks: Result<Vec<Hook>, String>,
+    /// What the configuration would say; `None`: there is one.
+    pub new_configuration: Option<String>,
+    /// What the file with the peer's credentials would say; `None`: there is one, or nothing is known of it.
+    pub new_peer_auth: Option<String>,
+    /// The timer.
+    pub timer: Timer,
+    /// Those of our folders that exist.
+    pub folders: Vec<PathBuf>,
+    /// Files that an interrupted run has left.
+    pub leftovers: Vec<PathBuf>,
+    /// What only a purge removes, as far as it exists: configuration, credentials, audit logs, state.
+    pub kept: Vec<PathBuf>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Removes what an interrupted run has left.
+    RemoveLeftover(PathBuf),
+    /// Makes a folder of the front-end's user.
+    MakeFolder(PathBuf),
+    /// Writes a file, whole or not at all.
+    Write(Artifact),
+    /// Has dpkg put a stock action elsewhere from now on.
+    Divert {
+        /// Where the package has it.
+        from: PathBuf,
+        /// Where it goes.
+        to: PathBuf,
+    },
+    /// Ends that.
+    EndDiversion(PathBuf),
+    /// Keeps a stock action under another name, beside the old one.
+    KeepStock {
+        /// Where it is.
+        from: PathBuf,
+        /// Where it is to be, too.
+        to: PathBuf,
+    },
+    /// Puts a stock action back into its place.
+    RestoreStock {
+        /// Where it is.
+        from: PathBuf,
+        /// Where it is to be.
+        to: PathBuf,
+    },
+    /// Makes a hook.
+    RegisterHook(HookDefinition),
+    /// Gives a hook its attributes again.
+    UpdateHook(i32, HookDefinition),
+    /// Removes a hook.
+    DeleteHook(i32, String),
+    /// Starts the timer, now and after each boot.
+    StartTimer,
+    /// Ends that.
+    StopTimer,
+    /// Removes a file.
+    RemoveFile(PathBuf),
+    /// Removes an empty folder.
+    RemoveFolder(PathBuf),
+    /// Removes a file, or a folder with all that is in it, that only a purge removes.
+    Purge(PathBuf),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RemoveLeftover(path) => write!(f, "remove {}, left by an interrupted run", path.display()),
+            Self::MakeFolder(path) => write!(f, "make the folder {}", path.display()),
+            Self::Write(Artifact { path, .. }) => write!(f, "write {}", path.display()),
+            Self::Divert { from, to } => {
+                write!(f, "have dpkg put {} at {} from now on", from.display(), to.display())
+            }
+            Self::EndDiversion(path) => write!(f, "have dpkg put {} where it belongs", path.display()),
+            Self::KeepStock { from, to } => write!(f, "keep {} as {}", from.display(), to.display()),
+            Self::RestoreStock { from, to } => write!(f, "move {} to {}", from.display(), to.display()),
+            Self::RegisterHook(hook) => write!(f, "register the hook {}", hook.name),
+            Self::UpdateHook(id, hook) => write!(f, "update hook {id}, {}", hook.name),
+            Self::DeleteHook(id, name) => write!(f, "delete hook {id}, {name}"),
+            Self::StartTimer => write!(f, "start {TIMER}, now and at each boot"),
+            Self::StopTimer => write!(f, "stop {TIMER}"),
+            Self::RemoveFile(path) | Self::Purge(path) => write!(f, "remove {}", path.display()),
+            Self::RemoveFolder(path) => write!(f, "remove the folder {}", path.display()),
+        }
+    }
+}
+
+/// What is to be done, and what can't be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order.
+    pub steps: Vec<Step>,
+    /// What stands in the way, with what to do about it.
+    pub problems: Vec<String>,
+    /// What the administrator has to know.
+    pub notes: Vec<String>,
+}
+
+/// The folders that nobody but onemirror uses, outermost last.
+pub fn own_folders(layout: &Layout) -> Vec<PathBuf> {
+    let mut folders = vec![layout.stock_driver(), layout.hook_scripts()];
+    if layout.one_location.is_some() {
+        folders.push(layout.units.clone());
+    }
+    folders
+}
+
+/// What is still to be done.
+pub fn plan(facts: &Facts, goal: Goal) -> Plan {
+    let mut plan = Plan::default();
+    plan.steps.extend(facts.leftovers.iter().cloned().map(Step::RemoveLeftover));
+    match goal {
+        Goal::Installed => install(facts, &mut plan),
+        Goal::Removed | Goal::Purged => remove(facts, goal, &mut plan),
+    }
+    plan
+}
+
+fn install(facts: &Facts, plan: &mut Plan) {
+    let layout = &facts.layout;
+    if facts.actions.is_empty() {
+        plan.problems.push(format!(
+            "there is no transfer driver in {}: is this a front-end of OpenNebula? Install it first",
+            layout.driver().display()
+        ));
+        return;
+    }
+    plan.steps.extend(
+        own_folders(layout)
+            .into_iter()
+            .filter(|folder| !facts.folders.contains(folder))
+            .map(Step::MakeFolder),
+    );
+    for (artifact, found, package) in &facts.files {
+        match (found, package) {
+            (Found::Same, _) => {}
+            (Found::Differs, _) if artifact.editable => {}
+            (Found::Differs, Some(package)) => plan.problems.push(format!(
+                "{} belongs to the package {package} and is not of this version: upgrade that package, or remove it",
+                artifact.path.display()
+            )),
+            _ => plan.steps.push(Step::Write(artifact.clone())),
+        }
+    }
+    for (path, text, mode, of_front_end) in [
+        (&layout.configuration, &facts.new_configuration, 0o640, false),
+        (&layout.peer_auth, &facts.new_peer_auth, 0o600, true),
+    ] {
+        if let Some(text) = text {
+            let content = Content::Text(text.clone());
+            plan.steps.push(Step::Write(Artifact {
+                path: path.clone(),
+                content,
+                mode,
+                of_front_end,
+                editable: true,
+            }));
+        }
+    }
+    for action in &facts.actions {
+        guard(layout, action, plan);
+    }
+    match &facts.hooks {
+        Ok(registered) => {
+            for definition in hooks() {
+                match registered.iter().find(|hook| hook.name == definition.name) {
+                    None => plan.steps.push(Step::RegisterHook(definition)),
+                    Some(hook) if definition.is_met_by(hook) => {}
+                    // its kind can't be changed
+                    Some(hook) if !hook.kind.eq_ignore_ascii_case("state") => plan.steps.extend([
+                        Step::DeleteHook(hook.id, hook.name.clone()),
+                        Step::RegisterHook(definition),
+                    ]),
+                    Some(hook) => plan.steps.push(Step::UpdateHook(hook.id, definition)),
+                }
+            }
+        }
+        Err(why) => {
+            plan.problems
+                .push(format!("the hooks are not registered: {why}; once that is mended, run this again"));
+        }
+    }
+    match facts.timer {
+        Timer::Runs => {}
+        Timer::Stopped => plan.steps.push(Step::StartTimer),
+        Timer::Unavailable => plan.notes.push(format!(
+            "no timer was started: have {} reconcile run each minute as the front-end's user, by cron or as {} says",
+            layout.binary.display(),
+            layout.units.join(TIMER).display()
+        )),
+    }
+}
+
+/// Puts a wrapper before a stock action.
+fn guard(layout: &Layout, action: &Action, plan: &mut Plan) {
+    let (front, stock) = (layout.driver().join(&action.name), layout.stock_driver().join(&action.name));
+    if action.of_dpkg && !action.diverted {
+        plan.steps.push(Step::Divert { from: front.clone(), to: stock.clone() });
+    }
+    let keep = Step::KeepStock { from: front.clone(), to: stock.clone() };
+    let wrap = Step::Write(Artifact {
+        path: front.clone(),
+        content: Content::Text(wrapper(&action.name)),
+        mode: 0o755,
+        of_front_end: true,
+        editable: false,
+    });
+    match (action.front, action.stock) {
+        (Occupant::Wrapper { .. }, Occupant::Absent | Occupant::Wrapper { .. }) if action.diverted => {
+            // dpkg has removed the stock action: the new version of the package has none. Were it still diverted, one that
+            // comes back later would have nobody before it
+            plan.steps.extend([Step::RemoveFile(front.clone()), Step::EndDiversion(front)]);
+        }
+        (Occupant::Wrapper { .. }, Occupant::Absent | Occupant::Wrapper { .. }) => plan.problems.push(format!(
+            "the stock action {} is missing: reinstall OpenNebula's package that brings {}, then run this again",
+            stock.display(),
+            front.display()
+        )),
+        (Occupant::Wrapper { current: true }, Occupant::Stock) => {}
+        (Occupant::Wrapper { current: false } | Occupant::Absent, Occupant::Stock) => plan.steps.push(wrap),
+        // dpkg's own is the other one; this one is from before the diversion
+        (Occupant::Stock, Occupant::Stock) if action.diverted => plan.steps.push(wrap),
+        // an upgrade has overwritten the wrapper
+        (Occupant::Stock, _) => plan.steps.extend([keep, wrap]),
+        (Occupant::Absent, Occupant::Absent | Occupant::Wrapper { .. }) if action.diverted => {
+            plan.steps.push(Step::EndDiversion(front));
+        }
+        (Occupant::Absent, Occupant::Absent | Occupant::Wrapper { .. }) => {}
+    }
+}
+
+fn remove(facts: &Facts, goal: Goal, plan: &mut Plan) {
+    let layout = &facts.layout;
+    match &facts.hooks {
+        Ok(registered) => {
+            let ours = hooks();
+            for hook in
+                registered.iter().filter(|hook| ours.iter().any(|definition| definition.name == hook.name))
+            {
+                plan.steps.push(Step::DeleteHook(hook.id, hook.name.clone()));
+            }
+        }
+        Err(why) => plan
+            .problems
+            .push(format!("the hooks are not deleted: {why}; once that is mended, run this again")),
+    }
+    if facts.timer == Timer::Runs {
+        plan.steps.push(Step::StopTimer);
+    }
+    for action in &facts.actions {
+        unguard(layout, action, plan);
+    }
+    // the program goes last: until then whatever still calls it finds it
+    for (artifact, found, package) in facts.files.iter().rev() {
+        match (found, package) {
+            (Found::Absent, _) => {}
+            (_, Some(package)) if artifact.content == Content::ThisProgram => plan.notes.push(format!(
+                "{} belongs to the package {package}, which has to be removed itself",
+                artifact.path.display()
+            )),
+            (_, Some(_)) => {}
+            _ => plan.steps.push(Step::RemoveFile(artifact.path.clone())),
+        }
+    }
+    plan.steps.extend(
+        own_folders(layout)
+            .into_iter()
+            .filter(|folder| facts.folders.contains(folder))
+            .map(Step::RemoveFolder),
+    );
+    match goal {
+        Goal::Purged => plan.steps.extend(facts.kept.iter().cloned().map(Step::Purge)),
+        _ => plan
+            .notes
+            .extend(facts.kept.iter().map(|path| format!("{} is kept; --purge removes it", path.display()))),
+    }
+}
+
+/// Puts a stock action back.
+fn unguard(layout: &Layout, action: &Action, plan: &mut Plan) {
+    let (front, stock) = (layout.driver().join(&action.name), layout.stock_driver().join(&action.name));
+    match (action.front, action.stock) {
+        // an upgrade has overwritten the wrapper
+        (Occupant::Stock, Occupant::Stock) if !action.diverted => plan.steps.push(Step::RemoveFile(stock)),
+        (_, Occupant::Stock) => plan.steps.push(Step::RestoreStock { from: stock, to: front.clone() }),
+        (Occupant::Wrapper { .. }, _) => {
+            if !action.diverted {
+                plan.problems.push(format!(
+                    "the stock action {} is missing: reinstall OpenNebula's package that brings {}",
+                    stock.display(),
+                    front.display()
+                ));
+            }
+            plan.steps.push(Step::RemoveFile(front.clone()));
+            if matches!(action.stock, Occupant::Wrapper { .. }) {
+                plan.steps.push(Step::RemoveFile(stock));
+            }
+        }
+        (_, Occupant::Wrapper { .. }) => plan.steps.push(Step::RemoveFile(stock)),
+        (Occupant::Stock | Occupant::Absent, Occupant::Absent) => {}
+    }
+    if action.diverted {
+        plan.steps.push(Step::EndDiversion(front));
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
