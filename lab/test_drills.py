@@ -2,6 +2,7 @@
 import http.client
 import http.server
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -212,6 +213,12 @@ class Subject:
         return {"effects": sorted(set(seen)) if self.mends else seen}
 
 
+@pytest.fixture
+def three_reads(monkeypatch):
+    """The third call changes nothing."""
+    monkeypatch.setattr(kill_table, "CHANGES", re.compile("rbd (one|two|four)"))
+
+
 def filled_table(site, mends, first):
     table = kill_table.Table.__new__(kill_table.Table)
     broken = faults.Site.__new__(faults.Site)
@@ -223,18 +230,28 @@ def filled_table(site, mends, first):
     return table.cells
 
 
+@pytest.mark.usefixtures("three_reads")
 @pytest.mark.parametrize("mends", [True, False])
 def test_the_table_tells_where_a_kill_leads_to_another_end(site, mends):
     cells = filled_table(site, mends, 1)
     rows = [row for _, _, row in cells]
     if mends:
-        assert rows == [["same", "same"]] * 4 + [["-", "-"]] * 2
+        assert rows == [["same", "same"], ["same", "same"], ["same", ""], ["same", "same"], ["-", "-"], ["-", "-"]]
     else:
         # only before the first call nothing has happened
-        assert rows == [["same", "DIFFERS"]] + [["DIFFERS", "DIFFERS"]] * 3 + [["-", "-"]] * 2
+        both = ["DIFFERS", "DIFFERS"]
+        assert rows == [["same", "DIFFERS"], both, ["DIFFERS", ""], both, ["-", "-"], ["-", "-"]]
     assert kill_table.tell({"gate/journal": cells}, []) is (not mends)
 
 
+def test_what_changes_something_is_killed_on_both_sides():
+    for call in ("rbd mirror image demote one/one-7", "rbd image-meta set one/one-7", "rados lock get x", "one.vm.action"):
+        assert kill_table.CHANGES.match(call), call
+    for call in ("rbd info one/one-7", "rbd image-meta list one/one-7", "rbd mirror image status x", "rados lock list x", "one.vm.info"):
+        assert not kill_table.CHANGES.match(call), call
+
+
+@pytest.mark.usefixtures("three_reads")
 def test_the_table_can_begin_with_a_later_call(site, capsys):
     cells = filled_table(site, True, 4)
     assert [(number, row) for number, _, row in cells] == [(4, ["same", "same"]), (5, ["-", "-"]), (6, ["-", "-"])]
