@@ -9,6 +9,7 @@ pub mod audit;
 pub mod ceph;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod engine;
 pub mod handoff;
 pub mod image_spec;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 const OFF: &str = "off";
 const PEER_CONTACTS: &str = "peer-contacts";
+const RECONCILED: &str = "reconciled";
 /// Among the contacts: the peer was asked about some image.
 const ANY_IMAGE: &str = "any";
 /// Far more than any of the files holds, in bytes.
@@ -197,6 +198,27 @@ pub fn peer_contacted_since_boot(folder: &Path, boot_id: &BootId) -> bool {
     peer_contact(folder, ANY_IMAGE, boot_id).is_some()
 }
 
+#[derive(Serialize, Deserialize)]
+struct Reconciled {
+    time: Timestamp,
+}
+
+/// Notes that a reconcile run came to its end now.
+pub fn remember_reconcile(folder: &Path) -> Result<(), StateError> {
+    write(folder, RECONCILED, &Reconciled { time: Timestamp::now() }).map_err(|source| StateError {
+        path: folder.join(RECONCILED),
+        what: "cannot note that reconcile has run",
+        source,
+        remedy: "make its folder writable for the front-end's user (chown oneadmin, chmod 700)",
+    })
+}
+
+/// When a reconcile run came to its end for the last time; `None`: never, or it can't be read.
+pub fn last_reconcile(folder: &Path) -> Option<Timestamp> {
+    let text = read(&folder.join(RECONCILED)).ok()?;
+    Some(serde_json::from_str::<Reconciled>(&text).ok()?.time)
+}
+
 /// A small regular file's text; never through a symbolic link, never waiting for a pipe.
 fn read(path: &Path) -> io::Result<String> {
     let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32;
@@ -254,6 +276,17 @@ pub(crate) fn give_to_owner_of_folder(created: &File, path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_reconcile_is_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(last_reconcile(folder.path()), None);
+        let before = Timestamp::now();
+        remember_reconcile(folder.path()).unwrap();
+        assert!(last_reconcile(folder.path()).unwrap() >= before);
+        std::fs::write(folder.path().join(RECONCILED), "{").unwrap();
+        assert_eq!(last_reconcile(folder.path()), None);
+    }
 
     const IMAGE: &str = "a5b9a3c4-77d4-4a53-9a44-3a4f8f4b1e53";
     use std::os::unix::fs::PermissionsExt;

@@ -20,7 +20,7 @@ OPERATIONS = ("gate", "release", "upkeep", "failover", "failover-force")
 NAMES = ["%s/%s" % (operation, mode) for mode in MODES for operation in OPERATIONS]
 LIMIT = 120  # external calls of one operation that are tried; what comes later is waiting
 # calls that change something; after any other one it is as before the next one
-CHANGES = re.compile(r"rbd mirror image (promote|demote|resync|snapshot)|rbd image-meta (set|remove)|rados lock (get|break)|"
+CHANGES = re.compile(r"rbd mirror image (promote|demote|resync|snapshot)|rbd image-meta (set|remove)|rados lock (get|break)|rbd lock rm|"
                      r"one\.vm\.(action|update)")
 
 

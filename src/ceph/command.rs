@@ -259,6 +259,33 @@ impl RbdCommand {
         outcome
     }
 
+    /// Who asks, as `ceph auth` names it.
+    pub fn user(&self) -> String {
+        let user = self.connection.user.as_deref().unwrap_or("admin");
+        format!("client.{}", user.strip_prefix("client.").unwrap_or(user))
+    }
+
+    /// Settings of the pool's images, with Ceph's own where the pool has none: name, value.
+    pub async fn pool_settings(&self, pool: &str) -> Result<BTreeMap<String, String>, CephError> {
+        let words = ["config", "pool", "list"];
+        let mut call = self.call(Program::Rbd, format!("{} {pool}", words.join(" ")), &words);
+        // a namespace has none of its own
+        call.operands = vec![split_pool(pool).0.to_owned()];
+        self.settings(call).await
+    }
+
+    /// Settings that the cluster gives to all of its clients, as far as there are any: name, value.
+    pub async fn client_settings(&self) -> Result<BTreeMap<String, String>, CephError> {
+        let words = ["config", "global", "list", "client"];
+        self.settings(self.call(Program::Rbd, words.join(" "), &words)).await
+    }
+
+    async fn settings(&self, mut call: Call) -> Result<BTreeMap<String, String>, CephError> {
+        call.arguments.push("--format=json".into());
+        let (question, output) = self.rbd(call).await?;
+        understood(&question, parse::settings(&output.stdout))
+    }
+
     /// Runs `rbd`; every status but 0 is an error.
     async fn rbd(&self, call: Call) -> Result<(Question, Output), CephError> {
         let (question, output) = self.output(&call).await?;

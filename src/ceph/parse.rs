@@ -117,6 +117,18 @@ fn mirroring(raw: Option<RawMirroring>) -> Parsed<Option<Mirroring>> {
 
 // ---- image-meta list
 
+#[derive(Deserialize)]
+struct SettingJson {
+    name: String,
+    value: String,
+}
+
+/// `rbd config pool list` and `rbd config global list`: name, value.
+pub fn settings(bytes: &[u8]) -> Parsed<BTreeMap<String, String>> {
+    let settings: Vec<SettingJson> = json(bytes)?;
+    Ok(settings.into_iter().map(|setting| (setting.name, setting.value)).collect())
+}
+
 /// `rbd image-meta list`: prints nothing at all where there is no entry. The values are whatever bytes somebody
 /// put there; those that are not UTF-8 are replaced, so that a stranger's entry does not hide ours.
 pub fn metadata(bytes: &[u8]) -> Parsed<BTreeMap<String, String>> {

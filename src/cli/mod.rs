@@ -1,5 +1,6 @@
 //! The command line: what an operator types, one file per command.
 
+mod doctor;
 mod failover;
 mod list;
 mod plan;
@@ -47,6 +48,8 @@ enum Command {
     Reconcile(reconcile::Arguments),
     /// Start a VM here; with --force also where the other site is lost
     Failover(failover::Arguments),
+    /// Everything that must be true for a failback to work, with the fix beside each failure
+    Doctor(doctor::Arguments),
     /// Put onemirror into this front-end, keep it there, or take it out
     Setup(setup::Arguments),
     /// Emergency switch: every action goes straight to the stock driver
@@ -133,6 +136,12 @@ impl Cli {
         if let Command::Tm(Tm { stock, action, arguments }) = &self.command {
             return lifecycle::tm::run(&config_path, stock, action, arguments).await;
         }
+        if let Command::Doctor(arguments) = &self.command {
+            return match doctor::run(Config::load(&config_path), arguments).await {
+                Ok(status) => ExitCode::from(status),
+                Err(error) => complain(&error),
+            };
+        }
         let engine = |event: &str| {
             let config = Config::load(&config_path).map_err(EngineError::from)?;
             Ok::<_, CommandError>(Engine::new(config, event)?)
@@ -166,18 +175,21 @@ impl Cli {
                     .await
                     .map_err(Into::into)
             }
-            Command::Tm(_) => Ok(()),
+            // both are done with
+            Command::Tm(_) | Command::Doctor(_) => Ok(()),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                for line in format!("onemirror: {error}").lines() {
-                    eprintln!("{}", crate::text::printable(line));
-                }
-                ExitCode::from(error.exit_status())
-            }
+            Err(error) => complain(&error),
         }
     }
+}
+
+fn complain(error: &CommandError) -> ExitCode {
+    for line in format!("onemirror: {error}").lines() {
+        eprintln!("{}", crate::text::printable(line));
+    }
+    ExitCode::from(error.exit_status())
 }
 
 /// Shows what is switched off, loudly.

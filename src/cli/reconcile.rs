@@ -21,6 +21,9 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
     let started = Instant::now();
     let report = engine.reconcile().await?;
     engine.note_reconcile(&report, started);
+    if let Err(error) = crate::state::remember_reconcile(&crate::config::state_dir()) {
+        tracing::warn!("{error}");
+    }
     let text = if arguments.json { json(&report)? } else { render(&report, terminal_width()) };
     print(&text)?;
     let failures = report.items.iter().filter(|item| item.error.is_some()).count();

@@ -3,6 +3,7 @@
 use super::CommandError;
 use super::table::print;
 use crate::config::{Config, Role};
+use crate::doctor::is_known_version;
 use crate::engine::local_client;
 use crate::opennebula::{Client, read_session};
 use crate::setup::SetupError;
@@ -14,9 +15,6 @@ use crate::setup::layout::Layout;
 use crate::setup::plan::{Facts, Goal, Plan, plan};
 use crate::text::printable;
 use std::path::{Path, PathBuf};
-
-/// Versions of OpenNebula that were looked at: the first, and the first after the last.
-const KNOWN_VERSIONS: ((u32, u32), (u32, u32)) = ((6, 10), (7, 5));
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -148,7 +146,7 @@ async fn new_configuration(
 async fn about_front_end(client: &Client) -> Vec<String> {
     let mut notes = Vec::new();
     match client.system_version().await {
-        Ok(version) if is_known(&version) => {}
+        Ok(version) if is_known_version(&version) => {}
         Ok(version) => notes.push(format!(
             "OpenNebula {version} was not looked at by onemirror {VERSION}, only 6.10 to 7.4: see whether a VM without a mirrored disk starts and terminates"
         )),
@@ -164,14 +162,6 @@ async fn about_front_end(client: &Client) -> Vec<String> {
         }
     }
     notes
-}
-
-fn is_known(version: &str) -> bool {
-    let mut numbers = version.split('.').map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (KNOWN_VERSIONS.0..KNOWN_VERSIONS.1).contains(&(major, minor)),
-        _ => false,
-    }
 }
 
 async fn carry_out(hands: &Hands<'_>, plan: &Plan) -> Result<(), CommandError> {
@@ -205,25 +195,4 @@ fn conclude(arguments: &Arguments, plan: &Plan) -> Result<(), CommandError> {
 
 fn say(lines: impl IntoIterator<Item = String>) -> std::io::Result<()> {
     lines.into_iter().try_for_each(|line| print(&format!("{}\n", printable(&line))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_known;
-
-    #[test]
-    fn the_versions_that_were_looked_at_are_known() {
-        for (version, expected) in [
-            ("6.10.0", true),
-            ("7.4.0", true),
-            ("7.0.1", true),
-            ("6.8.3", false),
-            ("7.5.80", false),
-            ("8.0.0", false),
-            ("", false),
-            ("seven", false),
-        ] {
-            assert_eq!(is_known(version), expected, "{version}");
-        }
-    }
 }

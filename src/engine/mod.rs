@@ -2,6 +2,7 @@
 
 mod activity;
 mod error;
+mod examine;
 mod failover;
 mod gate;
 mod images;
@@ -16,6 +17,7 @@ mod steps;
 
 pub use activity::{Activity, activity, boot_kind, is_running};
 pub use error::{EngineError, FrontEndError, first_sentence};
+pub use examine::{front_end, is_fsid};
 pub use failover::FailoverOutcome;
 pub use gate::{GateOutcome, GateScope, Standing};
 pub use images::{VmImage, VmImages};

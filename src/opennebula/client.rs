@@ -171,6 +171,13 @@ impl OneError {
     }
 }
 
+/// By the `Date` that every HTTP server adds (RFC 9110, 6.6.1), in whole seconds.
+fn clock_ahead(headers: &reqwest::header::HeaderMap, now: jiff::Timestamp) -> Option<i64> {
+    let date = headers.get(reqwest::header::DATE)?.to_str().ok()?;
+    let there = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
+    Some(there.as_second() - now.as_second())
+}
+
 /// oned's refusals while there is no leader; the call was not carried out.
 fn is_election(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
@@ -279,6 +286,8 @@ pub struct Client {
     deadline: Duration,
     max_answer: usize,
     page: usize,
+    /// By its last answer.
+    clock_ahead: Mutex<Option<i64>>,
     #[cfg(test)]
     retried: std::sync::Arc<tokio::sync::Notify>,
 }
@@ -341,6 +350,7 @@ impl Client {
             deadline,
             max_answer: MAX_DOCUMENT,
             page: PAGE,
+            clock_ahead: Mutex::default(),
             #[cfg(test)]
             retried: std::sync::Arc::default(),
         })
@@ -506,6 +516,12 @@ impl Client {
         self.document(Hook::pool_from_xml(&text))
     }
 
+    /// How the hook's last run ended (`one.hook.info`); `None`: it never ran, as far as oned remembers.
+    pub async fn last_hook_run(&self, id: i32) -> Result<Option<super::HookRun>, OneError> {
+        let text = self.text("one.hook.info", &[Argument::Int(id)]).await?;
+        self.document(super::HookRun::last_from_xml(&text))
+    }
+
     /// `one.hook.delete`.
     pub async fn hook_delete(&self, id: i32) -> Result<(), OneError> {
         self.change("one.hook.delete", &[Argument::Int(id)]).await
@@ -520,6 +536,11 @@ impl Client {
     /// `one.system.version`, such as `7.4.0`.
     pub async fn system_version(&self) -> Result<String, OneError> {
         Ok(super::clean(&self.text("one.system.version", &[]).await?))
+    }
+
+    /// How far the front-end's clock is ahead of ours by its last answer, in seconds. `None`: it does not say.
+    pub fn clock_ahead(&self) -> Option<i64> {
+        self.clock_ahead.lock().ok().and_then(|ahead| *ahead)
     }
 
     fn bad_answer(&self, detail: impl fmt::Display) -> OneError {
@@ -624,6 +645,9 @@ impl Client {
             .send()
             .await
             .map_err(|error| self.no_response(error))?;
+        if let Ok(mut ahead) = self.clock_ahead.lock() {
+            *ahead = clock_ahead(response.headers(), jiff::Timestamp::now());
+        }
         let status = response.status();
         if status != reqwest::StatusCode::OK {
             return Err(OneError::Http(status.as_u16()).into());

@@ -6,6 +6,7 @@
 
 use super::states::{DatastoreState, HostState, LcmState, VmState};
 use super::xml::{self, XmlError};
+use base64::Engine as _;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -309,6 +310,30 @@ pub struct Hook {
     pub kind: String,
     /// The single-valued attributes: COMMAND, ARGUMENTS, STATE …
     pub template: BTreeMap<String, String>,
+}
+
+/// How a run of a hook ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookRun {
+    /// Its exit status; 255 where it ran out of time.
+    pub status: i32,
+    /// The last line that it complained.
+    pub said: String,
+}
+
+impl HookRun {
+    /// The last run in a `<HOOK>` of `one.hook.info`, if it ever ran.
+    pub fn last_from_xml(text: &str) -> Result<Option<Self>, DocumentError> {
+        let hook: HookXml = read(text, "HOOK")?;
+        let last = hook.hooklog.records.into_iter().max_by_key(|record| record.execution_id);
+        Ok(last.map(|record| {
+            let encoded: String = record.execution_result.stderr.text.split_whitespace().collect();
+            let said = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+            Self { status: record.execution_result.code, said: super::clean(last) }
+        }))
+    }
 }
 
 impl Hook {
@@ -764,6 +789,31 @@ struct HookXml {
     r#type: Text,
     #[serde(default)]
     template: BTreeMap<String, Text>,
+    #[serde(default)]
+    hooklog: HookLogXml,
+}
+
+#[derive(Default, serde::Deserialize)]
+struct HookLogXml {
+    #[serde(rename = "HOOK_EXECUTION_RECORD", default)]
+    records: Vec<HookRecordXml>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct HookRecordXml {
+    #[serde(deserialize_with = "required_id")]
+    execution_id: i32,
+    execution_result: HookResultXml,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct HookResultXml {
+    #[serde(default)]
+    stderr: Text,
+    #[serde(deserialize_with = "required_number")]
+    code: i32,
 }
 
 impl From<HookXml> for Hook {
@@ -780,7 +830,6 @@ impl From<HookXml> for Hook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::Engine as _;
     use base64::prelude::BASE64_STANDARD;
     use proptest::prelude::*;
 
@@ -917,6 +966,19 @@ mod tests {
             (0, "rec-ACTIVE-BOOT_POWEROFF", "state")
         );
         assert_eq!(hook.template.get("ARGUMENTS").map(String::as_str), Some("$TEMPLATE"));
+        assert_eq!(HookRun::last_from_xml(HOOK).unwrap(), None);
+        let record = |id, said: &str, code| {
+            format!(
+                "<HOOK_EXECUTION_RECORD><HOOK_ID>0</HOOK_ID><EXECUTION_ID>{id}</EXECUTION_ID><TIMESTAMP>1</TIMESTAMP>\
+                <ARGUMENTS/><EXECUTION_RESULT><COMMAND>x</COMMAND><STDOUT></STDOUT><STDERR>{}\n</STDERR>\
+                <CODE>{code}</CODE></EXECUTION_RESULT></HOOK_EXECUTION_RECORD>",
+                BASE64_STANDARD.encode(said)
+            )
+        };
+        let log =
+            format!("<HOOKLOG>{}{}</HOOKLOG>", record(10, "a\nno \u{1b}[1mway\n\n", 3), record(9, "", 0));
+        let run = HookRun::last_from_xml(&HOOK.replace("<HOOKLOG/>", &log)).unwrap().unwrap();
+        assert_eq!((run.status, run.said.contains("way"), run.said.contains('\u{1b}')), (3, true, false));
         let hooks = Hook::pool_from_xml(HOOKS).unwrap();
         assert_eq!(hooks.iter().map(|hook| hook.id).collect::<Vec<_>>(), [8, 7, 6, 5, 4, 3, 2, 1, 0]);
     }

@@ -13,7 +13,9 @@ pub mod xmlrpc;
 
 pub use client::{Client, ClientOptions, OneError, Recover, VmAction};
 pub use disks::{DiskError, DiskImage, DiskKind, NamedBy, StorageCredentials};
-pub use document::{Datastore, DatastoreKind, Disk, DocumentError, Hook, Host, Image, User, Vm, Zone};
+pub use document::{
+    Datastore, DatastoreKind, Disk, DocumentError, Hook, HookRun, Host, Image, User, Vm, Zone,
+};
 pub use endpoint::{EndpointError, Session, discover_auth_file, discover_endpoint, read_session};
 pub use states::{DatastoreState, HostState, LcmState, VmState};
 

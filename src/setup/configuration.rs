@@ -4,6 +4,7 @@ use super::SetupError;
 use super::layout::Layout;
 use crate::ceph::{Ceph as _, Connection, DEFAULT_DEADLINE, PoolInfo, RbdCommand, RunOn};
 use crate::config::Role;
+use crate::engine::is_fsid;
 use crate::opennebula::{Client, Datastore, DatastoreKind, StorageCredentials};
 use std::path::{Path, PathBuf};
 use toml_edit::{DocumentMut, value};
@@ -50,10 +51,6 @@ impl Clusters {
             conf_there: Some(conf).filter(|conf| is_name(&peer.site_name) && conf_exists(conf)),
         }
     }
-}
-
-fn is_fsid(name: &str) -> bool {
-    name.len() == 36 && name.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
 }
 
 /// Asks the front-end's Ceph datastores for a mirrored pool, and that for the two clusters; tells why not.

@@ -1,5 +1,8 @@
 //! The documents of `one.*.info`, member for member in oned's order.
 
+use base64::Engine as _;
+
+use crate::hooks::Execution;
 use crate::states::VmState;
 use crate::store::{Datastore, History, Hook, Host, Image, Machine, Records};
 use crate::template::Template;
@@ -326,17 +329,36 @@ pub fn host(records: &Records, host: &Host) -> Element {
 }
 
 /// A hook's document; only `one.hook.info` has the log member.
-pub fn hook(hook: &Hook, with_log: bool) -> Element {
+pub fn hook(hook: &Hook, log: Option<&[Execution]>) -> Element {
     let mut children = vec![
         Element::text("ID", hook.id),
         Element::text("NAME", &hook.name),
         Element::text("TYPE", &hook.kind),
         hook.template.element("TEMPLATE"),
     ];
-    if with_log {
-        children.push(Element::group("HOOKLOG", vec![]));
+    if let Some(log) = log {
+        children.push(Element::group("HOOKLOG", (0..).zip(log).map(execution).collect()));
     }
     Element::group("HOOK", children)
+}
+
+/// As onehem's Ruby makes it: Base64 with line ends.
+fn execution((number, run): (i64, &Execution)) -> Element {
+    let encoded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text) + "\n";
+    let result = vec![
+        Element::text("COMMAND", ""),
+        Element::text("STDOUT", encoded(&run.stdout)),
+        Element::text("STDERR", encoded(&run.stderr)),
+        Element::text("CODE", run.exit.unwrap_or_default()),
+    ];
+    let record = vec![
+        Element::text("HOOK_ID", run.id),
+        Element::text("EXECUTION_ID", number),
+        Element::text("TIMESTAMP", run.timestamp),
+        Element::text("ARGUMENTS", ""),
+        Element::group("EXECUTION_RESULT", result),
+    ];
+    Element::group("HOOK_EXECUTION_RECORD", record)
 }
 
 /// The zone that every front-end is in, without the servers that high availability adds.

@@ -17,6 +17,8 @@ use crate::template::Template;
 
 /// How many hooks of the whole cloud run at a time.
 const CONCURRENCY: usize = 10;
+/// How many runs of one hook are told.
+const LOG_RETENTION: usize = 20;
 
 /// A state that an object came into.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +123,39 @@ pub fn arguments(hook: &Hook, document: &str) -> String {
     words.join(" ").trim().to_owned()
 }
 
+/// A hook's run, as the log tells.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub struct Execution {
+    /// The hook.
+    pub id: i64,
+    /// When it ended, in Unix seconds.
+    pub timestamp: i64,
+    /// Its exit status; absent for one that was lost.
+    pub exit: Option<i32>,
+    /// What it printed.
+    #[serde(default)]
+    pub stdout: String,
+    /// What it complained.
+    #[serde(default)]
+    pub stderr: String,
+}
+
+fn log_file(location: &Path) -> PathBuf {
+    location.join("var/hooks.log")
+}
+
+/// The last runs of a hook, oldest first: as many as oned keeps by default (LOG_RETENTION).
+pub fn executions(location: &Path, id: i64) -> Vec<Execution> {
+    let log = std::fs::read_to_string(log_file(location)).unwrap_or_default();
+    let mut runs: Vec<Execution> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Execution>(line).ok())
+        .filter(|run| run.id == id && run.exit.is_some())
+        .collect();
+    runs.drain(..runs.len().saturating_sub(LOG_RETENTION));
+    runs
+}
+
 /// Runs hooks.
 #[derive(Clone)]
 pub struct Runner {
@@ -185,11 +220,12 @@ impl Runner {
 
     fn log(&self, hook: &Hook, event: &StateEvent, mut what: serde_json::Value) {
         what["time"] = json!(crate::log::date());
+        what["timestamp"] = json!(jiff::Timestamp::now().as_second());
         what["hook"] = json!(hook.name);
         what["id"] = json!(hook.id);
         what["event"] = json!(event.key);
         what["object"] = json!(event.object);
-        let path = self.location.join("var/hooks.log");
+        let path = log_file(&self.location);
         let written = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -226,7 +262,7 @@ mod tests {
         let text = "NAME=rec-ACTIVE-BOOT_POWEROFF\nTYPE=state\nRESOURCE=VM\nON=CUSTOM\nSTATE=ACTIVE\nLCM_STATE=BOOT_POWEROFF\nCOMMAND=\"rec ACTIVE-BOOT_POWEROFF\"\nARGUMENTS=\"$TEMPLATE\"\nARGUMENTS_STDIN=YES";
         let hook = define(0, Template::parse(text).unwrap()).unwrap();
         let captured = xml::parse(include_str!("../captures/hook.site-b.xml")).unwrap();
-        assert_eq!(crate::documents::hook(&hook, true).pretty(), captured.pretty());
+        assert_eq!(crate::documents::hook(&hook, Some(&[])).pretty(), captured.pretty());
     }
 
     #[test]

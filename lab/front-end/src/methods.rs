@@ -282,12 +282,15 @@ async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments
                 .ok_or_else(|| Failure::no_exists("hook", id))
         }
         "one.hook.info" => {
-            show(front_end, id()?, "hook", |records, id| Some(documents::hook(records.hooks.get(id)?, true)))
+            let id = id()?;
+            let log = hooks::executions(&front_end.settings.location, id);
+            show(front_end, id, "hook", |records, id| {
+                Some(documents::hook(records.hooks.get(id)?, Some(&log)))
+            })
         }
         "one.hookpool.info" => Ok(pool(
             "HOOK_POOL",
-            front_end
-                .read(|records| Page::ALL.cut(records.hooks.iter(), |hook| documents::hook(hook, false))),
+            front_end.read(|records| Page::ALL.cut(records.hooks.iter(), |hook| documents::hook(hook, None))),
         )),
         // one zone of one front-end
         "one.zonepool.info" => Ok(Value::Text(documents::zone_pool().compact())),

@@ -1,0 +1,554 @@
+//! Everything that must be true for a failback to work, and what to do where it is not. No I/O.
+
+pub mod facts;
+
+use crate::ceph::ReplayState;
+use facts::{Configuration, Daemon, Disk, Facts, FrontEnd, Pool, Side, Trouble, Vm};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use strum::IntoEnumIterator as _;
+
+/// Minutes without reconcile after which the timer counts as dead: it runs each minute, and a run may take some.
+const RECONCILE_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// Seconds that two sites' clocks may differ before audit logs of both can't be read side by side.
+const CLOCK_LIMIT: i64 = 5;
+/// The recommended `rbd_mirror_journal_poll_age`, in seconds.
+const POLL_AGE: f64 = 1.0;
+/// The first version of OpenNebula that was looked at, and the first after the last.
+const KNOWN_VERSIONS: ((u32, u32), (u32, u32)) = ((6, 10), (7, 5));
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, strum::Display)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// It works; it could work better.
+    Advice,
+    /// Something will not work for some VMs, or nobody would notice that it does not.
+    Warning,
+    /// Failback does not work.
+    Failure,
+}
+
+/// What is looked at.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, strum::Display, strum::EnumIter,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Check {
+    /// onemirror.conf is there and right.
+    Configuration,
+    /// The files with passwords are private.
+    Credentials,
+    /// The way to the other front-end is encrypted.
+    Encryption,
+    /// onemirror is not switched off.
+    Switch,
+    /// Wrappers, hooks and programs are in place.
+    Setup,
+    /// Hooks succeed.
+    Hooks,
+    /// Reconcile runs.
+    Reconcile,
+    /// The own front-end answers, and tells everything.
+    FrontEndHere,
+    /// The other one does.
+    FrontEndThere,
+    /// Other servers of a front-end need onemirror, too.
+    Servers,
+    /// The clocks agree.
+    Clock,
+    /// The own cluster answers, and permits what is needed.
+    ClusterHere,
+    /// The other one does.
+    ClusterThere,
+    /// Pools are mirrored both ways, under the configured names.
+    Mirroring,
+    /// `rbd-mirror` runs here.
+    DaemonHere,
+    /// It runs there.
+    DaemonThere,
+    /// The daemons look often enough.
+    PollInterval,
+    /// A deleted image can be had back.
+    DeleteDelay,
+    /// VMs can be held at their gate.
+    Context,
+    /// All disks of a VM go along.
+    Disks,
+    /// The images of clones go along.
+    Parents,
+    /// A VM is waiting on the other site.
+    Counterparts,
+    /// Copies agree.
+    SplitBrain,
+    /// Copies follow.
+    Replication,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: Check,
+    /// How bad it is.
+    pub level: Level,
+    /// What is so.
+    pub text: String,
+    /// What to do or to type.
+    pub fix: Option<String>,
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, check: Check, level: Level, text: impl Into<String>, fix: impl Into<String>) {
+        self.0.push(Finding { check, level, text: text.into(), fix: Some(fix.into()) });
+    }
+}
+
+/// Judges everything; one finding at least per check, in the order of [`Check`].
+pub fn examine(facts: &Facts) -> Vec<Finding> {
+    let mut found = Findings(Vec::new());
+    let mut unknown = BTreeSet::new();
+    about_onemirror(facts, &mut found);
+    about_front_ends(facts, &mut found, &mut unknown);
+    match &facts.configuration {
+        Ok(configuration) => {
+            about_configuration(configuration, &mut found);
+            for pool in &facts.pools {
+                about_pool(pool, configuration, &mut found);
+            }
+        }
+        Err(_) => unknown.extend([Check::Credentials, Check::Encryption]),
+    }
+    if facts.pools.is_empty() {
+        unknown
+            .extend(Check::iter().filter(|check| (Check::ClusterHere..=Check::DeleteDelay).contains(check)));
+        unknown.extend([Check::SplitBrain, Check::Replication]);
+    }
+    for vm in &facts.vms {
+        about_vm(vm, facts, &mut found);
+    }
+    for check in Check::iter() {
+        if !found.0.iter().any(|finding| finding.check == check) {
+            let text = if unknown.contains(&check) { "not looked at, see the failures" } else { "ok" };
+            let level = if unknown.contains(&check) { Level::Warning } else { Level::Ok };
+            found.0.push(Finding { check, level, text: text.into(), fix: None });
+        }
+    }
+    found.0.sort_by_key(|finding| (finding.check, std::cmp::Reverse(finding.level)));
+    found.0
+}
+
+fn about_onemirror(facts: &Facts, found: &mut Findings) {
+    if let Err(why) = &facts.configuration {
+        found.add(
+            Check::Configuration,
+            Level::Failure,
+            why,
+            "correct what it names; a new one: install.sh --role home|recovery",
+        );
+    }
+    if let Some(reason) = &facts.switched_off {
+        found.add(
+            Check::Switch,
+            Level::Failure,
+            format!("switched off ({reason}): nothing is guarded and nothing is handed over"),
+            "onemirror on",
+        );
+    }
+    match &facts.setup {
+        Ok(changes) => {
+            for change in changes {
+                found.add(
+                    Check::Setup,
+                    Level::Failure,
+                    format!("not in place: {change}"),
+                    "as root: onemirror setup --repair",
+                );
+            }
+        }
+        Err(why) => found.add(Check::Setup, Level::Failure, why, "install.sh"),
+    }
+    for (hook, said) in &facts.failed_hooks {
+        found.add(
+            Check::Hooks,
+            Level::Warning,
+            format!("the last run of {hook} failed: {said}"),
+            format!("see onehook show {hook} and the audit log; reconcile does what it left undone"),
+        );
+    }
+    let fix = "systemctl status onemirror-reconcile.timer, or see to its line in cron";
+    match facts.reconciled {
+        Some(ago) if ago <= RECONCILE_LIMIT => {}
+        Some(ago) => found.add(
+            Check::Reconcile,
+            Level::Failure,
+            format!(
+                "reconcile ended {} minutes ago for the last time; what hooks lose stays undone",
+                ago.as_secs() / 60
+            ),
+            fix,
+        ),
+        None => found.add(
+            Check::Reconcile,
+            Level::Failure,
+            "reconcile has never run; what hooks lose stays undone",
+            fix,
+        ),
+    }
+}
+
+fn about_configuration(configuration: &Configuration, found: &mut Findings) {
+    for wrong in &configuration.credentials {
+        found.add(
+            Check::Credentials,
+            Level::Failure,
+            wrong,
+            "the file belongs to the front-end's user, mode 600, one line user:password",
+        );
+    }
+    if !is_private(&configuration.peer_endpoint) {
+        found.add(
+            Check::Encryption,
+            Level::Warning,
+            format!("passwords go to {} unencrypted", configuration.peer_endpoint),
+            "put TLS before the other front-end's oned and write https:// into peer.endpoint",
+        );
+    }
+}
+
+/// Whether nobody on the way can read along: TLS, or no way at all.
+fn is_private(endpoint: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(endpoint) else { return true };
+    let is_loopback = match url.host_str() {
+        Some(host) => {
+            let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+            host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        }
+        None => false,
+    };
+    url.scheme() == "https" || is_loopback
+}
+
+fn about_front_ends(facts: &Facts, found: &mut Findings, unknown: &mut BTreeSet<Check>) {
+    let sides = [
+        (Check::FrontEndHere, Some(&facts.front_end_here)),
+        (Check::FrontEndThere, facts.front_end_there.as_ref()),
+    ];
+    for (check, front_end) in sides {
+        match front_end {
+            Some(Ok(front_end)) => about_front_end(check, front_end, found),
+            Some(Err(why)) => {
+                let key = if check == Check::FrontEndHere { "site" } else { "peer" };
+                found.add(
+                    check,
+                    Level::Failure,
+                    why,
+                    format!("see that oned runs there, and to {key}.endpoint and {key}.auth"),
+                );
+            }
+            None => _ = unknown.insert(check),
+        }
+    }
+    if facts.front_end_here.is_err() {
+        unknown.extend([Check::Context, Check::Disks, Check::Parents, Check::Hooks]);
+    }
+    match facts.clock_difference {
+        Some(seconds) if seconds.abs() > CLOCK_LIMIT => found.add(
+            Check::Clock,
+            Level::Warning,
+            format!("the clock of the other front-end is {seconds} s ahead"),
+            "have both synchronised (chronyc sources)",
+        ),
+        Some(_) => {}
+        None => _ = unknown.insert(Check::Clock),
+    }
+    if !matches!(facts.front_end_there, Some(Ok(_))) {
+        unknown.insert(Check::Counterparts);
+    }
+}
+
+fn about_front_end(check: Check, front_end: &FrontEnd, found: &mut Findings) {
+    if !is_known_version(&front_end.version) {
+        found.add(
+            check,
+            Level::Warning,
+            format!("OpenNebula {} was not looked at, only 6.10 to 7.4", front_end.version),
+            "see on a test VM whether a terminate there and a resume here work",
+        );
+    }
+    if !front_end.sees_everything {
+        found.add(
+            check,
+            Level::Failure,
+            format!("{} does not see all VMs, images and datastores", front_end.user),
+            format!(
+                "onegroup addadmin is not enough: oneuser addgroup {} oneadmin, or use oneadmin",
+                front_end.user
+            ),
+        );
+    }
+    if check == Check::FrontEndHere && front_end.servers.len() > 1 {
+        found.add(
+            Check::Servers,
+            Level::Advice,
+            format!(
+                "this front-end has several servers ({}): a leader without onemirror guards nothing",
+                front_end.servers.join(", ")
+            ),
+            "run onemirror doctor on each of them",
+        );
+    }
+}
+
+/// Whether onemirror was tried with this version of OpenNebula.
+pub fn is_known_version(version: &str) -> bool {
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (KNOWN_VERSIONS.0..KNOWN_VERSIONS.1).contains(&(major, minor)),
+        _ => false,
+    }
+}
+
+fn about_pool(pool: &Pool, configuration: &Configuration, found: &mut Findings) {
+    let name = &pool.name;
+    let sides = [
+        (&pool.here, Check::ClusterHere, Check::DaemonHere, &configuration.here, &configuration.there),
+        (&pool.there, Check::ClusterThere, Check::DaemonThere, &configuration.there, &configuration.here),
+    ];
+    for (side, cluster, daemon, own, other) in sides {
+        if let Some(trouble) =
+            [side.mirroring.as_ref().err(), side.lock.as_ref().err(), side.images.as_ref().err()]
+                .into_iter()
+                .flatten()
+                .next()
+        {
+            about_trouble(cluster, pool, side, own, trouble, found);
+        }
+        about_mirroring(name, side, own, other, found);
+        about_daemon(name, side, daemon, own, found);
+        about_settings(name, side, own, found);
+    }
+    for (image, report) in pool.here.images.iter().flat_map(|images| &images.reports) {
+        about_copy(&format!("{name}/{image}"), report, &configuration.here, found);
+    }
+    for (image, report) in pool.there.images.iter().flat_map(|images| &images.reports) {
+        about_copy(&format!("{name}/{image}"), report, &configuration.there, found);
+    }
+}
+
+fn about_trouble(
+    check: Check,
+    pool: &Pool,
+    side: &Side,
+    site: &str,
+    trouble: &Trouble,
+    found: &mut Findings,
+) {
+    let (user, name) = (&side.user, &pool.name);
+    let (text, fix) = match trouble {
+        Trouble::Permission(said) => (
+            format!("{site}: {user} may not do all that is needed in pool {name}: {said}"),
+            format!(
+                "there: ceph auth caps {user} mon 'profile rbd' mgr 'profile rbd' osd 'profile rbd' (with the caps it has for other things)"
+            ),
+        ),
+        Trouble::Missing => (
+            format!("{site} has no pool {name}: images are only mirrored between pools of one name"),
+            format!("there: ceph osd pool create {name} && rbd pool init {name}"),
+        ),
+        Trouble::Other(said) => {
+            (format!("{site}: {said}"), "see to its monitors, and to conf and user in onemirror.conf".into())
+        }
+    };
+    found.add(check, Level::Failure, text, fix);
+}
+
+fn about_mirroring(name: &str, side: &Side, own: &str, other: &str, found: &mut Findings) {
+    let Ok(mirroring) = &side.mirroring else { return };
+    let mut add = |text: String, fix: String| found.add(Check::Mirroring, Level::Failure, text, fix);
+    if !mirroring.enabled {
+        return add(
+            format!("pool {name} is not mirrored on {own}"),
+            format!(
+                "there: rbd mirror pool enable {name} image --site-name {own}, then rbd mirror pool peer bootstrap"
+            ),
+        );
+    }
+    if let Some(found_name) = mirroring.site_name.as_deref().filter(|found| *found != own) {
+        add(
+            format!("the cluster that is configured as {own} calls itself {found_name} in pool {name}"),
+            "correct site.name and peer.name in onemirror.conf, on both front-ends".into(),
+        );
+    }
+    match &mirroring.peers[..] {
+        [(peer, direction)] if peer == other && direction == "rx-tx" => {}
+        [(peer, direction)] if peer == other => add(
+            format!("pool {name} on {own} is mirrored in one direction only ({direction})"),
+            format!(
+                "rbd mirror pool peer bootstrap import --site-name {own} --direction rx-tx {name} TOKEN, on both sites"
+            ),
+        ),
+        [] => add(
+            format!("pool {name} on {own} has no peer"),
+            format!(
+                "rbd mirror pool peer bootstrap import --site-name {own} --direction rx-tx {name} TOKEN, with a token of {other}"
+            ),
+        ),
+        peers => {
+            let names: Vec<&str> = peers.iter().map(|(peer, _)| peer.as_str()).collect();
+            add(
+                format!("the peers of pool {name} on {own} are {}, and not {other} alone", names.join(", ")),
+                "correct peer.name in onemirror.conf, or remove the other peers".into(),
+            );
+        }
+    }
+}
+
+fn about_daemon(name: &str, side: &Side, check: Check, site: &str, found: &mut Findings) {
+    if side.images.as_ref().is_ok_and(|images| images.daemon == Daemon::Down) {
+        found.add(
+            check,
+            Level::Failure,
+            format!("no rbd-mirror serves pool {name} on {site}: its copies fall behind"),
+            "there: systemctl start ceph-rbd-mirror.target",
+        );
+    }
+}
+
+fn about_settings(name: &str, side: &Side, site: &str, found: &mut Findings) {
+    if side.poll_age.is_some_and(|age| age > POLL_AGE) {
+        found.add(
+            Check::PollInterval,
+            Level::Advice,
+            format!("a handoff in journal mode takes 7 to 15 s on {site} instead of 3, if its rbd-mirror has no settings of its own"),
+            "there: rbd config global set client rbd_mirror_journal_poll_age 1, the same for rbd_mirror_journal_commit_age, and 2 for rbd_mirror_image_state_check_interval",
+        );
+    }
+    if side.delete_delay == Some(0) {
+        found.add(
+            Check::DeleteDelay,
+            Level::Advice,
+            format!("an image of pool {name} that is deleted at the other site is deleted on {site} at once"),
+            format!("there: rbd config pool set {name} rbd_mirroring_delete_delay 86400 keeps it in the trash for a day"),
+        );
+    }
+}
+
+fn about_copy(image: &str, report: &ReplayState, site: &str, found: &mut Findings) {
+    match report {
+        ReplayState::SplitBrain => found.add(
+            Check::SplitBrain,
+            Level::Failure,
+            format!("{image} on {site}: the copies went apart (split brain)"),
+            format!("compare both; on the site whose data to throw away: rbd mirror image demote {image} && rbd mirror image resync {image}"),
+        ),
+        ReplayState::Error(said) => found.add(
+            Check::Replication,
+            Level::Failure,
+            format!("{image} on {site} does not follow: {said}"),
+            "see the log of rbd-mirror there; docs/runbook.md, \"resync does not end\"",
+        ),
+        _ => {}
+    }
+}
+
+fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
+    let id = vm.id;
+    if let Some(error) = &vm.error {
+        found.add(Check::Disks, Level::Failure, error, format!("until then VM {id} is refused"));
+    }
+    if vm.disks.is_empty() {
+        return;
+    }
+    let mirrored = |image: &crate::image_spec::ImageSpec| -> Option<bool> {
+        let pool = facts.pools.iter().find(|pool| pool.name == image.pool_spec())?;
+        Some(pool.here.images.as_ref().ok()?.reports.contains_key(image.image()))
+    };
+    let (with, without): (Vec<&Disk>, Vec<&Disk>) = vm
+        .disks
+        .iter()
+        .filter(|disk| mirrored(&disk.image).is_some())
+        .partition(|disk| mirrored(&disk.image) == Some(true));
+    if with.is_empty() {
+        return; // nobody wants it to move
+    }
+    if !vm.has_context {
+        found.add(
+            Check::Context,
+            Level::Warning,
+            format!("VM {id} has no CONTEXT section: nothing holds it when it is resumed from POWEROFF"),
+            format!("onevm updateconf {id}, with CONTEXT=[ NETWORK=\"YES\" ]"),
+        );
+    }
+    for disk in without {
+        found.add(
+            Check::Disks,
+            Level::Warning,
+            format!("VM {id}: disk {}, {}, is not mirrored, others are", disk.id, disk.image),
+            format!("rbd mirror image enable {} snapshot, or journal", disk.image),
+        );
+    }
+    if !vm.elsewhere.is_empty() {
+        let disks: Vec<String> = vm.elsewhere.iter().map(ToString::to_string).collect();
+        found.add(
+            Check::Disks,
+            Level::Warning,
+            format!("VM {id}: disks not on Ceph stay here: {}", disks.join(", ")),
+            "move them to a mirrored datastore",
+        );
+    }
+    for disk in &with {
+        if let Some(base) = disk.base.as_ref().filter(|base| mirrored(base) == Some(false)) {
+            found.add(
+                Check::Parents,
+                Level::Failure,
+                format!(
+                    "VM {id}: {} is a clone of {base}, which is not mirrored, so it is not copied",
+                    disk.image
+                ),
+                format!("rbd mirror image enable {base} snapshot, or rbd flatten {}", disk.image),
+            );
+        }
+    }
+    let is_home = facts.configuration.as_ref().is_ok_and(|configuration| configuration.is_home);
+    match vm.matches {
+        Some(0) if is_home => found.add(
+            Check::Counterparts,
+            Level::Warning,
+            format!("VM {id}: no VM of the other front-end uses its images; a failover would have to make one first"),
+            "register its copies there and make a VM of them, on hold (README, what it needs of the two sites)",
+        ),
+        Some(0) => found.add(
+            Check::Counterparts,
+            Level::Warning,
+            format!("VM {id}: no VM of the other front-end uses its images, so none is resumed when it is terminated here"),
+            "make a VM of them there",
+        ),
+        Some(several) if several > 1 => found.add(
+            Check::Counterparts,
+            Level::Warning,
+            format!("VM {id}: {several} VMs of the other front-end use its images, so none of them is resumed"),
+            "terminate all but one",
+        ),
+        _ => {}
+    }
+}
+
+/// The exit status: 0 all is well, 1 there are warnings, 3 there are failures.
+pub fn exit_status(findings: &[Finding]) -> u8 {
+    match findings.iter().map(|finding| finding.level).max() {
+        Some(Level::Failure) => 3,
+        Some(Level::Warning) => 1,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

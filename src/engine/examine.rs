@@ -1,0 +1,252 @@
+//! Gathers what [`crate::doctor`] judges; decides nothing, and changes nothing but a lock that it gives back.
+
+use super::CONCURRENCY;
+use super::sites::Engine;
+use crate::ceph::{Ceph as _, CephError, DaemonState, Expiry, PoolStatus, RbdCommand, ReplayState};
+use crate::doctor::facts::{Daemon, Disk, FrontEnd, Images, Mirroring, Pool, Side, Trouble, Vm};
+use crate::image_spec::ImageSpec;
+use crate::opennebula::disks::{DEFAULT_POOL, rbd_images};
+use crate::opennebula::{self, Client, Datastore};
+use futures::{StreamExt as _, stream};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The object whose lock shows that a user may change something.
+const TRIAL: &str = "onemirror.doctor";
+/// How long that lock lives if it can't be given back.
+const TRIAL_LIFE: Duration = Duration::from_secs(10);
+/// What Ceph does where nobody sets it, in seconds.
+const DEFAULT_POLL_AGE: f64 = 5.0;
+
+/// What one front-end says of itself.
+pub async fn front_end(client: &Client) -> Result<FrontEnd, opennebula::OneError> {
+    let version = client.system_version().await?;
+    let user = client.own_user().await?;
+    // one that may not see the zones is told nothing of servers
+    let zones = client.zone_pool().await.unwrap_or_default();
+    Ok(FrontEnd {
+        version,
+        user: crate::text::printable(&user.name),
+        sees_everything: user.sees_everything(),
+        servers: zones
+            .into_iter()
+            .map(|zone| zone.servers)
+            .find(|servers| servers.len() > 1)
+            .unwrap_or_default(),
+    })
+}
+
+impl Engine {
+    /// The own front-end.
+    pub async fn examine_front_end_here(&self) -> Result<FrontEnd, String> {
+        front_end(&self.one_here).await.map_err(|error| self.error_here(error).to_string())
+    }
+
+    /// The other one, and how far its clock is ahead, in seconds.
+    pub async fn examine_front_end_there(&self) -> (Result<FrontEnd, String>, Option<i64>) {
+        let client = match self.front_end_there() {
+            Ok(client) => client,
+            Err(error) => return (Err(self.error_there(error).to_string()), None),
+        };
+        let found = front_end(&client).await.map_err(|error| self.error_there(error).to_string());
+        (found, client.clock_ahead())
+    }
+
+    /// The pools of this front-end's Ceph datastores, on both clusters.
+    pub async fn examine_pools(&self) -> Result<Vec<Pool>, String> {
+        let datastores =
+            self.one_here.datastore_pool().await.map_err(|error| self.error_here(error).to_string())?;
+        let mut pools: BTreeMap<String, Datastore> = BTreeMap::new();
+        for datastore in datastores.into_iter().filter(Datastore::is_ceph) {
+            let name = datastore.pool_name.clone().unwrap_or_else(|| DEFAULT_POOL.into());
+            pools.entry(name).or_insert(datastore);
+        }
+        let looks = pools.into_iter().map(|(name, datastore)| self.examine_pool(name, datastore));
+        Ok(stream::iter(looks).buffered(CONCURRENCY).collect().await)
+    }
+
+    async fn examine_pool(&self, name: String, datastore: Datastore) -> Pool {
+        let own = match self.cluster_here(&datastore).await {
+            Ok(own) => own,
+            Err(error) => {
+                let here = Side::unknown("client.?", Trouble::Other(error.to_string()));
+                let there =
+                    Side::unknown("client.?", Trouble::Other(format!("nothing leads to {}", self.there())));
+                return Pool { name, here, there };
+            }
+        };
+        let there = async {
+            match self.cluster_there(&own, &name).await {
+                Ok(Some(cluster)) => side(&cluster, &name).await,
+                Ok(None) => Side::unknown(
+                    "client.?",
+                    Trouble::Other(
+                        "pool info does not tell how to reach it: add [peer.ceph] to onemirror.conf".into(),
+                    ),
+                ),
+                Err(error) => Side::unknown("client.?", trouble(error)),
+            }
+        };
+        let (here, there) = futures::join!(side(&own, &name), there);
+        Pool { name, here, there }
+    }
+
+    /// This front-end's VMs, and how many of the other's use the same images.
+    pub async fn examine_vms(&self) -> Result<Vec<Vm>, String> {
+        let mut found = Vec::new();
+        for vm in self.one_here.vm_pool().await.map_err(|error| self.error_here(error).to_string())? {
+            found.push(self.examine_vm(&vm).await);
+        }
+        let images: BTreeSet<ImageSpec> =
+            found.iter().flat_map(|vm| &vm.disks).map(|disk| disk.image.clone()).collect();
+        if let Ok(users) = self.users_there(&images).await {
+            for vm in &mut found {
+                let matching: BTreeSet<i32> = vm
+                    .disks
+                    .iter()
+                    .filter_map(|disk| users.get(&disk.image))
+                    .flatten()
+                    .map(|user| user.vm)
+                    .collect();
+                vm.matches = Some(matching.len());
+            }
+        }
+        Ok(found)
+    }
+
+    async fn examine_vm(&self, vm: &opennebula::Vm) -> Vm {
+        let mut found = Vm { id: vm.id, has_context: vm.has_context, ..Vm::default() };
+        let datastores = match self.datastores(opennebula::disks::datastores_needed(vm)).await {
+            Ok(datastores) => datastores,
+            Err(error) => {
+                found.error = Some(error.to_string());
+                return found;
+            }
+        };
+        match rbd_images(vm, &datastores) {
+            Ok(images) => {
+                let on_ceph: BTreeSet<i32> = images.iter().map(|image| image.disk_id).collect();
+                found.elsewhere = vm
+                    .disks
+                    .iter()
+                    .filter(|disk| {
+                        !on_ceph.contains(&disk.id) && !disk.is_cdrom() && !is_on_ceph(disk, &datastores)
+                    })
+                    .map(|disk| disk.id)
+                    .collect();
+                found.disks = images
+                    .into_iter()
+                    .map(|image| Disk { id: image.disk_id, image: image.image, base: image.base })
+                    .collect();
+            }
+            Err(error) => found.error = Some(error.to_string()),
+        }
+        found
+    }
+}
+
+/// Whether a disk that is no image of the VM's own lies on Ceph all the same: one that is read only, or the same image
+/// a second time.
+fn is_on_ceph(disk: &opennebula::Disk, datastores: &BTreeMap<i32, Datastore>) -> bool {
+    let of_datastore = disk.datastore_id.and_then(|id| datastores.get(&id)).is_some_and(Datastore::is_ceph);
+    of_datastore || disk.tm_mad.as_deref().is_some_and(|driver| driver.eq_ignore_ascii_case("ceph"))
+}
+
+impl Side {
+    fn unknown(user: &str, why: Trouble) -> Self {
+        Self {
+            user: user.into(),
+            mirroring: Err(why.clone()),
+            lock: Ok(()),
+            images: Err(why),
+            delete_delay: None,
+            poll_age: None,
+        }
+    }
+}
+
+/// A pool on one cluster.
+async fn side(cluster: &RbdCommand, pool: &str) -> Side {
+    let mirroring = match cluster.pool_info(pool).await {
+        Ok(info) => Mirroring {
+            enabled: info.enabled,
+            // a user who may not read the name is told the fsid
+            site_name: Some(info.site_name).filter(|name| !name.is_empty() && !is_fsid(name)),
+            peers: info.peers.into_iter().map(|peer| (peer.site_name, peer.direction)).collect(),
+        },
+        // one deadline is enough where nobody answers
+        Err(error) => return Side::unknown(&cluster.user(), trouble(error)),
+    };
+    let is_enabled = mirroring.enabled;
+    let (lock, images, delete_delay, poll_age) = futures::join!(
+        try_lock(cluster, pool),
+        images(cluster, pool, is_enabled),
+        delete_delay(cluster, pool),
+        poll_age(cluster)
+    );
+    Side { user: cluster.user(), mirroring: Ok(mirroring), lock, images, delete_delay, poll_age }
+}
+
+/// Whether a site's name is only its cluster's number.
+pub fn is_fsid(name: &str) -> bool {
+    name.len() == 36 && name.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
+}
+
+async fn try_lock(cluster: &RbdCommand, pool: &str) -> Result<(), Trouble> {
+    // names nothing but the pool
+    let image: ImageSpec =
+        format!("{pool}/{TRIAL}").parse().map_err(|error| Trouble::Other(format!("pool {pool}: {error}")))?;
+    let cookie = format!("{}", std::process::id());
+    cluster.lock(&image, TRIAL, TRIAL, &cookie, Expiry::After(TRIAL_LIFE)).await.map_err(trouble)?;
+    if let Ok(Some(holder)) = cluster.lock_holder(&image, TRIAL, TRIAL).await
+        && holder.cookie == cookie
+    {
+        // it ends by itself all the same
+        let _ = cluster.unlock(&image, TRIAL, TRIAL, &holder).await;
+    }
+    Ok(())
+}
+
+async fn images(cluster: &RbdCommand, pool: &str, is_enabled: bool) -> Result<Images, Trouble> {
+    if !is_enabled {
+        return Ok(Images { daemon: Daemon::Unknown, reports: BTreeMap::new() });
+    }
+    let status = cluster.pool_status(pool).await.map_err(trouble)?;
+    let daemon = daemon(&status);
+    let report = |image: crate::ceph::ImageStatus| {
+        let replay = match image.local {
+            Some(report) if report.daemon == DaemonState::Up => report.replay,
+            // what a dead daemon last said
+            _ => ReplayState::Unknown("no daemon reports on it".into()),
+        };
+        (image.name, replay)
+    };
+    Ok(Images { daemon, reports: status.images.into_iter().map(report).collect() })
+}
+
+fn daemon(status: &PoolStatus) -> Daemon {
+    match (status.daemons_up, status.images.is_empty()) {
+        (0, true) => Daemon::Unknown,
+        (0, false) => Daemon::Down,
+        _ => Daemon::Up,
+    }
+}
+
+async fn delete_delay(cluster: &RbdCommand, pool: &str) -> Option<u64> {
+    cluster.pool_settings(pool).await.ok()?.get("rbd_mirroring_delete_delay")?.parse().ok()
+}
+
+async fn poll_age(cluster: &RbdCommand) -> Option<f64> {
+    match cluster.client_settings().await.ok()?.get("rbd_mirror_journal_poll_age") {
+        Some(age) => age.parse().ok(),
+        None => Some(DEFAULT_POLL_AGE),
+    }
+}
+
+fn trouble(error: CephError) -> Trouble {
+    match error {
+        CephError::PermissionDenied { detail, .. } => Trouble::Permission(detail),
+        CephError::NotFound { .. } => Trouble::Missing,
+        error => Trouble::Other(error.to_string()),
+    }
+}
