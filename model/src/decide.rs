@@ -274,7 +274,11 @@ fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
 fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> handoff::Copy {
     let Metadata { token, booted, release, forced } = seen.metadata;
     handoff::Copy {
-        role: if seen.primary { Role::Primary } else { Role::NonPrimary },
+        role: match (seen.primary, seen.torn) {
+            (true, false) => Role::Primary,
+            (true, true) => Role::HalfDemoted,
+            (false, _) => Role::NonPrimary,
+        },
         mode: match view.mode {
             Mirroring::Journal => Mode::Journal,
             Mirroring::Snapshot => Mode::Snapshot,

@@ -35,6 +35,10 @@ pub fn small() -> Vec<Named> {
         ),
         ("snapshot: a late hook, a run is killed", drill(S, 5, Budget { hooks: 1, crashes: 1, ..boots(1) })),
         ("journal: lost site, force", drill(J, 3, Budget { losses: 1, forces: 1, ..boots(1) })),
+        (
+            "snapshot: a demotion or promotion is killed half-way",
+            drill(S, 5, Budget { tears: 1, ..boots(2) }),
+        ),
         ("snapshot: a front-end is restarted", drill(S, 4, Budget { restarts: 1, ..boots(2) })),
         ("journal: a resync by hand", drill(J, 4, Budget { hand_resyncs: 1, ..boots(2) })),
         ("two disks", drill(BOTH, 5, boots(1))),
@@ -78,6 +82,15 @@ pub fn large() -> Vec<Named> {
         ("journal: lost site, force, two boots", drill(J, 3, Budget { losses: 1, forces: 1, ..boots(2) })),
         ("snapshot: lost site, force, a run is killed", {
             drill(S, 4, Budget { losses: 1, forces: 1, crashes: 1, ..boots(1) })
+        }),
+        ("snapshot: a change of roles half-way, a run is killed", {
+            drill(S, 5, Budget { tears: 1, crashes: 1, ..boots(2) })
+        }),
+        ("snapshot: a change of roles half-way, reconcile", {
+            drill(S, 4, Budget { tears: 1, reconciles: 1, ..boots(2) })
+        }),
+        ("snapshot: lost site, force, a change of roles half-way", {
+            drill(S, 3, Budget { losses: 1, forces: 1, tears: 1, ..boots(1) })
         }),
         ("two disks, a run is killed", drill(BOTH, 4, Budget { crashes: 1, ..boots(1) })),
         ("two disks in one pool, two boots", drill(&[Journal, Journal], 2, boots(2))),

@@ -53,6 +53,9 @@ struct Bounds {
     /// Restarts of a front-end while its drivers are at work
     #[arg(long, default_value_t = 0)]
     restarts: u8,
+    /// Demotions and promotions that are killed half-way (snapshot mode)
+    #[arg(long, default_value_t = 0)]
+    tears: u8,
     /// Breaks of the link between the sites
     #[arg(long, default_value_t = 0)]
     cuts: u8,
@@ -102,6 +105,7 @@ impl Bounds {
                 crashes: self.crashes,
                 pauses: self.pauses,
                 restarts: self.restarts,
+                tears: self.tears,
                 cuts: self.cuts,
                 losses: self.losses,
                 forces: self.forces,

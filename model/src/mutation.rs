@@ -46,11 +46,13 @@ pub enum Mutation {
     TrustTerminate,
     /// Whether a copy is going to be thrown away is not looked at.
     OverlookResync,
+    /// A copy that was half demoted is taken for a primary one.
+    OverlookHalfDemoted,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::PromoteWithoutToken,
         Self::DemoteWithoutFollower,
         Self::BootWithoutOpening,
@@ -68,6 +70,7 @@ impl Mutation {
         Self::ReleaseWhileInUse,
         Self::TrustTerminate,
         Self::OverlookResync,
+        Self::OverlookHalfDemoted,
     ];
 
     /// Whether the copies on this side are locked.
@@ -98,6 +101,11 @@ impl Mutation {
             _ => None,
         };
         let Some((here, there)) = both else { return };
+        for copy in [&mut *here, &mut *there] {
+            if self == Self::OverlookHalfDemoted && copy.role == Role::HalfDemoted {
+                copy.role = Role::Primary;
+            }
+        }
         let neither = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
         match self {
             Self::PromoteWithoutToken if gate && neither => {

@@ -137,6 +137,8 @@ pub enum Move {
     Go(u8),
     /// It gives up: the deadline is over, or a lock is not to be had.
     GiveUp,
+    /// Its next call is killed half-way.
+    Tear,
 }
 
 impl World {
@@ -158,8 +160,16 @@ impl World {
                 let count = self.possible(process, mutation).len();
                 (0..count).filter_map(|index| u8::try_from(index).ok()).map(Move::Go).collect()
             }
+            At::Step if self.budget.tears > 0 && self.can_tear(process) => vec![Move::Go(0), Move::Tear],
             _ => vec![Move::Go(0)],
         }
+    }
+
+    fn can_tear(&self, process: &Process) -> bool {
+        let Some(step) = process.steps.first() else { return false };
+        let reached = step.site() == process.site || self.reaches_peer();
+        let changes_role = matches!(step, Step::Demote(..) | Step::Promote(..) | Step::ForcePromote(..));
+        reached && changes_role && self.images[step.image()].mode() == Mirroring::Snapshot
     }
 
     fn can_lock(&self, process: &Process, site: Site, mutation: Mutation) -> bool {
@@ -210,6 +220,24 @@ impl World {
                 }
             }
             Move::Go(which) => self.go(&mut process, place, which, mutation),
+            Move::Tear => {
+                self.budget.tears -= 1;
+                let step = process.steps.remove(0);
+                let (image, site) = (step.image(), step.site());
+                let is_primary = self.images[image].copies[site].primary;
+                let torn = self.holds(&process, place, image, mutation)
+                    && match step {
+                        // the image becomes read-only before anything else
+                        Step::Demote(..) => is_primary && self.note_use(image, site),
+                        _ => !is_primary && self.carry_out(step),
+                    };
+                if torn {
+                    self.images[image].tear(site);
+                }
+                process.halted = true;
+                process.steps.retain(|later| later.image() != step.image());
+                if process.steps.is_empty() { self.after_steps(&mut process, place) } else { None }
+            }
         };
         match ended {
             None => self.processes[place] = Some(process),
@@ -468,6 +496,15 @@ impl World {
         }
     }
 
+    /// A copy is about to be demoted: that must not happen under a VM that can write to it.
+    fn note_use(&mut self, image: usize, site: Site) -> bool {
+        let used = matches!(self.vms[site], Vm::Running | Vm::Cleared | Vm::RestoreCleared);
+        if used && self.images[image].copies[site].is_writable() && !self.forced && !self.by_hand {
+            self.note(Violation::PulledAway);
+        }
+        true
+    }
+
     /// Carries one step out; `false`: Ceph does not accept it.
     pub fn carry_out(&mut self, step: Step) -> bool {
         match step {
@@ -493,12 +530,8 @@ impl World {
             }
             Step::Snapshot(site, image) => self.images[image].snapshot(site),
             Step::Demote(site, image) => {
-                let used = matches!(self.vms[site], Vm::Running | Vm::Cleared | Vm::RestoreCleared);
-                let done = self.images[image].demote(site);
-                if done && used && !self.forced && !self.by_hand {
-                    self.note(Violation::PulledAway);
-                }
-                done
+                let is_primary = self.images[image].copies[site].primary;
+                is_primary && self.note_use(image, site) && self.images[image].demote(site)
             }
             Step::Promote(site, image) => self.promote(image, site, false),
             // a repeat after a promotion is no error
@@ -542,7 +575,10 @@ impl World {
             let image = view.image;
             let newest = view.here.metadata.token.max(there.and_then(|copy| copy.metadata.token));
             let token = forced_token(site, newest, mutation);
-            if !view.here.primary {
+            if view.here.torn {
+                steps.push(Step::Demote(site, image));
+            }
+            if !view.here.primary || view.here.torn {
                 steps.push(Step::ForcePromote(site, image));
             }
             steps.push(Step::Token(site, image, token));

@@ -89,6 +89,9 @@ pub struct Copy {
     pub exists: bool,
     /// The role.
     pub primary: bool,
+    /// It is called primary and takes no write: a demotion or promotion of it was killed half-way (snapshot mode; seen
+    /// on Ceph 16.2).
+    pub torn: bool,
     /// The writes that can be read.
     pub data: u8,
     /// The metadata that can be read.
@@ -112,12 +115,20 @@ pub struct Image {
     base_data: u8,
 }
 
+impl Copy {
+    /// Whether it takes writes.
+    pub fn is_writable(&self) -> bool {
+        self.exists && self.primary && !self.torn
+    }
+}
+
 impl Image {
     /// An image that was made at home and has been copied.
     pub fn new(mode: Mirroring) -> Self {
         let copy = Copy {
             exists: true,
             primary: false,
+            torn: false,
             data: 0,
             metadata: Metadata::default(),
             resync: false,
@@ -193,7 +204,7 @@ impl Image {
     /// A write of the VM; `false`: the image is read-only.
     pub fn write(&mut self, site: Site, bit: u8) -> bool {
         let copy = &mut self.copies[site];
-        if !copy.exists || !copy.primary {
+        if !copy.is_writable() {
             return false;
         }
         copy.data |= bit;
@@ -204,7 +215,7 @@ impl Image {
     /// `rbd image-meta set`; `false`: the image is read-only.
     pub fn set_metadata(&mut self, site: Site, change: impl FnOnce(&mut Metadata)) -> bool {
         let copy = &mut self.copies[site];
-        if !copy.exists || !copy.primary {
+        if !copy.is_writable() {
             return false;
         }
         change(&mut copy.metadata);
@@ -216,7 +227,7 @@ impl Image {
     /// `rbd mirror image snapshot`.
     pub fn snapshot(&mut self, site: Site) -> bool {
         let copy = self.copies[site];
-        if !copy.exists || !copy.primary {
+        if !copy.is_writable() {
             return false;
         }
         self.append(site, Entry::Snapshot { data: copy.data });
@@ -230,6 +241,7 @@ impl Image {
             return false;
         }
         self.copies[site].primary = false;
+        self.copies[site].torn = false;
         self.append(site, Entry::Demote { data: copy.data });
         true
     }
@@ -243,6 +255,12 @@ impl Image {
         self.copies[site].primary = true;
         self.append(site, Entry::Promote { by: site, data: copy.data });
         true
+    }
+
+    /// A demotion or a promotion of the copy is killed half-way: `rbd` makes the image read-only first and takes the
+    /// snapshot that demotes it after that, and promotes it the other way round.
+    pub fn tear(&mut self, site: Site) {
+        self.copies[site].torn = true;
     }
 
     /// `rbd mirror image resync`.
@@ -326,8 +344,15 @@ impl Image {
             Mirroring::Journal => source.data,
             Mirroring::Snapshot => self.base_data,
         };
-        self.copies[site] =
-            Copy { exists: true, primary: false, data, metadata: source.metadata, resync: false, noted };
+        self.copies[site] = Copy {
+            exists: true,
+            primary: false,
+            torn: false,
+            data,
+            metadata: source.metadata,
+            resync: false,
+            noted,
+        };
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Budget {
     pub crashes: u8,
     /// A process is paused for so long that its locks expire.
     pub pauses: u8,
+    /// `rbd` is killed in the middle of a demotion or promotion in snapshot mode, by its deadline.
+    pub tears: u8,
     /// A front-end is restarted, and nobody hears the end of what its drivers had begun.
     pub restarts: u8,
     /// The link between the sites breaks.
@@ -229,7 +231,7 @@ impl World {
         for image in 0..self.images.len() {
             let copies = self.images[image].copies;
             let (here, there) = (copies[site], copies[1 - site]);
-            if !here.exists || !here.primary {
+            if !here.is_writable() {
                 self.note(Violation::BootOnNonPrimary);
             }
             if !self.forced && self.owed[image] & !here.data != 0 {

@@ -70,6 +70,7 @@ fn no_rule_of_the_handoff_can_be_left_out() {
     breaks(Mutation::PromoteWithoutToken, Journal, Budget { hand_demotions: 1, ..two_boots() }, LOST);
     breaks(Mutation::TokenWithoutSnapshot, Snapshot, two_boots(), LOST);
     breaks(Mutation::OverlookResync, Journal, Budget { hand_resyncs: 1, ..two_boots() }, GONE);
+    breaks(Mutation::OverlookHalfDemoted, Snapshot, Budget { tears: 1, ..two_boots() }, HOME);
     breaks(Mutation::DemoteWithoutFollower, Journal, two_boots(), HOME);
     breaks(Mutation::BootWithoutOpening, Journal, Budget { hand_demotions: 1, ..two_boots() }, HOME);
 }

@@ -56,6 +56,9 @@ pub struct ImageInfo {
     pub mirroring: Option<Mirroring>,
     /// `pool/image@snap` of the image that this one is a clone of.
     pub parent: Option<String>,
+    /// Snapshot mode: the image takes no writes. On a copy that is called primary this tells of a demotion or promotion
+    /// that was killed half-way (seen on 16.2); a demotion ends that, a promotion is refused.
+    pub is_read_only: bool,
 }
 
 /// Whether the daemon that would update a copy runs, as last reported.

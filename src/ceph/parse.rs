@@ -59,6 +59,8 @@ struct RawInfo {
     #[serde(default)]
     create_timestamp: String,
     size: u64,
+    #[serde(default)]
+    features: Vec<String>,
     mirroring: Option<RawMirroring>,
     parent: Option<RawParent>,
 }
@@ -92,7 +94,15 @@ pub fn info(bytes: &[u8]) -> Parsed<ImageInfo> {
         return Err(NotUnderstood("the image has no id".into()));
     }
     let created = time(TIME_CREATED, &raw.create_timestamp);
-    Ok(ImageInfo { id: raw.id, created, size: raw.size, mirroring: mirroring(raw.mirroring)?, parent })
+    let is_read_only = raw.features.iter().any(|feature| feature == "non-primary");
+    Ok(ImageInfo {
+        id: raw.id,
+        created,
+        size: raw.size,
+        mirroring: mirroring(raw.mirroring)?,
+        parent,
+        is_read_only,
+    })
 }
 
 fn mirroring(raw: Option<RawMirroring>) -> Parsed<Option<Mirroring>> {
@@ -713,6 +723,12 @@ mod tests {
             in_transition: false,
         };
         assert_eq!(image.mirroring, Some(expected));
+        assert!(!image.is_read_only);
+        // a demotion in snapshot mode that was killed half-way, as rbd 16.2 shows it
+        let half = br#"{"name":"half","id":"10d5","size":8388608,"features":["layering","exclusive-lock","non-primary"],
+            "mirroring":{"mode":"snapshot","global_id":"9f505e2b-9b7c-4b7e-ab62-9042e2d63d25","state":"enabled","primary":true}}"#;
+        let half = info(half).unwrap();
+        assert!(half.is_read_only && half.mirroring.unwrap().primary);
         let role = |name: &str| info(&captured(name)).unwrap().mirroring.unwrap();
         assert!(!role("journal.01-a-primary-replaying.site-b.info").primary);
         let copy = role("snapshot.01-a-primary-replaying.site-b.info");

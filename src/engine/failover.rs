@@ -144,7 +144,7 @@ impl Engine {
         };
         match (&seen.observation.here, &seen.observation.there, &seen.observation.vm_there) {
             (_, There::Mirrored(there), PeerVm::Active { vm, state })
-                if there.role == Role::Primary && may_live(state) =>
+                if there.role != Role::NonPrimary && may_live(state) =>
             {
                 refuse(
                     format!("is in use on {}, which answers: VM {vm} is {state}", self.there()),
@@ -178,7 +178,11 @@ impl Engine {
         };
         let token = Token::forced_after(newest, self.here());
         let forced = async {
-            if copy.role == Role::NonPrimary {
+            if copy.role == Role::HalfDemoted {
+                // Ceph takes it for promoted already
+                cluster.demote(spec).await?;
+            }
+            if copy.role != Role::Primary {
                 self.promote_by_force(cluster, spec).await?;
             }
             self.open_forced_reign(cluster, spec, &token).await?;

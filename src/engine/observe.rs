@@ -411,7 +411,11 @@ async fn copy_of(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyHere, Cep
 fn copy(seen: &CopySeen) -> Copy {
     let mark = |key: &str| seen.metadata.get(key).and_then(|text| text.parse::<Mark>().ok());
     Copy {
-        role: if seen.mirroring.primary { Role::Primary } else { Role::NonPrimary },
+        role: match (seen.mirroring.primary, seen.info.is_read_only) {
+            (true, false) => Role::Primary,
+            (true, true) => Role::HalfDemoted,
+            (false, _) => Role::NonPrimary,
+        },
         mode: match seen.mirroring.mode {
             MirrorMode::Journal => Mode::Journal,
             MirrorMode::Snapshot => Mode::Snapshot,

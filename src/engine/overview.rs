@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 /// One copy of an image.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct CopyView {
-    /// `primary`, `non-primary`, `absent`, `not mirrored`, `unreachable`, or empty where it was not asked.
+    /// `primary`, `half demoted`, `non-primary`, `absent`, `not mirrored`, `unreachable`, or empty where it was not asked.
     pub role: String,
     /// The handoff token it shows.
     pub token: Option<String>,
@@ -314,7 +314,12 @@ fn bare(role: &str) -> CopyView {
 
 fn copy_view(copy: &Copy, report: Option<String>) -> CopyView {
     CopyView {
-        role: if copy.role == Role::Primary { "primary" } else { "non-primary" }.into(),
+        role: match copy.role {
+            Role::Primary => "primary",
+            Role::HalfDemoted => "half demoted",
+            Role::NonPrimary => "non-primary",
+        }
+        .into(),
         token: match &copy.token {
             TokenSeen::None => None,
             TokenSeen::Some(token) => Some(token.to_string()),

@@ -59,8 +59,8 @@ enum Verdict {
     Refuse(Refusal),
     /// The copy here is stale: put it right, and refuse meanwhile.
     CleanUp(Vec<Step>, Refusal),
-    /// Stranded: the last writer, there, reigns once more.
-    RePromoteThere(Vec<Step>),
+    /// Something that has to be put right before an image changes hands.
+    PutRight(Vec<Step>),
     /// The copy here must follow before the image may be taken.
     WaitToTakeOver(WaitFor, Refusal),
     /// The image is taken from the other site.
@@ -96,7 +96,7 @@ impl Gate<'_> {
 
     fn combine(&self, verdicts: Vec<(ImageSpec, Verdict)>) -> Decision {
         let (mut clean_up, mut refusal) = (Vec::new(), None);
-        let (mut re_promote, mut take_over, mut promote, mut open) = (vec![], vec![], vec![], vec![]);
+        let (mut put_right, mut take_over, mut promote, mut open) = (vec![], vec![], vec![], vec![]);
         let (mut wait_to_take_over, mut wait_to_promote) = (None, None);
         for (image, verdict) in verdicts {
             match verdict {
@@ -105,7 +105,7 @@ impl Gate<'_> {
                     clean_up.extend(steps);
                     refusal = refusal.or(Some(why));
                 }
-                Verdict::RePromoteThere(steps) => re_promote.extend(steps),
+                Verdict::PutRight(steps) => put_right.extend(steps),
                 Verdict::WaitToTakeOver(what, why) => {
                     wait_to_take_over = wait_to_take_over.or(Some((what, image, why)))
                 }
@@ -125,8 +125,8 @@ impl Gate<'_> {
                 _ => Decision::Refuse { refusal, then: clean_up },
             };
         }
-        if !re_promote.is_empty() {
-            return self.with_both_locks(re_promote);
+        if !put_right.is_empty() {
+            return self.with_both_locks(put_right);
         }
         if let Some(wait) = wait_to_take_over {
             return self.wait(wait);
@@ -169,6 +169,17 @@ impl Gate<'_> {
                     );
                     (Rule::NotYetCopied, Verdict::WaitToTakeOver(WaitFor::Follow, refusal))
                 }
+                There::Mirrored(there) if there.role == Role::HalfDemoted => (
+                    Rule::NotCopied,
+                    self.refuse(
+                        observation,
+                        format!("is not here, and half demoted on {}, so it is not copied", self.there),
+                        format!(
+                            "on {}: rbd mirror image demote {1} && rbd mirror image promote {1}",
+                            self.there, observation.image
+                        ),
+                    ),
+                ),
                 There::Mirrored(_) => (
                     Rule::NotCopied,
                     self.refuse(
@@ -201,8 +212,27 @@ impl Gate<'_> {
             }
             Here::Mirrored(copy) => match copy.role {
                 Role::Primary => self.judge_primary(observation, copy),
+                Role::HalfDemoted => self.judge_half_demoted(observation),
                 Role::NonPrimary => self.judge_non_primary(observation, copy),
             },
+        }
+    }
+
+    /// Nobody can write to the copy here, so nothing is lost by an end of its demotion; what it is then decides.
+    fn judge_half_demoted(&self, observation: &Observation) -> (Rule, Verdict) {
+        match observation.there {
+            There::Unreachable | There::NotAsked => (
+                Rule::HalfDemotedPeerUnreachable,
+                self.refuse(
+                    observation,
+                    format!("is half demoted here and {} does not answer", self.there),
+                    format!(
+                        "bring {} back; if it is lost for good: onemirror failover {} --force --reason TEXT",
+                        self.there, self.vm
+                    ),
+                ),
+            ),
+            _ => (Rule::HalfDemotedHere, Verdict::PutRight(vec![demote(observation, Side::Here)])),
         }
     }
 
@@ -216,6 +246,9 @@ impl Gate<'_> {
         };
         if there.token == TokenSeen::Unreadable {
             return (Rule::TokenUnreadable, self.unreadable(observation, Side::There));
+        }
+        if there.role == Role::HalfDemoted {
+            return (Rule::HalfDemotedThere, Verdict::PutRight(vec![demote(observation, Side::There)]));
         }
         let (sequence_here, sequence_there) = (here.token.sequence(), there.token.sequence());
         if there.role == Role::NonPrimary {
@@ -360,7 +393,7 @@ impl Gate<'_> {
         }
         if let PeerVm::Active { vm, state } = &observation.vm_there {
             let (rule, cause) = match there.role {
-                Role::Primary => {
+                Role::Primary | Role::HalfDemoted => {
                     (Rule::RunningThere, format!("is in use on {}: VM {vm} is {state}", self.there))
                 }
                 Role::NonPrimary => {
@@ -375,6 +408,9 @@ impl Gate<'_> {
         }
         match there.role {
             Role::Primary => self.judge_primary_there(observation, here, there),
+            Role::HalfDemoted => {
+                (Rule::HalfDemotedThere, Verdict::PutRight(vec![demote(observation, Side::There)]))
+            }
             Role::NonPrimary => self.judge_both_non_primary(observation, here, there),
         }
     }
@@ -415,7 +451,7 @@ impl Gate<'_> {
             if there.mode == Mode::Snapshot {
                 steps.push(Step::MirrorSnapshot { at: Side::There, image: image.clone() });
             }
-            return (Rule::OpenTokenThere, Verdict::RePromoteThere(steps));
+            return (Rule::OpenTokenThere, Verdict::PutRight(steps));
         };
         if there.resync.is_pending() {
             let refusal = self.refusal(
@@ -445,13 +481,13 @@ impl Gate<'_> {
         if ask {
             return (
                 Rule::SplitBrainedCopyHere,
-                Verdict::RePromoteThere(vec![Step::Resync { image: image.clone() }]),
+                Verdict::PutRight(vec![Step::Resync { image: image.clone() }]),
             );
         }
         if there.mode == Mode::Snapshot && self.patience == Patience::Waning {
             // who opened the token may have been killed before the snapshot that carries it
             let carry = vec![Step::MirrorSnapshot { at: Side::There, image: image.clone() }];
-            return (Rule::CarryTokenHere, Verdict::RePromoteThere(carry));
+            return (Rule::CarryTokenHere, Verdict::PutRight(carry));
         }
         let refusal = self.refusal(observation, self.not_following(here), self.follow_hint(here));
         (Rule::NotFollowingYet, Verdict::WaitToTakeOver(WaitFor::Follow, refusal))
@@ -506,7 +542,10 @@ impl Gate<'_> {
             std::cmp::Ordering::Equal if token_here.is_some_and(Token::is_closed) => {
                 if here.mode == Mode::Snapshot && here.positions != Positions::Complete {
                     // metadata is read when a snapshot is copied, so a token may be here before its reign
-                    if stuck && token_there.is_some_and(|token| token.site == self.there) {
+                    // or it was promoted there and demoted again, half-way, and nobody could write in between
+                    let is_there = token_there.is_some_and(|token| token.site == self.there)
+                        || there.positions == Positions::Complete;
+                    if stuck && is_there {
                         return (Rule::StrandedLastWriterThere, self.re_promote_there(observation, there));
                     }
                     let refusal = self.refusal(
@@ -562,7 +601,7 @@ impl Gate<'_> {
         if there.mode == Mode::Snapshot {
             steps.push(Step::MirrorSnapshot { at: Side::There, image: image.clone() });
         }
-        Verdict::RePromoteThere(steps)
+        Verdict::PutRight(steps)
     }
 
     fn not_following(&self, here: &Copy) -> String {

@@ -95,6 +95,9 @@ impl Resync {
 pub enum Role {
     /// Writable.
     Primary,
+    /// Called primary by Ceph, and writable for nobody: its demotion or promotion was killed half-way (snapshot mode).
+    /// Only a demotion leads out of that.
+    HalfDemoted,
     /// Follows, or waits.
     NonPrimary,
 }

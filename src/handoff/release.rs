@@ -89,6 +89,9 @@ impl Release<'_> {
         if self.in_use_here {
             return (Rule::ReleaseInUseHere, self.pending(observation, "a VM uses it again".into()));
         }
+        if here.role == Role::HalfDemoted {
+            return (Rule::ReleaseHalfDemoted, Verdict::Act(vec![self.demote(observation)]));
+        }
         let there = match &observation.there {
             There::NotAsked | There::Unreachable => {
                 let cause = format!("{} does not answer", self.there);
@@ -101,6 +104,10 @@ impl Release<'_> {
             There::Mirrored(copy) if copy.role == Role::Primary => {
                 let cause = format!("it is primary on {} too (split brain)", self.there);
                 return (Rule::ReleaseSplitBrain, self.pending(observation, cause));
+            }
+            There::Mirrored(copy) if copy.role == Role::HalfDemoted => {
+                let cause = format!("the copy on {} is half demoted", self.there);
+                return (Rule::ReleasePending, self.pending(observation, cause));
             }
             There::Mirrored(copy) => copy,
         };

@@ -41,6 +41,10 @@ fn non_primary(token: &str) -> Copy {
     copy(Role::NonPrimary, token)
 }
 
+fn half_demoted(token: &str) -> Copy {
+    copy(Role::HalfDemoted, token).by_snapshot()
+}
+
 impl Copy {
     fn reports(self, report: Report) -> Self {
         Self { report, ..self }
@@ -207,6 +211,52 @@ fn gate_rows() -> Vec<Row> {
             seen_as(Here::Absent, There::Mirrored(non_primary("")), PeerVm::None),
             NotCopied,
             "refuse: one-0-2-0 is not here, and not primary on site-b, so it is not copied; on site-b: rbd mirror image promote one/one-0-2-0",
+        ),
+        boots(
+            gate(),
+            seen_as(Here::Absent, There::Mirrored(half_demoted("")), PeerVm::None),
+            NotCopied,
+            "refuse: one-0-2-0 is not here, and half demoted on site-b, so it is not copied; on site-b: rbd mirror image demote one/one-0-2-0 && rbd mirror image promote one/one-0-2-0",
+        ),
+        boots(
+            gate(),
+            pair(half_demoted("4:site-a:x"), non_primary("4:site-a:x"), inactive()),
+            HalfDemotedHere,
+            "demote here",
+        ),
+        boots(
+            gate(),
+            seen_as(Here::Mirrored(half_demoted("4:site-a:x")), There::Unreachable, PeerVm::Unknown),
+            HalfDemotedPeerUnreachable,
+            "refuse: one-0-2-0 is half demoted here and site-b does not answer; bring site-b back; if it is lost for good: onemirror failover 2 --force --reason TEXT",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("4:site-b:x"), half_demoted("4:site-b:x"), inactive()),
+            HalfDemotedThere,
+            "demote there",
+        ),
+        boots(
+            gate(),
+            pair(primary("1004:site-a:open"), half_demoted("4:site-b:x"), inactive()),
+            HalfDemotedThere,
+            "demote there",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("4:site-b:x"), half_demoted("4:site-b:x"), active()),
+            RunningThere,
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; terminate VM 0 on site-b first",
+        ),
+        boots(
+            Gate { patience: Patience::Waning, ..gate() },
+            pair(
+                non_primary("2:site-a:x").by_snapshot().at(Positions::Behind).reports(Report::Stopped),
+                non_primary("2:site-a:x").by_snapshot().at(Positions::Complete),
+                inactive(),
+            ),
+            StrandedLastWriterThere,
+            "promote there, write 3:site-b:open there, mirror-snapshot there",
         ),
         boots(
             Gate { patience: Patience::Exhausted, ..gate() },
@@ -724,6 +774,18 @@ fn release_rows() -> Vec<Row> {
         ),
         releases(
             release(),
+            pair(half_demoted("4:site-a:x"), follows(), inactive()),
+            ReleaseHalfDemoted,
+            "demote here",
+        ),
+        releases(
+            release(),
+            pair(reigns(), half_demoted("3:site-a:open"), inactive()),
+            ReleasePending,
+            "done; pending: the copy on site-b is half demoted",
+        ),
+        releases(
+            release(),
             pair(primary("3:site-a:open"), non_primary("1004:site-b:x"), inactive()),
             ReleaseStaleHere,
             "done; pending: it is stale here: site-b wrote to it last",
@@ -863,6 +925,18 @@ fn upkeep_rows() -> Vec<Row> {
         keeps_up(
             in_use(),
             pair(primary("3:site-a:open"), primary("1003:site-b:open"), active()),
+            UpkeepInUseHere,
+            "undecided",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(half_demoted("4:site-a:x"), non_primary("4:site-a:x"), inactive()),
+            UpkeepHalfDemoted,
+            "demote here",
+        ),
+        keeps_up(
+            in_use(),
+            pair(half_demoted("4:site-a:x"), non_primary("4:site-a:x"), inactive()),
             UpkeepInUseHere,
             "undecided",
         ),
@@ -1060,7 +1134,7 @@ fn every_pair() -> impl Iterator<Item = Observation> {
     let reports =
         [Report::Replaying, Report::Syncing(None), Report::SplitBrain, Report::Stopped, Report::Down];
     let positions = [Positions::Unknown, Positions::Complete, Positions::Behind];
-    let roles = [Role::Primary, Role::NonPrimary];
+    let roles = [Role::Primary, Role::HalfDemoted, Role::NonPrimary];
     let vms = [PeerVm::NotAsked, PeerVm::Unknown, PeerVm::None, inactive(), letting_go(), active()];
     let mut all = Vec::new();
     for mode in [Mode::Journal, Mode::Snapshot] {
@@ -1172,6 +1246,9 @@ fn no_situation_breaks_what_the_gate_promises() {
                                 && token_here == token_there;
                             assert!(!in_use_there && (last_writer || complete || gave_it_up), "{why}");
                         }
+                        // writable for nobody
+                        Step::Demote { at: Side::There, .. } if there.role == Role::HalfDemoted => {}
+                        Step::Demote { at: Side::Here, .. } if here.role == Role::HalfDemoted => {}
                         Step::Demote { at: Side::There, .. } => {
                             assert_eq!((here.role, there.role), (Role::NonPrimary, Role::Primary), "{why}");
                             assert!(token_there.is_some_and(|token| token.is_open_by(B)), "{why}");
@@ -1220,6 +1297,10 @@ fn no_situation_breaks_what_release_and_upkeep_promise() {
                 let judged = release.judge(std::slice::from_ref(&observation));
                 if let Decision::Act(steps) = &judged.judgement.decision {
                     assert!(!in_use_here, "{observation:?}");
+                    if here.role == Role::HalfDemoted {
+                        assert!(matches!(steps[..], [Step::Demote { at: Side::Here, .. }]), "{steps:?}");
+                        continue;
+                    }
                     assert_eq!((here.role, there.role), (Role::Primary, Role::NonPrimary));
                     for step in steps {
                         assert_eq!(step.side(), Side::Here);
@@ -1244,7 +1325,9 @@ fn no_situation_breaks_what_release_and_upkeep_promise() {
                 match step {
                     Step::Demote { at: Side::Here, .. } | Step::Resync { .. } => {
                         assert!(!in_use_here, "takes a disk from a VM: {observation:?}");
-                        assert!(there.token.sequence() > here.token.sequence(), "{observation:?}");
+                        // writable for nobody
+                        let half = here.role == Role::HalfDemoted && matches!(step, Step::Demote { .. });
+                        assert!(half || there.token.sequence() > here.token.sequence(), "{observation:?}");
                     }
                     Step::WriteToken { at: Side::Here, .. }
                     | Step::MarkBooted { .. }

@@ -57,6 +57,13 @@ impl Upkeep<'_> {
         let nothing = (Rule::UpkeepNothing, Task::Nothing);
         let Here::Mirrored(here) = &observation.here else { return nothing };
         match (here.role, &observation.there) {
+            (Role::HalfDemoted, _) if self.in_use_here => (Rule::UpkeepInUseHere, Task::Undecided),
+            (Role::HalfDemoted, _) => {
+                let demote = Step::Demote { at: Side::Here, image: observation.image.clone() };
+                (Rule::UpkeepHalfDemoted, Task::Act(vec![demote]))
+            }
+            // the other site's own upkeep ends that
+            (Role::Primary, There::Mirrored(there)) if there.role == Role::HalfDemoted => nothing,
             (Role::Primary, There::Mirrored(there)) if there.role == Role::Primary => {
                 self.judge_split_brain(observation, here, there)
             }

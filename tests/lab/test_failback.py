@@ -2,6 +2,7 @@
 import glob
 import json
 import os
+import subprocess
 import time
 
 import pytest
@@ -261,6 +262,59 @@ def test_a_copy_that_somebody_asked_to_be_made_anew_is_not_taken_before_it_is(la
 
 
 # ---------------------------------------------------------------- point 6
+
+
+def half_demote(lab, site, image):
+    """Kills `rbd mirror image demote` between its two steps: the image takes no writes any more, and is primary still."""
+    def torn():
+        info = site.info(image)
+        return "non-primary" in info["features"] and info["mirroring"]["primary"]
+
+    rbd = os.path.join(lab.clusters, "bin/rbd")
+    rbd = rbd if os.path.exists(rbd) else "rbd"
+    for call in range(25, 200):  # before that it only connects
+        command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=sendmsg",
+                   "-e", "inject=sendmsg:signal=SIGKILL:when=%d" % call,
+                   rbd, "--conf", site.conf, "--id", "admin", "mirror", "image", "demote", image]
+        subprocess.run(command, env=site.environment, capture_output=True, check=False)
+        if torn():
+            return
+        if not site.is_primary(image):
+            site.rbd("mirror", "image", "promote", image)
+    raise AssertionError("%s was never half demoted" % image)
+
+
+@pytest.mark.parametrize("where", [pytest.param("home", marks=full), pytest.param("away", marks=full)])
+def test_a_demotion_that_was_killed_half_way_is_ended_and_the_vm_starts(lab, a, b, where):
+    machine = lab.vm_with_one_disk(unique("half"), "snapshot")
+    (image,) = machine.images.values()
+    machine.register_on_b()
+    a.wait_records(machine.home, 10)
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    half_demote(lab, a, image)
+    written = a.rbd("image-meta", "set", image, "x", "y", check=False)
+    assert written.returncode == 30, written.stderr
+    if where == "home":
+        # Ceph waits up to 30 s for a client that was killed with the image's exclusive lock, and as long again for one that
+        # was killed while it waited; a user tries again
+        for _ in range(8):
+            a.action("resume", machine.home)
+            if a.settle(machine.home) == "RUNNING":
+                break
+        assert a.state_name(machine.home) == "RUNNING", a.vm_error(machine.home)
+        machine.assert_complete(a)
+        return
+    vm = machine.start_on_b(mirrored=False)
+    for _ in range(8):
+        if b.settle(vm) == "RUNNING":
+            break
+        b.one.vm.recover(vm, 2)
+    assert b.state_name(vm) == "RUNNING", b.vm_error(vm)
+    assert machine.primaries() == {image: "b"}
+    b.action("poweroff", vm)
+    b.wait_vm(vm, "POWEROFF")
+    machine.assert_complete(b)
 
 
 def test_a_release_that_the_peer_cannot_follow_stays_pending_until_reconcile(lab, a, b):
