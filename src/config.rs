@@ -252,12 +252,12 @@ pub fn locate(flag: Option<&Path>) -> PathBuf {
 /// The folder of onemirror's own small state: `$ONE_LOCATION/var/onemirror`, else `/var/lib/one/onemirror`.
 /// Whoever first writes there creates it with mode 0700.
 pub fn state_dir() -> PathBuf {
-    state_dir_in(environment)
+    state_dir_in(environment("ONE_LOCATION"))
 }
 
 /// The audit log: `$ONE_LOCATION/var/onemirror.log`, else `/var/log/one/onemirror.log`.
 pub fn audit_log_path() -> PathBuf {
-    audit_log_path_in(environment)
+    audit_log_path_in(environment("ONE_LOCATION"))
 }
 
 fn environment(name: &str) -> Option<OsString> {
@@ -272,15 +272,15 @@ fn locate_in(flag: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -
         .unwrap_or_else(|| "/etc/one/onemirror.conf".into())
 }
 
-fn state_dir_in(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
-    match variable("ONE_LOCATION").filter(|value| !value.is_empty()) {
+pub(crate) fn state_dir_in(one_location: Option<OsString>) -> PathBuf {
+    match one_location.filter(|value| !value.is_empty()) {
         Some(root) => PathBuf::from(root).join("var/onemirror"),
         None => "/var/lib/one/onemirror".into(),
     }
 }
 
-fn audit_log_path_in(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
-    match variable("ONE_LOCATION").filter(|value| !value.is_empty()) {
+pub(crate) fn audit_log_path_in(one_location: Option<OsString>) -> PathBuf {
+    match one_location.filter(|value| !value.is_empty()) {
         Some(root) => PathBuf::from(root).join("var/onemirror.log"),
         None => "/var/log/one/onemirror.log".into(),
     }

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod failover;
+mod generate;
 mod list;
 mod plan;
 mod reconcile;
@@ -56,6 +57,9 @@ enum Command {
     Off(switch::Off),
     /// End the emergency
     On,
+    /// Write what the packages hold beside the program
+    #[command(hide = true)]
+    Generate(generate::Arguments),
     /// Called by the transfer manager's wrappers
     #[command(hide = true)]
     Tm(Tm),
@@ -167,6 +171,7 @@ impl Cli {
                 Ok(engine) => failover::run(&engine, &arguments).await,
                 Err(error) => Err(error),
             },
+            Command::Generate(arguments) => generate::run(&arguments),
             Command::Setup(arguments) => setup::run(&config_path, &arguments).await,
             Command::Off(arguments) => switch::off(&arguments),
             Command::On => switch::on(),

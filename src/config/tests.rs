@@ -460,14 +460,11 @@ mod places {
 
     #[test]
     fn state_and_audit_log_follow_one_location() {
-        let set = variables(&[("ONE_LOCATION", "/srv/one")]);
-        assert_eq!(state_dir_in(&set), Path::new("/srv/one/var/onemirror"));
-        assert_eq!(audit_log_path_in(&set), Path::new("/srv/one/var/onemirror.log"));
-        assert_eq!(state_dir_in(variables(&[])), Path::new("/var/lib/one/onemirror"));
-        assert_eq!(
-            audit_log_path_in(variables(&[("ONE_LOCATION", "")])),
-            Path::new("/var/log/one/onemirror.log")
-        );
+        let set = Some(std::ffi::OsString::from("/srv/one"));
+        assert_eq!(state_dir_in(set.clone()), Path::new("/srv/one/var/onemirror"));
+        assert_eq!(audit_log_path_in(set), Path::new("/srv/one/var/onemirror.log"));
+        assert_eq!(state_dir_in(None), Path::new("/var/lib/one/onemirror"));
+        assert_eq!(audit_log_path_in(Some("".into())), Path::new("/var/log/one/onemirror.log"));
     }
 }
 

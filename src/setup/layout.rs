@@ -1,8 +1,12 @@
 //! Where things are on a front-end.
 
+use super::artifacts::TIMER;
 use crate::config;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+/// Where packages put units of systemd.
+const PACKAGE_UNITS: &str = "/usr/lib/systemd/system";
 
 /// The folders of one OpenNebula installation, and what onemirror puts there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +34,23 @@ pub struct Layout {
 impl Layout {
     /// That of this process's environment.
     pub fn of_environment() -> Self {
-        Self::of(std::env::var_os("ONE_LOCATION").filter(|value| !value.is_empty()))
+        let one_location = std::env::var_os("ONE_LOCATION").filter(|value| !value.is_empty());
+        let mut layout = Self::of(one_location);
+        // a package brings the units along
+        if layout.one_location.is_none() && Path::new(PACKAGE_UNITS).join(TIMER).exists() {
+            layout.units = PACKAGE_UNITS.into();
+        }
+        layout
+    }
+
+    /// That of an installation by packages.
+    pub fn of_system() -> Self {
+        Self::of(None)
     }
 
     fn of(one_location: Option<OsString>) -> Self {
-        let (audit_log, state) = (config::audit_log_path(), config::state_dir());
+        let audit_log = config::audit_log_path_in(one_location.clone());
+        let state = config::state_dir_in(one_location.clone());
         match one_location.map(PathBuf::from) {
             Some(root) => Self {
                 binary: root.join("bin/onemirror"),
