@@ -80,6 +80,7 @@ pub(super) async fn run(config_path: &Path, arguments: &Arguments) -> Result<(),
     let mut facts = gather::facts(&layout, &owners, wishes, client()).await?;
     let (mut notes, mut problems) = (Vec::new(), Vec::new());
     if arguments.goal() == Goal::Installed {
+        facts.new_peer_auth = new_peer_auth(&layout, arguments)?;
         if !is_configured && arguments.check && arguments.role.is_none() {
             problems.push(SetupError::NotSetUp { path: layout.configuration.clone() }.to_string());
         } else if !is_configured {
@@ -124,22 +125,24 @@ async fn new_configuration(
     facts.new_configuration = Some(text);
     let path = facts.layout.configuration.display();
     notes.extend(left.into_iter().map(|key| format!("fill in {path}: {key}")));
-    if facts.layout.peer_auth.exists() {
-        return Ok(notes);
-    }
-    match &arguments.peer_auth {
-        Some(file) => {
-            read_session(file).map_err(|error| CommandError::Usage(format!("--peer-auth: {error}")))?;
-            let text = std::fs::read_to_string(file)
-                .map_err(|source| SetupError::Io { what: format!("read {}", file.display()), source })?;
-            facts.new_peer_auth = Some(text);
-        }
-        None => notes.push(format!(
+    if !facts.layout.peer_auth.exists() && arguments.peer_auth.is_none() {
+        notes.push(format!(
             "put user:password of the other front-end into {}, owned by the front-end's user, mode 600",
             facts.layout.peer_auth.display()
-        )),
+        ));
     }
     Ok(notes)
+}
+
+/// The credentials that are to be copied, where there are none yet.
+fn new_peer_auth(layout: &Layout, arguments: &Arguments) -> Result<Option<String>, CommandError> {
+    let Some(file) = arguments.peer_auth.as_ref().filter(|_| !layout.peer_auth.exists()) else {
+        return Ok(None);
+    };
+    read_session(file).map_err(|error| CommandError::Usage(format!("--peer-auth: {error}")))?;
+    let text = std::fs::read_to_string(file)
+        .map_err(|source| SetupError::Io { what: format!("read {}", file.display()), source })?;
+    Ok(Some(text))
 }
 
 /// What the administrator has to know of this OpenNebula.

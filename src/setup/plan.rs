@@ -227,8 +227,9 @@ fn install(facts: &Facts, plan: &mut Plan) {
         }
     }
     for (path, text, mode, of_front_end) in [
-        (&layout.configuration, &facts.new_configuration, 0o640, false),
         (&layout.peer_auth, &facts.new_peer_auth, 0o600, true),
+        // the last one: it tells the next run that nothing has to be asked for any more
+        (&layout.configuration, &facts.new_configuration, 0o640, false),
     ] {
         if let Some(text) = text {
             let content = Content::Text(text.clone());
