@@ -15,6 +15,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from drills import faults, kill_table, plan, proxy, schedule  # noqa: E402
+from harness.laboratory import wait_until  # noqa: E402
 
 OPERATIONS = {name for after in plan.NEXT.values() for name in after} | set(plan.ANYWHERE)
 
@@ -64,13 +65,13 @@ def test_a_driver_at_work_is_seen_until_it_ends(tmp_path):
     driver = subprocess.Popen(["sh", "-c", *words], start_new_session=True, stdout=subprocess.PIPE)
     try:
         assert driver.stdout.readline() == b"ready\n"
-        assert schedule.at_work(here, 7)
+        wait_until("the driver to be seen", lambda: schedule.at_work(here, 7), 5)
         assert not schedule.at_work(here, 70) and not schedule.at_work(here, 100)
         assert not schedule.at_work(types.SimpleNamespace(location=str(tmp_path) + "-b"), 7)
     finally:
         os.killpg(driver.pid, 9)
         driver.communicate()
-    assert not schedule.at_work(here, 7)
+    wait_until("its end to be seen", lambda: not schedule.at_work(here, 7), 5)
 
 
 # ---------------------------------------------------------------- kill -9 at the n-th call, without any cluster

@@ -34,6 +34,25 @@ class Log:
                 print(line, flush=True)
 
 
+class Processes:
+    """The command lines of this machine's processes; all lanes ask for them all the time, so they are read for all at once."""
+
+    AGE = 0.25  # seconds that they are good for
+
+    def __init__(self):
+        self.lock, self.read, self.lines = threading.Lock(), -self.AGE, []
+
+    def command_lines(self):
+        with self.lock:
+            if time.monotonic() - self.read >= self.AGE:
+                self.lines = [command_line(int(name)) for name in os.listdir("/proc") if name.isdigit()]
+                self.read = time.monotonic()
+            return self.lines
+
+
+processes = Processes()
+
+
 class Lane:
     """One VM with its two homes, and the schedule that it goes through."""
 
@@ -445,7 +464,7 @@ class Watch:
 def at_work(site, vm):
     """Whether a driver is at work for the VM, of the front-end that is up or of one that was stopped."""
     mark = re.compile(re.escape(site.location) + r"/var/+(datastores/\d+|vms)/%d(/|\0|$)" % vm)
-    return any(mark.search(command_line(int(name))) for name in os.listdir("/proc") if name.isdigit())
+    return any(map(mark.search, processes.command_lines()))
 
 
 def writes(site, vm):
