@@ -28,7 +28,7 @@ class Subject:
     """A VM with one disk, off on both sites; the copy of `here` is primary. Operations change sides."""
 
     def __init__(self, lab, mode):
-        self.lab = lab
+        self.lab, self.mode = lab, mode
         self.machine = lab.vm_with_one_disk("killed-%s-%x" % (mode, time.time_ns()), mode)
         (self.image,) = self.machine.images.values()
         self.machine.register_on_b()
@@ -86,6 +86,9 @@ class Subject:
             newer = "%d:%s:open" % (self.sequence(self.here) + 1000, self.there.name)
             wait_until("the forced copy to be writable", lambda: self.there.rbd(
                 "image-meta", "set", self.image, "onemirror.handoff", newer, check=False).returncode == 0, 60, 0.5)
+            if self.mode == "snapshot":
+                # which is what carries the mark over
+                self.there.rbd("mirror", "image", "snapshot", self.image)
 
     def after(self, operation):
         """Brings the copies, and what is known of them here, to where the next operation begins."""
