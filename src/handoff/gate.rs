@@ -338,7 +338,10 @@ impl Gate<'_> {
             if here.booted.as_ref() == Some(&mark) {
                 return (rule, Verdict::Pass);
             }
-            return (rule, Verdict::Open(vec![Step::MarkBooted { image: image.clone(), mark }]));
+            // a run that was killed may have written the token and sent it nowhere
+            let mut steps = carried(here, image);
+            steps.push(Step::MarkBooted { image: image.clone(), mark });
+            return (rule, Verdict::Open(steps));
         }
         (Rule::OpenTokenHere, Verdict::Open(self.opening_steps(observation, here, here.token.token())))
     }
@@ -348,14 +351,7 @@ impl Gate<'_> {
         let image = &observation.image;
         let token = opening_token(here, &observation.there, previous, self.here);
         let mark = Mark::of(&token, self.vm);
-        let mut steps = vec![
-            Step::WriteToken { at: Side::Here, image: image.clone(), token },
-            Step::MarkBooted { image: image.clone(), mark },
-        ];
-        if here.mode == Mode::Snapshot {
-            steps.push(Step::MirrorSnapshot { at: Side::Here, image: image.clone() });
-        }
-        steps
+        begin_reign(here, image, token, mark)
     }
 
     fn judge_non_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
@@ -684,6 +680,22 @@ pub(super) fn opening_token(here: &Copy, there: &There, previous: Option<&Token>
     match here.role == Role::Primary && unseen && others {
         true => Token::forced_after(previous, site),
         false => Token::open_after(previous, site),
+    }
+}
+
+/// What begins a reign of this site. The mark comes last: where it stands, the token has been sent.
+pub(super) fn begin_reign(here: &Copy, image: &ImageSpec, token: Token, mark: Mark) -> Vec<Step> {
+    let mut steps = vec![Step::WriteToken { at: Side::Here, image: image.clone(), token }];
+    steps.extend(carried(here, image));
+    steps.push(Step::MarkBooted { image: image.clone(), mark });
+    steps
+}
+
+/// What sends this copy's metadata to the other one, where that does not happen by itself.
+fn carried(here: &Copy, image: &ImageSpec) -> Vec<Step> {
+    match here.mode {
+        Mode::Journal => vec![],
+        Mode::Snapshot => vec![Step::MirrorSnapshot { at: Side::Here, image: image.clone() }],
     }
 }
 

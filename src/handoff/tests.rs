@@ -298,6 +298,13 @@ fn gate_rows() -> Vec<Row> {
             PrimaryHere,
             "booted 3:site-a:2",
         ),
+        // killed after the token and before it was sent
+        boots(
+            gate(),
+            pair(primary("3:site-a:open").by_snapshot(), non_primary("2:site-b:open"), inactive()),
+            PrimaryHere,
+            "mirror-snapshot here, booted 3:site-a:2",
+        ),
         boots(
             gate(),
             seen_as(Here::Mirrored(primary("")), There::Absent, PeerVm::None),
@@ -308,7 +315,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(primary("").by_snapshot(), non_primary(""), PeerVm::None),
             OpenTokenHere,
-            "write 1:site-a:open here, booted 1:site-a:2, mirror-snapshot here",
+            "write 1:site-a:open here, mirror-snapshot here, booted 1:site-a:2",
         ),
         // interrupted between token and demotion: the VM boots here after all
         boots(
@@ -631,7 +638,7 @@ fn gate_rows() -> Vec<Row> {
                 PeerVm::None,
             ),
             HandoffProven,
-            "promote here, write 5:site-a:open here, booted 5:site-a:2, mirror-snapshot here",
+            "promote here, write 5:site-a:open here, mirror-snapshot here, booted 5:site-a:2",
         ),
         boots(
             gate(),
@@ -1021,7 +1028,7 @@ fn upkeep_rows() -> Vec<Row> {
             running(),
             pair(primary("").by_snapshot(), non_primary(""), PeerVm::None),
             UpkeepOpenToken,
-            "write 1:site-a:open here, booted 1:site-a:2, mirror-snapshot here",
+            "write 1:site-a:open here, mirror-snapshot here, booted 1:site-a:2",
         ),
         keeps_up(
             upkeep(),

@@ -1,8 +1,8 @@
 //! Upkeep: a host, a front-end or the timer came round; put right what events left undone.
 
 use super::decision::{Finding, Rule, Side, Step};
-use super::gate::{opening_token, stale_here_steps};
-use super::observation::{Copy, Here, Mode, Observation, PeerVm, Report, Resync, Role, There};
+use super::gate::{begin_reign, opening_token, stale_here_steps};
+use super::observation::{Copy, Here, Observation, PeerVm, Report, Resync, Role, There};
 use super::token::Mark;
 
 /// All that upkeep needs to know beside the observation.
@@ -136,14 +136,7 @@ impl Upkeep<'_> {
             let image = &observation.image;
             let token = opening_token(here, &observation.there, here.token.token(), self.here);
             let mark = Mark::of(&token, vm);
-            let mut steps = vec![
-                Step::WriteToken { at: Side::Here, image: image.clone(), token },
-                Step::MarkBooted { image: image.clone(), mark },
-            ];
-            if here.mode == Mode::Snapshot {
-                steps.push(Step::MirrorSnapshot { at: Side::Here, image: image.clone() });
-            }
-            return (Rule::UpkeepOpenToken, Task::Act(steps));
+            return (Rule::UpkeepOpenToken, Task::Act(begin_reign(here, image, token, mark)));
         }
         (Rule::UpkeepNothing, Task::Nothing)
     }
