@@ -27,8 +27,8 @@ CHANGES = re.compile(r"rbd mirror image (promote|demote|resync|snapshot)|rbd ima
 class Subject:
     """A VM with one disk, off on both sites; the copy of `here` is primary. Operations change sides."""
 
-    def __init__(self, lab, mode):
-        self.lab, self.mode = lab, mode
+    def __init__(self, lab, mode, forces):
+        self.lab, self.mode, self.forces = lab, mode, forces
         self.machine = lab.vm_with_one_disk("killed-%s-%x" % (mode, time.time_ns()), mode)
         (self.image,) = self.machine.images.values()
         self.machine.register_on_b()
@@ -131,7 +131,11 @@ class Subject:
         """What onemirror has written on the copy there."""
         found = site.rbd("image-meta", "list", self.image, "--format", "json", check=False).stdout
         metadata = json.loads(found or "{}")
-        return {key: value for key, value in metadata.items() if key.startswith("onemirror.")}
+        marks = {key: value for key, value in metadata.items() if key.startswith("onemirror.")}
+        if not site.is_primary(self.image):
+            # says something of the primary copy only, and goes along with what is sent later
+            marks.pop("onemirror.booted", None)
+        return marks
 
     def state(self, base):
         """Roles, metadata without random ids and counted from `base`, VM states, and whether records are lost."""
@@ -145,7 +149,9 @@ class Subject:
                 # a mark of an earlier reign is void
                 if value.startswith(reign):
                     seen[name, key] = self.plain(value, base)
-        there = self.there.check_records(self.image, self.machine.logs())
+        logs = self.machine.logs()
+        # what a force gives up depends on when it comes
+        there = self.there.check_records(self.image, *(([], logs) if self.forces else (logs,)))
         # a VM that runs has a record that is half written
         seen["records"] = there["lost"] if self.there.state_name(self.vms[self.there.name]) == "RUNNING" else there["ok"]
         return seen
@@ -174,7 +180,7 @@ class Table:
     def __init__(self, lab, faults, name, first):
         operation, _, mode = name.partition("/")
         self.lab, self.faults, self.name, self.operation = lab, faults, name, operation
-        self.subject = Subject(lab, mode)
+        self.subject = Subject(lab, mode, operation == "failover-force")
         self.first = first
         self.cells = []
 
