@@ -125,17 +125,21 @@ class Subject:
         if operation.startswith("failover"):
             self.there.wait_vm(self.vms[self.there.name], "RUNNING", timeout=60)
         if operation in ("gate", "release", "failover"):
-            wait_until("the marks to arrive", lambda: self.marks(self.here) == self.marks(self.there), 60, 0.5)
+            wait_until("the marks to arrive", self.arrived, 60, 0.5)
 
     def marks(self, site):
         """What onemirror has written on the copy there."""
         found = site.rbd("image-meta", "list", self.image, "--format", "json", check=False).stdout
         metadata = json.loads(found or "{}")
-        marks = {key: value for key, value in metadata.items() if key.startswith("onemirror.")}
-        if not site.is_primary(self.image):
-            # says something of the primary copy only, and goes along with what is sent later
-            marks.pop("onemirror.booted", None)
-        return marks
+        return {key: value for key, value in metadata.items() if key.startswith("onemirror.")}
+
+    def arrived(self):
+        """Whether both copies have the same marks, but for one that says something of the primary copy only: it goes along
+        with what is sent later."""
+        marks = [self.marks(site) for site in self.lab.sites]
+        for copy in marks:
+            copy.pop("onemirror.booted", None)
+        return marks[0] == marks[1]
 
     def state(self, base):
         """Roles, metadata without random ids and counted from `base`, VM states, and whether records are lost."""
@@ -147,7 +151,7 @@ class Subject:
             reign = marks.get("onemirror.handoff", "").rpartition(":")[0] + ":"
             for key, value in marks.items():
                 # a mark of an earlier reign is void
-                if value.startswith(reign):
+                if value.startswith(reign) and (key != "onemirror.booted" or seen[name, "primary"]):
                     seen[name, key] = self.plain(value, base)
         logs = self.machine.logs()
         # what a force gives up depends on when it comes
