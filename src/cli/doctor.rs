@@ -4,7 +4,7 @@ use super::CommandError;
 use super::table::{Align, Table, json, print, terminal_width};
 use crate::config::{self, Config, ConfigError, Role};
 use crate::doctor::facts::{Configuration, Facts};
-use crate::doctor::{Finding, Level, examine, exit_status};
+use crate::doctor::{Finding, Level, NOT_LOOKED_AT, examine, exit_status};
 use crate::engine::{Engine, front_end, local_client};
 use crate::opennebula::{Client, discover_auth_file, read_session};
 use crate::setup::artifacts::hooks;
@@ -45,7 +45,15 @@ fn render(findings: &[Finding], all: bool, width: Option<u16>) -> String {
         ("WHAT", Align::Left),
         ("TO DO", Align::Left),
     ]);
-    let shown = findings.iter().filter(|finding| all || finding.level != Level::Ok);
+    // what could not be looked at is one line
+    let unknown: Vec<String> = findings
+        .iter()
+        .filter(|finding| !all && finding.text == NOT_LOOKED_AT)
+        .map(|finding| finding.check.to_string())
+        .collect();
+    let shown = findings
+        .iter()
+        .filter(|finding| all || finding.level != Level::Ok && finding.text != NOT_LOOKED_AT);
     let mut rows = 0;
     for finding in shown {
         rows += 1;
@@ -57,7 +65,10 @@ fn render(findings: &[Finding], all: bool, width: Option<u16>) -> String {
         ]);
     }
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
-    let sum = format!("{} failures, {} warnings\n", count(Level::Failure), count(Level::Warning));
+    let mut sum = format!("{} failures, {} warnings\n", count(Level::Failure), count(Level::Warning));
+    if !unknown.is_empty() {
+        sum = format!("not looked at, see the failures: {}\n{sum}", unknown.join(", "));
+    }
     if rows == 0 { sum } else { format!("{}{sum}", table.render(width)) }
 }
 

@@ -103,6 +103,7 @@ fn reports(side: &mut Side) -> &mut BTreeMap<String, ReplayState> {
 }
 
 const CASES: &[Case] = &[
+    ("no copy", |f| _ = reports(there(f)).remove("one-7"), Check::Replication, Level::Warning),
     ("no configuration", |f| f.configuration = Err("line 3".into()), Check::Configuration, Level::Failure),
     (
         "an open file",
