@@ -74,10 +74,7 @@ fn refuse(sentence: impl std::fmt::Display) -> Answer {
 }
 
 async fn answer(config_path: &Path, stock: &Path, action: &str, arguments: &[OsString]) -> Answer {
-    let call = match parse(action, arguments) {
-        Ok(call) => call,
-        Err(error) => return refuse(error),
-    };
+    // before anything else that could go wrong: it is what an operator has left then
     match state::emergency_off(&config::state_dir()) {
         Ok(None) => {}
         Ok(Some(off)) => {
@@ -86,6 +83,10 @@ async fn answer(config_path: &Path, stock: &Path, action: &str, arguments: &[OsS
         }
         Err(error) => tracing::warn!("{error}"),
     }
+    let call = match parse(action, arguments) {
+        Ok(call) => call,
+        Err(error) => return refuse(error),
+    };
     if call.action == Action::DeleteDirectory {
         return Answer::Stock;
     }
