@@ -12,6 +12,8 @@ pub struct Control {
     pub answer_delay: Duration,
     /// What is answered.
     pub answer: Answering,
+    /// The servers of its zone that high availability has.
+    pub servers: u32,
 }
 
 /// What becomes of a hook event.
@@ -49,6 +51,8 @@ pub enum Request {
     AnswerDelay(Duration),
     /// Other settings.
     Answer(Answering),
+    /// Other settings.
+    Servers(u32),
     /// End at once, as if killed.
     Stop,
     /// Kill the domain of that VM.
@@ -62,6 +66,7 @@ impl Control {
             Request::Hooks(hooks) => self.hooks = hooks,
             Request::AnswerDelay(delay) => self.answer_delay = delay,
             Request::Answer(answer) => self.answer = answer,
+            Request::Servers(servers) => self.servers = servers,
             Request::Stop | Request::DomainCrash(_) => {}
         }
     }
@@ -89,6 +94,9 @@ impl FromStr for Request {
             ("answer", "ok") => Self::Answer(Answering::Ok),
             ("answer", "500") => Self::Answer(Answering::ServerError),
             ("answer", "half") => Self::Answer(Answering::Half),
+            ("servers", number) => {
+                Self::Servers(number.parse().map_err(|_| format!("{number:?} is no number of servers"))?)
+            }
             ("stop", _) => Self::Stop,
             ("domain-crash", id) => {
                 Self::DomainCrash(id.parse().map_err(|_| format!("domain-crash needs a VM id, not {id:?}"))?)
@@ -96,7 +104,7 @@ impl FromStr for Request {
             _ => {
                 return Err(format!(
                     "{text:?} is none of hooks=deliver|lose|repeat[:TIMES]|late:SECONDS, answer_delay=SECONDS, \
-                     answer=ok|500|half, domain-crash=VMID, stop"
+                     answer=ok|500|half, servers=NUMBER, domain-crash=VMID, stop"
                 ));
             }
         })
@@ -122,7 +130,8 @@ mod tests {
         assert_eq!("hooks=repeat:10".parse(), Ok(Request::Hooks(Delivery::Repeat(10))));
         assert_eq!("answer=half".parse(), Ok(Request::Answer(Answering::Half)));
         assert_eq!("domain-crash=3".parse(), Ok(Request::DomainCrash(3)));
-        for bad in ["hooks=often", "hooks=repeat:", "answer_delay=-1", "domain-crash=x", "nope"] {
+        assert_eq!("servers=3".parse(), Ok(Request::Servers(3)));
+        for bad in ["hooks=often", "hooks=repeat:", "answer_delay=-1", "domain-crash=x", "servers=-1", "nope"] {
             assert!(bad.parse::<Request>().is_err(), "{bad}");
         }
     }

@@ -361,12 +361,20 @@ fn execution((number, run): (i64, &Execution)) -> Element {
     Element::group("HOOK_EXECUTION_RECORD", record)
 }
 
-/// The zone that every front-end is in, without the servers that high availability adds.
-pub fn zone_pool() -> Element {
+/// The zone that every front-end is in, with the servers that high availability adds.
+pub fn zone_pool(servers: u32) -> Element {
+    let server = |id: u32| {
+        let fields = vec![
+            Element::text("ENDPOINT", format!("http://one-{id}.example.org:2633/RPC2")),
+            Element::text("ID", id),
+            Element::text("NAME", format!("one-{id}")),
+        ];
+        Element::group("SERVER", fields)
+    };
     let zone = vec![
         Element::text("ID", 0),
         Element::text("NAME", "OpenNebula"),
-        Element::group("SERVER_POOL", vec![]),
+        Element::group("SERVER_POOL", (0..servers).map(server).collect()),
     ];
     Element::group("ZONE_POOL", vec![Element::group("ZONE", zone)])
 }

@@ -49,7 +49,7 @@ enum Command {
     /// Run a front-end.
     Serve(Serve),
     /// Tell a running front-end what to do wrong: hooks=deliver|lose|repeat[:TIMES]|late:SECONDS, answer_delay=SECONDS,
-    /// answer=ok|500|half, domain-crash=VMID, stop.
+    /// answer=ok|500|half, servers=NUMBER, domain-crash=VMID, stop.
     Control {
         /// ONE_LOCATION of the front-end.
         #[arg(long)]

@@ -292,8 +292,9 @@ async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments
             "HOOK_POOL",
             front_end.read(|records| Page::ALL.cut(records.hooks.iter(), |hook| documents::hook(hook, None))),
         )),
-        // one zone of one front-end
-        "one.zonepool.info" => Ok(Value::Text(documents::zone_pool().compact())),
+        "one.zonepool.info" => {
+            Ok(Value::Text(documents::zone_pool(front_end.control().servers).compact()))
+        }
         _ => Err(Failure::new(Code::Internal, "a method without an implementation")),
     }
 }
