@@ -117,8 +117,6 @@ def tell_failure(options, group, results, seeds, log, lab):
 def schedules(options, lab):
     faults = Faults(lab, print)
     faults.prepare()
-    if not faults.has_clock:
-        print("no clock is stepped: the package faketime is not installed")
     lanes = [Lane(lab, faults, number) for number in range(options.side_by_side)]
     table, took = Table(), 0.0
     end = time.monotonic() + options.minutes * 60 if options.minutes else None

@@ -6,14 +6,13 @@ import shutil
 import subprocess
 import threading
 
-from harness.laboratory import LAB, LabError, run
+from harness.laboratory import LAB, LIBFAKETIME, LabError, run
 
 from .proxy import Proxy
 
 DRILLS = os.path.join(LAB, "drills")
 # shorter than the defaults, so that deadlines are really reached
 POLICY = {"sync_timeout": "40s", "command_timeout": "8s", "release_timeout": "20s"}
-LIBFAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 BY_HAND = ("operators-at-once", "image-vanishes", "site-lost")  # faults that are operations of a plan
 
 
@@ -94,7 +93,6 @@ class Faults:
         self.sites = {site.name: Site(lab, site, lambda: self.counting) for site in lab.sites}
         self.front_ends = threading.Lock()  # the lab's list of processes is one file
         self.running = set()
-        self.has_clock = os.path.exists(LIBFAKETIME)
 
     def prepare(self, by_ssh=("site-a",)):
         lab = self.lab
@@ -266,8 +264,6 @@ class Faults:
 
     @contextlib.contextmanager
     def clock_stepped(self, broken, strike):
-        if not self.has_clock:
-            raise NotNow("the clock, for want of the package faketime,")
         with broken.only("clock"):
             calls = len(broken.lines("calls.log"))
 

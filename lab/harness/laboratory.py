@@ -14,6 +14,7 @@ import pyone
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LAB = os.path.join(REPOSITORY, "lab")
 SITES = ("site-a", "site-b")
+LIBFAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 FRONT_END_PORTS = {"site-a": 26331, "site-b": 26332}
 # oned's numbers
 STATES = {"PENDING": 1, "HOLD": 2, "ACTIVE": 3, "STOPPED": 4, "SUSPENDED": 5, "DONE": 6, "POWEROFF": 8, "UNDEPLOYED": 9}
@@ -189,6 +190,9 @@ user = "rbd-mirror-peer"
         if not os.path.exists(command[0]):
             command = ["rbd"]
         return run([*command, "--conf", self.conf, "--id", user, *arguments], check=check, env=self.environment, timeout=120)
+
+    def ceph(self, *arguments):
+        return run([*self.lab.run_prefix.split(), "ceph", "--conf", self.conf, *arguments], timeout=60)
 
     def info(self, image):
         result = self.rbd("info", image, "--format", "json", check=False)
