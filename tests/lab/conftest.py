@@ -8,6 +8,14 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 from harness.laboratory import Lab, wait_until  # noqa: E402
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: wants a lab in which no other test has left a VM")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("alone") is None)
+
+
 @pytest.fixture(scope="session")
 def lab():
     lab = Lab(ceph=os.environ.get("ONEMIRROR_LAB_CEPH"))
