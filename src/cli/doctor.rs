@@ -51,9 +51,8 @@ fn render(findings: &[Finding], all: bool, width: Option<u16>) -> String {
         .filter(|finding| !all && finding.text == NOT_LOOKED_AT)
         .map(|finding| finding.check.to_string())
         .collect();
-    let shown = findings
-        .iter()
-        .filter(|finding| all || finding.level != Level::Ok && finding.text != NOT_LOOKED_AT);
+    let shown =
+        findings.iter().filter(|finding| all || finding.level != Level::Ok && finding.text != NOT_LOOKED_AT);
     let mut rows = 0;
     for finding in shown {
         rows += 1;

@@ -47,7 +47,10 @@ impl Hands<'_> {
             Step::EndDiversion(path) => {
                 run(
                     "dpkg-divert",
-                    ["--quiet", "--no-rename", "--remove"].map(Path::new).into_iter().chain([path.as_path()]),
+                    ["--quiet", "--local", "--no-rename", "--remove"]
+                        .map(Path::new)
+                        .into_iter()
+                        .chain([path.as_path()]),
                 )
                 .await
             }

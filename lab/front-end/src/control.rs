@@ -131,7 +131,8 @@ mod tests {
         assert_eq!("answer=half".parse(), Ok(Request::Answer(Answering::Half)));
         assert_eq!("domain-crash=3".parse(), Ok(Request::DomainCrash(3)));
         assert_eq!("servers=3".parse(), Ok(Request::Servers(3)));
-        for bad in ["hooks=often", "hooks=repeat:", "answer_delay=-1", "domain-crash=x", "servers=-1", "nope"] {
+        for bad in ["hooks=often", "hooks=repeat:", "answer_delay=-1", "domain-crash=x", "servers=-1", "nope"]
+        {
             assert!(bad.parse::<Request>().is_err(), "{bad}");
         }
     }

@@ -292,9 +292,7 @@ async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments
             "HOOK_POOL",
             front_end.read(|records| Page::ALL.cut(records.hooks.iter(), |hook| documents::hook(hook, None))),
         )),
-        "one.zonepool.info" => {
-            Ok(Value::Text(documents::zone_pool(front_end.control().servers).compact()))
-        }
+        "one.zonepool.info" => Ok(Value::Text(documents::zone_pool(front_end.control().servers).compact())),
         _ => Err(Failure::new(Code::Internal, "a method without an implementation")),
     }
 }

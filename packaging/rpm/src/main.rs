@@ -13,6 +13,14 @@ const OTHER_PLACES: [(&str, &str); 2] = [
     ("usr/share/zsh/vendor-completions/", "usr/share/zsh/site-functions/"),
     ("usr/share/fish/vendor_completions.d/", "usr/share/fish/vendor_completions.d/"),
 ];
+/// Folders that are gone with the last package that has something in them.
+const FOLDERS: [&str; 5] = [
+    "/usr/share/bash-completion/completions",
+    "/usr/share/doc/onemirror",
+    "/usr/share/doc/onemirror/docs",
+    "/usr/share/fish/vendor_completions.d",
+    "/usr/share/zsh/site-functions",
+];
 /// Whatever package installs or upgrades files there: wrappers are to stand before them again.
 const DRIVER: &str = "/var/lib/one/remotes/tm/ceph/";
 
@@ -49,6 +57,9 @@ fn main() -> Result<()> {
         let (source, target) = (text(Some(source), "source")?, text(Some(target), "target")?);
         let mode = u16::from_str_radix(&text(Some(mode), "mode")?, 8).context("mode")?;
         add(&mut builder, &repository, &source, &target, mode)?;
+    }
+    for folder in FOLDERS {
+        builder.with_dir_entry(FileOptions::dir(folder).permissions(0o755)).context(folder)?;
     }
     let script = |name: &str| -> Result<Scriptlet> {
         let path = repository.join("packaging/rpm").join(name);
