@@ -275,9 +275,9 @@ def run(options, lab):
     faults.prepare(by_ssh=())
     for broken in faults.sites.values():
         # both sites release at a terminate here, so that the sides can change after each run; long deadlines, since
-        # it is not them that is tried
+        # it is not them that is tried: longer than the lock of a killed run on the other site's cluster lives
         peer = faults.sites[lab.other(broken.site).name]
-        broken.configure(peer, False, release_on=["terminate"], command_timeout="20s", sync_timeout="60s", release_timeout="40s")
+        broken.configure(peer, False, release_on=["terminate"], command_timeout="20s", sync_timeout="150s", release_timeout="40s")
         # other processes would only be in the way
         broken.site.control("hooks=lose")
     faults.counting = True
