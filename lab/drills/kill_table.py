@@ -2,6 +2,7 @@
 import base64
 import concurrent.futures
 import contextlib
+import glob
 import json
 import os
 import re
@@ -18,7 +19,7 @@ MODES = ("journal", "snapshot")
 WHEN = ("before", "after")
 OPERATIONS = ("gate", "release", "upkeep", "failover", "failover-force")
 NAMES = ["%s/%s" % (operation, mode) for mode in MODES for operation in OPERATIONS]
-LIMIT = 120  # external calls of one operation that are tried; what comes later is waiting
+LIMIT = 120  # external calls of one operation that are tried
 # calls that change something; after any other one it is as before the next one
 CHANGES = re.compile(r"rbd mirror image (promote|demote|resync|snapshot)|rbd image-meta (set|remove)|rados lock (get|break)|rbd lock rm|"
                      r"one\.vm\.(action|update)")
@@ -194,7 +195,7 @@ class Table:
         mark = "%s-%d" % (self.operation, time.time_ns())
         if kill:
             with open(broken.path("armed." + mark), "w") as file:
-                file.write("%d %s\n" % kill)
+                file.write(" ".join(map(str, kill)) + "\n")
         program = os.path.join(site.location, "bin/onemirror")
         process = subprocess.Popen(
             [program, *words], env=dict(site.environment, ONEMIRROR_LAB_MEANT=mark), text=True,
@@ -212,9 +213,9 @@ class Table:
         calls = [line.split(" ", 2)[2] for line in broken.lines("calls.log") if line.startswith("%d " % pid)]
         killed = any(line.split()[1] == str(pid) for line in broken.lines("struck.log"))
         # the number of a process comes again
-        for number in range(1, len(calls) + 1):
+        for path in glob.glob(broken.path("calls/%d.*" % pid)):
             with contextlib.suppress(FileNotFoundError):
-                os.remove(broken.path("calls/%d.%d" % (pid, number)))
+                os.remove(path)
         return calls, killed, process.returncode, (said.strip().splitlines() or [""])[-1]
 
     def once(self, kill=None):
@@ -236,32 +237,34 @@ class Table:
         self.once()  # the first one has no history
         wanted, names, _, said = self.once()
         print("%s, without a kill: %d calls, %s\n  %s" % (self.name, len(names), said, wanted), flush=True)
-        cells, number, unreached = self.cells, self.first - 1, 0
-        while unreached < 2 and number < LIMIT:
-            number += 1
-            row = []
-            name = short(names[number - 1]) if number <= len(names) else "(while waiting)"
-            for when in WHEN:
-                if when == "after" and row != ["-"] and not CHANGES.match(name):
-                    row.append("")
-                    continue
-                state, calls, killed, said = self.once((number, when))
-                if killed and number <= len(calls):
-                    name = short(calls[number - 1])
-                if not killed:
-                    row.append("-")
-                elif state == wanted:
-                    row.append("same")
-                elif only_sequences_differ(state, wanted):
-                    row.append("same+")
-                else:
-                    row.append("DIFFERS")
-                    different = {key: (wanted.get(key), state.get(key)) for key in {*wanted, *state} if wanted.get(key) != state.get(key)}
-                    print("%s: call %d, killed %s it: %s\n    %s" % (self.name, number, when, said, different), flush=True)
-            cells.append((number, name, row))
+        for number, name in list(enumerate(map(short, names), 1))[self.first - 1 : LIMIT]:
+            row = [self.cell(name, kill, wanted) for kill in kills(names, number)]
+            self.cells.append((number, name, row))
             print("%-24s %3d  %-44s %s" % (self.name, number, name, "  ".join("%-7s" % cell for cell in row)), flush=True)
-            # a run waits for the daemons, now longer, now shorter: the end is where twice nobody was killed
-            unreached = unreached + 1 if row == ["-"] * len(WHEN) else 0
+
+    def cell(self, name, kill, wanted):
+        state, _, killed, said = self.once(kill)
+        if not killed:
+            return "-"
+        if state == wanted:
+            return "same"
+        if only_sequences_differ(state, wanted):
+            return "same+"
+        different = {key: (wanted.get(key), state.get(key)) for key in {*wanted, *state} if wanted.get(key) != state.get(key)}
+        print("%s: %s, killed at %s: %s\n    %s" % (self.name, name, " ".join(map(str, kill)), said, different), flush=True)
+        return "DIFFERS"
+
+
+def kills(names, number):
+    """When to kill at a call: before it, and after it if it changes something. A run waits for the daemons, now longer, now
+    shorter, so what changes something is found by its name."""
+    name = short(names[number - 1])
+    if not CHANGES.match(name):
+        return [(number, "before")]
+    if name.startswith("one."):
+        return [(number, when) for when in WHEN]
+    occurrence = [short(other) for other in names[:number]].count(name)
+    return [(occurrence, when, name) for when in WHEN]
 
 
 def short(call):
@@ -315,14 +318,14 @@ def tell(tables, unfinished):
     """Prints the table; whether something is wrong."""
     show(tables)
     differences = sum(cell == "DIFFERS" for table in tables.values() for _, _, row in table for cell in row)
-    kills = sum(cell not in ("-", "") for table in tables.values() for _, _, row in table for cell in row)
+    kills = sum(cell != "-" for table in tables.values() for _, _, row in table for cell in row)
     print("\n%d kills, %d other ends, %d operations not finished" % (kills, differences, len(unfinished)))
     return bool(differences or unfinished)
 
 
 def show(tables):
     """Calls × operations: before/after each call."""
-    letters = {"same": "=", "same+": "+", "DIFFERS": "X", "-": ".", "": ""}
+    letters = {"same": "=", "same+": "+", "DIFFERS": "X", "-": "."}
     print("\nEnd after kill -9 before and after call n, and the same operation again. A call that only reads is killed before it:")
     print("after it, it is as before the next one.")
     print("= as without the kill   + but for a higher sequence   X another end   . not reached")

@@ -61,8 +61,9 @@ def armed(faults, pid, number, mark):
     path = faults + "/armed" + ("." + mark if mark else "")
     with contextlib.suppress(OSError, ValueError):
         with open(path) as file:
-            at, when = file.read().split()
-        if int(at) == number:
+            at, when, *name = file.read().split()
+        # named calls are not ours
+        if not name and int(at) == number:
             os.rename(path, "%s/fired.%d" % (faults, pid))
             return when
     return None
