@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from drills import faults, kill_table, plan, proxy, schedule  # noqa: E402
+from drills import __main__ as main, faults, kill_table, plan, proxy, schedule  # noqa: E402
 from harness.laboratory import wait_until  # noqa: E402
 
 OPERATIONS = {name for after in plan.NEXT.values() for name in after} | set(plan.ANYWHERE)
@@ -57,6 +57,18 @@ def test_only_what_all_disks_have_on_the_recovery_site_must_survive_a_force():
     assert lane({"one": 0, "two": 0}, {"one": 0, "two": 3}).carried_over() == {"one"}
     assert lane({"one": 0, "two": 0}, {"one": 0, "two": 0}).carried_over() == {"one", "two"}
     assert lane({"one": 0, "two": 0}, None).carried_over() == set()
+
+
+def test_groups_are_of_one_length_and_come_in_no_order_of_it():
+    options = types.SimpleNamespace(seed=[1], schedules=60, minutes=None, side_by_side=6)
+    groups = main.groups(options)
+    assert sorted(seed for group in groups for seed in group) == list(range(1, 61))
+    lengths = [[plan.plan(seed).seconds for seed in group] for group in groups]
+    by_length = sorted(lengths)
+    assert all(max(one) <= min(other) for one, other in zip(by_length, by_length[1:]))
+    assert lengths != by_length
+    some = types.SimpleNamespace(seed=[9, 3, 5], schedules=None, minutes=None, side_by_side=2)
+    assert main.groups(some) == [[9, 3], [5]]
 
 
 def test_a_driver_at_work_is_seen_until_it_ends(tmp_path):

@@ -52,8 +52,9 @@ def groups(options):
         if not options.minutes:
             # a group waits for its slowest
             seeds = sorted(seeds, key=lambda seed: plan.plan(seed).seconds)
-    for start in range(0, len(seeds), options.side_by_side):
-        yield list(seeds[start:start + options.side_by_side])
+    grouped = [list(seeds[start:start + options.side_by_side]) for start in range(0, len(seeds), options.side_by_side)]
+    # not by length: what is interrupted has been through long ones as well as short ones
+    return sorted(grouped, key=min) if len(options.seed) == 1 else grouped
 
 
 class Table:
