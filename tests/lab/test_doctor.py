@@ -76,7 +76,12 @@ def template(images, context='CONTEXT=[NETWORK="YES"]\n'):
 
 @pytest.fixture(scope="module")
 def world(lab):
-    return World(lab)
+    yield World(lab)
+    for site in lab.sites:
+        for key in SETTINGS:
+            site.rbd("config", "global", "remove", "client", key)
+        for pool in ("one", "two"):
+            site.rbd("config", "pool", "remove", pool, DELETE_DELAY)
 
 
 @pytest.fixture(autouse=True)
