@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+from conftest import full
 from harness.laboratory import LAB, LIBFAKETIME, wait_until
 
 # the other tests leave VMs without a counterpart
@@ -22,7 +23,7 @@ class World:
         self.lab, self.a, self.b = lab, lab.a, lab.b
         self.machine = lab.vm_with_three_disks("watched")
         self.machine.register_on_b()
-        self.b.one.vm.allocate(template(self.machine.registered), True)
+        self.waiting = self.b.one.vm.allocate(template(self.machine.registered), True)
         for site in lab.sites:
             for key, value in SETTINGS.items():
                 site.rbd("config", "global", "set", "client", key, value)
@@ -62,7 +63,7 @@ class World:
         return image, source
 
     def remove(self, vm, *images):
-        self.a.action("terminate-hard", vm)
+        self.a.action("terminate", vm)
         self.a.wait_vm(vm, "DONE")
         for image in images:
             source = self.a.source(image)
@@ -76,7 +77,11 @@ def template(images, context='CONTEXT=[NETWORK="YES"]\n'):
 
 @pytest.fixture(scope="module")
 def world(lab):
-    yield World(lab)
+    world = World(lab)
+    yield world
+    lab.b.action("terminate-hard", world.waiting)
+    lab.a.action("terminate", world.machine.home)
+    lab.a.wait_vm(world.machine.home, "DONE")
     for site in lab.sites:
         for key in SETTINGS:
             site.rbd("config", "global", "remove", "client", key)
@@ -346,12 +351,21 @@ CASES = [
 ]
 
 
+# those that make VMs take half a minute each
+LONG = {"context", "disks", "parents", "split-brain", "replication"}
+
+
+def cases():
+    for number, case in enumerate(CASES):
+        yield pytest.param(*case, id="%d-%s" % (number, case[1]), marks=[full] if case[1] in LONG else [])
+
+
 def test_nothing_is_wrong_with_healthy_sites(world):
     wait_until("doctor to be content", lambda: not world.wrong(), 30)
     assert {finding["level"] for finding in world.findings()} == {"ok"}
 
 
-@pytest.mark.parametrize("broken, check, level, fix, beside", CASES, ids=["%d-%s" % (n, case[1]) for n, case in enumerate(CASES)])
+@pytest.mark.parametrize("broken, check, level, fix, beside", list(cases()))
 def test_it_finds(broken, check, level, fix, beside, world):
     case = broken(world)
     case.__enter__()

@@ -6,14 +6,11 @@ import subprocess
 import time
 
 import pytest
-from conftest import settled_snapshot_of, snapshot_of
+from conftest import SHORT, full, settled_snapshot_of, snapshot_of
 from harness import story
 from harness.laboratory import LabError, wait_until
 
-# Continuous integration takes the shorter half: its machine has to share its minutes.
-SHORT = bool(os.environ.get("CI")) and not os.environ.get("ONEMIRROR_LAB_FULL")
 CYCLES = int(os.environ.get("ONEMIRROR_LAB_CYCLES") or ("2" if SHORT else "10"))
-full = pytest.mark.skipif(SHORT, reason="only in the full run (without CI=true, or with ONEMIRROR_LAB_FULL=1)")
 
 
 def unique(name):

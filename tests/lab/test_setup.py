@@ -7,6 +7,7 @@ import stat
 import subprocess
 
 import pytest
+from conftest import full
 from harness.laboratory import LAB, REPOSITORY, wait_until
 
 # whatever changes a file, a folder or the front-end
@@ -153,7 +154,7 @@ def start_and_terminate(site):
     site.wait_vm(vm, "DONE")
 
 
-@pytest.mark.parametrize("goal", ["install", "uninstall"])
+@pytest.mark.parametrize("goal", ["install", pytest.param("uninstall", marks=full)])
 def test_killed_at_each_step_and_again(installed, goal):
     shutil.copy(installed.lab.binary, os.path.join(installed.location, "..", "installer"))
     peer = installed.lab.other(installed)
