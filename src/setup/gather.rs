@@ -110,6 +110,7 @@ pub async fn facts(
             name,
         });
     }
+    let overriding = overriding(layout, &files, owners)?;
     let hooks = match client {
         Ok(client) => client.hook_pool().await.map_err(|error| error.to_string()),
         Err(why) => Err(why),
@@ -128,6 +129,7 @@ pub async fn facts(
         timer: if wishes.timer { timer(owners).await } else { Timer::Unavailable },
         folders: exist(own_folders(layout)),
         leftovers: exist(written.iter().map(|path| Layout::unfinished(path)).collect()),
+        overriding,
         kept: exist(kept),
         layout: layout.clone(),
         files,
@@ -136,6 +138,23 @@ pub async fn facts(
         new_configuration: None,
         new_peer_auth: None,
     })
+}
+
+/// Units that stand before those of a package, compared with what `install.sh` would have written there.
+fn overriding(
+    layout: &Layout,
+    files: &[(Artifact, Found, Option<String>)],
+    owners: &Owners,
+) -> Result<Vec<(PathBuf, Found)>, SetupError> {
+    let Some(folder) = layout.overriding_units() else { return Ok(Vec::new()) };
+    let units = files.iter().filter(|(artifact, ..)| artifact.path.parent() == Some(&layout.units));
+    units
+        .filter_map(|(unit, ..)| Some(Artifact { path: folder.join(unit.path.file_name()?), ..unit.clone() }))
+        .map(|unit| match compare(&unit, owners) {
+            Ok(found) => Ok((unit.path, found)),
+            Err(source) => Err(io("look at", &unit.path, source)),
+        })
+        .collect()
 }
 
 fn io(what: &str, path: &Path, source: std::io::Error) -> SetupError {

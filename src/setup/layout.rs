@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Where packages put units of systemd.
 const PACKAGE_UNITS: &str = "/usr/lib/systemd/system";
+/// Where administrators put theirs; systemd prefers those.
+const LOCAL_UNITS: &str = "/etc/systemd/system";
 
 /// The folders of one OpenNebula installation, and what onemirror puts there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ impl Layout {
                 configuration: "/etc/one/onemirror.conf".into(),
                 peer_auth: "/etc/one/onemirror.peer_auth".into(),
                 remotes: "/var/lib/one/remotes".into(),
-                units: "/etc/systemd/system".into(),
+                units: LOCAL_UNITS.into(),
                 logrotate: "/etc/logrotate.d/onemirror".into(),
                 audit_log,
                 state,
@@ -80,6 +82,11 @@ impl Layout {
     /// The transfer driver that OpenNebula calls.
     pub fn driver(&self) -> PathBuf {
         self.remotes.join("tm/ceph")
+    }
+
+    /// Where units would stand before those that a package has brought.
+    pub fn overriding_units(&self) -> Option<&'static Path> {
+        (self.units == Path::new(PACKAGE_UNITS)).then_some(Path::new(LOCAL_UNITS))
     }
 
     /// The stock actions, at the same depth, since they find their own files from where they are.

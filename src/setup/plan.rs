@@ -92,6 +92,8 @@ pub struct Facts {
     pub folders: Vec<PathBuf>,
     /// Files that an interrupted run has left.
     pub leftovers: Vec<PathBuf>,
+    /// Units of systemd that stand before those that a package has brought; `Same`: `install.sh` wrote them.
+    pub overriding: Vec<(PathBuf, Found)>,
     /// What only a purge removes, as far as it exists: configuration, credentials, audit logs, state.
     pub kept: Vec<PathBuf>,
 }
@@ -200,6 +202,22 @@ pub fn plan(facts: &Facts, goal: Goal) -> Plan {
     plan
 }
 
+/// Takes units away that an installation without a package has left. Whether that stops the timer.
+fn give_way(facts: &Facts, plan: &mut Plan) -> bool {
+    let (ours, others): (Vec<_>, Vec<_>) =
+        facts.overriding.iter().partition(|(_, found)| *found == Found::Same);
+    plan.notes.extend(others.into_iter().filter(|(_, found)| *found == Found::Differs).map(|(path, _)| {
+        format!("{} stands before the package's own; remove it if nobody here wants it", path.display())
+    }));
+    // the link that enables a timer names its file
+    let stops = !ours.is_empty() && facts.timer == Timer::Runs;
+    if stops {
+        plan.steps.push(Step::StopTimer);
+    }
+    plan.steps.extend(ours.into_iter().map(|(path, _)| Step::RemoveFile(path.clone())));
+    stops
+}
+
 fn install(facts: &Facts, plan: &mut Plan) {
     let layout = &facts.layout;
     if facts.actions.is_empty() {
@@ -209,6 +227,7 @@ fn install(facts: &Facts, plan: &mut Plan) {
         ));
         return;
     }
+    let is_stopped = give_way(facts, plan);
     plan.steps.extend(
         own_folders(layout)
             .into_iter()
@@ -266,8 +285,8 @@ fn install(facts: &Facts, plan: &mut Plan) {
         }
     }
     match facts.timer {
-        Timer::Runs => {}
-        Timer::Stopped => plan.steps.push(Step::StartTimer),
+        Timer::Runs if !is_stopped => {}
+        Timer::Runs | Timer::Stopped => plan.steps.push(Step::StartTimer),
         Timer::Unavailable => plan.notes.push(format!(
             "no timer was started: have {} reconcile run each minute as the front-end's user, by cron or as {} says",
             layout.binary.display(),
@@ -329,7 +348,7 @@ fn remove(facts: &Facts, goal: Goal, plan: &mut Plan) {
             .problems
             .push(format!("the hooks are not deleted: {why}; once that is mended, run this again")),
     }
-    if facts.timer == Timer::Runs {
+    if !give_way(facts, plan) && facts.timer == Timer::Runs {
         plan.steps.push(Step::StopTimer);
     }
     for action in &facts.actions {

@@ -84,6 +84,7 @@ impl World {
             timer: if self.timer { Timer::Runs } else { Timer::Stopped },
             folders: own_folders(&layout()).into_iter().filter(|folder| self.has(folder)).collect(),
             leftovers: vec![],
+            overriding: vec![],
             kept: Some(configuration).into_iter().filter(|path| self.has(path)).collect(),
             layout: layout(),
         }
@@ -309,6 +310,24 @@ fn what_belongs_to_a_package_or_to_the_administrator_is_left_alone() {
     let removal = plan(&facts, Goal::Removed);
     assert!(!removal.steps.iter().any(|step| matches!(step, Step::RemoveFile(_))), "{:?}", removal.steps);
     assert!(removal.notes[0].contains("belongs to the package onemirror"));
+}
+
+#[test]
+fn units_of_an_earlier_installation_give_way_to_those_of_a_package_and_an_administrators_do_not() {
+    let mut world = World::new(true);
+    world.go(Goal::Installed);
+    let mut facts = world.facts();
+    facts.overriding = vec![("/a.service".into(), Found::Same), ("/a.timer".into(), Found::Absent)];
+    let remove = Step::RemoveFile("/a.service".into());
+    let steps = [Step::StopTimer, remove.clone(), Step::StartTimer];
+    assert_eq!(plan(&facts, Goal::Installed), Plan { steps: steps.into(), ..Plan::default() });
+    let removal = plan(&facts, Goal::Removed).steps;
+    assert_eq!(removal.iter().filter(|step| **step == Step::StopTimer).count(), 1);
+    assert!(removal.contains(&remove), "{removal:?}");
+    facts.overriding[0].1 = Found::Differs;
+    let found = plan(&facts, Goal::Installed);
+    assert_eq!(found.steps, vec![]);
+    assert!(found.notes[0].starts_with("/a.service stands before the package's own"), "{:?}", found.notes);
 }
 
 #[test]

@@ -237,7 +237,7 @@ def test_a_package_is_installed_survives_an_upgrade_and_leaves_no_trace(manager,
     assert_without_a_trace(machine, without[2])
 
 
-def test_install_sh_beside_a_package_survives_its_upgrade_and_leaves_no_trace(built, front_end, tmp_path):
+def test_install_sh_beside_a_package_survives_its_upgrade_and_gives_way_to_a_package_of_onemirror(built, front_end, tmp_path):
     machine = Machine("trixie", tmp_path / "root", front_end)
     packages = Debian(machine.root)
     script = with_script(machine, built)
@@ -251,7 +251,14 @@ def test_install_sh_beside_a_package_survives_its_upgrade_and_leaves_no_trace(bu
     machine.setup("--repair")
     machine.assert_works(2)
 
-    machine.setup("--uninstall", "--purge", script=script)
+    # a package takes over, with units of its own
+    units = "/etc/systemd/system/onemirror-reconcile."
+    assert os.path.exists(machine.root.path(units + "timer"))
+    packages.put_onemirror(built)
+    assert not any(os.path.exists(machine.root.path(units + kind)) for kind in ("timer", "service"))
+    machine.assert_works(2)
+
+    packages.remove_onemirror()
     assert_without_a_trace(machine, without[2])
 
 
