@@ -60,6 +60,7 @@ class Lane:
         self.lab, self.faults, self.number = lab, faults, number
         self.machine, self.plan, self.log = None, None, None
         self.forced = False  # an operator's force in this schedule
+        self.force_ended_early = False  # onemirror was killed in it, or did not end, in this schedule
         self.asked_by_hand = False  # for a new copy of an image, in this schedule
         self.judged = set()  # logs of records that were found complete at home
         self.carried = set()  # those that were found complete on the recovery site, too
@@ -311,6 +312,7 @@ class Lane:
             result = self.onemirror(b, "failover", away, "--force", "--reason", "drill: site-a is lost")
             if result is None or result.returncode != 0 or "by force" in result.stdout:
                 self.machine.may_lose_tail += given_up
+            self.force_ended_early |= result is None or result.returncode < 0
             self.rest(30)
 
     def onemirror(self, site, *arguments):
@@ -383,6 +385,8 @@ class Lane:
                 self.onemirror(site, "failover", vm, "--force", "--reason", "drill: asked for a new copy by hand")
             elif self.asked_by_hand and "so it is not copied; on site-b: rbd mirror" in error:
                 self.promote_only_copies(error)
+            elif self.force_ended_early and "(split brain)" in error:
+                self.give_up_what_never_booted(site, vm)
             else:
                 site.action("resume", vm)
             time.sleep(2)
@@ -402,6 +406,14 @@ class Lane:
             is_meant = "%s is not here" % image.rpartition("/")[2] in error
             if is_meant and self.rbd(self.lab.b, "info", image, primary=False):
                 self.say("promote %s by hand on site-b: %s" % (image, self.rbd(self.lab.b, "mirror", "image", "promote", image)))
+
+    def give_up_what_never_booted(self, site, vm):
+        """What the gate says to type where a force was killed before its token: nothing has run on that copy."""
+        said = site.onemirror("plan", vm, check=False, timeout=90).stdout
+        for name, image in re.findall(r"on (site-[ab]): rbd mirror image demote (\S+) && rbd mirror image resync \2", said):
+            there = next(candidate for candidate in self.lab.sites if candidate.name == name)
+            for verb in ("demote", "resync"):
+                self.say("%s %s by hand on %s: %s" % (verb, image, name, self.rbd(there, "mirror", "image", verb, image)))
 
     def primaries(self):
         """How the images are primary: a set of "", "a", "b", "ab"."""
@@ -486,7 +498,7 @@ class Group:
         self.faults.log = log
         for lane, seed in zip(self.lanes, seeds):
             lane.plan, lane.log, lane.trouble = plans.plan(seed), log, []
-            lane.forced = lane.asked_by_hand = False
+            lane.forced = lane.force_ended_early = lane.asked_by_hand = False
 
     def each(self, act):
         """Runs something for every lane at once; an error is that lane's trouble."""

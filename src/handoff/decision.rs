@@ -223,6 +223,7 @@ pub enum Rule {
     ReleaseStaleHere,
     ReleaseSplitBrain,
     ReleasePeerUnreachable,
+    ReleaseNeverBooted,
     ReleasePeerHasNoCopy,
     ReleaseOpenToken,
     ReleaseMark,

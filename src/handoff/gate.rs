@@ -286,7 +286,9 @@ impl Gate<'_> {
                 ),
             ),
             std::cmp::Ordering::Greater => self.boot(observation, here, Rule::SplitBrainStaleThere),
-            std::cmp::Ordering::Equal => (Rule::SplitBrainUndecided, self.split_brain(observation)),
+            std::cmp::Ordering::Equal => {
+                (Rule::SplitBrainUndecided, self.split_brain(observation, here, there))
+            }
         }
     }
 
@@ -648,14 +650,27 @@ impl Gate<'_> {
         )
     }
 
-    fn split_brain(&self, observation: &Observation) -> Verdict {
+    fn split_brain(&self, observation: &Observation, here: &Copy, there: &Copy) -> Verdict {
+        // promoted under the other site's open token: a force that was killed before its own, or somebody's by hand
+        let reign =
+            here.token.token().filter(|token| there.token.token() == Some(token) && !token.is_closed());
+        let intruder = match reign {
+            // a VM that is active there may run without a gate
+            Some(_) if matches!(observation.vm_there, PeerVm::Active { .. }) => None,
+            Some(token) if token.site == self.here => Some(self.there),
+            Some(token) if token.site == self.there => Some(self.here),
+            Some(_) | None => None,
+        };
+        let whose = match intruder {
+            Some(site) => {
+                format!("no boot on {site} went through its gate; if nobody else wrote there, on {site}")
+            }
+            None => "on the site whose data to throw away".to_owned(),
+        };
         self.refuse(
             observation,
             format!("is primary on {} and on {} (split brain)", self.here, self.there),
-            format!(
-                "on the site whose data to throw away: rbd mirror image demote {0} && rbd mirror image resync {0}",
-                observation.image
-            ),
+            format!("{whose}: rbd mirror image demote {0} && rbd mirror image resync {0}", observation.image),
         )
     }
 

@@ -93,6 +93,14 @@ impl Release<'_> {
             return (Rule::ReleaseHalfDemoted, Verdict::Act(vec![self.demote(observation)]));
         }
         let there = match &observation.there {
+            // promoted by force, or by hand, and never booted on: a reign of its own would have the other site's writes
+            // thrown away
+            There::NotAsked | There::Unreachable
+                if here.token.token().is_some_and(|token| token.is_open_by(self.there)) =>
+            {
+                let cause = format!("{} does not answer, and no boot here went through its gate", self.there);
+                return (Rule::ReleaseNeverBooted, self.pending(observation, cause));
+            }
             There::NotAsked | There::Unreachable => {
                 let cause = format!("{} does not answer", self.there);
                 return self.keep(observation, here, Rule::ReleasePeerUnreachable, cause);

@@ -446,6 +446,25 @@ fn gate_rows() -> Vec<Row> {
             SplitBrainUndecided,
             "refuse: one-0-2-0 is primary on site-a and on site-b (split brain); on the site whose data to throw away: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
         ),
+        // a force there that was killed before its token; and one here
+        boots(
+            gate(),
+            pair(primary("3:site-a:open"), primary("3:site-a:open"), inactive()),
+            SplitBrainUndecided,
+            "refuse: one-0-2-0 is primary on site-a and on site-b (split brain); no boot on site-b went through its gate; if nobody else wrote there, on site-b: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
+        ),
+        boots(
+            gate(),
+            pair(primary("3:site-b:open"), primary("3:site-b:open"), inactive()),
+            SplitBrainUndecided,
+            "refuse: one-0-2-0 is primary on site-a and on site-b (split brain); no boot on site-a went through its gate; if nobody else wrote there, on site-a: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
+        ),
+        boots(
+            gate(),
+            pair(primary("4:site-a:x"), primary("4:site-a:x"), inactive()),
+            SplitBrainUndecided,
+            "refuse: one-0-2-0 is primary on site-a and on site-b (split brain); on the site whose data to throw away: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
+        ),
         // saved memory
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
@@ -808,6 +827,18 @@ fn release_rows() -> Vec<Row> {
             seen_as(Here::Mirrored(reigns()), There::Unreachable, PeerVm::Unknown),
             ReleasePeerUnreachable,
             "done; pending: site-b does not answer",
+        ),
+        releases(
+            release(),
+            seen_as(Here::Mirrored(primary("3:site-b:open")), There::Unreachable, PeerVm::Unknown),
+            ReleaseNeverBooted,
+            "done; pending: site-b does not answer, and no boot here went through its gate",
+        ),
+        releases(
+            release(),
+            seen_as(Here::Mirrored(primary("3:site-b:x")), There::Unreachable, PeerVm::Unknown),
+            ReleaseOpenToken,
+            "write 4:site-a:open here",
         ),
         releases(
             release(),
