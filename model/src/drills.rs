@@ -79,6 +79,10 @@ pub fn large() -> Vec<Named> {
             "snapshot: lost site, force, broken link",
             drill(S, 3, Budget { losses: 1, forces: 1, cuts: 1, ..boots(1) }),
         ),
+        ("journal: one run at a time, force that is killed, broken link, a late hook", {
+            let budget = Budget { forces: 1, crashes: 1, cuts: 1, hooks: 1, ..boots(1) };
+            Drill { at_once: 1, ..drill(J, 3, budget) }
+        }),
         ("journal: lost site, force, two boots", drill(J, 3, Budget { losses: 1, forces: 1, ..boots(2) })),
         ("snapshot: lost site, force, a run is killed", {
             drill(S, 4, Budget { losses: 1, forces: 1, crashes: 1, ..boots(1) })

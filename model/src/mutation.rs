@@ -48,11 +48,13 @@ pub enum Mutation {
     OverlookResync,
     /// A copy that was half demoted is taken for a primary one.
     OverlookHalfDemoted,
+    /// A release begins a reign on a copy that was promoted by force and never booted on, while the other site is silent.
+    ReignWithoutBoot,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::PromoteWithoutToken,
         Self::DemoteWithoutFollower,
         Self::BootWithoutOpening,
@@ -71,6 +73,7 @@ impl Mutation {
         Self::TrustTerminate,
         Self::OverlookResync,
         Self::OverlookHalfDemoted,
+        Self::ReignWithoutBoot,
     ];
 
     /// Whether the copies on this side are locked.
@@ -96,6 +99,16 @@ impl Mutation {
             observation.vm_there = PeerVm::None;
         }
         observation.in_touch_since_reboot |= self == Self::NoTouchNeeded;
+        if self == Self::ReignWithoutBoot
+            && matches!(question, Question::Release { .. })
+            && observation.there == There::Unreachable
+            && let Here::Mirrored(here) = &mut observation.here
+            && let TokenSeen::Some(token) = &mut here.token
+            && token.site != name
+            && !token.is_closed()
+        {
+            token.seal = Seal::Closed("1".to_owned());
+        }
         let both = match (&mut observation.here, &mut observation.there) {
             (Here::Mirrored(here), There::Mirrored(there)) => Some((here, there)),
             _ => None,

@@ -312,7 +312,11 @@ impl World {
                 if !reached {
                     return Some(false);
                 }
-                if !holds || !self.carry_out(step) {
+                let done = holds && self.carry_out(step);
+                if done && matches!(process.purpose, Purpose::Gate { .. } | Purpose::Force) {
+                    self.note_reign(step);
+                }
+                if !done {
                     process.halted = true;
                     process.steps.retain(|later| later.image() != step.image());
                 }
@@ -505,6 +509,16 @@ impl World {
         true
     }
 
+    /// A boot, or a forced failover, begins a reign that outranks the other one, if there is one: what counts from here on,
+    /// once an operator has forced, is what this copy has.
+    fn note_reign(&mut self, step: Step) {
+        let Step::Token(site, image, token) = step else { return };
+        let outranks = self.images[image].copies[other(site)].metadata.token < Some(token);
+        if self.forced && token.site == site && token.closed == 0 && outranks {
+            self.take_line(image, site);
+        }
+    }
+
     /// Carries one step out; `false`: Ceph does not accept it.
     pub fn carry_out(&mut self, step: Step) -> bool {
         match step {
@@ -522,11 +536,7 @@ impl World {
                 self.images[image].set_metadata(site, |metadata| metadata.release = Some(mark))
             }
             Step::Forced(site, image, mark) => {
-                let done = self.images[image].set_metadata(site, |metadata| metadata.forced = Some(mark));
-                if done {
-                    self.take_line(image, site);
-                }
-                done
+                self.images[image].set_metadata(site, |metadata| metadata.forced = Some(mark))
             }
             Step::Snapshot(site, image) => self.images[image].snapshot(site),
             Step::Demote(site, image) => {
@@ -581,9 +591,9 @@ impl World {
             if !view.here.primary || view.here.torn {
                 steps.push(Step::ForcePromote(site, image));
             }
-            steps.push(Step::Token(site, image, token));
             let mark = crate::storage::Mark { sequence: token.sequence, site, vm: site };
             steps.push(Step::Forced(site, image, mark));
+            steps.push(Step::Token(site, image, token));
             steps.push(Step::Snapshot(site, image));
         }
         Answer::Act(steps)

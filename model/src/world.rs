@@ -193,8 +193,8 @@ impl World {
         }
         let copies = self.images[image].copies;
         if force {
+            // nothing is given up before somebody reigns there: the command may have been killed, and never be repeated
             self.forced = true;
-            self.take_line(image, site);
         } else {
             if self.owed[image] & !copies[site].data != 0 {
                 self.note(Violation::LostWrite);

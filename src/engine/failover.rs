@@ -185,8 +185,9 @@ impl Engine {
             if copy.role != Role::Primary {
                 self.promote_by_force(cluster, spec).await?;
             }
-            self.open_forced_reign(cluster, spec, &token).await?;
-            cluster.set_metadata(spec, FORCED_KEY, &forced_note(&token, vm, reason)).await?;
+            // the note first: a repeat of a run that was killed after the token finds nothing to force any more
+            self.write_after_force(cluster, spec, FORCED_KEY, &forced_note(&token, vm, reason)).await?;
+            self.write_after_force(cluster, spec, TOKEN_KEY, &token.to_string()).await?;
             if copy.mode == Mode::Snapshot {
                 cluster.mirror_snapshot(spec).await?;
             }
@@ -225,20 +226,20 @@ impl Engine {
         }
     }
 
-    /// The first write of the new reign; a daemon that took the image again in between is fenced once more.
-    async fn open_forced_reign(
+    /// Writes to a copy that was promoted by force; a daemon that took the image again in between is fenced once more.
+    async fn write_after_force(
         &self,
         cluster: &RbdCommand,
         spec: &ImageSpec,
-        token: &Token,
+        key: &str,
+        value: &str,
     ) -> Result<(), CephError> {
-        let token = token.to_string();
-        match cluster.set_metadata(spec, TOKEN_KEY, &token).await {
+        match cluster.set_metadata(spec, key, value).await {
             Err(CephError::ReadOnly { .. }) => {}
             other => return other,
         }
         self.fence(cluster, spec).await?;
-        cluster.set_metadata(spec, TOKEN_KEY, &token).await
+        cluster.set_metadata(spec, key, value).await
     }
 
     async fn fence(&self, cluster: &RbdCommand, spec: &ImageSpec) -> Result<(), CephError> {

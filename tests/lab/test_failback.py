@@ -348,6 +348,49 @@ def test_a_release_that_the_peer_cannot_follow_stays_pending_until_reconcile(lab
 
 
 @full
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
+def test_a_force_that_was_interrupted_costs_home_nothing(lab, a, b, mode):
+    """Promoted, and killed before its token; then its VM, which never ran, is terminated while home is silent."""
+    machine = lab.vm_with_one_disk(unique("interrupted"), mode)
+    [image] = machine.images.values()
+    machine.register_on_b()
+    machine.wait_mirrored()
+    a.wait_records(machine.home, 10)
+    b.configure(command_timeout="8s")
+    a.front_end_kill()
+    a.clusters("site-lost")
+    a.kill_domains()
+    try:
+        vm = machine.start_on_b()
+        assert b.settle(vm) == "PROLOG_FAILURE"
+        b.clusters("daemon-stop")
+        reign = b.token(image)
+        b.rbd("mirror", "image", "promote", "--force", image)
+        b.action("terminate", vm)
+        assert b.settle(vm) == "DONE", b.vm_error(vm)
+        assert (b.is_primary(image), b.token(image)) == (True, reign)
+    finally:
+        a.clusters("site-back")
+        a.front_end_start()
+        b.clusters("daemon-start")
+    a.wait_vm(machine.home, "POWEROFF")
+    assert a.resume(machine.home) == "POWEROFF"
+    for site in (a, b):
+        site.reconcile(check=False)
+    plan = a.onemirror("plan", machine.home).stdout
+    command = "rbd mirror image demote {0} && rbd mirror image resync {0}".format(image)
+    assert "no boot on site-b went through its gate; if nobody else wrote there, on site-b: " + command in plan, plan
+    for verb in ("demote", "resync"):
+        b.rbd("mirror", "image", verb, image)
+    assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
+    a.wait_records(machine.home, 3)
+    home_and_back(machine, a, b)
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    machine.assert_complete(a)
+
+
+@full
 def test_an_unreachable_peer_is_met_as_the_policy_says(lab, a, b):
     machine = lab.vm_with_one_disk(unique("alone"), "journal")
     machine.wait_mirrored()
