@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from drills import __main__ as main, faults, kill_table, plan, proxy, schedule  # noqa: E402
-from harness.laboratory import wait_until  # noqa: E402
+from harness.laboratory import Lab, LabError, wait_until  # noqa: E402
 
 OPERATIONS = {name for after in plan.NEXT.values() for name in after} | set(plan.ANYWHERE)
 
@@ -286,3 +286,15 @@ def test_the_table_can_begin_with_a_later_call(site, capsys):
     assert [(number, row) for number, _, row in cells] == [(4, ["same", "same"])]
     assert kill_table.tell({"gate/journal": cells}, []) is False
     assert "   4  ==\n" in capsys.readouterr().out
+
+
+def test_nothing_is_started_once_a_lab_is_down(tmp_path):
+    """A front-end that a fault brings back after an interrupt would write into the next lab's files."""
+    lab = Lab(root=str(tmp_path / "run"))
+    os.makedirs(lab.root)
+    lab.spawn("a process", ["true"]).wait()
+    lab.down()
+    with pytest.raises(LabError):
+        lab.spawn("a process", ["true"])
+    with pytest.raises(LabError):
+        lab.run_clusters("site-back")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pyone
@@ -360,6 +361,8 @@ class Lab:
         self.a, self.b = (Site(self, name) for name in SITES)
         self.sites = (self.a, self.b)
         self.processes = {}
+        self.ended = False
+        self.starting = threading.Lock()  # or ending
         self.programs = []  # folders that stand first in the sites' PATH
         target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target")
         self.binary = os.path.join(target, "debug/onemirror")
@@ -380,10 +383,17 @@ class Lab:
 
     def spawn(self, name, command, **options):
         # in a session of its own: ^C in the terminal is for the lab to handle, not for its parts
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options)
-        self.processes[name] = process.pid
-        self.save()
+        with self.starting:
+            self.refuse_if_ended()
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options)
+            self.processes[name] = process.pid
+            self.save()
         return process
+
+    def refuse_if_ended(self):
+        """A thread that a test or a drill has left behind starts nothing again."""
+        if self.ended:
+            raise LabError("the lab is down")
 
     def kill(self, name):
         pid = self.processes.pop(name, None)
@@ -409,6 +419,8 @@ class Lab:
             site.datastores = state["datastores"].get(site.name, {})
 
     def run_clusters(self, verb, *arguments):
+        if verb != "down":
+            self.refuse_if_ended()
         options = ["--ceph", self.ceph] if self.ceph and verb == "up" else []
         run([os.path.join(LAB, "clusters"), verb, "--root", self.clusters, *options, *arguments], timeout=300)
 
@@ -425,6 +437,7 @@ class Lab:
         if os.path.exists(self.root):
             raise LabError("%s exists: a lab runs already; lab/down ends it" % self.root)
         os.makedirs(self.root)
+        self.ended = False
         self.save()
         self.run_clusters("up")
         for site in self.sites:
@@ -435,6 +448,8 @@ class Lab:
             site.configure()
 
     def down(self):
+        with self.starting:
+            self.ended = True
         for name in list(self.processes):
             self.kill(name)
         for site in self.sites:
