@@ -11,8 +11,8 @@ use super::steps::HeldLocks;
 use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
 use crate::handoff::{
-    BootKind, Decision, FORCED_KEY, Here, Judgement, Locks, Mark, Mode, Patience, PeerVm, Refusal, Role,
-    Side, TOKEN_KEY, There, Token, TokenSeen,
+    BootKind, Copy, Decision, FORCED_KEY, Here, Judgement, Locks, Mark, Mode, Patience, PeerVm, Refusal,
+    Role, Side, TOKEN_KEY, There, Token, TokenSeen,
 };
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{LcmState, Recover, Vm, VmAction, VmState};
@@ -154,6 +154,13 @@ impl Engine {
             (Here::Absent, ..) => refuse(
                 "has no copy here".into(),
                 "there is nothing to promote; restore it from a backup".into(),
+            ),
+            (Here::Mirrored(copy), ..) if may_be_half_copied(copy) => refuse(
+                "may be half copied: it has no handoff token yet".into(),
+                format!(
+                    "if it was complete all the same (rbd mirror image status {0}): rbd mirror image promote {0} --force",
+                    seen.spec()
+                ),
             ),
             (Here::Mirrored(copy), ..) if copy.token == TokenSeen::Unreadable => refuse(
                 "has an unreadable handoff token here".into(),
@@ -310,8 +317,42 @@ fn may_live(state: &str) -> bool {
     !matches!(state, "UNKNOWN" | "SUSPENDED" | "STOPPED") && !state.ends_with("_FAILURE")
 }
 
+/// In journal mode Ceph promotes by force what is not even copied whole. It copies metadata last (seen on Ceph 16.2), and
+/// every VM that was started has left a token.
+fn may_be_half_copied(copy: &Copy) -> bool {
+    copy.role == Role::NonPrimary && copy.mode == Mode::Journal && copy.token == TokenSeen::None
+}
+
 /// Who forced it, when, and why, for whoever finds the image later.
 fn forced_note(token: &Token, vm: i32, reason: &str) -> String {
     let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
     format!("{} {} {}: {reason}", Mark::of(token, vm), jiff::Timestamp::now(), crate::state::operator())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handoff::{Positions, Report, Resync};
+
+    #[test]
+    fn only_a_follower_by_journal_that_shows_no_token_may_be_half_copied() {
+        let copy = |role, mode, token| Copy {
+            role,
+            mode,
+            token,
+            booted: None,
+            release: None,
+            forced: None,
+            report: Report::Other,
+            resync: Resync::None,
+            positions: Positions::Unknown,
+        };
+        let token = || TokenSeen::Some(Token::open_after(None, "site-a"));
+        assert!(may_be_half_copied(&copy(Role::NonPrimary, Mode::Journal, TokenSeen::None)));
+        assert!(!may_be_half_copied(&copy(Role::NonPrimary, Mode::Journal, token())));
+        // promoted by force, and killed before its token
+        assert!(!may_be_half_copied(&copy(Role::Primary, Mode::Journal, TokenSeen::None)));
+        // Ceph takes the last whole snapshot there
+        assert!(!may_be_half_copied(&copy(Role::NonPrimary, Mode::Snapshot, TokenSeen::None)));
+    }
 }

@@ -391,6 +391,52 @@ def test_a_force_that_was_interrupted_costs_home_nothing(lab, a, b, mode):
 
 
 @full
+def test_a_copy_that_is_not_whole_is_not_promoted_by_force(lab, a, b):
+    """Ceph would: of what is half copied it makes a primary that lacks everything."""
+    machine = lab.vm_with_one_disk(unique("half"), "journal")
+    [image] = machine.images.values()
+    machine.register_on_b()
+    machine.wait_mirrored()
+    a.wait_records(machine.home, 10)
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    b.configure(command_timeout="8s")
+
+    def is_there():
+        found = b.rbd("info", image, "--format", "json", check=False)
+        return found.returncode == 0 and json.loads(found.stdout)["id"] != before
+
+    def come_back():
+        a.clusters("site-back")
+        a.front_end_start()
+
+    for _ in range(10):
+        before = b.info(image)["id"]
+        b.rbd("mirror", "image", "resync", image)
+        wait_until("the next copy", is_there, 60, 0.01)
+        a.front_end_kill()
+        a.clusters("site-lost")
+        if not b.token(image):
+            break
+        # it was whole already
+        come_back()
+        b.wait_replaying(image)
+    try:
+        assert not b.token(image)
+        vm = machine.start_on_b(mirrored=False)
+        assert b.settle(vm) == "PROLOG_FAILURE"
+        said = b.onemirror("failover", vm, "--force", "--reason", "test", check=False)
+        assert said.returncode == 1 and "may be half copied: it has no handoff token yet" in said.stderr, said
+        assert b.is_primary(image) is False
+    finally:
+        come_back()
+    b.action("terminate", vm)
+    assert b.settle(vm) == "DONE"
+    assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
+    machine.assert_complete(a)
+
+
+@full
 def test_an_unreachable_peer_is_met_as_the_policy_says(lab, a, b):
     machine = lab.vm_with_one_disk(unique("alone"), "journal")
     machine.wait_mirrored()
