@@ -385,6 +385,8 @@ class Lane:
                 self.onemirror(site, "failover", vm, "--force", "--reason", "drill: asked for a new copy by hand")
             elif self.asked_by_hand and "so it is not copied; on site-b: rbd mirror" in error:
                 self.promote_only_copies(error)
+            elif self.asked_by_hand and "a resync of it was asked for there" in error:
+                self.mirror_anew(site, vm)
             elif self.force_ended_early and "(split brain)" in error:
                 self.give_up_what_never_booted(site, vm)
             else:
@@ -414,6 +416,17 @@ class Lane:
             there = next(candidate for candidate in self.lab.sites if candidate.name == name)
             for verb in ("demote", "resync"):
                 self.say("%s %s by hand on %s: %s" % (verb, image, name, self.rbd(there, "mirror", "image", verb, image)))
+
+    def mirror_anew(self, site, vm):
+        """What the gate says to type where the copy that was forced still has to be thrown away at somebody's request."""
+        said = site.onemirror("plan", vm, check=False, timeout=90).stdout
+        for name, commands in re.findall(r"have it copied here anew, .*; on (site-[ab]): (rbd .+)", said):
+            there = next(candidate for candidate in self.lab.sites if candidate.name == name)
+            for pair in commands.split(", or in a pool that mirrors every image: "):
+                results = [self.rbd(there, *command.split()[1:]) for command in pair.split(" && ")]
+                self.say("%s by hand on %s: %s" % (pair, name, results))
+                if all(results):
+                    break
 
     def primaries(self):
         """How the images are primary: a set of "", "a", "b", "ab"."""

@@ -151,6 +151,19 @@ impl Engine {
                     format!("on {}: onevm poweroff {vm}; then fail over without --force", self.there()),
                 )
             }
+            // a VM may run on that one
+            (Here::Mirrored(copy), There::Apart(other), _)
+                if copy.role != Role::Primary || other.is_forced_past(&copy.token) =>
+            {
+                refuse(
+                    format!("is on {}, which answers, another image than the one here", self.there()),
+                    format!(
+                        "to keep the one here, on {}: rbd mv {spec} {spec}.aside",
+                        self.there(),
+                        spec = seen.spec()
+                    ),
+                )
+            }
             (Here::Absent, ..) => refuse(
                 "has no copy here".into(),
                 "there is nothing to promote; restore it from a backup".into(),

@@ -114,7 +114,7 @@ impl Engine {
                 if self.is_silent_there() {
                     Err(unreachable("it did not answer a moment ago"))
                 } else {
-                    copy_of(&cluster, spec).await.inspect_err(|error| {
+                    copy_there(&cluster, spec).await.inspect_err(|error| {
                         if error.is_unreachable() {
                             self.note_silence();
                         }
@@ -138,9 +138,8 @@ impl Engine {
             seen.observation.here = Here::Absent;
             seen.observation.there = match there {
                 None => There::Unreachable,
-                Some(CopyHere::Absent) => There::Absent,
-                Some(CopyHere::NotMirrored) => There::NotMirrored,
-                Some(CopyHere::Mirrored(there)) => There::Mirrored(copy(&there)),
+                Some(CopyThere::Mirrored(there)) => There::Mirrored(copy(&there)),
+                Some(CopyThere::NoCopy(there)) => there,
             };
             return Ok(seen);
         };
@@ -149,14 +148,12 @@ impl Engine {
         let mut copy_here = copy(&here);
         seen.observation.there = match there {
             None => There::Unreachable,
-            Some(CopyHere::Absent) => There::Absent,
-            Some(CopyHere::NotMirrored) => There::NotMirrored,
-            // the same name, but not the other copy of this image
-            Some(CopyHere::Mirrored(there)) if there.mirroring.global_id != here.mirroring.global_id => {
+            Some(CopyThere::NoCopy(there)) => there,
+            Some(CopyThere::Mirrored(there)) if there.mirroring.global_id != here.mirroring.global_id => {
                 tracing::warn!("{spec}: the image of this name on {} is another one", self.there());
-                There::Absent
+                There::Apart(token_in(&there.metadata))
             }
-            Some(CopyHere::Mirrored(there)) => {
+            Some(CopyThere::Mirrored(there)) => {
                 seen.id_there = Some(there.info.id.clone());
                 let mut copy_there = copy(&there);
                 self.complete(&seen, [&here, &there], &mut copy_here, &mut copy_there, purpose)
@@ -373,7 +370,8 @@ impl Engine {
 fn contact(here: &Copy, there: &There) -> Option<bool> {
     match there {
         There::NotAsked | There::Unreachable => None,
-        There::Absent | There::NotMirrored => Some(true),
+        There::Absent => Some(true),
+        There::Apart(there) => Some(!there.is_forced_past(&here.token)),
         There::Mirrored(there) => {
             Some(there.role == Role::NonPrimary && there.token.sequence() <= here.token.sequence())
         }
@@ -408,6 +406,31 @@ async fn copy_of(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyHere, Cep
     }
 }
 
+enum CopyThere {
+    NoCopy(There),
+    Mirrored(CopySeen),
+}
+
+async fn copy_there(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyThere, CephError> {
+    let no_copy = match copy_of(cluster, spec).await? {
+        CopyHere::Mirrored(seen) => return Ok(CopyThere::Mirrored(seen)),
+        CopyHere::Absent => There::Absent,
+        CopyHere::NotMirrored => match cluster.metadata(spec).await {
+            Ok(metadata) => There::Apart(token_in(&metadata)),
+            Err(CephError::NotFound { .. }) => There::Absent,
+            Err(error) => return Err(error),
+        },
+    };
+    Ok(CopyThere::NoCopy(no_copy))
+}
+
+fn token_in(metadata: &BTreeMap<String, String>) -> TokenSeen {
+    match metadata.get(TOKEN_KEY) {
+        None => TokenSeen::None,
+        Some(text) => text.parse().map_or(TokenSeen::Unreadable, TokenSeen::Some),
+    }
+}
+
 fn copy(seen: &CopySeen) -> Copy {
     let mark = |key: &str| seen.metadata.get(key).and_then(|text| text.parse::<Mark>().ok());
     Copy {
@@ -420,10 +443,7 @@ fn copy(seen: &CopySeen) -> Copy {
             MirrorMode::Journal => Mode::Journal,
             MirrorMode::Snapshot => Mode::Snapshot,
         },
-        token: match seen.metadata.get(TOKEN_KEY) {
-            None => TokenSeen::None,
-            Some(text) => text.parse().map_or(TokenSeen::Unreadable, TokenSeen::Some),
-        },
+        token: token_in(&seen.metadata),
         booted: mark(BOOTED_KEY),
         release: mark(RELEASE_KEY),
         forced: seen.metadata.get(FORCED_KEY).and_then(|text| forced_mark(text)),

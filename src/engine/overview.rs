@@ -219,7 +219,7 @@ impl Engine {
             There::NotAsked => bare(""),
             There::Unreachable => bare("unreachable"),
             There::Absent => bare("absent"),
-            There::NotMirrored => bare("not mirrored"),
+            There::Apart(_) => bare("another image"),
             There::Mirrored(copy) => copy_view(copy, text(report_there)),
         };
         let vm_there = match &observation.vm_there {

@@ -238,9 +238,8 @@ impl Gate<'_> {
 
     fn judge_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
         let there = match &observation.there {
-            There::NotAsked | There::Absent | There::NotMirrored => {
-                return self.boot(observation, here, Rule::PrimaryHere);
-            }
+            There::NotAsked | There::Absent => return self.boot(observation, here, Rule::PrimaryHere),
+            There::Apart(there) => return self.judge_primary_beside_another(observation, here, there),
             There::Unreachable => return self.judge_alone(observation, here),
             There::Mirrored(there) => there,
         };
@@ -289,6 +288,34 @@ impl Gate<'_> {
             std::cmp::Ordering::Equal => {
                 (Rule::SplitBrainUndecided, self.split_brain(observation, here, there))
             }
+        }
+    }
+
+    /// Primary here, and the image of this name there is not its other copy. Names may be the same by accident; but it
+    /// may also have been forced there and mirrored anew while this site was away.
+    fn judge_primary_beside_another(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        there: &TokenSeen,
+    ) -> (Rule, Verdict) {
+        match there {
+            TokenSeen::Unreadable => (Rule::TokenUnreadable, self.unreadable(observation, Side::There)),
+            there if there.is_forced_past(&here.token) => (
+                Rule::ForcedApart,
+                self.refuse(
+                    observation,
+                    format!(
+                        "is stale here: {} took it over by force",
+                        self.there
+                    ),
+                    format!(
+                        "it is mirrored anew there, so set this copy aside, to have that one copied here: rbd mv {0} {0}.aside",
+                        observation.image
+                    ),
+                ),
+            ),
+            _ => self.boot(observation, here, Rule::PrimaryHere),
         }
     }
 
@@ -371,7 +398,20 @@ impl Gate<'_> {
                     ),
                 );
             }
-            There::Absent | There::NotMirrored => {
+            There::Apart(_) => {
+                return (
+                    Rule::NonPrimaryApart,
+                    self.refuse(
+                        observation,
+                        format!("is not a copy of the image of this name on {}", self.there),
+                        format!(
+                            "to keep that one, see that it is mirrored and try again when it is copied here; to keep this one, there: rbd mv {0} {0}.aside",
+                            observation.image
+                        ),
+                    ),
+                );
+            }
+            There::Absent => {
                 return (
                     Rule::NonPrimaryWithoutOtherCopy,
                     self.refuse(
@@ -455,7 +495,12 @@ impl Gate<'_> {
             let refusal = self.refusal(
                 observation,
                 format!("cannot be taken from {}: a resync of it was asked for there", self.there),
-                format!("run the VM there, or export it there first: rbd export {}", observation.image),
+                format!(
+                    "have it copied here anew, while rbd-mirror runs on {}; on {}: {}",
+                    self.here,
+                    self.there,
+                    mirrored_anew(image, there.mode)
+                ),
             );
             return (Rule::ResyncAskedThere, Verdict::Refuse(refusal));
         }
@@ -711,6 +756,19 @@ fn carried(here: &Copy, image: &ImageSpec) -> Vec<Step> {
     match here.mode {
         Mode::Journal => vec![],
         Mode::Snapshot => vec![Step::MirrorSnapshot { at: Side::Here, image: image.clone() }],
+    }
+}
+
+/// What an operator types on the site of a primary copy to have it mirrored as another image, which nobody has asked
+/// anything of. Ceph refuses to disable a single image of a pool that mirrors all that have a journal.
+fn mirrored_anew(image: &ImageSpec, mode: Mode) -> String {
+    match mode {
+        Mode::Journal => format!(
+            "rbd mirror image disable {image} && rbd mirror image enable {image} journal, or in a pool that mirrors every image: rbd feature disable {image} journaling && rbd feature enable {image} journaling"
+        ),
+        Mode::Snapshot => {
+            format!("rbd mirror image disable {image} && rbd mirror image enable {image} snapshot")
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the engine has seen of an image on both sites, in the terms that decisions need.
 
-use super::token::{Mark, Token};
+use super::token::{FORCED_STRIDE, Mark, Token};
 use crate::image_spec::ImageSpec;
 
 /// One image of a VM, as seen on both sites.
@@ -42,8 +42,9 @@ pub enum There {
     Unreachable,
     /// There is no such image.
     Absent,
-    /// It exists and is not mirrored.
-    NotMirrored,
+    /// There is one of this name, with this token, and it is not the other copy of the one here: it is mirrored as
+    /// another image, or not at all.
+    Apart(TokenSeen),
     /// It is one of two copies.
     Mirrored(Copy),
 }
@@ -134,6 +135,11 @@ impl TokenSeen {
     /// Its place in the history; 0 where there is none.
     pub fn sequence(&self) -> u64 {
         self.token().map_or(0, |token| token.sequence)
+    }
+
+    /// Whether an operator forced a promotion since `previous`, however far that has got unseen.
+    pub fn is_forced_past(&self, previous: &TokenSeen) -> bool {
+        self.sequence() >= previous.sequence().saturating_add(FORCED_STRIDE / 2)
     }
 }
 

@@ -105,7 +105,7 @@ impl Release<'_> {
                 let cause = format!("{} does not answer", self.there);
                 return self.keep(observation, here, Rule::ReleasePeerUnreachable, cause);
             }
-            There::Absent | There::NotMirrored => {
+            There::Absent | There::Apart(_) => {
                 let cause = format!("{} has no copy yet", self.there);
                 return self.keep(observation, here, Rule::ReleasePeerHasNoCopy, cause);
             }

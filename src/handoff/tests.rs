@@ -78,6 +78,11 @@ fn pair(here: Copy, there: Copy, vm_there: PeerVm) -> Observation {
     seen_as(Here::Mirrored(here), There::Mirrored(there), vm_there)
 }
 
+/// The image of this name there is not the other copy of the one here.
+fn apart(here: Copy, there: &str) -> Observation {
+    seen_as(Here::Mirrored(here), There::Apart(seen(there)), PeerVm::NotAsked)
+}
+
 fn inactive() -> PeerVm {
     PeerVm::Inactive { vm: 0, state: "POWEROFF".into() }
 }
@@ -596,8 +601,52 @@ fn gate_rows() -> Vec<Row> {
                 inactive(),
             ),
             ResyncAskedThere,
-            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; run the VM there, or export it there first: rbd export one/one-0-2-0",
+            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; have it copied here anew, while rbd-mirror runs on site-a; on site-b: rbd mirror image disable one/one-0-2-0 && rbd mirror image enable one/one-0-2-0 journal, or in a pool that mirrors every image: rbd feature disable one/one-0-2-0 journaling && rbd feature enable one/one-0-2-0 journaling",
         ),
+        boots(
+            gate(),
+            pair(
+                non_primary("1003:site-b:open").by_snapshot(),
+                Copy { resync: Resync::Asked, ..primary("1003:site-b:open") }.by_snapshot(),
+                inactive(),
+            ),
+            ResyncAskedThere,
+            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; have it copied here anew, while rbd-mirror runs on site-a; on site-b: rbd mirror image disable one/one-0-2-0 && rbd mirror image enable one/one-0-2-0 snapshot",
+        ),
+        // ... and while it is being mirrored anew there
+        boots(
+            gate(),
+            apart(non_primary("1003:site-b:open"), "1003:site-b:open"),
+            NonPrimaryApart,
+            "refuse: one-0-2-0 is not a copy of the image of this name on site-b; to keep that one, see that it is mirrored and try again when it is copied here; to keep this one, there: rbd mv one/one-0-2-0 one/one-0-2-0.aside",
+        ),
+        boots(
+            gate(),
+            apart(primary("7:site-a:open"), "1003:site-b:open"),
+            ForcedApart,
+            "refuse: one-0-2-0 is stale here: site-b took it over by force; it is mirrored anew there, so set this copy aside, to have that one copied here: rbd mv one/one-0-2-0 one/one-0-2-0.aside",
+        ),
+        boots(
+            Gate { peer_unreachable: PeerUnreachable::Allow, ..gate() },
+            apart(primary(""), "1003:site-b:open"),
+            ForcedApart,
+            "refuse: one-0-2-0 is stale here: site-b took it over by force; it is mirrored anew there, so set this copy aside, to have that one copied here: rbd mv one/one-0-2-0 one/one-0-2-0.aside",
+        ),
+        boots(
+            gate(),
+            apart(primary("3:site-a:open"), "?"),
+            TokenUnreadable,
+            "refuse: one-0-2-0 has an unreadable handoff token on site-b; see: rbd image-meta get one/one-0-2-0 onemirror.handoff",
+        ),
+        // two images that share a name, each with a history of its own
+        boots(gate(), apart(primary("3:site-a:open"), "19:site-b:open"), PrimaryHere, "booted 3:site-a:2"),
+        boots(
+            gate(),
+            apart(primary("1003:site-a:open"), "19:site-b:open"),
+            PrimaryHere,
+            "booted 1003:site-a:2",
+        ),
+        boots(gate(), apart(primary("3:site-a:open"), ""), PrimaryHere, "booted 3:site-a:2"),
         // a token without the snapshot that carries it
         boots(
             Gate { patience: Patience::Waning, ..gate() },

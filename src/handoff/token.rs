@@ -13,7 +13,7 @@ pub const BOOTED_KEY: &str = "onemirror.booted";
 pub const FORCED_KEY: &str = "onemirror.forced";
 
 /// How far a forced promotion moves the sequence on, so that it outranks any handoff that never arrived here.
-const FORCED_STRIDE: u64 = 1000;
+pub(super) const FORCED_STRIDE: u64 = 1000;
 
 /// `<sequence>:<site>:<open or random id>`: who reigns over an image, or gave it up.
 ///

@@ -258,6 +258,64 @@ def test_a_copy_that_somebody_asked_to_be_made_anew_is_not_taken_before_it_is(la
     machine.assert_complete(a)
 
 
+@full
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
+def test_a_forced_copy_that_was_to_be_made_anew_comes_home_once_it_is_mirrored_anew(lab, a, b, mode):
+    """The daemon would throw it away as soon as it is primary no more. What the refusal says to type is typed here."""
+    machine = lab.vm_with_one_disk(unique("forced-and-asked"), mode)
+    (image,) = machine.images.values()
+    machine.register_on_b()
+    a.wait_records(machine.home)
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    if mode == "snapshot":
+        a.rbd("mirror", "image", "snapshot", image)
+    wait_until("the records", lambda: b.check_records(image, a.acknowledged(machine.home))["ok"], 60, 0.5)
+    b.clusters("daemon-stop")
+    b.rbd("mirror", "image", "resync", image)
+    b.configure(command_timeout="8s")
+    a.front_end_kill()
+    a.clusters("site-lost")
+    try:
+        vm = machine.start_on_b(mirrored=False)
+        assert b.settle(vm) == "PROLOG_FAILURE"
+        b.onemirror("failover", vm, "--force", "--reason", "test")
+        b.one.vm.recover(vm, 2)  # retry
+        b.wait_vm(vm, "RUNNING")
+        b.wait_records(vm)
+    finally:
+        a.clusters("site-back")
+        a.front_end_start()
+        b.clusters("daemon-start")
+        b.configure()
+    b.action("terminate", vm)
+    b.wait_vm(vm, "DONE")
+    kept = b.info(image)["id"]
+
+    def is_told():
+        a.resume(machine.home)
+        return "a resync of it was asked for there" in a.vm_error(machine.home)
+
+    wait_until("home's copy to follow, and the refusal", is_told, 180, 1)
+    plan = a.onemirror("plan", machine.home).stdout
+    disable, enable = "rbd mirror image disable " + image, "rbd mirror image enable %s %s" % (image, mode)
+    said = "have it copied here anew, while rbd-mirror runs on site-a; on site-b: %s && %s" % (disable, enable)
+    assert said in plan, plan
+    if mode == "journal":
+        # the pool mirrors every image that has a journal
+        assert b.rbd(*disable.split()[1:], check=False).returncode != 0
+        disable, enable = ("rbd feature %s %s journaling" % (verb, image) for verb in ("disable", "enable"))
+        assert "or in a pool that mirrors every image: %s && %s" % (disable, enable) in plan, plan
+    for command in (disable, enable):
+        b.rbd(*command.split()[1:])
+    wait_until("the VM at home", lambda: a.resume(machine.home) == "RUNNING", 180, 1)
+    a.wait_records(machine.home)
+    assert b.info(image)["id"] == kept
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    machine.assert_complete(a)
+
+
 # ---------------------------------------------------------------- point 6
 
 
