@@ -420,7 +420,7 @@ class Lane:
     def mirror_anew(self, site, vm):
         """What the gate says to type where the copy that was forced still has to be thrown away at somebody's request."""
         said = site.onemirror("plan", vm, check=False, timeout=90).stdout
-        for name, commands in re.findall(r"have it copied here anew, .*; on (site-[ab]): (rbd .+)", said):
+        for name, commands in re.findall(r"have it copied here anew, on (site-[ab]): (rbd .+)", said):
             there = next(candidate for candidate in self.lab.sites if candidate.name == name)
             for pair in commands.split(", or in a pool that mirrors every image: "):
                 results = [self.rbd(there, *command.split()[1:]) for command in pair.split(" && ")]

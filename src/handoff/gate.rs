@@ -405,7 +405,7 @@ impl Gate<'_> {
                         observation,
                         format!("is not a copy of the image of this name on {}", self.there),
                         format!(
-                            "to keep that one, see that it is mirrored and try again when it is copied here; to keep this one, there: rbd mv {0} {0}.aside",
+                            "to keep that one, here: rbd mirror image promote {0} --force && rbd mv {0} {0}.aside; to keep this one, there: rbd mv {0} {0}.aside",
                             observation.image
                         ),
                     ),
@@ -491,20 +491,20 @@ impl Gate<'_> {
             }
             return (Rule::OpenTokenThere, Verdict::PutRight(steps));
         };
-        if there.resync.is_pending() {
-            let refusal = self.refusal(
-                observation,
-                format!("cannot be taken from {}: a resync of it was asked for there", self.there),
-                format!(
-                    "have it copied here anew, while rbd-mirror runs on {}; on {}: {}",
-                    self.here,
-                    self.there,
-                    mirrored_anew(image, there.mode)
-                ),
-            );
-            return (Rule::ResyncAskedThere, Verdict::Refuse(refusal));
-        }
         if here.token.token() == Some(reign) && !here.resync.is_pending() {
+            if there.resync.is_pending() {
+                // only a copy that follows goes away with what it follows, and makes room for the new one
+                let refusal = self.refusal(
+                    observation,
+                    format!("cannot be taken from {}: a resync of it was asked for there", self.there),
+                    format!(
+                        "have it copied here anew, on {}: {}",
+                        self.there,
+                        mirrored_anew(image, there.mode)
+                    ),
+                );
+                return (Rule::ResyncAskedThere, Verdict::Refuse(refusal));
+            }
             let closed = Token::close_after(Some(reign), self.there, self.closing_id);
             let steps = vec![
                 Step::WriteToken { at: Side::There, image: image.clone(), token: closed },

@@ -601,7 +601,7 @@ fn gate_rows() -> Vec<Row> {
                 inactive(),
             ),
             ResyncAskedThere,
-            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; have it copied here anew, while rbd-mirror runs on site-a; on site-b: rbd mirror image disable one/one-0-2-0 && rbd mirror image enable one/one-0-2-0 journal, or in a pool that mirrors every image: rbd feature disable one/one-0-2-0 journaling && rbd feature enable one/one-0-2-0 journaling",
+            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; have it copied here anew, on site-b: rbd mirror image disable one/one-0-2-0 && rbd mirror image enable one/one-0-2-0 journal, or in a pool that mirrors every image: rbd feature disable one/one-0-2-0 journaling && rbd feature enable one/one-0-2-0 journaling",
         ),
         boots(
             gate(),
@@ -611,14 +611,45 @@ fn gate_rows() -> Vec<Row> {
                 inactive(),
             ),
             ResyncAskedThere,
-            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; have it copied here anew, while rbd-mirror runs on site-a; on site-b: rbd mirror image disable one/one-0-2-0 && rbd mirror image enable one/one-0-2-0 snapshot",
+            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; have it copied here anew, on site-b: rbd mirror image disable one/one-0-2-0 && rbd mirror image enable one/one-0-2-0 snapshot",
+        ),
+        // mirrored anew too early, the copy here would stay in the way: it has to follow first
+        boots(
+            gate(),
+            pair(
+                non_primary("7:site-a:open").reports(Report::SplitBrain),
+                Copy { resync: Resync::Asked, ..primary("1003:site-b:open") },
+                inactive(),
+            ),
+            SplitBrainedCopyHere,
+            "resync here",
+        ),
+        boots(
+            gate(),
+            pair(
+                non_primary("7:site-a:open").reports(Report::Down),
+                Copy { resync: Resync::Asked, ..primary("1003:site-b:open") },
+                inactive(),
+            ),
+            NotFollowingYet,
+            "wait for the other copy to follow",
+        ),
+        boots(
+            gate(),
+            pair(
+                Copy { resync: Resync::Asked, ..non_primary("1003:site-b:open") },
+                Copy { resync: Resync::Asked, ..primary("1003:site-b:open") },
+                inactive(),
+            ),
+            NotFollowingYet,
+            "wait for the other copy to follow",
         ),
         // ... and while it is being mirrored anew there
         boots(
             gate(),
             apart(non_primary("1003:site-b:open"), "1003:site-b:open"),
             NonPrimaryApart,
-            "refuse: one-0-2-0 is not a copy of the image of this name on site-b; to keep that one, see that it is mirrored and try again when it is copied here; to keep this one, there: rbd mv one/one-0-2-0 one/one-0-2-0.aside",
+            "refuse: one-0-2-0 is not a copy of the image of this name on site-b; to keep that one, here: rbd mirror image promote one/one-0-2-0 --force && rbd mv one/one-0-2-0 one/one-0-2-0.aside; to keep this one, there: rbd mv one/one-0-2-0 one/one-0-2-0.aside",
         ),
         boots(
             gate(),

@@ -1,4 +1,5 @@
 """The story and the traps of failback, on two real clusters: what the issue calls its acceptance points."""
+import contextlib
 import glob
 import json
 import os
@@ -258,22 +259,12 @@ def test_a_copy_that_somebody_asked_to_be_made_anew_is_not_taken_before_it_is(la
     machine.assert_complete(a)
 
 
-@full
-@pytest.mark.parametrize("mode", ["journal", "snapshot"])
-def test_a_forced_copy_that_was_to_be_made_anew_comes_home_once_it_is_mirrored_anew(lab, a, b, mode):
-    """The daemon would throw it away as soon as it is primary no more. What the refusal says to type is typed here."""
-    machine = lab.vm_with_one_disk(unique("forced-and-asked"), mode)
-    (image,) = machine.images.values()
-    machine.register_on_b()
-    a.wait_records(machine.home)
-    a.action("poweroff", machine.home)
-    a.wait_vm(machine.home, "POWEROFF")
-    if mode == "snapshot":
-        a.rbd("mirror", "image", "snapshot", image)
-    wait_until("the records", lambda: b.check_records(image, a.acknowledged(machine.home))["ok"], 60, 0.5)
-    b.clusters("daemon-stop")
-    b.rbd("mirror", "image", "resync", image)
+@contextlib.contextmanager
+def forced_while_home_is_lost(lab, machine, before):
+    """`failover --force` on the recovery site, and the VM RUNNING there; home comes back behind it."""
+    a, b = lab.a, lab.b
     b.configure(command_timeout="8s")
+    before()
     a.front_end_kill()
     a.clusters("site-lost")
     try:
@@ -283,37 +274,109 @@ def test_a_forced_copy_that_was_to_be_made_anew_comes_home_once_it_is_mirrored_a
         b.one.vm.recover(vm, 2)  # retry
         b.wait_vm(vm, "RUNNING")
         b.wait_records(vm)
+        yield vm
     finally:
         a.clusters("site-back")
         a.front_end_start()
         b.clusters("daemon-start")
         b.configure()
-    b.action("terminate", vm)
-    b.wait_vm(vm, "DONE")
-    kept = b.info(image)["id"]
 
-    def is_told():
-        a.resume(machine.home)
-        return "a resync of it was asked for there" in a.vm_error(machine.home)
 
-    wait_until("home's copy to follow, and the refusal", is_told, 180, 1)
-    plan = a.onemirror("plan", machine.home).stdout
-    disable, enable = "rbd mirror image disable " + image, "rbd mirror image enable %s %s" % (image, mode)
-    said = "have it copied here anew, while rbd-mirror runs on site-a; on site-b: %s && %s" % (disable, enable)
-    assert said in plan, plan
-    if mode == "journal":
-        # the pool mirrors every image that has a journal
-        assert b.rbd(*disable.split()[1:], check=False).returncode != 0
-        disable, enable = ("rbd feature %s %s journaling" % (verb, image) for verb in ("disable", "enable"))
-        assert "or in a pool that mirrors every image: %s && %s" % (disable, enable) in plan, plan
-    for command in (disable, enable):
-        b.rbd(*command.split()[1:])
+def powered_off_and_copied(lab, name, mode):
+    a, b = lab.a, lab.b
+    machine = lab.vm_with_one_disk(unique(name), mode)
+    (image,) = machine.images.values()
+    machine.register_on_b()
+    a.wait_records(machine.home)
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    if mode == "snapshot":
+        a.rbd("mirror", "image", "snapshot", image)
+    wait_until("the records", lambda: b.check_records(image, a.acknowledged(machine.home))["ok"], 60, 0.5)
+    return machine, image
+
+
+def comes_home_as(machine, a, b, image, kept):
+    """What was written on both sites is at home, and the recovery site has the very image it had."""
     wait_until("the VM at home", lambda: a.resume(machine.home) == "RUNNING", 180, 1)
     a.wait_records(machine.home)
     assert b.info(image)["id"] == kept
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
     machine.assert_complete(a)
+
+
+def mirroring_anew(image, mode):
+    """What has an image mirrored as another one; the lab's pool of journals mirrors every image that has one."""
+    if mode == "journal":
+        return ["rbd feature %s %s journaling" % (verb, image) for verb in ("disable", "enable")]
+    return ["rbd mirror image disable " + image, "rbd mirror image enable %s snapshot" % image]
+
+
+def typed(site, commands):
+    for command in commands:
+        site.rbd(*command.split()[1:])
+
+
+def refused_with(a, vm, sentence, timeout=180):
+    """The plan of a boot that is refused with this."""
+    def is_told():
+        assert a.resume(vm) != "RUNNING"
+        return sentence in a.vm_error(vm)
+
+    wait_until(sentence, is_told, timeout, 1)
+    return a.onemirror("plan", vm).stdout
+
+
+@full
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
+def test_a_forced_copy_that_was_to_be_made_anew_comes_home_once_it_is_mirrored_anew(lab, a, b, mode):
+    """The daemon would throw it away as soon as it is primary no more. What the refusal says to type is typed here."""
+    machine, image = powered_off_and_copied(lab, "forced-and-asked", mode)
+
+    def asked_for_a_resync():
+        b.clusters("daemon-stop")
+        b.rbd("mirror", "image", "resync", image)
+
+    with forced_while_home_is_lost(lab, machine, asked_for_a_resync) as vm:
+        kept = b.info(image)["id"]
+    b.action("terminate", vm)
+    b.wait_vm(vm, "DONE")
+    plan = refused_with(a, machine.home, "a resync of it was asked for there")
+    disable = "rbd mirror image disable " + image
+    said = "have it copied here anew, on site-b: %s && rbd mirror image enable %s %s" % (disable, image, mode)
+    commands = mirroring_anew(image, mode)
+    if mode == "journal":
+        assert b.rbd(*disable.split()[1:], check=False).returncode != 0
+        said += ", or in a pool that mirrors every image: " + " && ".join(commands)
+    assert said in plan, plan
+    typed(b, commands)
+    comes_home_as(machine, a, b, image, kept)
+
+
+@full
+@pytest.mark.parametrize("role", ["primary", "demoted"])
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
+def test_a_copy_that_was_mirrored_anew_elsewhere_is_not_taken_for_absent(lab, a, b, mode, role):
+    """Home's copy is then no copy of the image of its name. What the refusals say to type is typed here."""
+    machine, image = powered_off_and_copied(lab, "apart", mode)
+    with forced_while_home_is_lost(lab, machine, lambda: None) as vm:
+        kept = b.info(image)["id"]
+        typed(b, mirroring_anew(image, mode))
+    if role == "primary":
+        plan = refused_with(a, machine.home, "is stale here: site-b took it over by force")
+        aside = "rbd mv %s %s.aside" % (image, image)
+    else:
+        a.rbd("mirror", "image", "demote", image)
+        plan = refused_with(a, machine.home, "is not a copy of the image of this name on site-b")
+        aside = "rbd mirror image promote %s --force && rbd mv %s %s.aside" % (image, image, image)
+    assert aside in plan, plan
+    forced = a.onemirror("failover", machine.home, "--force", "--reason", "test", check=False)
+    assert forced.returncode != 0 and "another image than the one here" in forced.stderr, forced.stderr
+    b.action("terminate", vm)
+    b.wait_vm(vm, "DONE")
+    typed(a, aside.split(" && "))
+    comes_home_as(machine, a, b, image, kept)
 
 
 # ---------------------------------------------------------------- point 6
