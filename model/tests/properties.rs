@@ -83,6 +83,11 @@ fn no_rule_about_force_can_be_left_out() {
     let killed = Budget { forces: 1, crashes: 1, cuts: 1, hooks: 1, ..Budget::default() };
     breaks(Mutation::ReignWithoutBoot, Journal, Budget { boots: 1, writes: 1, ..killed }, HOME);
     breaks(Mutation::OverlookLeftover, Journal, Budget { hand_demotions: 1, ..lost }, HOME);
+}
+
+#[test]
+fn nothing_that_a_host_remembers_can_be_left_out() {
+    let lost = Budget { losses: 1, forces: 1, ..two_boots() };
     breaks(Mutation::NoTouchNeeded, Journal, Budget { cuts: 1, ..lost }, TWO);
     breaks(
         Mutation::RestoreAnyway,
