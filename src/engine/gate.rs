@@ -57,12 +57,13 @@ pub(super) struct Clock {
     progressed: Instant,
     looked: Instant,
     limit: Duration,
+    waned: bool,
 }
 
 impl Clock {
     pub(super) fn start(limit: Duration) -> Self {
         let now = Instant::now();
-        Self { started: now, progressed: now, looked: now, limit }
+        Self { started: now, progressed: now, looked: now, limit, waned: false }
     }
 
     /// Something was changed: what follows from it needs its time, also when the limit is near.
@@ -70,7 +71,22 @@ impl Clock {
         self.progressed = Instant::now();
     }
 
-    pub(super) fn patience(&self) -> Patience {
+    /// For a judgement. None of the three is left out, however long a busy machine's looks take: some steps are taken
+    /// only while patience wanes, and without them no later try would get further.
+    pub(super) fn patience(&mut self) -> Patience {
+        match self.by_time() {
+            Patience::Exhausted if !self.waned => {
+                self.waned = true;
+                Patience::Waning
+            }
+            patience => {
+                self.waned |= patience == Patience::Waning;
+                patience
+            }
+        }
+    }
+
+    fn by_time(&self) -> Patience {
         let (total, idle) = (self.started.elapsed(), self.progressed.elapsed());
         let fresh = FRESH.min(self.limit / 2);
         if total >= self.limit && (idle >= fresh || total >= self.limit + FRESH * 2) {
@@ -83,7 +99,7 @@ impl Clock {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.patience() == Patience::Exhausted
+        self.by_time() == Patience::Exhausted
     }
 
     /// Waits before the next look.
@@ -212,9 +228,9 @@ impl Engine {
         loop {
             // a look without locks is enough to wait, to refuse, and to see that nothing is mirrored
             let id = closing_id();
-            let judgement = self
-                .gate_rules(vm, boot, made, clock.patience(), Locks::Both, &id)
-                .judge(&observations(&seen));
+            let patience = clock.patience();
+            let judgement =
+                self.gate_rules(vm, boot, made, patience, Locks::Both, &id).judge(&observations(&seen));
             let outer = matches!(standing, Standing::Outer(_));
             let nothing_mirrored = seen.iter().all(|seen| seen.global_id.is_none());
             match judgement.decision {
@@ -232,7 +248,18 @@ impl Engine {
             }
             let mut locks = HeldLocks::default();
             let round = self
-                .locked_round(vm, images, boot, made, &mut clock, &owner, &mut locks, &seen, &mut outcome)
+                .locked_round(
+                    vm,
+                    images,
+                    boot,
+                    made,
+                    patience,
+                    &mut clock,
+                    &owner,
+                    &mut locks,
+                    &seen,
+                    &mut outcome,
+                )
                 .await;
             locks.release().await;
             match round {
@@ -256,6 +283,8 @@ impl Engine {
         images: &[VmImage],
         boot: BootKind,
         disks_made: bool,
+        // of the look before: what was due then is due under the locks, though to take them took long
+        mut patience: Patience,
         clock: &mut Clock,
         owner: &Owner,
         locks: &mut HeldLocks,
@@ -267,9 +296,8 @@ impl Engine {
         loop {
             let seen = self.observe(images, Purpose::Boot).await?;
             let id = closing_id();
-            let Judgement { decision, findings } = self
-                .gate_rules(vm, boot, disks_made, clock.patience(), held, &id)
-                .judge(&observations(&seen));
+            let Judgement { decision, findings } =
+                self.gate_rules(vm, boot, disks_made, patience, held, &id).judge(&observations(&seen));
             tracing::debug!("{decision:?} by {findings:?}");
             let cause = Cause { vm: Some(vm), findings: &findings };
             match decision {
@@ -281,6 +309,7 @@ impl Engine {
                 Decision::Act(steps) => match self.carry_out(&steps, &seen, locks, &cause).await? {
                     Carried::Out => {
                         clock.progress();
+                        patience = clock.patience();
                         outcome.steps.extend(steps);
                     }
                     left if clock.is_over() => return Err(not_carried_out(&steps, left)),
@@ -319,6 +348,14 @@ mod tests {
             said(Carried::LockRanOut)
                 .starts_with("too slow, so its lock ran out before: promote one/one-7; try again")
         );
+    }
+
+    #[test]
+    fn patience_wanes_before_it_is_exhausted_however_long_a_look_took() {
+        let mut clock = Clock::start(Duration::ZERO);
+        assert!(clock.is_over());
+        assert_eq!(clock.patience(), Patience::Waning);
+        assert_eq!(clock.patience(), Patience::Exhausted);
     }
 
     #[test]
