@@ -104,7 +104,8 @@ def test_resume_without_the_handoff_is_refused_and_works_once_the_daemon_is_back
     machine.assert_complete(a)
 
 
-@pytest.mark.parametrize("mode", [pytest.param("journal", marks=full), "snapshot"])
+@full
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
 def test_a_bare_promote_in_the_trap_loses_the_records(lab, a, b, mode):
     """What the token check is for: without it Ceph lets the stale copy be promoted, silently. If this test fails,
     Ceph has closed the hole and the protocol can be simplified."""
@@ -402,7 +403,8 @@ def half_demote(lab, site, image):
     raise AssertionError("%s was never half demoted" % image)
 
 
-@pytest.mark.parametrize("where", [pytest.param("home", marks=full), pytest.param("away", marks=full)])
+@full
+@pytest.mark.parametrize("where", ["home", "away"])
 def test_a_demotion_that_was_killed_half_way_is_ended_and_the_vm_starts(lab, a, b, where):
     machine = lab.vm_with_one_disk(unique("half"), "snapshot")
     (image,) = machine.images.values()
@@ -435,6 +437,7 @@ def test_a_demotion_that_was_killed_half_way_is_ended_and_the_vm_starts(lab, a, 
     machine.assert_complete(b)
 
 
+@full
 def test_a_release_that_the_peer_cannot_follow_stays_pending_until_reconcile(lab, a, b):
     b.configure(release_timeout="3s")
     machine = lab.vm_with_three_disks(unique("pending"))
