@@ -7,11 +7,11 @@ import subprocess
 import time
 
 import pytest
-from conftest import SHORT, full, settled_snapshot_of, snapshot_of
+from conftest import full, settled_snapshot_of, snapshot_of
 from harness import story
 from harness.laboratory import LabError, wait_until
 
-CYCLES = int(os.environ.get("ONEMIRROR_LAB_CYCLES") or ("2" if SHORT else "10"))
+CYCLES = int(os.environ.get("ONEMIRROR_LAB_CYCLES") or "10")
 
 
 def unique(name):
@@ -57,6 +57,7 @@ def finish(machine, a, b):
     assert set(machine.primaries().values()) == {"a"}
 
 
+@full
 def test_planned_round_trips_without_a_pause_lose_nothing(lab, a, b):
     machine = lab.vm_with_three_disks(unique("planned"))
     for _ in range(CYCLES):
