@@ -365,7 +365,8 @@ class Lab:
         self.starting = threading.Lock()  # or ending
         self.programs = []  # folders that stand first in the sites' PATH
         target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target")
-        self.binary = os.path.join(target, "debug/onemirror")
+        # another one is for a test that has to fail with an earlier release
+        self.binary = os.environ.get("ONEMIRROR_LAB_BINARY") or os.path.join(target, "debug/onemirror")
         self.front_end = os.path.join(target, "debug/lab-front-end")
         if os.path.exists(self.state_file):
             self.load()
