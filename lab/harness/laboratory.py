@@ -22,6 +22,7 @@ STATES = {"PENDING": 1, "HOLD": 2, "ACTIVE": 3, "STOPPED": 4, "SUSPENDED": 5, "D
 LCM_STATES = {
     "RUNNING": 3, "EPILOG": 11, "UNKNOWN": 16, "BOOT_FAILURE": 36, "PROLOG_FAILURE": 39, "EPILOG_FAILURE": 40,
 }
+IMAGE_STATES = "INIT READY USED DISABLED LOCKED ERROR CLONE DELETE USED_PERS LOCKED_USED LOCKED_USED_PERS".split()
 RUNNING = "RUNNING"
 MEGABYTES = 16
 # How much longer than on an idle machine everything may take: the deadlines only say when to give up.
@@ -242,6 +243,24 @@ user = "rbd-mirror-peer"
         image = self.one.image.allocate(template, self.datastores[datastore])
         wait_until("image %s" % name, lambda: self.one.image.info(image).STATE == 1, 30)  # READY
         return image
+
+    def image_state(self, image):
+        """The state's name, or None where the image is gone."""
+        images = {found.ID: found.STATE for found in self.one.imagepool.info(-2, -1, -1).IMAGE}
+        return IMAGE_STATES[images[image]] if image in images else None
+
+    def image_delete(self, image, force=False, timeout=60):
+        """Runs `oneimage delete` to its end: None if the image is gone, else its state, which is ERROR."""
+        self.one.image.delete(image, force)
+        wait_until("image %d of %s to be deleted" % (image, self.name), lambda: self.image_state(image) != "DELETE", timeout)
+        return self.image_state(image)
+
+    def image_clone(self, image, name, timeout=60):
+        """Runs `oneimage clone` to its end; the new image's id."""
+        copy = self.one.image.clone(image, name, -1)
+        wait_until("image %d of %s to be copied" % (copy, self.name), lambda: self.image_state(copy) != "LOCKED", timeout)
+        assert self.image_state(copy) == "READY", self.one.image.info(copy).TEMPLATE
+        return copy
 
     def source(self, image):
         return self.one.image.info(image).SOURCE

@@ -158,16 +158,20 @@ pub fn image(records: &Records, image: &Image) -> Element {
         Element::text("STATE", image.state.code()),
         Element::text("PREV_STATE", image.prev_state.code()),
         Element::text("RUNNING_VMS", image.vms.len()),
-        Element::text("CLONING_OPS", 0),
-        Element::text("CLONING_ID", -1),
-        Element::text("TARGET_SNAPSHOT", -1),
+        Element::text("CLONING_OPS", image.clones.len()),
+        Element::text("CLONING_ID", image.cloning_id.unwrap_or(-1)),
+        Element::text("TARGET_SNAPSHOT", image.target_snapshot.unwrap_or(-1)),
         Element::text("DATASTORE_ID", image.datastore_id),
         Element::text("DATASTORE", datastore),
         ids("VMS", image.vms.iter().copied()),
-        Element::group("CLONES", vec![]),
+        ids("CLONES", image.clones.iter().copied()),
         Element::group("APP_CLONES", vec![]),
         image.template.element("TEMPLATE"),
-        Element::group("SNAPSHOTS", if image.persistent { vec![] } else { snapshots }),
+        if image.snapshots.is_empty() {
+            Element::group("SNAPSHOTS", if image.persistent { vec![] } else { snapshots })
+        } else {
+            image.snapshots.element(None)
+        },
         Element::group("BACKUP_INCREMENTS", vec![]),
         Element::group("BACKUP_DISK_IDS", vec![]),
     ]);

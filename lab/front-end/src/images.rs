@@ -1,113 +1,181 @@
-//! Makes and removes what an image is stored in, as the datastore driver would.
+//! What one_datastore does for an image: runs the action of the datastore's driver and tells oned how it ended.
+//!
+//! OpenNebula: src/datastore_mad/one_datastore.rb (do_image_action) runs `datastore/DS_MAD/ACTION ID` with the document
+//! of ImageManager::format_message on standard input; src/image/ImageManagerProtocol.cc says what becomes of the image.
 
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::domain::in_ceph;
+use base64::Engine as _;
+
+use crate::documents;
 use crate::front_end::FrontEnd;
+use crate::log::{self, Severity};
+use crate::process;
 use crate::states::ImageState;
-use crate::store::{Datastore, Image};
+use crate::store::Image;
+use crate::xml::Element;
 
-const LIMIT: Duration = Duration::from_secs(60);
+/// An action of a datastore driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverAction {
+    /// A new, empty image.
+    Mkfs,
+    /// A file becomes an image.
+    Cp,
+    /// A copy of another image.
+    Clone,
+    /// Gone.
+    Rm,
+    /// Drops a snapshot.
+    SnapDelete,
+    /// The image becomes what the snapshot has.
+    SnapRevert,
+    /// The image becomes what the snapshot has, and loses all others.
+    SnapFlatten,
+}
 
-/// Creates the image and makes it READY, or ERROR with the reason in its template.
-pub fn make_in_background(front_end: &Arc<FrontEnd>, id: i64) {
+impl DriverAction {
+    fn script(self) -> &'static str {
+        match self {
+            Self::Mkfs => "mkfs",
+            Self::Cp => "cp",
+            Self::Clone => "clone",
+            Self::Rm => "rm",
+            Self::SnapDelete => "snap_delete",
+            Self::SnapRevert => "snap_revert",
+            Self::SnapFlatten => "snap_flatten",
+        }
+    }
+}
+
+/// Runs the action and changes the image as oned does when the driver answers.
+pub fn drive_in_background(front_end: &Arc<FrontEnd>, id: i64, action: DriverAction) {
     let front_end = Arc::clone(front_end);
     tokio::spawn(async move {
-        let Some((image, datastore)) = look_up(&front_end, id) else { return };
-        let result = make(&image, &datastore).await;
-        front_end.change(|records, _| {
-            let Some(image) = records.images.get_mut(id) else { return };
-            match result {
-                Ok(()) => {
-                    let state = match image.state {
-                        ImageState::LockedUsed => ImageState::Used,
-                        ImageState::LockedUsedPers => ImageState::UsedPers,
-                        _ => ImageState::Ready,
-                    };
-                    image.set_state(state);
-                }
-                Err(reason) => {
-                    let text =
-                        format!("{}: Error copying image in the datastore: {reason}", crate::log::date());
-                    image.template.set("ERROR", text);
-                    image.set_state(ImageState::Error);
-                }
+        let result = drive(&front_end, id, action).await;
+        if let Err(reason) = &result {
+            let text = format!("{} of image {id}: {reason}", action.script());
+            log::oned(&front_end.settings.location, "ImM", Severity::Error, &text);
+        }
+        match action {
+            DriverAction::Mkfs | DriverAction::Cp | DriverAction::Clone => {
+                made(&front_end, id, action, result);
             }
-        });
+            DriverAction::Rm => removed(&front_end, id, result.is_ok()),
+            _ => snapshot_done(&front_end, id, action, result),
+        }
     });
 }
 
-/// Removes the image and forgets it, or keeps it in ERROR.
-pub fn remove_in_background(front_end: &Arc<FrontEnd>, id: i64) {
-    let front_end = Arc::clone(front_end);
-    tokio::spawn(async move {
-        let Some((image, datastore)) = look_up(&front_end, id) else { return };
-        let result = remove(&image, &datastore).await;
-        front_end.change(|records, _| match result {
-            Ok(()) => {
-                records.images.remove(id);
-            }
-            Err(reason) => {
-                if let Some(image) = records.images.get_mut(id) {
-                    let text =
-                        format!("{}: Error removing image from datastore: {reason}", crate::log::date());
-                    image.template.set("ERROR", text);
-                    image.set_state(ImageState::Error);
-                }
-            }
-        });
-    });
+/// Runs the action; what it printed, or the reason why it failed.
+pub async fn drive(front_end: &FrontEnd, id: i64, action: DriverAction) -> Result<String, String> {
+    let (driver, document) = call(front_end, id).ok_or_else(|| format!("image {id} does not exist"))?;
+    let location = &front_end.settings.location;
+    let folder = location.join("var/remotes/datastore").join(&driver);
+    if driver.is_empty() || !folder.is_dir() {
+        return Err(format!("Datastore driver '{driver}' not available"));
+    }
+    let line = format!("{} {id}", folder.join(action.script()).display());
+    let document = base64::engine::general_purpose::STANDARD.encode(document.compact());
+    let outcome = process::run(&line, &document, location, None).await;
+    if outcome.code == 0 {
+        return Ok(outcome.stdout.trim().to_owned());
+    }
+    let failed = format!("Command execution failed (exit code: {}): {line}", outcome.code);
+    log::oned(location, "ImM", Severity::Info, &failed);
+    log::oned(location, "ImM", Severity::Info, &outcome.stderr);
+    Err(log::driver_errors(&outcome.stderr).reason)
 }
 
-fn look_up(front_end: &FrontEnd, id: i64) -> Option<(Image, Datastore)> {
+/// The driver and the document that it is given.
+fn call(front_end: &FrontEnd, id: i64) -> Option<(String, Element)> {
+    let folder = front_end.places().datastores;
     front_end.read(|records| {
         let image = records.images.get(id)?;
-        Some((image.clone(), records.datastores.get(image.datastore_id)?.clone()))
+        let datastore = records.datastores.get(image.datastore_id)?;
+        let driver = datastore.template.get("DS_MAD").unwrap_or_default().to_owned();
+        let children =
+            vec![documents::image(records, image), documents::datastore(records, datastore, &folder)];
+        Some((driver, Element::group("DS_DRIVER_ACTION_DATA", children)))
     })
 }
 
-/// `RBD_FEATURES` in the image's template, as `rbd create --image-feature` takes them, is the lab's own attribute.
-async fn make(image: &Image, datastore: &Datastore) -> Result<(), String> {
-    if image.disk_type != 3 {
-        let length = u64::try_from(image.size).unwrap_or(0) << 20;
-        return std::fs::File::create(&image.source)
-            .and_then(|file| file.set_len(length))
-            .map_err(|error| format!("{}: {error}", image.source));
-    }
-    let size = format!("{}M", image.size);
-    let mut words = vec!["create", &image.source, "--size", &size];
-    if let Some(features) = image.template.get("RBD_FEATURES") {
-        words.extend(["--image-feature", features]);
-    }
-    rbd(datastore, &words).await
+/// `_mkfs`, `_cp`, `_clone`: the driver prints the source, and `cp` and `clone` the format.
+fn made(front_end: &FrontEnd, id: i64, action: DriverAction, result: Result<String, String>) {
+    front_end.change(|records, _| {
+        let cloned_from = records.images.get_mut(id).and_then(|image| {
+            let cloned_from = image.cloning_id.take();
+            take_over(image, action, result, cloned_from);
+            cloned_from
+        });
+        // release_cloning_resource
+        if let Some(source) = cloned_from.and_then(|source| records.images.get_mut(source)) {
+            source.clones.retain(|clone| *clone != id);
+            if source.clones.is_empty() && source.vms.is_empty() {
+                source.set_state(ImageState::Ready);
+            }
+        }
+    });
 }
 
-async fn remove(image: &Image, datastore: &Datastore) -> Result<(), String> {
-    if image.disk_type != 3 {
-        return std::fs::remove_file(&image.source).map_err(|error| format!("{}: {error}", image.source));
+fn take_over(
+    image: &mut Image,
+    action: DriverAction,
+    result: Result<String, String>,
+    cloned_from: Option<i64>,
+) {
+    match result {
+        Ok(answer) => {
+            let mut words = answer.split_whitespace();
+            image.source = words.next().unwrap_or_default().to_owned();
+            if let Some(format) = words.next() {
+                image.format = format.to_owned();
+            }
+            image.unlock();
+        }
+        Err(reason) => {
+            let what = match (action, cloned_from) {
+                (DriverAction::Mkfs, _) => "Error creating datablock".to_owned(),
+                (_, Some(source)) => format!("Error cloning from Image {source}"),
+                _ => "Error copying image in the datastore".to_owned(),
+            };
+            let shown = !reason.is_empty() && !reason.starts_with('-');
+            image.set_error(&if shown { format!("{what}: {reason}") } else { what });
+            image.set_state(ImageState::Error);
+        }
     }
-    rbd(datastore, &["rm", "--no-progress", &image.source]).await
 }
 
-async fn rbd(datastore: &Datastore, words: &[&str]) -> Result<(), String> {
-    let mut all = vec!["rbd"];
-    if let Some(conf) = datastore.template.get("CEPH_CONF") {
-        all.extend(["--conf", conf]);
-    }
-    if let Some(user) = datastore.template.get("CEPH_USER") {
-        all.extend(["--id", user]);
-    }
-    all.extend(words);
-    let mut command = in_ceph(&all);
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(LIMIT, command.output())
-        .await
-        .map_err(|_| format!("rbd did not end within {} s", LIMIT.as_secs()))?
-        .map_err(|error| format!("rbd: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "))
+/// `_rm`: what the driver said is in oned's log only; the image's text names no source, for it is looked up too late.
+fn removed(front_end: &FrontEnd, id: i64, success: bool) {
+    front_end.change(|records, _| {
+        let Some(image) = records.images.get_mut(id) else { return };
+        let forced = image.template.get("FORCE_DELETE").is_some_and(|yes| yes.eq_ignore_ascii_case("yes"));
+        if success || forced {
+            records.images.remove(id);
+            return;
+        }
+        image.set_error(
+            "Error removing image from datastore. Retry the operation or manually remove image source  and run \
+             the delete --force operation to completely delete the image",
+        );
+        image.set_state(ImageState::Error);
+    });
+}
+
+/// `_snap_delete`, `_snap_revert`, `_snap_flatten`: the image is READY again either way.
+fn snapshot_done(front_end: &FrontEnd, id: i64, action: DriverAction, result: Result<String, String>) {
+    front_end.change(|records, _| {
+        let Some(image) = records.images.get_mut(id) else { return };
+        let Some(snapshot) = image.target_snapshot.take() else { return };
+        match (result, action) {
+            (Err(reason), _) => {
+                image.set_error(&format!("Error in snapshot operation: {reason}"));
+            }
+            (Ok(_), DriverAction::SnapDelete) => image.snapshots.delete(snapshot),
+            (Ok(_), DriverAction::SnapRevert) => image.snapshots.revert(snapshot),
+            (Ok(_), _) => image.snapshots = Default::default(),
+        }
+        image.unlock();
+    });
 }

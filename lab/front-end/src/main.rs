@@ -14,6 +14,7 @@ mod log;
 mod methods;
 mod process;
 mod server;
+mod snapshots;
 mod states;
 mod store;
 mod template;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::documents::{self, Detail};
 use crate::front_end::{FrontEnd, NotPossible, placement};
 use crate::hooks;
-use crate::images;
+use crate::images::{self, DriverAction};
 use crate::lifecycle::Event;
 use crate::log;
 use crate::states::{Action, HostState, ImageState, LcmState, Recovery, VmState};
@@ -102,7 +102,7 @@ pub async fn answer(front_end: &Arc<FrontEnd>, call: &Call) -> Answer {
     }
 }
 
-const METHODS: [&str; 33] = [
+const METHODS: [&str; 39] = [
     "lab.control",
     "one.datastore.allocate",
     "one.datastore.delete",
@@ -119,9 +119,15 @@ const METHODS: [&str; 33] = [
     "one.host.info",
     "one.hostpool.info",
     "one.image.allocate",
+    "one.image.clone",
     "one.image.delete",
+    "one.image.enable",
     "one.image.info",
     "one.image.persistent",
+    "one.image.snapshotdelete",
+    "one.image.snapshotflatten",
+    "one.image.snapshotrevert",
+    "one.image.update",
     "one.imagepool.info",
     "one.system.version",
     "one.user.info",
@@ -197,7 +203,22 @@ async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments
                 }),
             ))
         }
-        "one.image.delete" => delete_image(front_end, id()?),
+        "one.image.delete" => delete_image(front_end, id()?, arguments.truth(1).unwrap_or(false)),
+        "one.image.clone" => clone_image(front_end, arguments),
+        "one.image.enable" => enable_image(front_end, id()?, arguments.truth(1)?),
+        "one.image.snapshotdelete" => snapshot_of_image(front_end, arguments, DriverAction::SnapDelete),
+        "one.image.snapshotflatten" => snapshot_of_image(front_end, arguments, DriverAction::SnapFlatten),
+        "one.image.snapshotrevert" => snapshot_of_image(front_end, arguments, DriverAction::SnapRevert),
+        "one.image.update" => {
+            let id = id()?;
+            let template = parse(arguments.text(1)?)?;
+            let append = arguments.number(2)? == 1;
+            front_end.change(|records, _| {
+                let image = records.images.get_mut(id).ok_or_else(|| Failure::no_exists("image", id))?;
+                merge(&mut image.template, template, append);
+                Ok(Value::Number(id))
+            })
+        }
         "one.image.persistent" => persistent_image(front_end, id()?, arguments.truth(1)?),
         "one.datastore.allocate" => allocate_datastore(front_end, arguments),
         "one.datastore.update" => {
@@ -578,11 +599,14 @@ fn merge_image(records: &Records, id: i64, disk: &mut Vector) -> Result<(), Stri
     let image =
         records.images.get(id).ok_or_else(|| format!("Cannot acquire image {id}, it does not exist"))?;
     let in_use = match image.state {
-        ImageState::Ready | ImageState::Used | ImageState::Locked | ImageState::LockedUsed => None,
+        ImageState::Ready | ImageState::Used => None,
+        ImageState::UsedPers if image.is_shareable() => None,
         ImageState::UsedPers | ImageState::LockedUsedPers => {
             Some("it is persistent and already in use".to_owned())
         }
-        other => Some(format!("wrong state {}", other.name())),
+        // oned lets the VM wait for it (CLONING), unless it is attached
+        ImageState::Locked | ImageState::LockedUsed => Some("it is locked".to_owned()),
+        other => Some(format!("it is in state: {}", other.name())),
     };
     if let Some(why) = in_use {
         return Err(format!("Cannot acquire image {id}, {why}"));
@@ -602,6 +626,9 @@ fn merge_image(records: &Records, id: i64, disk: &mut Vector) -> Result<(), Stri
     if image.persistent {
         disk.set("PERSISTENT", "YES");
     }
+    if image.is_shareable() {
+        disk.set("SHAREABLE", "YES");
+    }
     disk.set("DATASTORE", &datastore.name);
     disk.set("DATASTORE_ID", datastore.id);
     disk.set("TM_MAD", datastore.tm_mad());
@@ -617,13 +644,7 @@ fn merge_image(records: &Records, id: i64, disk: &mut Vector) -> Result<(), Stri
 fn take_image(records: &mut Records, id: i64, vm: i64) {
     let Some(image) = records.images.get_mut(id) else { return };
     image.vms.push(vm);
-    let state = match (image.state, image.persistent) {
-        (ImageState::Locked | ImageState::LockedUsed, false) => ImageState::LockedUsed,
-        (ImageState::Locked, true) => ImageState::LockedUsedPers,
-        (_, false) => ImageState::Used,
-        (_, true) => ImageState::UsedPers,
-    };
-    image.set_state(state);
+    image.set_state(if image.persistent { ImageState::UsedPers } else { ImageState::Used });
 }
 
 fn uuid() -> String {
@@ -655,7 +676,7 @@ fn allocate_image(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
         return Err(fail("SIZE or SOURCE is needed."));
     }
     template.set_default("DEV_PREFIX", "vd");
-    let registered = source.is_some();
+    let (registered, copied) = (source.is_some(), !path.is_empty());
     let id = front_end.change(|records, _| {
         let datastore = records
             .datastores
@@ -668,8 +689,6 @@ fn allocate_image(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
             return Err(fail(&format!("NAME is already taken by IMAGE {name}.")));
         }
         let rbd = datastore.template.get("DISK_TYPE") == Some("RBD");
-        let folder = front_end.places().datastores;
-        let pool = datastore.template.get("POOL_NAME").unwrap_or("one").to_owned();
         let now = log::now();
         let state = if registered { ImageState::Ready } else { ImageState::Locked };
         Ok(records.images.insert(|id| Image {
@@ -684,9 +703,7 @@ fn allocate_image(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
             persistent,
             regtime: now,
             modtime: now,
-            source: source.unwrap_or_else(|| {
-                if rbd { format!("{pool}/one-{id}") } else { format!("{folder}/{datastore_id}/image-{id}") }
-            }),
+            source: source.unwrap_or_default(), // else the driver tells where it has put the image
             path,
             format,
             size: size.unwrap_or(0),
@@ -694,26 +711,126 @@ fn allocate_image(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
             prev_state: state,
             datastore_id,
             vms: vec![],
+            cloning_id: None,
+            clones: vec![],
+            snapshots: Default::default(),
+            target_snapshot: None,
             template,
         }))
     })?;
     if !registered {
-        images::make_in_background(front_end, id);
+        images::drive_in_background(
+            front_end,
+            id,
+            if copied { DriverAction::Cp } else { DriverAction::Mkfs },
+        );
     }
     Ok(Value::Number(id))
 }
 
-fn delete_image(front_end: &Arc<FrontEnd>, id: i64) -> Outcome {
-    front_end.change(|records, _| {
+/// `ImageManager::delete_image` (src/image/ImageManagerActions.cc): the datastore's driver removes what is stored.
+fn delete_image(front_end: &Arc<FrontEnd>, id: i64, force: bool) -> Outcome {
+    let driven = front_end.change(|records, _| {
         let image = records.images.get_mut(id).ok_or_else(|| Failure::no_exists("image", id))?;
+        let refuse = |why: String| Err(Failure::new(Code::Action, format!("Cannot delete image. {why}")));
+        if image.state == ImageState::Clone {
+            return refuse(format!("There are {} active clone operations.", image.clones.len()));
+        }
         if !image.vms.is_empty() {
-            let why = format!("Cannot delete image, state: {}", image.state.name());
-            return Err(Failure::new(Code::Action, why));
+            return refuse(format!("There are {} VMs using it.", image.vms.len()));
+        }
+        if image.source.is_empty() {
+            records.images.remove(id);
+            return Ok(false);
+        }
+        if force {
+            image.template.set("FORCE_DELETE", "YES");
         }
         image.set_state(ImageState::Delete);
+        Ok(true)
+    })?;
+    if driven {
+        images::drive_in_background(front_end, id, DriverAction::Rm);
+    }
+    Ok(Value::Number(id))
+}
+
+/// `ImageAPI::clone` (src/rm/api/ImageAPI.cc) and `ImagePool::allocate`: the new image has the old one's source as PATH.
+fn clone_image(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
+    let source = arguments.number(0)?;
+    let name = arguments.text(1)?.to_owned();
+    let datastore_id = arguments.number(2).unwrap_or(-1);
+    let id = front_end.change(|records, _| {
+        let image = records.images.get(source).ok_or_else(|| Failure::no_exists("image", source))?;
+        if !image.snapshots.is_empty() {
+            return Err(Failure::new(Code::Action, "Cannot clone images with snapshots"));
+        }
+        if !matches!(image.state, ImageState::Ready | ImageState::Used | ImageState::Clone) {
+            let why = format!("Cannot clone image in state: {}", image.state.name());
+            return Err(Failure::allocate("image", &why));
+        }
+        if records.images.iter().any(|(_, image)| image.name == name) {
+            return Err(Failure::allocate("image", &format!("NAME is already taken by IMAGE {name}.")));
+        }
+        let mut copy = image.clone();
+        if datastore_id >= 0 {
+            copy.datastore_id = datastore_id;
+        }
+        (copy.persistent, copy.name, copy.path) = (false, name, std::mem::take(&mut copy.source));
+        (copy.vms, copy.clones, copy.cloning_id) = (vec![], vec![], Some(source));
+        (copy.regtime, copy.modtime) = (log::now(), log::now());
+        copy.set_state(ImageState::Locked);
+        let id = records.images.insert(|id| Image { id, ..copy });
+        if let Some(image) = records.images.get_mut(source) {
+            image.clones.push(id);
+            if image.state == ImageState::Ready {
+                image.set_state(if image.persistent { ImageState::Clone } else { ImageState::Used });
+            }
+        }
+        Ok(id)
+    })?;
+    images::drive_in_background(front_end, id, DriverAction::Clone);
+    Ok(Value::Number(id))
+}
+
+/// `ImageManager::enable_image` (src/image/ImageManagerActions.cc).
+fn enable_image(front_end: &FrontEnd, id: i64, enable: bool) -> Outcome {
+    front_end.change(|records, _| {
+        let image = records.images.get_mut(id).ok_or_else(|| Failure::no_exists("image", id))?;
+        match (enable, image.state) {
+            (true, ImageState::Disabled) => image.set_state(ImageState::Ready),
+            (true, ImageState::Error) => image.unlock(),
+            (false, ImageState::Ready | ImageState::Error) => image.set_state(ImageState::Disabled),
+            (true, ImageState::Ready) | (false, ImageState::Disabled) => {}
+            (_, state) => {
+                let why = format!("Image cannot be in state {}.", state.name());
+                return Err(Failure::new(Code::Internal, why));
+            }
+        }
+        Ok(Value::Number(id))
+    })
+}
+
+/// `ImageManager::delete_snapshot` and the like (src/image/ImageManagerActions.cc): of an image that no VM uses.
+fn snapshot_of_image(front_end: &Arc<FrontEnd>, arguments: &Arguments, action: DriverAction) -> Outcome {
+    let (id, snapshot) = (arguments.number(0)?, arguments.number(1)?);
+    front_end.change(|records, _| {
+        let image = records.images.get_mut(id).ok_or_else(|| Failure::no_exists("image", id))?;
+        let refusal = if image.state != ImageState::Ready {
+            Some(format!("Cannot change snapshots in state {}", image.state.name()))
+        } else if action == DriverAction::SnapDelete {
+            image.snapshots.keeps(snapshot).map(str::to_owned)
+        } else {
+            (!image.snapshots.has(snapshot)).then(|| "Snapshot does not exist".to_owned())
+        };
+        if let Some(why) = refusal {
+            return Err(Failure::new(Code::Action, why));
+        }
+        image.target_snapshot = Some(snapshot);
+        image.set_state(ImageState::Locked);
         Ok(())
     })?;
-    images::remove_in_background(front_end, id);
+    images::drive_in_background(front_end, id, action);
     Ok(Value::Number(id))
 }
 

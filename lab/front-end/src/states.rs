@@ -61,7 +61,7 @@ numbered! {
     /// State of an image (`STATE`).
     ImageState {
         Init = 0 "INIT", Ready = 1 "READY", Used = 2 "USED", Disabled = 3 "DISABLED", Locked = 4 "LOCKED",
-        Error = 5 "ERROR", Delete = 7 "DELETE", UsedPers = 8 "USED_PERS",
+        Error = 5 "ERROR", Clone = 6 "CLONE", Delete = 7 "DELETE", UsedPers = 8 "USED_PERS",
         LockedUsed = 9 "LOCKED_USED", LockedUsedPers = 10 "LOCKED_USED_PERS",
     }
 }

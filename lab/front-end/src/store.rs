@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::snapshots::Snapshots;
 use crate::states::{Action, HostState, ImageState, LcmState, VmState};
 use crate::template::Template;
 
@@ -202,10 +203,39 @@ pub struct Image {
     pub prev_state: ImageState,
     pub datastore_id: i64,
     pub vms: Vec<i64>,
+    /// The image that this one is being copied from.
+    pub cloning_id: Option<i64>,
+    /// The images that are being copied from this one.
+    pub clones: Vec<i64>,
+    pub snapshots: Snapshots,
+    /// The snapshot that a driver is at work on.
+    pub target_snapshot: Option<i64>,
     pub template: Template,
 }
 
 impl Image {
+    /// Makes an image usable that is locked or was in ERROR (`set_state_unlock` in src/image/Image.cc).
+    pub fn unlock(&mut self) {
+        let state = match (self.state, self.vms.is_empty(), self.persistent) {
+            (ImageState::Locked, ..) | (ImageState::Error, true, _) => ImageState::Ready,
+            (ImageState::LockedUsed, ..) | (ImageState::Error, false, false) => ImageState::Used,
+            (ImageState::LockedUsedPers, ..) | (ImageState::Error, false, true) => ImageState::UsedPers,
+            (other, ..) => other,
+        };
+        self.set_state(state);
+    }
+
+    /// Whether several VMs may use it at a time (`acquire_image` in src/image/ImageManagerActions.cc).
+    pub fn is_shareable(&self) -> bool {
+        let kind = self.template.get("PERSISTENT_TYPE").unwrap_or_default();
+        self.persistent && self.format == "raw" && kind.eq_ignore_ascii_case("shareable")
+    }
+
+    /// Why something went wrong, uncut, as every object but a VM has it (src/pool/PoolObjectSQL.cc).
+    pub fn set_error(&mut self, message: &str) {
+        self.template.set("ERROR", format!("{} : {message}", crate::log::date()));
+    }
+
     /// Sets the state, remembering the one before.
     pub fn set_state(&mut self, state: ImageState) {
         self.prev_state = state;
