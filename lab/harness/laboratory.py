@@ -226,13 +226,16 @@ user = "rbd-mirror-peer"
     def populate(self):
         """Datastores, a host, the hooks."""
         common = 'CEPH_USER="libvirt"\nCEPH_CONF="%s"\nDISK_TYPE="RBD"\nTM_MAD="ceph"\n' % self.conf
-        for key, pool, kind in (("system", "one", "SYSTEM_DS"), ("one", "one", "IMAGE_DS"), ("two", "two", "IMAGE_DS")):
-            template = 'NAME="ceph_%s"\nTYPE="%s"\nPOOL_NAME="%s"\n' % (key, kind, pool) + common
-            if kind == "IMAGE_DS":
-                template += 'DS_MAD="ceph"\n'
-            self.datastores[key] = self.one.datastore.allocate(template, -1)
-        files = 'NAME="files_img"\nTYPE="IMAGE_DS"\nDS_MAD="fs"\nTM_MAD="shared"\n'
-        self.datastores["files"] = self.one.datastore.allocate(files, -1)
+        ceph = 'DS_MAD="ceph"\n' + common
+        for key, kind, more in (
+            ("system", "SYSTEM_DS", 'POOL_NAME="one"\n' + common),
+            ("one", "IMAGE_DS", 'POOL_NAME="one"\n' + ceph),
+            ("two", "IMAGE_DS", 'POOL_NAME="two"\n' + ceph),
+            ("files", "IMAGE_DS", 'DS_MAD="fs"\nTM_MAD="shared"\n'),
+            ("three", "IMAGE_DS", 'POOL_NAME="three"\n' + ceph),
+        ):
+            name = "files_img" if key == "files" else "ceph_" + key
+            self.datastores[key] = self.one.datastore.allocate('NAME="%s"\nTYPE="%s"\n' % (name, kind) + more, -1)
         self.one.host.allocate("host-" + self.name[-1], "kvm", "kvm", -1)
         self.lab.save()
 
@@ -501,34 +504,36 @@ class Lab:
 
 
 class Machine:
-    """A VM with a home on site A and a double on site B."""
+    """A VM with a home on one site, which is A if not said, and a double on the other."""
 
-    def __init__(self, lab, name, home):
+    def __init__(self, lab, name, home, at=None):
         self.lab, self.name, self.home = lab, name, home
-        lab.a.wait_vm(home, "RUNNING")
-        self.images = lab.a.vm_images(home)
+        self.home_site = at or lab.a
+        self.away_site = lab.other(self.home_site)
+        self.home_site.wait_vm(home, "RUNNING")
+        self.images = self.home_site.vm_images(home)
         self.registered = None
         self.vms_b = []
         self.may_lose_tail = []
 
     def wait_mirrored(self):
         for image in self.images.values():
-            self.lab.b.wait_replaying(image)
+            self.away_site.wait_replaying(image)
 
     def register_on_b(self):
-        """What an administrator does once: the copies become images of the recovery site."""
+        """What an administrator does once: the copies become images of the other site."""
         self.wait_mirrored()
         if self.registered is None:
             self.registered = [
-                self.lab.b.image_create("%s-%d" % (self.name, disk), image.split("/")[0], True, source=image)
+                self.away_site.image_create("%s-%d" % (self.name, disk), image.split("/")[0], True, source=image)
                 for disk, image in sorted(self.images.items())
             ]
 
     def start_on_b(self, mirrored=True):
-        """A VM on the recovery site, once its images are replayed there, or as things are."""
+        """A VM on the other site, once its images are replayed there, or as things are."""
         if mirrored:
             self.register_on_b()
-        vm = self.lab.b.vm_create(self.name, self.registered)
+        vm = self.away_site.vm_create(self.name, self.registered)
         self.vms_b.append(vm)
         return vm
 
@@ -540,9 +545,9 @@ class Machine:
         }
 
     def logs(self):
-        paths = self.lab.a.acknowledged(self.home)
+        paths = self.home_site.acknowledged(self.home)
         for vm in self.vms_b:
-            paths += self.lab.b.acknowledged(vm)
+            paths += self.away_site.acknowledged(vm)
         return sorted(paths, key=os.path.getmtime)
 
     def verdicts(self, site):
@@ -552,7 +557,7 @@ class Machine:
 
     def assert_complete(self, site):
         # a writer at work always has a record that is half written
-        if site is self.lab.a and site.state_name(self.home) == RUNNING:
+        if site is self.home_site and site.state_name(self.home) == RUNNING:
             site.action("poweroff", self.home)
             site.wait_vm(self.home, "POWEROFF")
         for verdict in self.verdicts(site):

@@ -27,7 +27,7 @@ class World:
         for site in lab.sites:
             for key, value in SETTINGS.items():
                 site.rbd("config", "global", "set", "client", key, value)
-            for pool in ("one", "two"):
+            for pool in ("one", "two", "three"):
                 site.rbd("config", "pool", "set", pool, DELETE_DELAY, "86400")
         self.a.configure(command_timeout="5s")
         self.a.reconcile()
@@ -85,7 +85,7 @@ def world(lab):
     for site in lab.sites:
         for key in SETTINGS:
             site.rbd("config", "global", "remove", "client", key)
-        for pool in ("one", "two"):
+        for pool in ("one", "two", "three"):
             site.rbd("config", "pool", "remove", pool, DELETE_DELAY)
 
 
