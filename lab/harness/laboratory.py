@@ -12,17 +12,13 @@ import time
 
 import pyone
 
+from .states import ACTIVE, IMAGE_STATES, LCM_STATES, STATES
+
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LAB = os.path.join(REPOSITORY, "lab")
 SITES = ("site-a", "site-b")
 LIBFAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 FRONT_END_PORTS = {"site-a": 26331, "site-b": 26332}
-# oned's numbers
-STATES = {"PENDING": 1, "HOLD": 2, "ACTIVE": 3, "STOPPED": 4, "SUSPENDED": 5, "DONE": 6, "POWEROFF": 8, "UNDEPLOYED": 9}
-LCM_STATES = {
-    "RUNNING": 3, "EPILOG": 11, "UNKNOWN": 16, "BOOT_FAILURE": 36, "PROLOG_FAILURE": 39, "EPILOG_FAILURE": 40,
-}
-IMAGE_STATES = "INIT READY USED DISABLED LOCKED ERROR CLONE DELETE USED_PERS LOCKED_USED LOCKED_USED_PERS".split()
 RUNNING = "RUNNING"
 MEGABYTES = 16
 # How much longer than on an idle machine everything may take: the deadlines only say when to give up.
@@ -239,11 +235,12 @@ user = "rbd-mirror-peer"
         self.one.host.allocate("host-" + self.name[-1], "kvm", "kvm", -1)
         self.lab.save()
 
-    def image_create(self, name, datastore, persistent, source=None, size=MEGABYTES):
+    def image_create(self, name, datastore, persistent, source=None, size=MEGABYTES, extra=""):
+        """`extra` is more of its template, as PERSISTENT_TYPE="SHAREABLE"."""
         template = 'NAME="%s"\nTYPE="OS"\nPERSISTENT="%s"\nSIZE="%d"\n' % (name, "YES" if persistent else "NO", size)
         if source:
             template += 'SOURCE="%s"\nFORMAT="raw"\n' % source
-        image = self.one.image.allocate(template, self.datastores[datastore])
+        image = self.one.image.allocate(template + extra, self.datastores[datastore])
         wait_until("image %s" % name, lambda: self.one.image.info(image).STATE == 1, 30)  # READY
         return image
 
@@ -282,8 +279,9 @@ user = "rbd-mirror-peer"
 
     def state_name(self, vm):
         state, lcm = self.vm_state(vm)
-        table, number = (LCM_STATES, lcm) if state == STATES["ACTIVE"] else (STATES, state)
-        return next((name for name, known in table.items() if known == number), "%d/%d" % (state, lcm))
+        if state == ACTIVE:
+            return LCM_STATES.get(lcm, "%d/%d" % (state, lcm))
+        return STATES.get(state, "%d/%d" % (state, lcm))
 
     def vm_error(self, vm):
         template = self.one.vm.info(vm).USER_TEMPLATE or {}
@@ -298,10 +296,97 @@ user = "rbd-mirror-peer"
     def action(self, action, vm):
         self.one.vm.action(action, vm)
 
+    def recover(self, vm, how):
+        """`onevm recover`: failure, success, retry, delete, recreate or delete-db."""
+        self.one.vm.recover(vm, ["failure", "success", "retry", "delete", "recreate", "delete-db"].index(how))
+
+    def boot_again(self, vm, timeout=180):
+        """`onevm recover --recreate` to its end; the state in which the VM came to rest."""
+        boots = self.vm_log(vm).count("New state is PENDING")
+        self.recover(vm, "recreate")
+        wait_until("VM %d to be PENDING" % vm, lambda: self.vm_log(vm).count("New state is PENDING") > boots, 60)
+        return self.settle(vm, timeout)
+
+    # Each of these runs to its end and returns the state in which the VM rests then. What the driver refused or failed
+    # at is in vm_error(), as on a real front-end.
+
+    def disk_attach(self, vm, image=None, extra=""):
+        """An image, or by `extra` a disk without one: TYPE="fs",SIZE="8"."""
+        words = ['IMAGE_ID="%d"' % image] if image is not None else []
+        self.one.vm.attach(vm, "DISK=[%s]" % ",".join(words + ([extra] if extra else [])))
+        return self.settle(vm)
+
+    def disk_detach(self, vm, disk):
+        self.one.vm.detach(vm, disk)
+        return self.settle(vm)
+
+    def disk_snapshot(self, vm, disk, name="snapshot"):
+        """The snapshot's number, and the state."""
+        number = self.one.vm.disksnapshotcreate(vm, disk, name)
+        return number, self.settle(vm)
+
+    def disk_revert(self, vm, disk, snapshot):
+        self.one.vm.disksnapshotrevert(vm, disk, snapshot)
+        return self.settle(vm)
+
+    def disk_snapshot_delete(self, vm, disk, snapshot):
+        self.one.vm.disksnapshotdelete(vm, disk, snapshot)
+        return self.settle(vm)
+
+    def disk_resize(self, vm, disk, megabytes):
+        self.one.vm.diskresize(vm, disk, str(megabytes))
+        return self.settle(vm)
+
+    def disk_save_as(self, vm, disk, name, snapshot=-1):
+        """The new image, and the state."""
+        image = self.one.vm.disksaveas(vm, disk, name, "", snapshot)
+        return image, self.settle(vm)
+
+    def backup(self, vm):
+        """The image of the backup, or None if there is none, and the state."""
+        if "backup" not in self.datastores:
+            template = 'NAME="backups"\nTYPE="BACKUP_DS"\nDS_MAD="rsync"\nTM_MAD="-"\n'
+            self.datastores["backup"] = self.one.datastore.allocate(template, -1)
+            self.lab.save()
+        before = {image.ID for image in self.one.imagepool.info(-2, -1, -1).IMAGE}
+        self.one.vm.backup(vm, self.datastores["backup"], False)
+        state = self.settle(vm)
+        made = {image.ID for image in self.one.imagepool.info(-2, -1, -1).IMAGE} - before
+        return (made.pop() if made else None), state
+
+    def restore(self, vm, image, disk=-1):
+        """In place, of a VM that is off."""
+        self.one.vm.restore(vm, image, 0, disk)
+        return self.settle(vm)
+
+    def migrate(self, vm, host):
+        """Live."""
+        self.one.vm.migrate(vm, host, True, False, -1, 0)
+        return self.settle(vm)
+
+    def host_silent(self, host=0):
+        """The host does not report any more: ERROR, and its running VMs UNKNOWN. Its domains run on."""
+        self.control("host-silent=%d" % host)
+        wait_until("host %d to be in ERROR" % host, lambda: self.one.host.info(host).STATE == 3, 30)
+
+    def host_heard(self, host=0):
+        self.control("host-heard=%d" % host)
+        wait_until("host %d to be MONITORED" % host, lambda: self.one.host.info(host).STATE == 2, 30)
+
+    def hook_runs(self, vm=None, event=None):
+        """What onehem ran, oldest first: dictionaries with hook, event, object, exit, stdout, stderr, milliseconds."""
+        path = os.path.join(self.location, "var/hooks.log")
+        if not os.path.exists(path):
+            return []
+        with open(path) as lines:
+            runs = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [run for run in runs if (vm is None or run["object"] == vm) and (event is None or run["event"] == event)]
+
     def settle(self, vm, timeout=120):
         """Waits until the VM rests: runs, is off, done or failed."""
-        resting = ("RUNNING", "POWEROFF", "DONE", "SUSPENDED", "UNDEPLOYED", "STOPPED", "HOLD", "BOOT_FAILURE",
-                   "PROLOG_FAILURE", "EPILOG_FAILURE")
+        resting = ("RUNNING", "POWEROFF", "DONE", "SUSPENDED", "UNDEPLOYED", "STOPPED", "HOLD", "UNKNOWN", "BOOT_FAILURE",
+                   "PROLOG_FAILURE", "EPILOG_FAILURE", "BOOT_UNDEPLOY_FAILURE", "BOOT_STOPPED_FAILURE",
+                   "PROLOG_UNDEPLOY_FAILURE", "PROLOG_RESUME_FAILURE", "EPILOG_UNDEPLOY_FAILURE", "EPILOG_STOP_FAILURE")
         return self.wait_vm(vm, *resting, timeout=timeout)
 
     def resume(self, vm, timeout=180):

@@ -57,17 +57,21 @@ pub enum Request {
     Stop,
     /// Kill the domain of that VM.
     DomainCrash(i64),
+    /// That host does not report any more: ERROR, its running VMs UNKNOWN. Its domains run on.
+    HostSilent(i64),
+    /// It does again.
+    HostHeard(i64),
 }
 
 impl Control {
-    /// Takes over a setting; `Stop` and `DomainCrash` are none.
+    /// Takes over a setting; what is done at once is none.
     pub fn set(&mut self, request: Request) {
         match request {
             Request::Hooks(hooks) => self.hooks = hooks,
             Request::AnswerDelay(delay) => self.answer_delay = delay,
             Request::Answer(answer) => self.answer = answer,
             Request::Servers(servers) => self.servers = servers,
-            Request::Stop | Request::DomainCrash(_) => {}
+            Request::Stop | Request::DomainCrash(_) | Request::HostSilent(_) | Request::HostHeard(_) => {}
         }
     }
 }
@@ -98,17 +102,21 @@ impl FromStr for Request {
                 Self::Servers(number.parse().map_err(|_| format!("{number:?} is no number of servers"))?)
             }
             ("stop", _) => Self::Stop,
-            ("domain-crash", id) => {
-                Self::DomainCrash(id.parse().map_err(|_| format!("domain-crash needs a VM id, not {id:?}"))?)
-            }
+            ("domain-crash", id) => Self::DomainCrash(identity(key, id)?),
+            ("host-silent", id) => Self::HostSilent(identity(key, id)?),
+            ("host-heard", id) => Self::HostHeard(identity(key, id)?),
             _ => {
                 return Err(format!(
                     "{text:?} is none of hooks=deliver|lose|repeat[:TIMES]|late:SECONDS, answer_delay=SECONDS, \
-                     answer=ok|500|half, servers=NUMBER, domain-crash=VMID, stop"
+                     answer=ok|500|half, servers=NUMBER, domain-crash=VMID, host-silent=ID, host-heard=ID, stop"
                 ));
             }
         })
     }
+}
+
+fn identity(key: &str, text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("{key} needs an id, not {text:?}"))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -130,6 +138,8 @@ mod tests {
         assert_eq!("hooks=repeat:10".parse(), Ok(Request::Hooks(Delivery::Repeat(10))));
         assert_eq!("answer=half".parse(), Ok(Request::Answer(Answering::Half)));
         assert_eq!("domain-crash=3".parse(), Ok(Request::DomainCrash(3)));
+        assert_eq!("host-silent=0".parse(), Ok(Request::HostSilent(0)));
+        assert_eq!("host-heard=0".parse(), Ok(Request::HostHeard(0)));
         assert_eq!("servers=3".parse(), Ok(Request::Servers(3)));
         for bad in ["hooks=often", "hooks=repeat:", "answer_delay=-1", "domain-crash=x", "servers=-1", "nope"]
         {

@@ -43,6 +43,13 @@ pub fn machine(machine: &Machine, detail: Detail) -> Element {
         "HISTORY_RECORDS",
         machine.history[shown..].iter().map(|record| history(machine.id, record)).collect(),
     ));
+    children.extend(
+        machine
+            .snapshots
+            .iter()
+            .filter(|(_, all)| !all.is_empty())
+            .map(|(disk, all)| all.element(Some(*disk))),
+    );
     children.push(Element::group(
         "BACKUPS",
         vec![Element::group("BACKUP_CONFIG", vec![]), Element::group("BACKUP_IDS", vec![])],
@@ -187,7 +194,7 @@ pub fn datastore(records: &Records, datastore: &Datastore, datastores: &str) -> 
         Element::data("DS_MAD", get("DS_MAD")),
         Element::data("TM_MAD", get("TM_MAD")),
         Element::data("BASE_PATH", format!("{datastores}/{}", datastore.id)),
-        Element::text("TYPE", i64::from(datastore.is_system())),
+        Element::text("TYPE", datastore.kind()),
         Element::text("DISK_TYPE", if rbd && !datastore.is_system() { 3 } else { 0 }),
         Element::text("STATE", 0),
         ids("CLUSTERS", [0].into_iter()),

@@ -73,6 +73,22 @@ pub fn rbd_image(vm: i64, disk: &Vector) -> Option<String> {
     Some(if cloned { format!("{source}-{vm}-{id}") } else { source.to_owned() })
 }
 
+/// The disks on Ceph, as the writer is told of them.
+fn disks(machine: &Machine) -> Vec<serde_json::Value> {
+    machine
+        .template
+        .vectors("DISK")
+        .filter_map(|disk| {
+            Some(json!({
+                "disk": crate::disks::number(disk, "DISK_ID"),
+                "image": rbd_image(machine.id, disk)?,
+                "conf": disk.get("CEPH_CONF"),
+                "user": disk.get("CEPH_USER"),
+            }))
+        })
+        .collect()
+}
+
 /// Command words that run something where Ceph is: `ONEMIRROR_LAB_RUN` (for example `chroot PATH`), then the words.
 pub fn in_ceph(words: &[&str]) -> Command {
     let prefix = std::env::var("ONEMIRROR_LAB_RUN").unwrap_or_default();
@@ -94,19 +110,6 @@ impl Hypervisor {
         let Some(_starting) = Starting::begin(&self.starting, vm).filter(|_| self.pid(vm).is_none()) else {
             return Err(format!("Error: Domain one-{vm} is already running"));
         };
-        let disks: Vec<_> = machine
-            .template
-            .vectors("DISK")
-            .filter_map(|disk| {
-                let image = rbd_image(vm, disk)?;
-                Some(json!({
-                    "disk": disk.get("DISK_ID").and_then(|id| id.parse::<i64>().ok()),
-                    "image": image,
-                    "conf": disk.get("CEPH_CONF"),
-                    "user": disk.get("CEPH_USER"),
-                }))
-            })
-            .collect();
         let ready = self.file(vm, "domain.ready");
         let failure = self.file(vm, "domain.error");
         let deployment = self.file(vm, &format!("deployment.{}", record.seq));
@@ -118,14 +121,18 @@ impl Hypervisor {
             "name": machine.name,
             "uuid": machine.uuid(),
             "rate": self.rate,
-            "disks": disks,
+            "disks": disks(machine),
             "directory": log::vm_directory(&self.location, vm),
+            "locks": self.location.join("var/domain-locks"),
+            "reload_file": self.file(vm, "domain.reload"),
+            "reloaded_file": self.file(vm, "domain.reloaded"),
             "pid_file": self.file(vm, "domain.pid"),
             "ready_file": ready,
             "error_file": failure,
             "run": format!("{}.{}", record.seq, jiff::Timestamp::now().as_millisecond()),
         });
         let io = |error: std::io::Error| format!("Error: cannot start the domain: {error}");
+        std::fs::create_dir_all(self.location.join("var/domain-locks")).map_err(io)?;
         std::fs::write(&deployment, text.to_string()).map_err(io)?;
         let output = std::fs::OpenOptions::new()
             .create(true)
@@ -164,6 +171,51 @@ impl Hypervisor {
                 return Err(format!("Error: Domain one-{vm} did not open its disks in time"));
             }
             tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Tells a running domain which disks it has now, and waits until it uses them; the reason if it cannot.
+    ///
+    /// Stands for `virsh attach-device` and `detach-disk`, and lets the domain see a new size.
+    pub async fn reload(&self, machine: &Machine) -> Result<(), String> {
+        let vm = machine.id;
+        let failed = |error: String| format!("Error: Domain one-{vm}: {error}");
+        let pid = self.pid(vm).ok_or_else(|| failed("is not running".to_owned()))?;
+        let generation = jiff::Timestamp::now().as_microsecond();
+        let wanted = json!({ "generation": generation, "disks": disks(machine) });
+        std::fs::write(self.file(vm, "domain.reload"), wanted.to_string())
+            .map_err(|error| failed(error.to_string()))?;
+        rustix::process::kill_process(pid, Signal::USR1).map_err(|error| failed(error.to_string()))?;
+        let deadline = tokio::time::Instant::now() + START_LIMIT;
+        while self.pid(vm).is_some() && tokio::time::Instant::now() < deadline {
+            let told = std::fs::read(self.file(vm, "domain.reloaded")).unwrap_or_default();
+            let told: serde_json::Value = serde_json::from_slice(&told).unwrap_or_default();
+            if told["generation"] == json!(generation) {
+                return told["error"].as_str().map_or(Ok(()), |error| Err(failed(error.to_owned())));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Err(failed("did not take over its disks".to_owned()))
+    }
+
+    /// What qemu does for `virsh blockresize` (src/vmm_mad/remotes/kvm/resize_disk): resizes the image itself.
+    pub async fn resize(&self, machine: &Machine, disk: i64, size: &str) -> Result<(), String> {
+        let Some(vector) = crate::disks::disk(machine, disk) else { return Ok(()) };
+        let Some(image) = rbd_image(machine.id, vector) else { return Ok(()) };
+        let mut words = vec!["rbd", "resize", "--no-progress", "--size", size, &image];
+        for (option, name) in [("--conf", "CEPH_CONF"), ("--id", "CEPH_USER")] {
+            words.extend(vector.get(name).map(|value| [option, value]).into_iter().flatten());
+        }
+        let output = in_ceph(&words).stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(START_LIMIT, output).await;
+        match output {
+            Ok(Ok(output)) if output.status.success() => Ok(()),
+            Ok(Ok(output)) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                Err(format!("Error: {}", said.trim().lines().last().unwrap_or_default()))
+            }
+            Ok(Err(error)) => Err(format!("Error: {error}")),
+            Err(_) => Err(format!("Error: {image} could not be resized in time")),
         }
     }
 

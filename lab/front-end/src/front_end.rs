@@ -1,6 +1,6 @@
 //! Holds the records and the drivers together: what the life cycle asks for is done here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use crate::control::{Control, Request};
+use crate::disks;
 use crate::documents::{self, Detail};
 use crate::domain::Hypervisor;
 use crate::hooks::{self, StateEvent};
-use crate::lifecycle::{self, Event, Placement, Surroundings, Transfer, Work};
+use crate::lifecycle::{self, Cleaner, Event, Placement, Surroundings, Transfer, Work};
 use crate::log::{self, Severity};
-use crate::states::{HostState, ImageState, VmState};
-use crate::store::{self, Machine, Records};
+use crate::states::{HostState, ImageState, Recovery, VmState};
+use crate::store::{self, Datastore, Host, Machine, Records};
+use crate::template::Vector;
 use crate::transfer::{self, Places};
 
 /// How many scripts one_tm, and how many operations one_vmm_exec, run at a time.
@@ -57,6 +59,8 @@ pub struct FrontEnd {
     control: Mutex<Control>,
     records: Mutex<Records>,
     odd_since: Mutex<BTreeMap<i64, (Instant, Event)>>,
+    /// Hosts that do not report, as a test has it.
+    silent_hosts: Mutex<BTreeSet<i64>>,
     hooks: hooks::Runner,
     hypervisor: Hypervisor,
     transfers: Semaphore,
@@ -84,6 +88,7 @@ impl FrontEnd {
             control: Mutex::default(),
             records: Mutex::new(records),
             odd_since: Mutex::default(),
+            silent_hosts: Mutex::default(),
             hypervisor,
             transfers: Semaphore::new(DRIVER_THREADS),
             deployments: Semaphore::new(DRIVER_THREADS),
@@ -101,6 +106,8 @@ impl FrontEnd {
         match request {
             Request::Stop => std::process::exit(137),
             Request::DomainCrash(vm) => self.hypervisor.kill(vm).await,
+            Request::HostSilent(host) => drop(lock(&self.silent_hosts).insert(host)),
+            Request::HostHeard(host) => drop(lock(&self.silent_hosts).remove(&host)),
             _ => {}
         }
     }
@@ -140,28 +147,52 @@ impl FrontEnd {
 
     /// Takes a VM through an event and sees to what has to be done then.
     pub fn happen(self: &Arc<Self>, vm: i64, event: Event) -> Result<(), NotPossible> {
+        if let Event::Recover(recovery @ (Recovery::Failure | Recovery::Success)) = event
+            && self.read(|records| records.machines.get(vm).is_some_and(|vm| vm.operation.is_some()))
+        {
+            let success = recovery == Recovery::Success;
+            return disks::end(self, vm, if success { Ok(()) } else { Err(String::new()) });
+        }
+        let work = self.change(|records, events| self.step(records, events, vm, event))?;
+        self.start(vm, work);
+        Ok(())
+    }
+
+    /// Takes a VM through an event, within a change; what has to be done then.
+    pub fn step(
+        &self,
+        records: &mut Records,
+        events: &mut Vec<StateEvent>,
+        vm: i64,
+        event: Event,
+    ) -> Result<Vec<Work>, NotPossible> {
         tracing::info!("VM {vm}: {event:?}");
-        let work = self.change(|records, events| {
-            records.requests += 1;
-            let request = records.requests;
-            let machine = records.machines.get_mut(vm).ok_or(NotPossible::NoExists)?;
-            self.log_event(vm, &event);
-            let was_done = machine.state == VmState::Done;
-            let mut commit = |machine: &mut Machine| self.commit(machine, events);
-            let mut around =
-                Surroundings { now: log::now(), date: log::date(), request, commit: &mut commit };
-            let work = lifecycle::apply(machine, event, &mut around).map_err(NotPossible::Refused)?;
-            if machine.state == VmState::Done && !was_done {
-                let machine = machine.clone();
-                release_images(records, &machine);
-            }
-            Ok(work)
-        })?;
+        records.requests += 1;
+        let request = records.requests;
+        let machine = records.machines.get_mut(vm).ok_or(NotPossible::NoExists)?;
+        self.log_event(vm, &event);
+        let was_done = machine.state == VmState::Done;
+        let mut commit = |machine: &mut Machine| self.commit(machine, events);
+        let mut around = Surroundings { now: log::now(), date: log::date(), request, commit: &mut commit };
+        let work = lifecycle::apply(machine, event, &mut around).map_err(NotPossible::Refused)?;
+        if machine.state == VmState::Done && !was_done {
+            let machine = machine.clone();
+            release_images(records, &machine);
+        }
+        Ok(work)
+    }
+
+    /// Sets the drivers to work.
+    pub fn start(self: &Arc<Self>, vm: i64, work: Vec<Work>) {
         for work in work {
             let front_end = Arc::clone(self);
             tokio::spawn(async move { front_end.work(vm, work).await });
         }
-        Ok(())
+    }
+
+    /// What runs the domains.
+    pub fn hypervisor(&self) -> &Hypervisor {
+        &self.hypervisor
     }
 
     /// Called wherever oned stores a VM: a state that differs from the stored one is an event.
@@ -192,6 +223,9 @@ impl FrontEnd {
             Event::Transferred(Err(reason)) if !reason.starts_with('-') => {
                 let text = format!("Error executing image transfer script: {reason}");
                 log::vm(location, vm, "TrM", Severity::Error, &text);
+            }
+            Event::Ended(Err(reason)) => {
+                log::vm(location, vm, "VMM", Severity::Error, reason);
             }
             Event::Transferred(Err(_)) => {
                 log::vm(location, vm, "TrM", Severity::Error, "Error executing image transfer script");
@@ -226,13 +260,17 @@ impl FrontEnd {
                 }
                 Event::Saved
             }
-            Work::Clean | Work::CleanAndReport => {
-                self.hypervisor.stop(vm, true).await;
-                let result = self.transfer(vm, Transfer::Delete).await;
-                if work == Work::Clean {
-                    return; // the VM is gone, whatever came of it
+            Work::Clean(cleaner) => {
+                let _ = self.clean(vm, cleaner).await;
+                return; // the VM is gone, whatever came of it
+            }
+            Work::CleanAndReport(cleaner) => Event::Transferred(self.clean(vm, cleaner).await),
+            Work::Operate => {
+                let result = disks::carry_out(&self, vm).await;
+                if let Err(error) = disks::end(&self, vm, result) {
+                    tracing::warn!("VM {vm}: {error:?}");
                 }
-                Event::Transferred(result)
+                return;
             }
         };
         if let Err(error) = self.happen(vm, event) {
@@ -240,7 +278,23 @@ impl FrontEnd {
         }
     }
 
-    fn machine(&self, vm: i64) -> Result<Machine, String> {
+    async fn clean(&self, vm: i64, cleaner: Cleaner) -> Result<(), String> {
+        self.hypervisor.stop(vm, true).await;
+        if cleaner == Cleaner::Transfer {
+            return self.transfer(vm, Transfer::Delete).await;
+        }
+        let machine = self.machine(vm)?;
+        let script = transfer::script(&machine, Transfer::Delete, &self.places())?;
+        transfer::run_all(&script, self.lines_of(vm, "VMM")).await;
+        Ok(())
+    }
+
+    fn lines_of<'a>(&'a self, vm: i64, module: &'a str) -> transfer::Place<'a> {
+        transfer::Place { location: &self.settings.location, vm, module }
+    }
+
+    /// A VM as it is now; the error is a sentence.
+    pub fn machine(&self, vm: i64) -> Result<Machine, String> {
         self.read(|records| records.machines.get(vm).cloned())
             .ok_or_else(|| format!("VM {vm} does not exist"))
     }
@@ -253,7 +307,7 @@ impl FrontEnd {
         let file = log::vm_directory(&self.settings.location, vm)
             .join(format!("transfer.{seq}.{}", transfer::suffix(what)));
         std::fs::write(&file, &text).map_err(|_| format!("could not open file: {}", file.display()))?;
-        transfer::run(&text, &self.settings.location, vm, "TrM").await
+        transfer::run(&text, self.lines_of(vm, "TrM")).await
     }
 
     async fn boot(&self, vm: i64) -> Result<String, String> {
@@ -267,7 +321,7 @@ impl FrontEnd {
                 let file = log::vm_directory(location, vm).join("context.sh");
                 std::fs::write(&file, context(&machine))
                     .map_err(|_| format!("could not open file: {}", file.display()))?;
-                let result = transfer::run(&line, location, vm, "VMM").await;
+                let result = transfer::run(&line, self.lines_of(vm, "VMM")).await;
                 let how = if result.is_ok() { "Successfully execute" } else { "Failed to execute" };
                 let text = format!("{how} transfer manager driver operation: tm_context.");
                 log::vm(location, vm, "VMM", Severity::Info, &text);
@@ -308,13 +362,7 @@ impl FrontEnd {
             // volatile disks get the attributes of the datastore they will live on
             let Some(datastore) = records.datastores.get(placement.datastore_id) else { return Ok(()) };
             for disk in machine.template.vectors_mut("DISK").filter(|disk| transfer::is_volatile(disk)) {
-                for name in crate::methods::INHERITED {
-                    if let Some(value) = datastore.template.get(name) {
-                        disk.set_default(name, value);
-                    }
-                }
-                disk.set_default("DRIVER", "raw");
-                disk.set_default("FORMAT", "raw");
+                inherit(disk, datastore);
             }
             Ok(())
         });
@@ -334,34 +382,19 @@ impl FrontEnd {
 
     fn look(self: &Arc<Self>) {
         let now = log::now();
-        let newly = self.read(|records| records.hosts.iter().any(|(_, host)| host.state == HostState::Init));
-        for host in lock(&self.records).hosts.iter_mut() {
+        let silent = lock(&self.silent_hosts).clone();
+        for host in lock(&self.records).hosts.iter_mut().filter(|host| !silent.contains(&host.id)) {
             host.monitored = now;
         }
-        if newly {
-            self.change(|records, events| {
-                let mut changed = Vec::new();
-                for host in records.hosts.iter_mut().filter(|host| host.state == HostState::Init) {
-                    host.state = HostState::Monitored;
-                    changed.push(host.clone());
-                }
-                for host in changed {
-                    events.push(StateEvent {
-                        key: hooks::host_key(host.state),
-                        object: host.id,
-                        document: documents::host(records, &host).pretty(),
-                    });
-                    if let Some(stored) = records.hosts.get_mut(host.id) {
-                        stored.prev_state = host.state;
-                    }
-                }
-            });
-        }
+        self.look_at_hosts(&silent);
         let mut settled = Vec::new();
         {
             let mut records = lock(&self.records);
             let mut odd_since = lock(&self.odd_since);
-            for machine in records.machines.iter_mut() {
+            let heard = |machine: &Machine| {
+                machine.history.last().is_none_or(|record| !silent.contains(&record.host_id))
+            };
+            for machine in records.machines.iter_mut().filter(|machine| heard(machine)) {
                 let runs = self.hypervisor.runs(machine.id);
                 if runs && lifecycle::is_here(machine) {
                     machine.last_poll = now;
@@ -387,6 +420,40 @@ impl FrontEnd {
             let _ = self.happen(vm, event);
         }
         self.schedule();
+    }
+
+    /// Hosts that report are MONITORED; one that stops is in ERROR, and its VMs are UNKNOWN
+    /// (`_host_state` in src/im/InformationManager.cc).
+    fn look_at_hosts(self: &Arc<Self>, silent: &BTreeSet<i64>) {
+        let next = |host: &Host| match (host.state, silent.contains(&host.id)) {
+            (HostState::Init | HostState::Error, false) => Some(HostState::Monitored),
+            (HostState::Monitored, true) => Some(HostState::Error),
+            _ => None,
+        };
+        let changes: Vec<(i64, HostState)> = self
+            .read(|records| records.hosts.iter().filter_map(|(id, host)| Some((id, next(host)?))).collect());
+        for (id, state) in changes {
+            let lost: Vec<i64> = self.change(|records, events| {
+                let Some(host) = records.hosts.get_mut(id) else { return vec![] };
+                host.state = state;
+                let host = host.clone();
+                events.push(StateEvent {
+                    key: hooks::host_key(state),
+                    object: id,
+                    document: documents::host(records, &host).pretty(),
+                });
+                if let Some(stored) = records.hosts.get_mut(id) {
+                    stored.prev_state = state;
+                }
+                let there =
+                    |machine: &Machine| machine.history.last().is_some_and(|record| record.host_id == id);
+                let all = records.machines.iter().filter(|(_, machine)| there(machine));
+                all.map(|(vm, _)| vm).filter(|_| state == HostState::Error).collect()
+            });
+            for vm in lost {
+                let _ = self.happen(vm, Event::HostLost);
+            }
+        }
     }
 }
 
@@ -423,21 +490,38 @@ pub fn placement(
     })
 }
 
+/// A volatile disk gets the attributes of the system datastore.
+pub fn inherit(disk: &mut Vector, datastore: &Datastore) {
+    for name in crate::methods::INHERITED {
+        if let Some(value) = datastore.template.get(name) {
+            disk.set_default(name, value);
+        }
+    }
+    disk.set_default("DRIVER", "raw");
+    disk.set_default("FORMAT", "raw");
+}
+
 /// Gives a VM's images back; oned does it before the VM is DONE.
 fn release_images(records: &mut Records, machine: &Machine) {
     for disk in machine.template.vectors("DISK") {
-        let Some(id) = disk.get("IMAGE_ID").and_then(|id| id.parse().ok()) else { continue };
-        let Some(image) = records.images.get_mut(id) else { continue };
-        image.vms.retain(|vm| *vm != machine.id);
-        if image.persistent {
-            image.modtime = log::now();
+        if let Some(id) = disks::number(disk, "IMAGE_ID") {
+            release_image(records, id, machine.id);
         }
-        if image.vms.is_empty() {
-            match image.state {
-                ImageState::Used | ImageState::UsedPers => image.set_state(ImageState::Ready),
-                ImageState::LockedUsed | ImageState::LockedUsedPers => image.set_state(ImageState::Locked),
-                _ => {}
-            }
+    }
+}
+
+/// Gives one image back (`ImageManager::release_image`).
+pub fn release_image(records: &mut Records, id: i64, vm: i64) {
+    let Some(image) = records.images.get_mut(id) else { return };
+    image.vms.retain(|user| *user != vm);
+    if image.persistent {
+        image.modtime = log::now();
+    }
+    if image.vms.is_empty() && image.clones.is_empty() {
+        match image.state {
+            ImageState::Used | ImageState::UsedPers => image.set_state(ImageState::Ready),
+            ImageState::LockedUsed | ImageState::LockedUsedPers => image.set_state(ImageState::Locked),
+            _ => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The life cycle of a VM: which state an event leads to and what is to be done there. No I/O.
 
 use crate::states::{Action, LcmState, Recovery, VmState};
-use crate::store::{History, Machine};
+use crate::store::{History, Machine, Operation};
 
 /// Something that happened to a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,12 @@ pub enum Event {
     MonitoredOff,
     /// Monitoring found the domain running.
     MonitoredOn,
+    /// The VM's host does not report any more.
+    HostLost,
+    /// Something with its disks begins, and then has ended, with the reason if it failed.
+    Began(Operation),
+    /// See `Began`.
+    Ended(Result<(), String>),
 }
 
 /// Where a VM is put.
@@ -58,9 +64,21 @@ pub enum Work {
     /// Save the domain's memory and stop it.
     Save,
     /// Kill the domain if there is one and delete what the VM has on the host; nobody waits for it.
-    Clean,
+    Clean(Cleaner),
     /// The same, but the VM waits for it.
-    CleanAndReport,
+    CleanAndReport(Cleaner),
+    /// What the VM's operation asks for.
+    Operate,
+}
+
+/// Who deletes what a VM has on its host: it makes a difference where something fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleaner {
+    /// The transfer driver runs a script, which ends at the first failure.
+    Transfer,
+    /// The hypervisor's driver ends the domain and runs `delete` for everything, whatever fails
+    /// (`cleanup` in src/vmm_mad/exec/one_vmm_exec.rb: `no_fail`).
+    Hypervisor,
 }
 
 /// The transfer scripts of oned.
@@ -131,6 +149,18 @@ impl Cycle<'_, '_> {
             Event::Saved => Ok(self.saved()),
             Event::MonitoredOff => Ok(self.monitored_off()),
             Event::MonitoredOn => Ok(self.monitored_on()),
+            Event::HostLost => {
+                // LifeCycleManager::trigger_monitor_done: nothing but RUNNING becomes UNKNOWN
+                if (self.machine.state, self.machine.lcm_state) == (VmState::Active, LcmState::Running) {
+                    self.set(VmState::Active, LcmState::Unknown);
+                }
+                Ok(vec![])
+            }
+            Event::Began(operation) => self.begin(operation),
+            Event::Ended(result) => {
+                self.end(result);
+                Ok(vec![])
+            }
         }
     }
 
@@ -367,6 +397,46 @@ impl Cycle<'_, '_> {
         }
     }
 
+    /// The VM waits in a state of its own while something is done with its disks.
+    fn begin(&mut self, operation: Operation) -> Result<Vec<Work>, Refusal> {
+        let (state, action) = busy_state(self.machine, &operation)?;
+        if let Some(action) = action {
+            self.close_record(action);
+        }
+        self.machine.operation = Some(operation);
+        self.set(VmState::Active, state);
+        Ok(vec![Work::Operate])
+    }
+
+    /// `DispatchManager::close_cp_history` (src/dm/DispatchManagerActions.cc): the action is that of the record that ends.
+    fn close_record(&mut self, action: Action) {
+        let (now, request) = (self.around.now, self.around.request);
+        let runs = self.machine.history.last().is_some_and(|record| record.retime == 0);
+        let before = self.machine.history.last().map(|record| record.action);
+        self.record(|record| {
+            if runs {
+                record.retime = now;
+            }
+            record.set_action(action, request);
+        });
+        self.next_record();
+        self.record(|record| {
+            record.retime = if runs { 0 } else { now };
+            record.set_internal_action(before.unwrap_or(Action::None));
+        });
+    }
+
+    /// The `trigger_…_success` and `trigger_…_failure` of src/lcm/LifeCycleStates.cc: back to where the VM was.
+    fn end(&mut self, result: Result<(), String>) {
+        let Some((state, lcm_state)) = rest_after(self.machine) else { return };
+        if let Err(reason) = result {
+            let what = failure_prefix(self.machine.lcm_state);
+            self.error(what, &reason);
+        }
+        self.machine.operation = None;
+        self.set(state, lcm_state);
+    }
+
     fn recover(&mut self, recovery: Recovery) -> Result<Vec<Work>, Refusal> {
         let active = self.machine.state == VmState::Active;
         let wrong = |cycle: &Self, what: &str| {
@@ -382,36 +452,48 @@ impl Cycle<'_, '_> {
             Recovery::Success => Ok(self.take_for(true)),
             Recovery::Retry if !active => wrong(self, "retry"),
             Recovery::Retry => Ok(self.retry()),
+            // DispatchManager::delete_vm (src/dm/DispatchManagerActions.cc)
             Recovery::Delete => Ok(match self.machine.state {
                 VmState::Done => vec![],
                 VmState::Active => self.delete(),
                 VmState::Suspended | VmState::Poweroff | VmState::Stopped | VmState::Undeployed => {
-                    let mut work = vec![Work::Clean];
+                    let mut work = vec![Work::Clean(Cleaner::Transfer)];
                     work.extend(self.done());
                     work
                 }
                 _ => self.done(),
             }),
-            Recovery::DeleteRecreate => match self.machine.state {
-                VmState::Done => Err("Cannot delete-recreate a VM already in DONE state".to_owned()),
-                VmState::Active | VmState::Poweroff | VmState::Suspended => {
-                    let (now, request) = (self.around.now, self.around.request);
-                    self.record(|record| {
-                        record.set_action(Action::DeleteRecreate, request);
-                        record.etime = now;
-                    });
-                    self.set(VmState::Active, LcmState::CleanupResubmit);
-                    Ok(vec![Work::CleanAndReport])
-                }
-                _ => {
-                    let request = self.around.request;
-                    self.record(|record| record.set_action(Action::DeleteRecreate, request));
-                    Ok(self.pending())
-                }
-            },
+            Recovery::DeleteRecreate => self.recreate(),
             Recovery::DeleteDatabase => {
                 Ok(if self.machine.state == VmState::Done { vec![] } else { self.done() })
             }
+        }
+    }
+
+    /// `DispatchManager::delete_recreate` and `LifeCycleManager::trigger_delete_recreate`: what was made for the VM is
+    /// deleted, then it is PENDING and booted again here.
+    fn recreate(&mut self) -> Result<Vec<Work>, Refusal> {
+        match (self.machine.state, self.machine.lcm_state) {
+            (VmState::Done, _) => Err("Cannot delete-recreate a VM already in DONE state".to_owned()),
+            (VmState::Active, LcmState::CleanupDelete) => Ok(vec![]),
+            (VmState::Active, LcmState::CleanupResubmit) => Ok(self.resubmit()),
+            (VmState::Active | VmState::Poweroff | VmState::Suspended, _) => {
+                let cleaner = cleaner(self.machine);
+                let (now, request) = (self.around.now, self.around.request);
+                self.record(|record| {
+                    record.set_action(Action::DeleteRecreate, request);
+                    record.etime = now;
+                });
+                self.machine.operation = None;
+                self.set(VmState::Active, LcmState::CleanupResubmit);
+                Ok(vec![Work::CleanAndReport(cleaner)])
+            }
+            (VmState::Hold | VmState::Stopped | VmState::Undeployed, _) => {
+                let request = self.around.request;
+                self.record(|record| record.set_action(Action::DeleteRecreate, request));
+                Ok(self.pending())
+            }
+            _ => Ok(vec![]), // INIT, PENDING, CLONING: as it is
         }
     }
 
@@ -439,6 +521,10 @@ impl Cycle<'_, '_> {
                 self.booted()
             }
             state if is_booting(state) => self.boot_failed(),
+            _ if rest_after(self.machine).is_some() => {
+                self.end(if success { Ok(()) } else { Err(String::new()) });
+                vec![]
+            }
             _ if success => self.transferred(),
             _ => self.transfer_failed(),
         }
@@ -470,7 +556,9 @@ impl Cycle<'_, '_> {
             state @ (L::PrologResume | L::PrologUndeploy) => (state, Work::Transfer(Transfer::Resume)),
             L::Epilog => (L::Epilog, Work::Transfer(Transfer::Epilog { local: false })),
             state @ (L::EpilogStop | L::EpilogUndeploy) => (state, Work::Transfer(Transfer::Stop)),
-            L::CleanupResubmit | L::CleanupDelete => (self.machine.lcm_state, Work::CleanAndReport),
+            L::CleanupResubmit | L::CleanupDelete => {
+                (self.machine.lcm_state, Work::CleanAndReport(Cleaner::Hypervisor))
+            }
             _ => return vec![],
         };
         self.set(VmState::Active, state);
@@ -519,11 +607,13 @@ impl Cycle<'_, '_> {
     /// Deletes without asking how it ends: the VM is DONE at once.
     fn delete(&mut self) -> Vec<Work> {
         let request = self.around.request;
+        let cleaner = cleaner(self.machine);
         self.record(|record| record.set_action(Action::Delete, request));
+        self.machine.operation = None;
         if self.machine.lcm_state != LcmState::CleanupDelete {
             self.set(VmState::Active, LcmState::CleanupDelete);
         }
-        let mut work = vec![Work::Clean];
+        let mut work = vec![Work::Clean(cleaner)];
         work.extend(self.done());
         work
     }
@@ -580,6 +670,170 @@ impl Cycle<'_, '_> {
     fn unavailable(&self) -> Refusal {
         format!("This action is not available for state {}", self.machine.state_name())
     }
+}
+
+/// Where a VM goes for an operation, and the action in its history; the refusals are those of
+/// src/dm/DispatchManagerActions.cc and, for `SaveAs`, src/rm/api/VirtualMachineAPI.cc.
+pub fn busy_state(machine: &Machine, operation: &Operation) -> Result<(LcmState, Option<Action>), Refusal> {
+    use LcmState as L;
+    let at = match (machine.state, machine.lcm_state) {
+        (VmState::Active, L::Running) => Some(VmState::Active),
+        (VmState::Active, _) => None,
+        (other, _) => Some(other),
+    };
+    let (state, action, refusal) = match operation {
+        Operation::Attach { .. } => (
+            [(VmState::Active, L::Hotplug), (VmState::Poweroff, L::HotplugPrologPoweroff)].to_vec(),
+            Some(Action::DiskAttach),
+            format!("Could not attach a new disk to VM {}", machine.id),
+        ),
+        Operation::Detach { .. } => (
+            [(VmState::Active, L::Hotplug), (VmState::Poweroff, L::HotplugEpilogPoweroff)].to_vec(),
+            Some(Action::DiskDetach),
+            format!("Could not detach disk from VM {}", machine.id),
+        ),
+        Operation::SnapshotCreate { .. } => (
+            [
+                (VmState::Active, L::DiskSnapshot),
+                (VmState::Poweroff, L::DiskSnapshotPoweroff),
+                (VmState::Suspended, L::DiskSnapshotSuspended),
+            ]
+            .to_vec(),
+            Some(Action::DiskSnapshotCreate),
+            format!("Could not create a new snapshot for VM {}", machine.id),
+        ),
+        Operation::SnapshotRevert { .. } => (
+            [(VmState::Poweroff, L::DiskSnapshotRevertPoweroff)].to_vec(),
+            Some(Action::DiskSnapshotRevert),
+            format!("Could not revert to disk snapshot for VM {}", machine.id),
+        ),
+        Operation::SnapshotDelete { .. } => (
+            [
+                (VmState::Active, L::DiskSnapshotDelete),
+                (VmState::Poweroff, L::DiskSnapshotDeletePoweroff),
+                (VmState::Suspended, L::DiskSnapshotDeleteSuspended),
+            ]
+            .to_vec(),
+            Some(Action::DiskSnapshotDelete),
+            format!("Could not delete disk snapshot from VM {}", machine.id),
+        ),
+        Operation::Resize { .. } => (
+            [
+                (VmState::Active, L::DiskResize),
+                (VmState::Poweroff, L::DiskResizePoweroff),
+                (VmState::Undeployed, L::DiskResizeUndeployed),
+            ]
+            .to_vec(),
+            (machine.state != VmState::Undeployed).then_some(Action::DiskResize),
+            format!("Could not resize disk for VM {}", machine.id),
+        ),
+        Operation::SaveAs { .. } => (
+            [
+                (VmState::Active, L::HotplugSaveas),
+                (VmState::Poweroff, L::HotplugSaveasPoweroff),
+                (VmState::Suspended, L::HotplugSaveasSuspended),
+            ]
+            .to_vec(),
+            None,
+            "VM has to be RUNNING, POWEROFF or SUSPENDED to save disks".to_owned(),
+        ),
+        Operation::Backup { .. } => (
+            [(VmState::Active, L::Backup), (VmState::Poweroff, L::BackupPoweroff)].to_vec(),
+            Some(Action::Backup),
+            format!("Could not create a new backup for VM {}", machine.id),
+        ),
+        Operation::Restore { .. } => (
+            [(VmState::Poweroff, L::Restore)].to_vec(),
+            Some(Action::Restore),
+            "Could not restore VM, it must be in poweroff".to_owned(),
+        ),
+        Operation::Migrate => (
+            [(VmState::Active, L::Migrate)].to_vec(),
+            None,
+            format!("Could not live-migrate VM {}", machine.id),
+        ),
+    };
+    let found = state.into_iter().find(|(from, _)| Some(*from) == at);
+    found
+        .map(|(_, state)| (state, action))
+        .ok_or_else(|| format!("{refusal}, wrong state {}.", machine.state_name()))
+}
+
+/// Where a VM is after the operation that it waits for; nothing if it waits for none.
+fn rest_after(machine: &Machine) -> Option<(VmState, LcmState)> {
+    use LcmState as L;
+    let state = match machine.lcm_state {
+        _ if machine.state != VmState::Active => return None,
+        L::Hotplug
+        | L::DiskSnapshot
+        | L::DiskSnapshotDelete
+        | L::DiskResize
+        | L::HotplugSaveas
+        | L::Backup
+        | L::Migrate => return Some((VmState::Active, L::Running)),
+        L::HotplugPrologPoweroff
+        | L::HotplugEpilogPoweroff
+        | L::DiskSnapshotPoweroff
+        | L::DiskSnapshotRevertPoweroff
+        | L::DiskSnapshotDeletePoweroff
+        | L::DiskResizePoweroff
+        | L::HotplugSaveasPoweroff
+        | L::BackupPoweroff
+        | L::Restore => VmState::Poweroff,
+        L::DiskSnapshotSuspended | L::DiskSnapshotDeleteSuspended | L::HotplugSaveasSuspended => {
+            VmState::Suspended
+        }
+        L::DiskResizeUndeployed => VmState::Undeployed,
+        _ => return None,
+    };
+    Some((state, L::LcmInit))
+}
+
+/// What stands before a driver's reason: the hypervisor's driver names its message (src/protocol/Message.cc).
+fn failure_prefix(state: LcmState) -> &'static str {
+    match state {
+        LcmState::Hotplug => "ATTACHDISK",
+        LcmState::DiskSnapshot => "DISKSNAPSHOTCREATE",
+        LcmState::DiskResize => "RESIZEDISK",
+        LcmState::Backup | LcmState::BackupPoweroff => "BACKUP",
+        LcmState::Migrate => "MIGRATE",
+        _ => "Error executing image transfer script",
+    }
+}
+
+/// Who cleans up after a VM in that state (`LifeCycleManager::clean_up_vm` in src/lcm/LifeCycleActions.cc).
+fn cleaner(machine: &Machine) -> Cleaner {
+    use LcmState as L;
+    let by_script = matches!(
+        machine.lcm_state,
+        L::Prolog
+            | L::PrologResume
+            | L::PrologUndeploy
+            | L::PrologFailure
+            | L::PrologResumeFailure
+            | L::PrologUndeployFailure
+            | L::Epilog
+            | L::EpilogStop
+            | L::EpilogUndeploy
+            | L::EpilogFailure
+            | L::EpilogStopFailure
+            | L::EpilogUndeployFailure
+            | L::HotplugPrologPoweroff
+            | L::HotplugEpilogPoweroff
+            | L::HotplugSaveasPoweroff
+            | L::HotplugSaveasSuspended
+            | L::DiskSnapshotPoweroff
+            | L::DiskSnapshotRevertPoweroff
+            | L::DiskSnapshotDeletePoweroff
+            | L::DiskSnapshotSuspended
+            | L::DiskSnapshotDeleteSuspended
+            | L::DiskSnapshotDelete
+            | L::DiskResizePoweroff
+            | L::DiskResizeUndeployed
+            | L::BackupPoweroff
+            | L::Restore
+    );
+    if machine.state == VmState::Active && by_script { Cleaner::Transfer } else { Cleaner::Hypervisor }
 }
 
 /// What monitoring makes of a domain that runs, or does not; nothing if that is as it should be.
@@ -646,6 +900,8 @@ pub mod tests {
             template: Template::default(),
             user_template: Template::default(),
             history: vec![],
+            snapshots: Default::default(),
+            operation: None,
         }
     }
 
@@ -686,11 +942,12 @@ pub mod tests {
         while let Some(next) = work.pop() {
             let event = match next {
                 Work::Schedule => place(),
-                Work::Transfer(_) | Work::CleanAndReport => Event::Transferred(Ok(())),
+                Work::Transfer(_) | Work::CleanAndReport(_) => Event::Transferred(Ok(())),
                 Work::Boot | Work::Restore => Event::Booted(Ok("uuid".into())),
                 Work::Shutdown { .. } => Event::ShutDown,
                 Work::Save => Event::Saved,
-                Work::Clean => continue,
+                Work::Clean(_) => continue,
+                Work::Operate => Event::Ended(Ok(())),
             };
             work.extend(step(machine, event, &mut seen).unwrap());
         }
@@ -865,12 +1122,64 @@ pub mod tests {
         assert_eq!(run(&mut vm, Event::Recover(Recovery::Success)), ["BOOT", "RUNNING"]);
         let mut seen = vec![];
         let work = step(&mut vm, Event::Recover(Recovery::Delete), &mut seen).unwrap();
-        assert_eq!((work, seen), (vec![Work::Clean], vec!["CLEANUP_DELETE", "DONE"]));
+        assert_eq!((work, seen), (vec![Work::Clean(Cleaner::Hypervisor)], vec!["CLEANUP_DELETE", "DONE"]));
         let mut vm = running();
         assert_eq!(
             run(&mut vm, Event::Recover(Recovery::DeleteRecreate)),
             ["CLEANUP_RESUBMIT", "PENDING", "LCM_INIT", "PROLOG", "BOOT", "RUNNING"]
         );
+    }
+
+    #[test]
+    fn disk_operations_pass_a_state_of_their_own_and_every_entry_is_seen() {
+        let attach = Operation::Attach { disk: 1 };
+        let mut vm = running();
+        assert_eq!(run(&mut vm, Event::Began(attach.clone())), ["HOTPLUG", "RUNNING"]);
+        let codes =
+            |vm: &Machine| -> Vec<i64> { vm.history.iter().map(|record| record.action.code()).collect() };
+        assert_eq!(codes(&vm), [21, 0]);
+        asked(&mut vm, Action::Poweroff);
+        assert_eq!(run(&mut vm, Event::Began(attach)), ["HOTPLUG_PROLOG_POWEROFF", "POWEROFF"]);
+        assert_eq!(codes(&vm), [21, 21, 19], "the action goes on with the new record");
+        let revert = Operation::SnapshotRevert { disk: 0, snapshot: 0 };
+        assert_eq!(run(&mut vm, Event::Began(revert.clone())), ["DISK_SNAPSHOT_REVERT_POWEROFF", "POWEROFF"]);
+        asked(&mut vm, Action::Resume);
+        let refusal = step(&mut vm, Event::Began(revert), &mut vec![]).unwrap_err();
+        assert_eq!(refusal, "Could not revert to disk snapshot for VM 2, wrong state RUNNING.");
+        step(&mut vm, Event::Began(Operation::Resize { disk: 0, before: 1 }), &mut vec![]).unwrap();
+        let refusal = step(&mut vm, Event::Asked(Action::Poweroff), &mut vec![]).unwrap_err();
+        assert_eq!(refusal, "This action is not available for state DISK_RESIZE");
+        step(&mut vm, Event::Ended(Err("no space".into())), &mut vec![]).unwrap();
+        assert_eq!((vm.state_name(), vm.operation.is_none()), ("RUNNING", true));
+        assert!(vm.user_template.get("ERROR").unwrap().ends_with("RESIZEDISK: no space"));
+        assert_eq!(run(&mut vm, Event::Began(Operation::Migrate)), ["MIGRATE", "RUNNING"]);
+    }
+
+    #[test]
+    fn a_lost_host_makes_running_vms_unknown_and_only_those() {
+        let mut vm = running();
+        assert_eq!(run(&mut vm, Event::HostLost), ["UNKNOWN"]);
+        assert_eq!(asked(&mut vm, Action::Poweroff), ["SHUTDOWN_POWEROFF", "POWEROFF"]);
+        assert_eq!(run(&mut vm, Event::HostLost), [""; 0]);
+        let mut vm = running();
+        run(&mut vm, Event::HostLost);
+        assert_eq!(run(&mut vm, Event::MonitoredOn), ["RUNNING"]);
+    }
+
+    #[test]
+    fn only_the_transfer_driver_stops_where_a_deletion_fails() {
+        let mut vm = running();
+        assert_eq!(cleaner(&vm), Cleaner::Hypervisor);
+        vm.lcm_state = LcmState::PrologFailure;
+        assert_eq!(cleaner(&vm), Cleaner::Transfer);
+        let mut off = running();
+        asked(&mut off, Action::Poweroff);
+        let work = step(&mut off, Event::Recover(Recovery::Delete), &mut vec![]).unwrap();
+        assert_eq!(work, [Work::Clean(Cleaner::Transfer)]);
+        let mut off = running();
+        asked(&mut off, Action::Poweroff);
+        let work = step(&mut off, Event::Recover(Recovery::DeleteRecreate), &mut vec![]).unwrap();
+        assert_eq!(work, [Work::CleanAndReport(Cleaner::Hypervisor)]);
     }
 
     #[test]

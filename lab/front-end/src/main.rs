@@ -4,6 +4,7 @@
 //! writes numbered records to its RBD images. Test equipment: no product logic in here, and nothing of it is shipped.
 
 mod control;
+mod disks;
 mod documents;
 mod domain;
 mod front_end;
@@ -50,7 +51,7 @@ enum Command {
     /// Run a front-end.
     Serve(Serve),
     /// Tell a running front-end what to do wrong: hooks=deliver|lose|repeat[:TIMES]|late:SECONDS, answer_delay=SECONDS,
-    /// answer=ok|500|half, servers=NUMBER, domain-crash=VMID, stop.
+    /// answer=ok|500|half, servers=NUMBER, domain-crash=VMID, host-silent=ID, host-heard=ID, stop.
     Control {
         /// ONE_LOCATION of the front-end.
         #[arg(long)]

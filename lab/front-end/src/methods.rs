@@ -1,5 +1,7 @@
 //! The XML-RPC methods.
 
+mod disks;
+
 use std::sync::Arc;
 
 use crate::documents::{self, Detail};
@@ -102,7 +104,7 @@ pub async fn answer(front_end: &Arc<FrontEnd>, call: &Call) -> Answer {
     }
 }
 
-const METHODS: [&str; 39] = [
+const METHODS: [&str; 49] = [
     "lab.control",
     "one.datastore.allocate",
     "one.datastore.delete",
@@ -133,10 +135,20 @@ const METHODS: [&str; 39] = [
     "one.user.info",
     "one.vm.action",
     "one.vm.allocate",
+    "one.vm.attach",
+    "one.vm.backup",
     "one.vm.deploy",
+    "one.vm.detach",
+    "one.vm.diskresize",
+    "one.vm.disksaveas",
+    "one.vm.disksnapshotcreate",
+    "one.vm.disksnapshotdelete",
+    "one.vm.disksnapshotrevert",
     "one.vm.info",
+    "one.vm.migrate",
     "one.vm.recover",
     "one.vm.rename",
+    "one.vm.restore",
     "one.vm.update",
     "one.vmpool.info",
     "one.vmpool.infoextended",
@@ -185,6 +197,16 @@ async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments
             happen(front_end, vm, Event::Recover(recovery)).map_err(|refusal| refusal.with(vm, ""))
         }
         "one.vm.deploy" => deploy(front_end, arguments),
+        "one.vm.attach" => disks::attach(front_end, arguments),
+        "one.vm.detach" => disks::detach(front_end, arguments),
+        "one.vm.disksnapshotcreate" => disks::snapshot_create(front_end, arguments),
+        "one.vm.disksnapshotrevert" => disks::snapshot_revert(front_end, arguments),
+        "one.vm.disksnapshotdelete" => disks::snapshot_delete(front_end, arguments),
+        "one.vm.diskresize" => disks::resize(front_end, arguments),
+        "one.vm.disksaveas" => disks::save_as(front_end, arguments),
+        "one.vm.backup" => disks::backup(front_end, arguments),
+        "one.vm.restore" => disks::restore(front_end, arguments),
+        "one.vm.migrate" => disks::migrate(front_end, arguments),
         "one.vmpool.info" => machines(front_end, arguments, documents::machine_short),
         "one.vmpool.infoextended" => {
             machines(front_end, arguments, |machine| documents::machine(machine, Detail::Pool))
@@ -485,13 +507,16 @@ fn deploy(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
 
 fn allocate_vm(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
     let mut user = parse(arguments.text(0)?)?;
-    let hold = arguments.truth(1).unwrap_or(false);
+    // VirtualMachinePool::allocate (src/vm/VirtualMachinePool.cc): the attribute counts as well
+    let attribute = user.get("SUBMIT_ON_HOLD").is_some_and(|yes| yes.eq_ignore_ascii_case("yes"));
+    let hold = arguments.truth(1).unwrap_or(false) || attribute;
+    user.remove("SUBMIT_ON_HOLD");
     let id = front_end.change(|records, events| {
         let id = records.machines.next_id();
         let name = user.get("NAME").map_or_else(|| format!("one-{id}"), str::to_owned);
         user.remove("NAME");
         let mut template = user.split(|name| VM_ATTRIBUTES.contains(&name));
-        set_up_template(records, id, &mut template)
+        let images = set_up_template(records, id, &mut template)
             .map_err(|why| Failure::allocate("virtual machine", &why))?;
         let folder = log::vm_directory(&front_end.settings.location, id);
         std::fs::create_dir_all(&folder)
@@ -510,8 +535,16 @@ fn allocate_vm(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
             template,
             user_template: user,
             history: vec![],
+            snapshots: Default::default(),
+            operation: None,
         });
+        for (image, disk) in images {
+            disks::take_snapshots(records, image, id, disk);
+        }
         if let Some(machine) = records.machines.get_mut(id) {
+            if hold {
+                machine.template.set("SUBMIT_ON_HOLD", "YES");
+            }
             machine.state = if hold { VmState::Hold } else { VmState::Pending };
             front_end.commit(machine, events);
         }
@@ -522,7 +555,12 @@ fn allocate_vm(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
 }
 
 /// Completes the template of a new VM and takes its images.
-fn set_up_template(records: &mut Records, vm: i64, template: &mut Template) -> Result<(), String> {
+/// The images with the numbers of their disks.
+fn set_up_template(
+    records: &mut Records,
+    vm: i64,
+    template: &mut Template,
+) -> Result<Vec<(i64, i64)>, String> {
     template.set_default("CPU", "0.1");
     template.set_default("MEMORY", "96");
     let os = template.remove("OS").into_iter().next();
@@ -536,26 +574,11 @@ fn set_up_template(records: &mut Records, vm: i64, template: &mut Template) -> R
         let Attribute::Vector(mut disk) = attribute else {
             return Err(format!("DISK {number}: not a vector attribute"));
         };
-        disk.set("DISK_ID", number);
-        disk.set_default(
-            "TARGET",
-            format!("vd{}", char::from(b'a' + u8::try_from(number).unwrap_or(25).min(25))),
-        );
-        disk.set_default("DEV_PREFIX", "vd");
-        disk.set("CLUSTER_ID", 0);
-        disk.set("READONLY", "NO");
-        disk.set("DISK_SNAPSHOT_TOTAL_SIZE", 0);
-        match image_of(records, &disk)? {
-            Some(image) => {
-                merge_image(records, image, &mut disk).map_err(|why| format!("DISK {number}: {why}"))?;
-                taken.push(image);
-            }
-            None => {
-                disk.set("SAVE", "NO");
-                disk.set_default("TYPE", "fs");
-                disk.set_default("FORMAT", "raw");
-                disk.set_default("ORIGINAL_SIZE", disk.get("SIZE").unwrap_or("0").to_owned());
-            }
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        let letter = char::from(b'a' + u8::try_from(number).unwrap_or(25).min(25));
+        disk.set_default("TARGET", format!("vd{letter}"));
+        if let Some(image) = set_up_disk(records, &mut disk, number)? {
+            taken.push((image, number));
         }
         disks.push(disk);
     }
@@ -579,10 +602,30 @@ fn set_up_template(records: &mut Records, vm: i64, template: &mut Template) -> R
     template.set("AUTOMATIC_NIC_REQUIREMENTS", "(\"CLUSTERS/ID\" @> 0)");
     template.set("AUTOMATIC_REQUIREMENTS", "(CLUSTER_ID = 0) & !(PIN_POLICY = PINNED)");
     template.set("VMID", vm);
-    for image in taken {
-        take_image(records, image, vm);
+    for (image, _) in &taken {
+        take_image(records, *image, vm);
     }
-    Ok(())
+    Ok(taken)
+}
+
+/// Completes a disk; its image, if it has one.
+fn set_up_disk(records: &Records, disk: &mut Vector, number: i64) -> Result<Option<i64>, String> {
+    disk.set("DISK_ID", number);
+    disk.set_default("DEV_PREFIX", "vd");
+    disk.set("CLUSTER_ID", 0);
+    disk.set("READONLY", "NO");
+    disk.set("DISK_SNAPSHOT_TOTAL_SIZE", 0);
+    let image = image_of(records, disk)?;
+    match image {
+        Some(image) => merge_image(records, image, disk).map_err(|why| format!("DISK {number}: {why}"))?,
+        None => {
+            disk.set("SAVE", "NO");
+            disk.set_default("TYPE", "fs");
+            disk.set_default("FORMAT", "raw");
+            disk.set_default("ORIGINAL_SIZE", disk.get("SIZE").unwrap_or("0").to_owned());
+        }
+    }
+    Ok(image)
 }
 
 fn image_of(records: &Records, disk: &Vector) -> Result<Option<i64>, String> {

@@ -46,14 +46,25 @@ numbered! {
         CleanupResubmit = 15 "CLEANUP_RESUBMIT", Unknown = 16 "UNKNOWN", Hotplug = 17 "HOTPLUG",
         ShutdownPoweroff = 18 "SHUTDOWN_POWEROFF", BootUnknown = 19 "BOOT_UNKNOWN",
         BootPoweroff = 20 "BOOT_POWEROFF", BootSuspended = 21 "BOOT_SUSPENDED", BootStopped = 22 "BOOT_STOPPED",
-        CleanupDelete = 23 "CLEANUP_DELETE", ShutdownUndeploy = 29 "SHUTDOWN_UNDEPLOY",
+        CleanupDelete = 23 "CLEANUP_DELETE", HotplugSaveas = 26 "HOTPLUG_SAVEAS",
+        HotplugSaveasPoweroff = 27 "HOTPLUG_SAVEAS_POWEROFF",
+        HotplugSaveasSuspended = 28 "HOTPLUG_SAVEAS_SUSPENDED", ShutdownUndeploy = 29 "SHUTDOWN_UNDEPLOY",
         EpilogUndeploy = 30 "EPILOG_UNDEPLOY", PrologUndeploy = 31 "PROLOG_UNDEPLOY",
-        BootUndeploy = 32 "BOOT_UNDEPLOY", BootMigrate = 35 "BOOT_MIGRATE", BootFailure = 36 "BOOT_FAILURE",
+        BootUndeploy = 32 "BOOT_UNDEPLOY", HotplugPrologPoweroff = 33 "HOTPLUG_PROLOG_POWEROFF",
+        HotplugEpilogPoweroff = 34 "HOTPLUG_EPILOG_POWEROFF", BootMigrate = 35 "BOOT_MIGRATE", BootFailure = 36 "BOOT_FAILURE",
         BootMigrateFailure = 37 "BOOT_MIGRATE_FAILURE", PrologMigrateFailure = 38 "PROLOG_MIGRATE_FAILURE",
         PrologFailure = 39 "PROLOG_FAILURE", EpilogFailure = 40 "EPILOG_FAILURE",
         EpilogStopFailure = 41 "EPILOG_STOP_FAILURE", EpilogUndeployFailure = 42 "EPILOG_UNDEPLOY_FAILURE",
         BootUndeployFailure = 47 "BOOT_UNDEPLOY_FAILURE", BootStoppedFailure = 48 "BOOT_STOPPED_FAILURE",
         PrologResumeFailure = 49 "PROLOG_RESUME_FAILURE", PrologUndeployFailure = 50 "PROLOG_UNDEPLOY_FAILURE",
+        DiskSnapshotPoweroff = 51 "DISK_SNAPSHOT_POWEROFF",
+        DiskSnapshotRevertPoweroff = 52 "DISK_SNAPSHOT_REVERT_POWEROFF",
+        DiskSnapshotDeletePoweroff = 53 "DISK_SNAPSHOT_DELETE_POWEROFF",
+        DiskSnapshotSuspended = 54 "DISK_SNAPSHOT_SUSPENDED",
+        DiskSnapshotDeleteSuspended = 56 "DISK_SNAPSHOT_DELETE_SUSPENDED", DiskSnapshot = 57 "DISK_SNAPSHOT",
+        DiskSnapshotDelete = 59 "DISK_SNAPSHOT_DELETE", DiskResize = 62 "DISK_RESIZE",
+        DiskResizePoweroff = 63 "DISK_RESIZE_POWEROFF", DiskResizeUndeployed = 64 "DISK_RESIZE_UNDEPLOYED",
+        Backup = 69 "BACKUP", BackupPoweroff = 70 "BACKUP_POWEROFF", Restore = 71 "RESTORE",
     }
 }
 
@@ -76,12 +87,16 @@ numbered! {
 numbered! {
     /// What was asked of a VM (`HISTORY/ACTION`); the names are those of `one.vm.action`.
     Action {
-        None = 0 "none", Undeploy = 5 "undeploy", UndeployHard = 6 "undeploy-hard", Hold = 7 "hold",
+        None = 0 "none", LiveMigrate = 2 "live-migrate", Undeploy = 5 "undeploy", UndeployHard = 6 "undeploy-hard", Hold = 7 "hold",
         Release = 8 "release", Stop = 9 "stop", Suspend = 10 "suspend", Resume = 11 "resume",
         Delete = 13 "delete", DeleteRecreate = 14 "delete-recreate", Reboot = 15 "reboot",
         RebootHard = 16 "reboot-hard", Resched = 17 "resched", Unresched = 18 "unresched",
-        Poweroff = 19 "poweroff", PoweroffHard = 20 "poweroff-hard", Terminate = 27 "terminate",
-        TerminateHard = 28 "terminate-hard", Monitor = 44 "monitor",
+        Poweroff = 19 "poweroff", PoweroffHard = 20 "poweroff-hard", DiskAttach = 21 "disk-attach",
+        DiskDetach = 22 "disk-detach", DiskSnapshotCreate = 25 "disk-snapshot-create",
+        DiskSnapshotDelete = 26 "disk-snapshot-delete", Terminate = 27 "terminate",
+        TerminateHard = 28 "terminate-hard", DiskResize = 29 "disk-resize",
+        DiskSnapshotRevert = 41 "disk-snapshot-revert", Monitor = 44 "monitor", Backup = 50 "backup",
+        Restore = 60 "restore",
     }
 }
 

@@ -101,6 +101,52 @@ pub struct Machine {
     pub template: Template,
     pub user_template: Template,
     pub history: Vec<History>,
+    /// The snapshots of its disks, by DISK_ID.
+    pub snapshots: BTreeMap<i64, Snapshots>,
+    /// What is being done with its disks; oned notes that in marks of the DISK.
+    pub operation: Option<Operation>,
+}
+
+/// Something that is done with a VM's disks while the VM waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the members are ids, and sizes in megabytes
+pub enum Operation {
+    Attach {
+        disk: i64,
+    },
+    Detach {
+        disk: i64,
+    },
+    SnapshotCreate {
+        disk: i64,
+        snapshot: i64,
+    },
+    SnapshotRevert {
+        disk: i64,
+        snapshot: i64,
+    },
+    SnapshotDelete {
+        disk: i64,
+        snapshot: i64,
+    },
+    Resize {
+        disk: i64,
+        before: i64,
+    },
+    SaveAs {
+        disk: i64,
+        snapshot: i64,
+        image: i64,
+    },
+    Backup {
+        datastore: i64,
+    },
+    Restore {
+        image: i64,
+        disk: i64,
+    },
+    /// To the host of the last history record.
+    Migrate,
 }
 
 impl Machine {
@@ -256,6 +302,16 @@ impl Datastore {
     /// The transfer driver.
     pub fn tm_mad(&self) -> &str {
         self.template.get("TM_MAD").unwrap_or("-")
+    }
+
+    /// The number of its type.
+    pub fn kind(&self) -> i64 {
+        match self.template.get("TYPE") {
+            Some("SYSTEM_DS") => 1,
+            Some("FILE_DS") => 2,
+            Some("BACKUP_DS") => 3,
+            _ => 0,
+        }
     }
 
     /// Whether VMs run on it.

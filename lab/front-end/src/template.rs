@@ -28,6 +28,11 @@ impl Vector {
         self.0.insert(key.to_ascii_uppercase(), value.to_string());
     }
 
+    /// Takes a key out.
+    pub fn remove(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
     /// Sets a key unless it is there already.
     pub fn set_default(&mut self, key: &str, value: impl ToString) {
         self.0.entry(key.to_ascii_uppercase()).or_insert_with(|| value.to_string());
@@ -126,6 +131,14 @@ impl Template {
             Attribute::Vector(vector) if found == name => Some(vector),
             _ => None,
         })
+    }
+
+    /// Takes out the vector attributes of that name for which the test fails.
+    pub fn retain(&mut self, name: &str, keep: impl Fn(&Vector) -> bool) {
+        self.0.retain(|(found, attribute)| match attribute {
+            Attribute::Vector(vector) if found == name => keep(vector),
+            _ => true,
+        });
     }
 
     /// Replaces by name what the other one holds (`one.*.update`, append).

@@ -86,15 +86,9 @@ pub fn script(machine: &Machine, transfer: Transfer, places: &Places) -> Result<
             } else {
                 &record.hostname
             };
-            for disk in &disks {
-                let Disk { id, suffix, tm_mad, datastore, source, save, .. } = disk;
-                if *save && transfer != Transfer::Delete {
-                    line(format!(
-                        "MVDS{suffix} {tm_mad} {host}:{directory}/disk.{id} {source} {vm} {datastore}"
-                    ));
-                } else {
-                    line(format!("DELETE{suffix} {tm_mad} {host}:{directory}/disk.{id} {vm} {datastore}"));
-                }
+            for disk in disks {
+                let save = disk.save && transfer != Transfer::Delete;
+                line(epilog_line(vm, &Disk { save, ..disk }, &format!("{host}:{directory}")));
             }
             line(format!("DELETE {} {host}:{directory} {vm} {}", record.tm_mad, record.datastore_id));
         }
@@ -179,18 +173,118 @@ pub fn context_line(machine: &Machine, places: &Places) -> Option<String> {
     ))
 }
 
+/// The line that brings one disk.
+pub fn prolog_of(machine: &Machine, disk: i64, places: &Places) -> Result<String, String> {
+    let (record, vector) = disk_of(machine, disk)?;
+    let directory = places.system_directory(machine, record);
+    prolog_line(machine, record, &Disk::of(vector, record), &directory, places)
+}
+
+/// The line that gives one disk back.
+pub fn epilog_of(machine: &Machine, disk: i64, places: &Places) -> Result<String, String> {
+    let (record, vector) = disk_of(machine, disk)?;
+    let directory = places.system_directory(machine, record);
+    Ok(epilog_line(machine.id, &Disk::of(vector, record), &format!("{}:{directory}", record.hostname)))
+}
+
+/// `ACTION.suffix driver host:directory/disk.N WHAT vm datastore`: snapshots, sizes, copies.
+pub fn disk_line(
+    machine: &Machine,
+    action: &str,
+    disk: i64,
+    what: &str,
+    places: &Places,
+) -> Result<String, String> {
+    let (record, vector) = disk_of(machine, disk)?;
+    let Disk { suffix, tm_mad, datastore, .. } = Disk::of(vector, record);
+    let directory = places.system_directory(machine, record);
+    let vm = machine.id;
+    Ok(format!(
+        "{action}{suffix} {tm_mad} {}:{directory}/disk.{disk} {what} {vm} {datastore}",
+        record.hostname
+    ))
+}
+
+/// `backup_transfer_commands` in src/tm/TransferManager.cc: all disks in one line.
+pub fn backup_line(machine: &Machine, action: &str, places: &Places) -> Result<String, String> {
+    let record = machine.history.last().ok_or("backup, the VM has no history")?;
+    let disks: Vec<&str> = machine.template.vectors("DISK").filter_map(|disk| disk.get("DISK_ID")).collect();
+    let directory = places.system_directory(machine, record);
+    let History { tm_mad, hostname, datastore_id, .. } = record;
+    let (disks, deploy_id, vm) = (disks.join(":"), &machine.deploy_id, machine.id);
+    Ok(format!("{action} {tm_mad} {hostname}:{directory} {disks} {deploy_id} - {vm} {datastore_id}"))
+}
+
+/// `trigger_restore` in src/tm/TransferManager.cc; the increment is 0.
+pub fn restore_line(machine: &Machine, image: i64, disk: i64, places: &Places) -> Result<String, String> {
+    let record = machine.history.last().ok_or("restore, the VM has no history")?;
+    let directory = places.system_directory(machine, record);
+    let History { tm_mad, hostname, .. } = record;
+    Ok(format!("RESTORE {tm_mad} {hostname}:{directory} {} {image} 0 {disk}", machine.id))
+}
+
+/// `migrate_transfer_command` in src/tm/TransferManager.cc: from the host before to the host of the last record.
+pub fn migrate_line(machine: &Machine, action: &str, places: &Places) -> Result<String, String> {
+    let [.., before, record] = machine.history.as_slice() else {
+        return Err("migrate, the VM has no host before".to_owned());
+    };
+    let directory = places.system_directory(machine, record);
+    let History { tm_mad, hostname, datastore_id, .. } = record;
+    Ok(format!("{action} {tm_mad} {} {hostname} {directory} {} {datastore_id}", before.hostname, machine.id))
+}
+
+fn disk_of(machine: &Machine, disk: i64) -> Result<(&History, &Vector), String> {
+    let record = machine.history.last().ok_or("the VM has no history")?;
+    let vector = crate::disks::disk(machine, disk).ok_or_else(|| format!("the VM has no disk {disk}"))?;
+    Ok((record, vector))
+}
+
+fn epilog_line(vm: i64, disk: &Disk, place: &str) -> String {
+    let Disk { id, suffix, tm_mad, datastore, source, save, .. } = disk;
+    if *save {
+        format!("MVDS{suffix} {tm_mad} {place}/disk.{id} {source} {vm} {datastore}")
+    } else {
+        format!("DELETE{suffix} {tm_mad} {place}/disk.{id} {vm} {datastore}")
+    }
+}
+
+/// Where lines are run, for whom, and whose name stands in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// `ONE_LOCATION`.
+    pub location: &'a Path,
+    /// The VM.
+    pub vm: i64,
+    /// `TrM` or `VMM`.
+    pub module: &'a str,
+}
+
 /// Runs the lines of a script one after the other until one fails; the error is what oned gets as reason.
-pub async fn run(text: &str, location: &Path, vm: i64, module: &str) -> Result<(), String> {
+pub async fn run(text: &str, place: Place<'_>) -> Result<(), String> {
     for line in text.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        if words.is_empty() || words[0].starts_with('#') {
-            continue;
-        }
-        let command = command_line(&words, &location.join("var/remotes/tm"))?;
-        let outcome = process::run(&command, "", location, None).await;
-        report(&outcome, &command, location, vm, module)?;
+        run_line(line, "", place).await?;
     }
     Ok(())
+}
+
+/// Runs all lines of a script, whatever becomes of them.
+pub async fn run_all(text: &str, place: Place<'_>) {
+    for line in text.lines() {
+        if let Err(reason) = run_line(line, "", place).await {
+            log::vm(place.location, place.vm, place.module, Severity::Error, &reason);
+        }
+    }
+}
+
+/// Runs one line.
+pub async fn run_line(line: &str, stdin: &str, place: Place<'_>) -> Result<(), String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    if words.is_empty() || words[0].starts_with('#') {
+        return Ok(());
+    }
+    let command = command_line(&words, &place.location.join("var/remotes/tm"))?;
+    let outcome = process::run(&command, stdin, place.location, None).await;
+    report(&outcome, &command, place)
 }
 
 fn command_line(words: &[&str], drivers: &Path) -> Result<String, String> {
@@ -222,13 +316,8 @@ fn command_line(words: &[&str], drivers: &Path) -> Result<String, String> {
     Ok(command)
 }
 
-fn report(
-    outcome: &process::Outcome,
-    command: &str,
-    location: &Path,
-    vm: i64,
-    module: &str,
-) -> Result<(), String> {
+fn report(outcome: &process::Outcome, command: &str, place: Place<'_>) -> Result<(), String> {
+    let Place { location, vm, module } = place;
     let errors = log::driver_errors(&outcome.stderr);
     for (severity, id, message) in &errors.logged {
         match id {
@@ -332,6 +421,29 @@ mod tests {
         assert!(script(&saved, Transfer::Delete, &places()).unwrap().starts_with("DELETE ceph hostb:"));
     }
 
+    #[test]
+    fn operations_have_the_lines_of_oned() {
+        let mut vm = deployed(PERSISTENT);
+        let place = "hostb:/var/lib/one//datastores/100/0";
+        assert_eq!(
+            epilog_of(&vm, 0, &places()).unwrap(),
+            format!("MVDS ceph {place}/disk.0 one/one-0-2-0 0 101")
+        );
+        assert_eq!(
+            disk_line(&vm, "SNAP_CREATE_LIVE", 0, "3", &places()).unwrap(),
+            format!("SNAP_CREATE_LIVE ceph {place}/disk.0 3 0 101")
+        );
+        assert_eq!(restore_line(&vm, 7, -1, &places()).unwrap(), format!("RESTORE ceph {place} 0 7 0 -1"));
+        vm.deploy_id = "uuid".into();
+        let line = backup_line(&vm, "PREBACKUP_LIVE", &places()).unwrap();
+        assert_eq!(line, format!("PREBACKUP_LIVE ceph {place} 0 uuid - 0 100"));
+        let before = vm.history[0].clone();
+        vm.history.insert(0, History { hostname: "hosta".into(), ..before });
+        let line = migrate_line(&vm, "PREMIGRATE", &places()).unwrap();
+        assert_eq!(line, "PREMIGRATE ceph hosta hostb /var/lib/one//datastores/100/0 0 100");
+        assert!(prolog_of(&vm, 5, &places()).is_err());
+    }
+
     fn drivers(files: &[(&str, &str)]) -> tempfile::TempDir {
         use std::os::unix::fs::PermissionsExt;
         let location = tempfile::tempdir().unwrap();
@@ -353,17 +465,18 @@ mod tests {
             ("delete", "echo never >> calls"),
         ]);
         let text = "# comment\n\nLN.ssh ceph a b;c\nMVDS ceph x\nDELETE ceph y\n";
-        assert_eq!(run(text, location.path(), 0, "TrM").await, Err("image is busy".to_owned()));
+        let place = Place { location: location.path(), vm: 0, module: "TrM" };
+        assert_eq!(run(text, place).await, Err("image is busy".to_owned()));
         let calls = std::fs::read_to_string(location.path().join("var/calls")).unwrap();
         assert!(calls.ends_with("tm/ceph/ln a b;c\n") && calls.lines().count() == 1, "{calls}");
         let log = std::fs::read_to_string(location.path().join("var/vms/0/vm.log")).unwrap();
         assert!(log.contains("[TrM][I]: Command execution failed (exit code: 4): "), "{log}");
         assert!(log.contains("[TrM][E]: onemirror: detail"), "{log}");
-        assert_eq!(
-            run("LN nope a", location.path(), 0, "TrM").await,
-            Err("Transfer Driver 'nope' not available".to_owned())
-        );
-        let reason = run("RESIZE ceph a", location.path(), 0, "TrM").await.unwrap_err();
+        assert_eq!(run("LN nope a", place).await, Err("Transfer Driver 'nope' not available".to_owned()));
+        let reason = run("RESIZE ceph a", place).await.unwrap_err();
         assert!(reason.starts_with("Driver path '") && reason.ends_with("does not exists"), "{reason}");
+        run_all(text, place).await;
+        let calls = std::fs::read_to_string(location.path().join("var/calls")).unwrap();
+        assert!(calls.ends_with("never\n"), "all lines are run: {calls}");
     }
 }

@@ -73,6 +73,16 @@ def disk_image(values, vm, number):
     return values.get("SOURCE", "") if values.get("CLONE") == "NO" else "%s-%s-%s" % (values.get("SOURCE", ""), vm, number)
 
 
+def backup_image(values, vm, number):
+    """The RBD image of any disk that is on Ceph, else None, as src/tm_mad/lib/ceph.rb (Disk) names it."""
+    kind = values.get("TYPE", "").upper()
+    if kind == "RBD":
+        return disk_image(values, vm, number)
+    if kind == "FS" and values.get("DISK_TYPE", "").upper() == "RBD":
+        return "%s/one-sys-%s-%s" % (pool(values), vm, number)
+    return None
+
+
 def pool(values):
     """POOL_NAME, else that of etc/datastore/ceph/ceph.conf."""
     return values.get("POOL_NAME") or "one"
