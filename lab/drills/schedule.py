@@ -13,7 +13,10 @@ from harness.laboratory import LabError, Machine, command_line
 from . import plan as plans
 
 RETRY = 2  # one.vm.recover
-FAILED = ("BOOT_FAILURE", "PROLOG_FAILURE", "EPILOG_FAILURE", "3/46", "3/49", "3/50", "3/61", "3/62", "3/63", "3/64")
+FAILED = (
+    "BOOT_FAILURE", "PROLOG_FAILURE", "EPILOG_FAILURE", "BOOT_UNDEPLOY_FAILURE", "BOOT_STOPPED_FAILURE",
+    "PROLOG_RESUME_FAILURE", "PROLOG_UNDEPLOY_FAILURE",
+)
 RESTING = ("RUNNING", "POWEROFF", "DONE", "SUSPENDED", "UNDEPLOYED", "STOPPED", "HOLD") + FAILED
 HOME_LIMIT = 480.0  # seconds from the end of all faults until the VM must run at home
 RECONCILE_PAUSE = 20.0
