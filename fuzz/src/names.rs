@@ -1,7 +1,7 @@
 //! Image names, tokens and marks, and texts that are shown.
 
 use super::{assert_error, assert_image, assert_shown};
-use onemirror::handoff::{Mark, Token, forced_mark};
+use onemirror::handoff::{Mark, Token, Written, forced_mark, written_for};
 use onemirror::image_spec::ImageSpec;
 use onemirror::opennebula::disks::named_by;
 use onemirror::text;
@@ -34,7 +34,13 @@ pub fn check(data: &[u8]) {
         Ok(mark) => assert_eq!(mark.to_string().parse::<Mark>(), Ok(mark)),
         Err(error) => assert_error(&error),
     }
-    if let Some(mark) = forced_mark(&text) {
+    match text.parse::<Written<Token>>() {
+        Ok(Written::Unbound(token)) => assert_eq!(token.to_string(), text),
+        Ok(Written::For(token, image)) => assert_eq!(written_for(&token, &image), text),
+        Ok(Written::Newer) => {}
+        Err(error) => assert_error(&error),
+    }
+    if let Some(Written::Unbound(mark) | Written::For(mark, _)) = forced_mark(&text) {
         assert!(mark.vm >= 0);
     }
     assert_shown(&text::printable(&text));

@@ -84,7 +84,8 @@ class Subject:
         if operation == "upkeep":
             # as after a failover by force while this site was lost
             self.there.rbd("mirror", "image", "promote", self.image, "--force")
-            newer = "%d:%s:open" % (self.sequence(self.here) + 1000, self.there.name)
+            newer = "%d:%s:open:%s" % (
+                self.sequence(self.here) + 1000, self.there.name, self.there.info(self.image)["mirroring"]["global_id"])
             wait_until("the forced copy to be writable", lambda: self.there.rbd(
                 "image-meta", "set", self.image, "onemirror.handoff", newer, check=False).returncode == 0, 60, 0.5)
             if self.mode == "snapshot":
@@ -111,7 +112,7 @@ class Subject:
                 self.upkeep(upkeep)
             other = self.lab.other(site)
             token = site.token(self.image)
-            return token and token.endswith(":open") and other.token(self.image) == token and other.is_primary(self.image) is False
+            return token and ":open:" in token and other.token(self.image) == token and other.is_primary(self.image) is False
         return follows
 
     def sequence(self, site):
@@ -149,7 +150,7 @@ class Subject:
             seen[name, "primary"] = site.is_primary(self.image)
             seen[name, "vm"] = site.state_name(self.vms[site.name])
             marks = self.marks(site)
-            reign = marks.get("onemirror.handoff", "").rpartition(":")[0] + ":"
+            reign = ":".join(marks.get("onemirror.handoff", "").split(":")[:2]) + ":"
             for key, value in marks.items():
                 # a mark of an earlier reign is void
                 if value.startswith(reign) and (key != "onemirror.booted" or seen[name, "primary"]):
@@ -168,7 +169,7 @@ class Subject:
         text = re.sub(r"\b[0-9a-f]{16}\b", "ID", text)
         # who did it when, in the note of a forced promotion
         text = text.split(" ")[0]
-        text = re.sub(r":\d+$", ":VM", text)
+        text = re.sub(r":\d+:[0-9a-f-]{36}$", ":VM", text)
         return re.sub(r"^\d+", lambda number: "%+d" % (int(number.group()) - base), text)
 
 

@@ -284,6 +284,7 @@ fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> handof
             Mirroring::Snapshot => Mode::Snapshot,
         },
         token: token.map_or(TokenSeen::None, |token| TokenSeen::Some(real_token(token))),
+        is_unbound: false,
         booted: booted.map(real_mark),
         release: release.map(real_mark),
         forced: forced.map(real_mark),

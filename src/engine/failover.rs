@@ -12,7 +12,7 @@ use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
 use crate::handoff::{
     BootKind, Copy, Decision, FORCED_KEY, Here, Judgement, Locks, Mark, Mode, Patience, PeerVm, Refusal,
-    Role, Side, TOKEN_KEY, There, Token, TokenSeen,
+    Role, Side, TOKEN_KEY, There, Token, TokenSeen, written_for,
 };
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{LcmState, Recover, Vm, VmAction, VmState};
@@ -175,6 +175,10 @@ impl Engine {
                     seen.spec()
                 ),
             ),
+            (Here::Mirrored(copy), ..) if copy.token == TokenSeen::Newer => refuse(
+                format!("was handed over by a later onemirror than that of {}", self.here()),
+                format!("upgrade onemirror on {} and try again", self.here()),
+            ),
             (Here::Mirrored(copy), ..) if copy.token == TokenSeen::Unreadable => refuse(
                 "has an unreadable handoff token here".into(),
                 format!("see: rbd image-meta get {} {TOKEN_KEY}", seen.spec()),
@@ -185,7 +189,9 @@ impl Engine {
 
     /// Promotes one copy by force, if it is not primary, and opens a reign that outranks what never arrived.
     async fn force_image(&self, vm: i32, seen: &Seen, reason: &str) -> Result<bool, EngineError> {
-        let Here::Mirrored(copy) = &seen.observation.here else { return Ok(false) };
+        let (Here::Mirrored(copy), Some(global_id)) = (&seen.observation.here, &seen.global_id) else {
+            return Ok(false);
+        };
         if self.would_refuse(vm, std::slice::from_ref(seen)).is_none() {
             return Ok(false);
         }
@@ -193,8 +199,8 @@ impl Engine {
         let cluster = &seen.image.cluster;
         let started = Instant::now();
         let newest = match &seen.observation.there {
-            There::Mirrored(there) => there.token.token().max(copy.token.token()),
-            _ => copy.token.token(),
+            There::Mirrored(there) => there.token.last().max(copy.token.last()),
+            _ => copy.token.last(),
         };
         let token = Token::forced_after(newest, self.here());
         let forced = async {
@@ -206,8 +212,14 @@ impl Engine {
                 self.promote_by_force(cluster, spec).await?;
             }
             // the note first: a repeat of a run that was killed after the token finds nothing to force any more
-            self.write_after_force(cluster, spec, FORCED_KEY, &forced_note(&token, vm, reason)).await?;
-            self.write_after_force(cluster, spec, TOKEN_KEY, &token.to_string()).await?;
+            self.write_after_force(
+                cluster,
+                spec,
+                FORCED_KEY,
+                &forced_note(&Mark::of(&token, vm), global_id, reason),
+            )
+            .await?;
+            self.write_after_force(cluster, spec, TOKEN_KEY, &written_for(&token, global_id)).await?;
             if copy.mode == Mode::Snapshot {
                 cluster.mirror_snapshot(spec).await?;
             }
@@ -337,9 +349,14 @@ fn may_be_half_copied(copy: &Copy) -> bool {
 }
 
 /// Who forced it, when, and why, for whoever finds the image later.
-fn forced_note(token: &Token, vm: i32, reason: &str) -> String {
+fn forced_note(mark: &Mark, global_id: &str, reason: &str) -> String {
     let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
-    format!("{} {} {}: {reason}", Mark::of(token, vm), jiff::Timestamp::now(), crate::state::operator())
+    format!(
+        "{} {} {}: {reason}",
+        written_for(mark, global_id),
+        jiff::Timestamp::now(),
+        crate::state::operator()
+    )
 }
 
 #[cfg(test)]
@@ -353,6 +370,7 @@ mod tests {
             role,
             mode,
             token,
+            is_unbound: false,
             booted: None,
             release: None,
             forced: None,

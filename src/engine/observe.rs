@@ -11,8 +11,7 @@ use crate::ceph::{
     ReplayState, Snapshots,
 };
 use crate::handoff::{
-    BOOTED_KEY, Copy, FORCED_KEY, Here, Mark, Mode, Observation, PeerVm, Positions, RELEASE_KEY, Report,
-    Resync, Role, TOKEN_KEY, There, Token, TokenSeen, forced_mark,
+    Apart, Copy, Here, Marks, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There, Token,
 };
 use crate::image_spec::ImageSpec;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -139,7 +138,8 @@ impl Engine {
             seen.observation.there = match there {
                 None => There::Unreachable,
                 Some(CopyThere::Mirrored(there)) => There::Mirrored(copy(&there)),
-                Some(CopyThere::NoCopy(there)) => there,
+                Some(CopyThere::NotMirrored(metadata)) => apart(&metadata, &[]),
+                Some(CopyThere::Absent) => There::Absent,
             };
             return Ok(seen);
         };
@@ -148,10 +148,13 @@ impl Engine {
         let mut copy_here = copy(&here);
         seen.observation.there = match there {
             None => There::Unreachable,
-            Some(CopyThere::NoCopy(there)) => there,
+            Some(CopyThere::Absent) => There::Absent,
+            Some(CopyThere::NotMirrored(metadata)) => apart(&metadata, &[&here.mirroring.global_id]),
             Some(CopyThere::Mirrored(there)) if there.mirroring.global_id != here.mirroring.global_id => {
                 tracing::warn!("{spec}: the image of this name on {} is another one", self.there());
-                There::Apart(token_in(&there.metadata))
+                let ids = [here.mirroring.global_id.as_str(), &there.mirroring.global_id];
+                copy_here = copy_beside(&here, &ids);
+                apart(&there.metadata, &ids)
             }
             Some(CopyThere::Mirrored(there)) => {
                 seen.id_there = Some(there.info.id.clone());
@@ -229,7 +232,8 @@ impl Engine {
             }
             // positions are no second proof beside a token
             Mode::Journal
-                if here.token == there.token && !here.token.token().is_some_and(|t| t.is_closed()) =>
+                if here.token.token() == there.token.token()
+                    && !here.token.token().is_some_and(|t| t.is_closed()) =>
             {
                 here.positions = self.journal_positions(cluster_here, cluster_there, spec).await?;
                 there.positions = self.journal_positions(cluster_there, cluster_here, spec).await?;
@@ -371,9 +375,10 @@ fn contact(here: &Copy, there: &There) -> Option<bool> {
     match there {
         There::NotAsked | There::Unreachable => None,
         There::Absent => Some(true),
-        There::Apart(there) => Some(!there.is_forced_past(&here.token)),
+        There::Apart(there) => Some(!there.token.is_unread() && !there.is_forced_past(&here.token)),
         There::Mirrored(there) => {
-            Some(there.role == Role::NonPrimary && there.token.sequence() <= here.token.sequence())
+            let is_older = !there.token.is_unread() && there.token.sequence() <= here.token.sequence();
+            Some(there.role == Role::NonPrimary && is_older)
         }
     }
 }
@@ -406,33 +411,38 @@ async fn copy_of(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyHere, Cep
     }
 }
 
-enum CopyThere {
-    NoCopy(There),
-    Mirrored(CopySeen),
-}
-
+/// The copy there; of an image that is not mirrored what it says of itself.
 async fn copy_there(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyThere, CephError> {
-    let no_copy = match copy_of(cluster, spec).await? {
-        CopyHere::Mirrored(seen) => return Ok(CopyThere::Mirrored(seen)),
-        CopyHere::Absent => There::Absent,
+    match copy_of(cluster, spec).await? {
+        CopyHere::Mirrored(seen) => Ok(CopyThere::Mirrored(seen)),
+        CopyHere::Absent => Ok(CopyThere::Absent),
         CopyHere::NotMirrored => match cluster.metadata(spec).await {
-            Ok(metadata) => There::Apart(token_in(&metadata)),
-            Err(CephError::NotFound { .. }) => There::Absent,
-            Err(error) => return Err(error),
+            Ok(metadata) => Ok(CopyThere::NotMirrored(metadata)),
+            Err(CephError::NotFound { .. }) => Ok(CopyThere::Absent),
+            Err(error) => Err(error),
         },
-    };
-    Ok(CopyThere::NoCopy(no_copy))
-}
-
-fn token_in(metadata: &BTreeMap<String, String>) -> TokenSeen {
-    match metadata.get(TOKEN_KEY) {
-        None => TokenSeen::None,
-        Some(text) => text.parse().map_or(TokenSeen::Unreadable, TokenSeen::Some),
     }
 }
 
+enum CopyThere {
+    Absent,
+    NotMirrored(BTreeMap<String, String>),
+    Mirrored(CopySeen),
+}
+
+/// An image of the same name that is not the other copy; what was written for one of these images counts.
+fn apart(metadata: &BTreeMap<String, String>, images: &[&str]) -> There {
+    let Marks { token, forced, .. } = Marks::read(metadata, images);
+    There::Apart(Apart { token, forced })
+}
+
 fn copy(seen: &CopySeen) -> Copy {
-    let mark = |key: &str| seen.metadata.get(key).and_then(|text| text.parse::<Mark>().ok());
+    copy_beside(seen, &[&seen.mirroring.global_id])
+}
+
+/// A copy in the terms of the rules; what was written for one of these images counts.
+fn copy_beside(seen: &CopySeen, images: &[&str]) -> Copy {
+    let Marks { token, is_unbound, booted, release, forced } = Marks::read(&seen.metadata, images);
     Copy {
         role: match (seen.mirroring.primary, seen.info.is_read_only) {
             (true, false) => Role::Primary,
@@ -443,10 +453,11 @@ fn copy(seen: &CopySeen) -> Copy {
             MirrorMode::Journal => Mode::Journal,
             MirrorMode::Snapshot => Mode::Snapshot,
         },
-        token: token_in(&seen.metadata),
-        booted: mark(BOOTED_KEY),
-        release: mark(RELEASE_KEY),
-        forced: seen.metadata.get(FORCED_KEY).and_then(|text| forced_mark(text)),
+        token,
+        is_unbound,
+        booted,
+        release,
+        forced,
         report: Report::Other,
         resync: Resync::None,
         positions: Positions::Unknown,

@@ -8,7 +8,7 @@ use super::reconcile::UserHere;
 use super::sites::Engine;
 use crate::ceph::{Ceph, ImageStatus, ReplayState, StatusReport};
 use crate::handoff::{
-    Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release, ReleaseJudgement, Role, Step,
+    Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release, ReleaseJudgement, Role, Rule, Step,
     Task, There, TokenSeen,
 };
 use std::collections::BTreeMap;
@@ -244,7 +244,8 @@ impl Engine {
 
     /// What upkeep would still have to do about an image.
     fn undone(&self, seen: &Seen, user: Option<UserHere>) -> Option<(Option<i32>, String)> {
-        match self.judge_upkeep(seen, user).task {
+        let judgement = self.judge_upkeep(seen, user);
+        match judgement.task {
             Task::Nothing => None,
             Task::Act(steps) => Some((None, format!("to do: {}", step_names(&steps).join(", ")))),
             Task::Release { vm } => {
@@ -265,6 +266,9 @@ impl Engine {
             }
             Task::PassOn { vm } => {
                 Some((None, format!("handed over; VM {vm} of {} not resumed yet", self.there())))
+            }
+            Task::Undecided if judgement.finding.rule == Rule::UpkeepTokenUnread => {
+                Some((None, "its handoff token is not understood; see: onemirror plan".into()))
             }
             Task::Undecided => Some((None, "split brain: an operator has to decide".into())),
         }
@@ -323,6 +327,8 @@ fn copy_view(copy: &Copy, report: Option<String>) -> CopyView {
         token: match &copy.token {
             TokenSeen::None => None,
             TokenSeen::Some(token) => Some(token.to_string()),
+            TokenSeen::OfAnother(_) => Some("(another image's)".into()),
+            TokenSeen::Newer => Some("(of a later onemirror)".into()),
             TokenSeen::Unreadable => Some("(unreadable)".into()),
         },
         report,

@@ -176,11 +176,10 @@ impl Engine {
             match judgement.task {
                 Task::Nothing => {}
                 Task::Undecided => {
-                    let trouble = "primary on both sites, and only an operator can tell which to keep; see: onemirror show";
-                    let trouble = if rule == Rule::UpkeepInUseHere {
-                        "stale here, and a VM uses it; power the VM off so that it can be copied back"
-                    } else {
-                        trouble
+                    let trouble = match rule {
+                        Rule::UpkeepInUseHere => "stale here, and a VM uses it; power the VM off so that it can be copied back",
+                        Rule::UpkeepTokenUnread => "its handoff token is not understood; see: onemirror plan",
+                        _ => "primary on both sites, and only an operator can tell which to keep; see: onemirror show",
                     };
                     report.items.push(item(Some(rule), String::new(), Some(trouble.into())));
                 }

@@ -7,7 +7,7 @@ use super::observe::Seen;
 use super::sites::Engine;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
-use crate::handoff::{BOOTED_KEY, Finding, RELEASE_KEY, Side, Step, TOKEN_KEY};
+use crate::handoff::{BOOTED_KEY, Finding, RELEASE_KEY, Side, Step, TOKEN_KEY, written_for};
 use crate::image_spec::ImageSpec;
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
@@ -190,15 +190,16 @@ impl Engine {
         seen: &Seen,
         cluster: &Rc<RbdCommand>,
     ) -> Result<Carried, CephError> {
+        let Some(global_id) = &seen.global_id else { return Ok(Carried::Halted) };
         match step {
             Step::WriteToken { image, token, .. } => {
-                cluster.set_metadata(image, TOKEN_KEY, &token.to_string()).await?;
+                cluster.set_metadata(image, TOKEN_KEY, &written_for(token, global_id)).await?;
             }
             Step::MarkBooted { image, mark } => {
-                cluster.set_metadata(image, BOOTED_KEY, &mark.to_string()).await?
+                cluster.set_metadata(image, BOOTED_KEY, &written_for(mark, global_id)).await?
             }
             Step::MarkRelease { image, mark } => {
-                cluster.set_metadata(image, RELEASE_KEY, &mark.to_string()).await?
+                cluster.set_metadata(image, RELEASE_KEY, &written_for(mark, global_id)).await?
             }
             Step::MirrorSnapshot { image, .. } => cluster.mirror_snapshot(image).await?,
             Step::Demote { image, .. } => cluster.demote(image).await?,
@@ -210,9 +211,9 @@ impl Engine {
             Step::Resync { image } => {
                 // an earlier request may have been met since the look: the new copy is not to be thrown away as well
                 let now = cluster.info(image).await?.map(|info| info.id);
-                let Some(global_id) = seen.global_id.as_ref().filter(|_| now == seen.id_here) else {
+                if now != seen.id_here {
                     return Ok(Carried::Halted);
-                };
+                }
                 let asked = async || self.copy_to_be_thrown_away(cluster, image).await;
                 locks::request_resync(cluster, image, global_id, asked).await?;
             }

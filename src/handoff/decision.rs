@@ -180,6 +180,7 @@ pub enum Rule {
     NotCopied,
     TwoVmsOwnTheImage,
     TokenUnreadable,
+    TokenNewer,
     PrimaryHere,
     OpenTokenHere,
     PrimaryHerePeerUnreachableAllowed,
@@ -220,6 +221,7 @@ pub enum Rule {
     // after a VM let go
     ReleaseNotMirrored,
     ReleaseAlreadyDone,
+    ReleaseTokenUnread,
     ReleaseInUseHere,
     ReleaseHalfDemoted,
     ReleaseStaleHere,
@@ -237,6 +239,7 @@ pub enum Rule {
     ReleaseHandOver,
     // when a site, a host or a timer comes round
     UpkeepNothing,
+    UpkeepTokenUnread,
     UpkeepInUseHere,
     UpkeepHalfDemoted,
     UpkeepSplitBrainStaleHere,

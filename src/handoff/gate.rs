@@ -2,7 +2,7 @@
 
 use super::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 use super::observation::{
-    Copy, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There, TokenSeen,
+    Apart, Copy, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There, TokenSeen,
 };
 use super::token::{Mark, Token};
 use super::{Locks, Patience};
@@ -207,8 +207,8 @@ impl Gate<'_> {
                     "the two sites need images with different names",
                 ),
             ),
-            Here::Mirrored(copy) if copy.token == TokenSeen::Unreadable => {
-                (Rule::TokenUnreadable, self.unreadable(observation, Side::Here))
+            Here::Mirrored(copy) if copy.token.is_unread() => {
+                self.unread(observation, &copy.token, Side::Here)
             }
             Here::Mirrored(copy) => match copy.role {
                 Role::Primary => self.judge_primary(observation, copy),
@@ -243,8 +243,8 @@ impl Gate<'_> {
             There::Unreachable => return self.judge_alone(observation, here),
             There::Mirrored(there) => there,
         };
-        if there.token == TokenSeen::Unreadable {
-            return (Rule::TokenUnreadable, self.unreadable(observation, Side::There));
+        if there.token.is_unread() {
+            return self.unread(observation, &there.token, Side::There);
         }
         if there.role == Role::HalfDemoted {
             return (Rule::HalfDemotedThere, Verdict::PutRight(vec![demote(observation, Side::There)]));
@@ -263,7 +263,7 @@ impl Gate<'_> {
                         ),
                     ),
                 )
-            } else if sequence_there == sequence_here && here.token != there.token {
+            } else if sequence_there == sequence_here && here.token.token() != there.token.token() {
                 (Rule::TokenConflict, self.conflict(observation))
             } else {
                 self.boot(observation, here, Rule::PrimaryHere)
@@ -297,10 +297,10 @@ impl Gate<'_> {
         &self,
         observation: &Observation,
         here: &Copy,
-        there: &TokenSeen,
+        there: &Apart,
     ) -> (Rule, Verdict) {
         match there {
-            TokenSeen::Unreadable => (Rule::TokenUnreadable, self.unreadable(observation, Side::There)),
+            Apart { token, .. } if token.is_unread() => self.unread(observation, token, Side::There),
             there if there.is_forced_past(&here.token) => (
                 Rule::ForcedApart,
                 self.refuse(
@@ -364,21 +364,25 @@ impl Gate<'_> {
         let released = |token: &Token| here.release.as_ref().is_some_and(|mark| mark.holds_in(token));
         if let Some(reign) = reign.filter(|token| !released(token)) {
             let mark = Mark::of(reign, self.vm);
-            if here.booted.as_ref() == Some(&mark) {
+            let mut steps = Vec::new();
+            if here.is_unbound {
+                // the same reign, with the name of its image
+                steps.push(Step::WriteToken { at: Side::Here, image: image.clone(), token: reign.clone() });
+            } else if here.booted.as_ref() == Some(&mark) {
                 return (rule, Verdict::Pass);
             }
             // a run that was killed may have written the token and sent it nowhere
-            let mut steps = carried(here, image);
+            steps.extend(carried(here, image));
             steps.push(Step::MarkBooted { image: image.clone(), mark });
             return (rule, Verdict::Open(steps));
         }
-        (Rule::OpenTokenHere, Verdict::Open(self.opening_steps(observation, here, here.token.token())))
+        (Rule::OpenTokenHere, Verdict::Open(self.opening_steps(observation, here)))
     }
 
     /// The steps that begin a reign of this site with a boot.
-    fn opening_steps(&self, observation: &Observation, here: &Copy, previous: Option<&Token>) -> Vec<Step> {
+    fn opening_steps(&self, observation: &Observation, here: &Copy) -> Vec<Step> {
         let image = &observation.image;
-        let token = opening_token(here, &observation.there, previous, self.here);
+        let token = opening_token(here, &observation.there, self.here);
         let mark = Mark::of(&token, self.vm);
         begin_reign(here, image, token, mark)
     }
@@ -426,8 +430,8 @@ impl Gate<'_> {
             }
             There::Mirrored(there) => there,
         };
-        if there.token == TokenSeen::Unreadable {
-            return (Rule::TokenUnreadable, self.unreadable(observation, Side::There));
+        if there.token.is_unread() {
+            return self.unread(observation, &there.token, Side::There);
         }
         if let PeerVm::Active { vm, state } = &observation.vm_there {
             let (rule, cause) = match there.role {
@@ -626,7 +630,7 @@ impl Gate<'_> {
 
     fn promote_here(&self, observation: &Observation, here: &Copy) -> Verdict {
         let mut steps = vec![Step::Promote { at: Side::Here, image: observation.image.clone() }];
-        steps.extend(self.opening_steps(observation, here, here.token.token()));
+        steps.extend(self.opening_steps(observation, here));
         Verdict::Promote(steps)
     }
 
@@ -677,13 +681,17 @@ impl Gate<'_> {
         Verdict::Refuse(self.refusal(observation, cause, hint))
     }
 
-    fn unreadable(&self, observation: &Observation, at: Side) -> Verdict {
+    /// A token that is not understood. What a later release wrote is no fault of the image.
+    fn unread(&self, observation: &Observation, token: &TokenSeen, at: Side) -> (Rule, Verdict) {
         let site = if at == Side::Here { self.here } else { self.there };
-        self.refuse(
-            observation,
-            format!("has an unreadable handoff token on {site}"),
-            format!("see: rbd image-meta get {} {}", observation.image, super::token::TOKEN_KEY),
-        )
+        if *token == TokenSeen::Newer {
+            let cause = format!("was handed over by a later onemirror than that of {}", self.here);
+            let hint = format!("upgrade onemirror on {} and try again", self.here);
+            return (Rule::TokenNewer, self.refuse(observation, cause, hint));
+        }
+        let cause = format!("has an unreadable handoff token on {site}");
+        let hint = format!("see: rbd image-meta get {} {}", observation.image, super::token::TOKEN_KEY);
+        (Rule::TokenUnreadable, self.refuse(observation, cause, hint))
     }
 
     fn conflict(&self, observation: &Observation) -> Verdict {
@@ -734,12 +742,22 @@ impl Gate<'_> {
 /// The token that begins a reign of `site`. A copy that is primary under the other site's token was promoted by force, or
 /// by hand, by somebody who did not live to write his own: what the other site has written since is not known here
 /// while it does not answer, and has to be outranked as a force would.
-pub(super) fn opening_token(here: &Copy, there: &There, previous: Option<&Token>, site: &str) -> Token {
+pub(super) fn opening_token(here: &Copy, there: &There, site: &str) -> Token {
     let unseen = matches!(there, There::Unreachable | There::NotAsked);
+    let previous = previous_token(here, there);
     let others = here.token.token().is_some_and(|token| token.site != site);
     match here.role == Role::Primary && unseen && others {
         true => Token::forced_after(previous, site),
         false => Token::open_after(previous, site),
+    }
+}
+
+/// The token that the next one has to follow. Where the other site is silent, one of another image counts on as well: an
+/// image that was mirrored anew is not told from a clone then, and the other site may still have the old one.
+pub(super) fn previous_token<'a>(here: &'a Copy, there: &There) -> Option<&'a Token> {
+    match there {
+        There::Unreachable | There::NotAsked => here.token.last(),
+        There::Absent | There::Apart(_) | There::Mirrored(_) => here.token.token(),
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod decision;
 mod gate;
+mod metadata;
 mod observation;
 mod release;
 #[cfg(test)]
@@ -22,11 +23,12 @@ mod upkeep;
 
 pub use decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 pub use gate::{BootKind, Gate, PeerUnreachable};
+pub use metadata::{Marks, Written, forced_mark, written_for};
 pub use observation::{
-    Copy, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There, TokenSeen,
+    Apart, Copy, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There, TokenSeen,
 };
 pub use release::{Pending, Release, ReleaseJudgement};
-pub use token::{BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, Seal, TOKEN_KEY, Token, Unreadable, forced_mark};
+pub use token::{BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, Seal, TOKEN_KEY, Token, Unreadable};
 pub use upkeep::{Task, Upkeep, UpkeepJudgement, released_by};
 
 /// How much longer a caller can wait.

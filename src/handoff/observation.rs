@@ -42,11 +42,29 @@ pub enum There {
     Unreachable,
     /// There is no such image.
     Absent,
-    /// There is one of this name, with this token, and it is not the other copy of the one here: it is mirrored as
-    /// another image, or not at all.
-    Apart(TokenSeen),
+    /// There is one of this name, and it is not the other copy of the one here: it is mirrored as another image, or not
+    /// at all.
+    Apart(Apart),
     /// It is one of two copies.
     Mirrored(Copy),
+}
+
+/// An image of the same name that is not the other copy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Apart {
+    /// The handoff token that it shows.
+    pub token: TokenSeen,
+    /// The reign that an operator opened on it by force.
+    pub forced: Option<Mark>,
+}
+
+impl Apart {
+    /// Whether an operator forced a promotion there since `previous`, however far that has got unseen. The note of it
+    /// stays when the image is mirrored anew and begins to count anew.
+    pub fn is_forced_past(&self, previous: &TokenSeen) -> bool {
+        let forced = self.forced.as_ref().map_or(0, |mark| mark.sequence);
+        self.token.sequence().max(forced) >= previous.sequence().saturating_add(FORCED_STRIDE / 2)
+    }
 }
 
 /// One of the two copies of a mirrored image.
@@ -58,6 +76,8 @@ pub struct Copy {
     pub mode: Mode,
     /// The handoff token that this copy shows.
     pub token: TokenSeen,
+    /// The token is an earlier release's, and does not name its image.
+    pub is_unbound: bool,
     /// The reign in which the VM was last booted cold.
     pub booted: Option<Mark>,
     /// A release that was asked for.
@@ -119,6 +139,10 @@ pub enum TokenSeen {
     None,
     /// A token.
     Some(Token),
+    /// One that was written for another image, of which this one is a clone or a copy. It counts for nothing.
+    OfAnother(Token),
+    /// Something that a later release wrote; nothing may be concluded from it.
+    Newer,
     /// Something that onemirror did not write.
     Unreadable,
 }
@@ -128,18 +152,27 @@ impl TokenSeen {
     pub fn token(&self) -> Option<&Token> {
         match self {
             Self::Some(token) => Some(token),
-            Self::None | Self::Unreadable => None,
+            Self::None | Self::OfAnother(_) | Self::Newer | Self::Unreadable => None,
         }
+    }
+
+    /// The token found, also where it is another image's: an image that was mirrored anew while the other site is silent
+    /// cannot be told from a clone, and has to go on counting.
+    pub fn last(&self) -> Option<&Token> {
+        match self {
+            Self::Some(token) | Self::OfAnother(token) => Some(token),
+            Self::None | Self::Newer | Self::Unreadable => None,
+        }
+    }
+
+    /// Whether it says something that is not understood here.
+    pub fn is_unread(&self) -> bool {
+        matches!(self, Self::Newer | Self::Unreadable)
     }
 
     /// Its place in the history; 0 where there is none.
     pub fn sequence(&self) -> u64 {
         self.token().map_or(0, |token| token.sequence)
-    }
-
-    /// Whether an operator forced a promotion since `previous`, however far that has got unseen.
-    pub fn is_forced_past(&self, previous: &TokenSeen) -> bool {
-        self.sequence() >= previous.sequence().saturating_add(FORCED_STRIDE / 2)
     }
 }
 

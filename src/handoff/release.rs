@@ -1,6 +1,7 @@
 //! The release: a VM let go of its disks; give the images up, so that the other site can take them.
 
 use super::decision::{Decision, Finding, Judgement, Rule, Side, Step, WaitFor};
+use super::gate::previous_token;
 use super::observation::{Copy, Here, Mode, Observation, Report, Role, There};
 use super::token::{Mark, Token};
 use super::{Locks, Patience};
@@ -88,6 +89,11 @@ impl Release<'_> {
         };
         if self.in_use_here {
             return (Rule::ReleaseInUseHere, self.pending(observation, "a VM uses it again".into()));
+        }
+        let is_unread_there = matches!(&observation.there, There::Mirrored(there) if there.token.is_unread());
+        if here.token.is_unread() || is_unread_there {
+            let cause = "its handoff token is not understood; see: onemirror plan".to_owned();
+            return (Rule::ReleaseTokenUnread, self.pending(observation, cause));
         }
         if here.role == Role::HalfDemoted {
             return (Rule::ReleaseHalfDemoted, Verdict::Act(vec![self.demote(observation)]));
@@ -195,7 +201,7 @@ impl Release<'_> {
 
     fn open_steps(&self, observation: &Observation, here: &Copy) -> Vec<Step> {
         let image = &observation.image;
-        let token = Token::open_after(here.token.token(), self.here);
+        let token = Token::open_after(previous_token(here, &observation.there), self.here);
         let mut steps = vec![Step::WriteToken { at: Side::Here, image: image.clone(), token }];
         if here.mode == Mode::Snapshot {
             steps.push(Step::MirrorSnapshot { at: Side::Here, image: image.clone() });

@@ -1,4 +1,4 @@
-//! The handoff token and the two marks beside it: what travels with an image, in order with its writes.
+//! The handoff token and the marks beside it: what travels with an image, in order with its writes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,8 @@ pub const FORCED_KEY: &str = "onemirror.forced";
 /// How far a forced promotion moves the sequence on, so that it outranks any handoff that never arrived here.
 pub(super) const FORCED_STRIDE: u64 = 1000;
 
-/// `<sequence>:<site>:<open or random id>`: who reigns over an image, or gave it up.
+/// `<sequence>:<site>:<open or random id>`: who reigns over an image, or gave it up. In the metadata the global id of
+/// the image follows.
 ///
 /// An *open* token is written by the site that promotes the image, or boots a VM on it; it proves nothing but that
 /// the copy which shows it has followed since. A *closed* one is written by the site that gives the image up,
@@ -79,11 +80,11 @@ pub struct Unreadable {
     pub text: String,
 }
 
-fn unreadable(text: &str) -> Unreadable {
+pub(super) fn unreadable(text: &str) -> Unreadable {
     Unreadable { text: text.chars().take(80).collect() }
 }
 
-fn is_word(text: &str) -> bool {
+pub(super) fn is_word(text: &str) -> bool {
     !text.is_empty() && text.len() <= 128 && text.chars().all(|c| c.is_ascii_graphic() && c != ':')
 }
 
@@ -134,11 +135,6 @@ impl Mark {
     pub fn holds_in(&self, token: &Token) -> bool {
         token.seal == Seal::Open && self.sequence == token.sequence && self.site == token.site
     }
-}
-
-/// The mark at the beginning of what a forced promotion wrote.
-pub fn forced_mark(text: &str) -> Option<Mark> {
-    text.split(' ').next()?.parse().ok()
 }
 
 impl fmt::Display for Mark {

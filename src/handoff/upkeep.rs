@@ -56,6 +56,13 @@ impl Upkeep<'_> {
     fn judge_image(&self, observation: &Observation) -> (Rule, Task) {
         let nothing = (Rule::UpkeepNothing, Task::Nothing);
         let Here::Mirrored(here) = &observation.here else { return nothing };
+        let is_unread_there = match &observation.there {
+            There::Mirrored(there) => there.token.is_unread(),
+            There::NotAsked | There::Unreachable | There::Absent | There::Apart(_) => false,
+        };
+        if here.token.is_unread() || is_unread_there {
+            return (Rule::UpkeepTokenUnread, Task::Undecided);
+        }
         match (here.role, &observation.there) {
             (Role::HalfDemoted, _) if self.in_use_here => (Rule::UpkeepInUseHere, Task::Undecided),
             (Role::HalfDemoted, _) => {
@@ -134,7 +141,7 @@ impl Upkeep<'_> {
         {
             // booted without a gate: there was no CONTEXT section, or the plugin came later
             let image = &observation.image;
-            let token = opening_token(here, &observation.there, here.token.token(), self.here);
+            let token = opening_token(here, &observation.there, self.here);
             let mark = Mark::of(&token, vm);
             return (Rule::UpkeepOpenToken, Task::Act(begin_reign(here, image, token, mark)));
         }
