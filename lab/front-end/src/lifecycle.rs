@@ -430,7 +430,7 @@ impl Cycle<'_, '_> {
     fn end(&mut self, result: Result<(), String>) {
         let Some((state, lcm_state)) = rest_after(self.machine) else { return };
         if let Err(reason) = result {
-            let what = failure_prefix(self.machine.lcm_state);
+            let what = failure_prefix(self.machine);
             self.error(what, &reason);
         }
         self.machine.operation = None;
@@ -790,13 +790,14 @@ fn rest_after(machine: &Machine) -> Option<(VmState, LcmState)> {
 }
 
 /// What stands before a driver's reason: the hypervisor's driver names its message (src/protocol/Message.cc).
-fn failure_prefix(state: LcmState) -> &'static str {
-    match state {
-        LcmState::Hotplug => "ATTACHDISK",
-        LcmState::DiskSnapshot => "DISKSNAPSHOTCREATE",
-        LcmState::DiskResize => "RESIZEDISK",
-        LcmState::Backup | LcmState::BackupPoweroff => "BACKUP",
-        LcmState::Migrate => "MIGRATE",
+fn failure_prefix(machine: &Machine) -> &'static str {
+    match (machine.lcm_state, &machine.operation) {
+        (LcmState::Hotplug, Some(Operation::Detach { .. })) => "DETACHDISK",
+        (LcmState::Hotplug, _) => "ATTACHDISK",
+        (LcmState::DiskSnapshot, _) => "DISKSNAPSHOTCREATE",
+        (LcmState::DiskResize, _) => "RESIZEDISK",
+        (LcmState::Backup | LcmState::BackupPoweroff, _) => "BACKUP",
+        (LcmState::Migrate, _) => "MIGRATE",
         _ => "Error executing image transfer script",
     }
 }

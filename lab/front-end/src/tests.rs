@@ -219,6 +219,87 @@ async fn failures_are_shown_and_retried_whole() {
     assert_eq!(mvds, 2, "a retry runs the whole script: {calls:?}");
 }
 
+/// The records that the domains of the tests write nothing for, but that must know which disks they have.
+fn reloading_writer() -> String {
+    let reload = "def reload(*_):\n    w = json.load(open(d['reload_file']))\n    json.dump({'generation': w['generation']}, open(d['reloaded_file'] + '.new', 'w'))\n    os.rename(d['reloaded_file'] + '.new', d['reloaded_file'])\nsignal.signal(signal.SIGUSR1, reload)\n";
+    WRITER.replace("open(d['pid_file']", &format!("{reload}open(d['pid_file']"))
+}
+
+#[tokio::test]
+async fn a_disk_that_the_drivers_refuse_is_not_attached_and_stays_where_it_cannot_be_detached() {
+    let site = Site::new().await;
+    std::fs::write(site.var("../writer"), reloading_writer()).unwrap();
+    let vm = site.create("DISK=[IMAGE_ID=1]").await;
+    site.reaches(vm, "3", "3").await;
+    let attach = [Value::Number(vm), text("DISK=[IMAGE_ID=0]")];
+    let image_state = async || {
+        let image = site.document("one.image.info", &[Value::Number(0)]).await;
+        image.child("STATE").unwrap().value().to_owned()
+    };
+    let rested = async |wanted: &str| loop {
+        let document = site.vm(vm).await;
+        let error = document.child("USER_TEMPLATE").unwrap().child("ERROR").map(|error| error.value());
+        if document.child("LCM_STATE").unwrap().value() == "3"
+            && error.is_some_and(|error| error.ends_with(wanted))
+        {
+            return document.compact().matches("<DISK>").count();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    std::fs::write(site.var("fail.ln"), "one-0-2-0 is primary on site-b\n").unwrap();
+    site.number("one.vm.attach", &attach).await;
+    assert_eq!(rested("ATTACHDISK: one-0-2-0 is primary on site-b").await, 1);
+    assert_eq!(image_state().await, "1");
+    std::fs::remove_file(site.var("fail.ln")).unwrap();
+    site.number("one.vm.attach", &attach).await;
+    site.reaches(vm, "3", "3").await;
+    assert_eq!(image_state().await, "8");
+    std::fs::write(site.var("fail.mvds"), "not now\n").unwrap();
+    site.number("one.vm.detach", &[Value::Number(vm), Value::Number(1)]).await;
+    assert_eq!(rested("DETACHDISK: not now").await, 2, "the domain has lost it, the VM still has it");
+    assert_eq!(image_state().await, "8");
+    let revert = [Value::Number(vm), Value::Number(0), Value::Number(0)];
+    let (message, code) = site.refusal("one.vm.disksnapshotrevert", &revert).await;
+    assert!(message.ends_with("Disk id (0) or snapshot id (0) is not valid."), "{message}");
+    assert_eq!(code, 0x800);
+    let calls: Vec<String> =
+        site.calls().iter().map(|call| call.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(calls, ["clone", "ln", "ln", "mvds"]);
+}
+
+#[tokio::test]
+async fn oneimage_delete_runs_the_driver_and_shows_that_it_failed() {
+    let site = Site::new().await;
+    site.number("one.image.delete", &[Value::Number(0)]).await;
+    let error = async || loop {
+        let image = site.document("one.image.info", &[Value::Number(0)]).await;
+        if image.child("STATE").unwrap().value() == "5" {
+            return image.child("TEMPLATE").unwrap().child("ERROR").unwrap().value()[24..].to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let wanted =
+        " : Error removing image from datastore. Retry the operation or manually remove image source  and";
+    assert!(error().await.starts_with(wanted), "no such driver: {}", error().await);
+    let folder = site.var("remotes/datastore/ceph");
+    std::fs::create_dir_all(&folder).unwrap();
+    let driver = "#!/bin/sh\necho \"rm $*\" >> calls\nbase64 -d > document\nexit 1\n";
+    std::fs::write(folder.join("rm"), driver).unwrap();
+    std::fs::set_permissions(folder.join("rm"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // the driver fails again, but now the image is forgotten all the same
+    site.number("one.image.delete", &[Value::Number(0), Value::Truth(true)]).await;
+    while matches!(site.call("one.image.info", &[Value::Number(0)]).await, Answer::Success(_)) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(site.calls(), ["rm 0"]);
+    let document = std::fs::read_to_string(site.var("document")).unwrap();
+    let document = xml::parse(&document).unwrap();
+    assert_eq!(document.name, "DS_DRIVER_ACTION_DATA");
+    let image = document.child("IMAGE").unwrap();
+    assert_eq!(image.child("SOURCE").unwrap().value(), "one/one-0-2-0");
+    assert_eq!(document.child("DATASTORE").unwrap().child("DS_MAD").unwrap().value(), "ceph");
+}
+
 #[tokio::test]
 async fn undeploy_moves_and_resume_moves_back() {
     let site = Site::new().await;
