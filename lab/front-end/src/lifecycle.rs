@@ -675,88 +675,79 @@ impl Cycle<'_, '_> {
 /// Where a VM goes for an operation, and the action in its history; the refusals are those of
 /// src/dm/DispatchManagerActions.cc and, for `SaveAs`, src/rm/api/VirtualMachineAPI.cc.
 pub fn busy_state(machine: &Machine, operation: &Operation) -> Result<(LcmState, Option<Action>), Refusal> {
+    let rests = machine.state != VmState::Active || machine.lcm_state == LcmState::Running;
+    let found = busy_states(operation).iter().find(|(from, _)| rests && *from == machine.state);
+    match found {
+        Some((_, state)) => Ok((*state, noted_action(operation, machine.state))),
+        None => Err(refusal_of(operation, machine)),
+    }
+}
+
+fn busy_states(operation: &Operation) -> &'static [(VmState, LcmState)] {
     use LcmState as L;
-    let at = match (machine.state, machine.lcm_state) {
-        (VmState::Active, L::Running) => Some(VmState::Active),
-        (VmState::Active, _) => None,
-        (other, _) => Some(other),
+    use VmState::{Active, Poweroff, Suspended, Undeployed};
+    match operation {
+        Operation::Attach { .. } => &[(Active, L::Hotplug), (Poweroff, L::HotplugPrologPoweroff)],
+        Operation::Detach { .. } => &[(Active, L::Hotplug), (Poweroff, L::HotplugEpilogPoweroff)],
+        Operation::SnapshotCreate { .. } => &[
+            (Active, L::DiskSnapshot),
+            (Poweroff, L::DiskSnapshotPoweroff),
+            (Suspended, L::DiskSnapshotSuspended),
+        ],
+        Operation::SnapshotRevert { .. } => &[(Poweroff, L::DiskSnapshotRevertPoweroff)],
+        Operation::SnapshotDelete { .. } => &[
+            (Active, L::DiskSnapshotDelete),
+            (Poweroff, L::DiskSnapshotDeletePoweroff),
+            (Suspended, L::DiskSnapshotDeleteSuspended),
+        ],
+        Operation::Resize { .. } => &[
+            (Active, L::DiskResize),
+            (Poweroff, L::DiskResizePoweroff),
+            (Undeployed, L::DiskResizeUndeployed),
+        ],
+        Operation::SaveAs { .. } => &[
+            (Active, L::HotplugSaveas),
+            (Poweroff, L::HotplugSaveasPoweroff),
+            (Suspended, L::HotplugSaveasSuspended),
+        ],
+        Operation::Backup { .. } => &[(Active, L::Backup), (Poweroff, L::BackupPoweroff)],
+        Operation::Restore { .. } => &[(Poweroff, L::Restore)],
+        Operation::Migrate => &[(Active, L::Migrate)],
+    }
+}
+
+/// The action that the history record which ends is given; nothing where it does not end.
+fn noted_action(operation: &Operation, state: VmState) -> Option<Action> {
+    Some(match operation {
+        Operation::Attach { .. } => Action::DiskAttach,
+        Operation::Detach { .. } => Action::DiskDetach,
+        Operation::SnapshotCreate { .. } => Action::DiskSnapshotCreate,
+        Operation::SnapshotRevert { .. } => Action::DiskSnapshotRevert,
+        Operation::SnapshotDelete { .. } => Action::DiskSnapshotDelete,
+        Operation::Resize { .. } if state == VmState::Undeployed => return None,
+        Operation::Resize { .. } => Action::DiskResize,
+        Operation::Backup { .. } => Action::Backup,
+        Operation::Restore { .. } => Action::Restore,
+        Operation::SaveAs { .. } | Operation::Migrate => return None,
+    })
+}
+
+fn refusal_of(operation: &Operation, machine: &Machine) -> Refusal {
+    let what = match operation {
+        Operation::Attach { .. } => "Could not attach a new disk to VM",
+        Operation::Detach { .. } => "Could not detach disk from VM",
+        Operation::SnapshotCreate { .. } => "Could not create a new snapshot for VM",
+        Operation::SnapshotRevert { .. } => "Could not revert to disk snapshot for VM",
+        Operation::SnapshotDelete { .. } => "Could not delete disk snapshot from VM",
+        Operation::Resize { .. } => "Could not resize disk for VM",
+        Operation::Backup { .. } => "Could not create a new backup for VM",
+        Operation::Migrate => "Could not live-migrate VM",
+        Operation::SaveAs { .. } => {
+            return "VM has to be RUNNING, POWEROFF or SUSPENDED to save disks.".to_owned();
+        }
+        Operation::Restore { .. } => return "Could not restore VM, it must be in poweroff".to_owned(),
     };
-    let (state, action, refusal) = match operation {
-        Operation::Attach { .. } => (
-            [(VmState::Active, L::Hotplug), (VmState::Poweroff, L::HotplugPrologPoweroff)].to_vec(),
-            Some(Action::DiskAttach),
-            format!("Could not attach a new disk to VM {}", machine.id),
-        ),
-        Operation::Detach { .. } => (
-            [(VmState::Active, L::Hotplug), (VmState::Poweroff, L::HotplugEpilogPoweroff)].to_vec(),
-            Some(Action::DiskDetach),
-            format!("Could not detach disk from VM {}", machine.id),
-        ),
-        Operation::SnapshotCreate { .. } => (
-            [
-                (VmState::Active, L::DiskSnapshot),
-                (VmState::Poweroff, L::DiskSnapshotPoweroff),
-                (VmState::Suspended, L::DiskSnapshotSuspended),
-            ]
-            .to_vec(),
-            Some(Action::DiskSnapshotCreate),
-            format!("Could not create a new snapshot for VM {}", machine.id),
-        ),
-        Operation::SnapshotRevert { .. } => (
-            [(VmState::Poweroff, L::DiskSnapshotRevertPoweroff)].to_vec(),
-            Some(Action::DiskSnapshotRevert),
-            format!("Could not revert to disk snapshot for VM {}", machine.id),
-        ),
-        Operation::SnapshotDelete { .. } => (
-            [
-                (VmState::Active, L::DiskSnapshotDelete),
-                (VmState::Poweroff, L::DiskSnapshotDeletePoweroff),
-                (VmState::Suspended, L::DiskSnapshotDeleteSuspended),
-            ]
-            .to_vec(),
-            Some(Action::DiskSnapshotDelete),
-            format!("Could not delete disk snapshot from VM {}", machine.id),
-        ),
-        Operation::Resize { .. } => (
-            [
-                (VmState::Active, L::DiskResize),
-                (VmState::Poweroff, L::DiskResizePoweroff),
-                (VmState::Undeployed, L::DiskResizeUndeployed),
-            ]
-            .to_vec(),
-            (machine.state != VmState::Undeployed).then_some(Action::DiskResize),
-            format!("Could not resize disk for VM {}", machine.id),
-        ),
-        Operation::SaveAs { .. } => (
-            [
-                (VmState::Active, L::HotplugSaveas),
-                (VmState::Poweroff, L::HotplugSaveasPoweroff),
-                (VmState::Suspended, L::HotplugSaveasSuspended),
-            ]
-            .to_vec(),
-            None,
-            "VM has to be RUNNING, POWEROFF or SUSPENDED to save disks".to_owned(),
-        ),
-        Operation::Backup { .. } => (
-            [(VmState::Active, L::Backup), (VmState::Poweroff, L::BackupPoweroff)].to_vec(),
-            Some(Action::Backup),
-            format!("Could not create a new backup for VM {}", machine.id),
-        ),
-        Operation::Restore { .. } => (
-            [(VmState::Poweroff, L::Restore)].to_vec(),
-            Some(Action::Restore),
-            "Could not restore VM, it must be in poweroff".to_owned(),
-        ),
-        Operation::Migrate => (
-            [(VmState::Active, L::Migrate)].to_vec(),
-            None,
-            format!("Could not live-migrate VM {}", machine.id),
-        ),
-    };
-    let found = state.into_iter().find(|(from, _)| Some(*from) == at);
-    found
-        .map(|(_, state)| (state, action))
-        .ok_or_else(|| format!("{refusal}, wrong state {}.", machine.state_name()))
+    format!("{what} {}, wrong state {}.", machine.id, machine.state_name())
 }
 
 /// Where a VM is after the operation that it waits for; nothing if it waits for none.
