@@ -16,6 +16,7 @@ pub mod image_spec;
 pub mod lifecycle;
 pub mod opennebula;
 mod process;
+pub mod protection;
 pub mod setup;
 pub mod state;
 pub mod text;

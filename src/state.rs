@@ -213,6 +213,58 @@ pub fn remember_reconcile(folder: &Path) -> Result<(), StateError> {
     })
 }
 
+/// Somebody asked for a reconcile run that has not begun yet.
+const WANTED: &str = "reconcile-wanted";
+/// Locked while a run that was asked for is at work.
+const AT_WORK: &str = "reconcile-at-work";
+
+/// A run that was asked for and that nobody else makes; ends with this.
+#[derive(Debug)]
+pub struct Turn {
+    _locked: File,
+}
+
+/// Notes that a reconcile run is wanted. However many ask, one run is for all of them.
+pub fn want_reconcile(folder: &Path) -> Result<(), StateError> {
+    write(folder, WANTED, &Reconciled { time: Timestamp::now() })
+        .map_err(|source| turn_error(folder.join(WANTED), source))
+}
+
+/// The run that is wanted, unless somebody is at one: he asks again at its end. Who is killed leaves at most the note that
+/// one is wanted.
+pub fn next_reconcile(folder: &Path) -> Result<Option<Turn>, StateError> {
+    let wanted = folder.join(WANTED);
+    if !wanted.exists() {
+        return Ok(None);
+    }
+    let path = folder.join(AT_WORK);
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    let mut options = File::options();
+    let options = options.create(true).truncate(false).write(true).mode(0o600).custom_flags(flags);
+    let locked = options.open(&path).map_err(|source| turn_error(path.clone(), source))?;
+    give_to_owner_of_folder(&locked, &path);
+    match rustix::fs::flock(&locked, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(turn_error(path, error.into())),
+    }
+    match std::fs::remove_file(&wanted) {
+        Ok(()) => Ok(Some(Turn { _locked: locked })),
+        // somebody's run has begun since, and ended
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(turn_error(wanted, error)),
+    }
+}
+
+fn turn_error(path: PathBuf, source: io::Error) -> StateError {
+    StateError {
+        path,
+        what: "cannot take turns with other hooks",
+        source,
+        remedy: "make its folder writable for the front-end's user (chown oneadmin, chmod 700)",
+    }
+}
+
 /// When a reconcile run came to its end for the last time; `None`: never, or it can't be read.
 pub fn last_reconcile(folder: &Path) -> Option<Timestamp> {
     let text = read(&folder.join(RECONCILED)).ok()?;
@@ -286,6 +338,30 @@ mod tests {
         assert!(last_reconcile(folder.path()).unwrap() >= before);
         std::fs::write(folder.path().join(RECONCILED), "{").unwrap();
         assert_eq!(last_reconcile(folder.path()), None);
+    }
+
+    #[test]
+    fn many_who_ask_get_one_run_and_one_more() {
+        let (_parent, folder) = fresh();
+        assert!(next_reconcile(&folder).unwrap().is_none(), "nobody asked");
+        for _ in 0..20 {
+            want_reconcile(&folder).unwrap();
+        }
+        let turn = next_reconcile(&folder).unwrap().expect("the first run");
+        assert!(next_reconcile(&folder).unwrap().is_none(), "for all who asked before");
+        for _ in 0..20 {
+            want_reconcile(&folder).unwrap();
+            assert!(next_reconcile(&folder).unwrap().is_none(), "somebody is at work");
+        }
+        drop(turn);
+        let turn = next_reconcile(&folder).unwrap().expect("one more, for those who asked meanwhile");
+        drop(turn);
+        assert!(next_reconcile(&folder).unwrap().is_none());
+        // as if killed in the middle: the lock goes with the process
+        want_reconcile(&folder).unwrap();
+        drop(next_reconcile(&folder).unwrap().expect("a run"));
+        want_reconcile(&folder).unwrap();
+        assert!(next_reconcile(&folder).unwrap().is_some());
     }
 
     const IMAGE: &str = "a5b9a3c4-77d4-4a53-9a44-3a4f8f4b1e53";

@@ -4,7 +4,7 @@ use super::bridge::{Bridge, SharedConnection};
 use super::classify::{self, Question};
 use super::{
     Ceph, CephError, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking, PeerConnection,
-    PoolInfo, PoolStatus, Promotion, Snapshots, parse,
+    PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
 };
 use crate::image_spec::ImageSpec;
 use crate::process::{self, Output, RunError};
@@ -13,6 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempPath;
 
@@ -81,6 +82,7 @@ impl Default for Programs {
 /// after [`CephError::Unreachable`] the outcome of a change is not known: look again.
 #[derive(Debug)]
 pub struct RbdCommand {
+    number: u64,
     connection: Connection,
     programs: Programs,
     bridge: Option<Bridge>,
@@ -114,7 +116,9 @@ impl RbdCommand {
             RunOn::Local => None,
             RunOn::Hosts(hosts) => Some(Bridge::new(hosts.clone())),
         };
-        Self { connection, programs: Programs::default(), bridge, _keyfile: None }
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Self { number, connection, programs: Programs::default(), bridge, _keyfile: None }
     }
 
     /// A peer cluster; keeps its keyfile as long as needed.
@@ -259,6 +263,11 @@ impl RbdCommand {
         outcome
     }
 
+    /// Tells this way to a cluster from all others of the process.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Who asks, as `ceph auth` names it.
     pub fn user(&self) -> String {
         let user = self.connection.user.as_deref().unwrap_or("admin");
@@ -278,6 +287,15 @@ impl RbdCommand {
     pub async fn client_settings(&self) -> Result<BTreeMap<String, String>, CephError> {
         let words = ["config", "global", "list", "client"];
         self.settings(self.call(Program::Rbd, words.join(" "), &words)).await
+    }
+
+    /// All schedules of mirror snapshots that this cluster has. Each cluster has its own.
+    pub async fn snapshot_schedules(&self) -> Result<Vec<SnapshotSchedule>, CephError> {
+        let words = ["mirror", "snapshot", "schedule", "ls"];
+        let mut call = self.call(Program::Rbd, words.join(" "), &words);
+        call.arguments.extend(["--recursive".into(), "--format=json".into()]);
+        let (question, output) = self.rbd(call).await?;
+        understood(&question, parse::snapshot_schedules(&output.stdout))
     }
 
     async fn settings(&self, mut call: Call) -> Result<BTreeMap<String, String>, CephError> {

@@ -56,6 +56,8 @@ pub struct ImageInfo {
     pub mirroring: Option<Mirroring>,
     /// `pool/image@snap` of the image that this one is a clone of.
     pub parent: Option<String>,
+    /// Whether it has the feature `journaling`.
+    pub has_journal: bool,
     /// Snapshot mode: the image takes no writes. On a copy that is called primary this tells of a demotion or promotion
     /// that was killed half-way (seen on 16.2); a demotion ends that, a promotion is refused.
     pub is_read_only: bool,
@@ -201,6 +203,39 @@ pub struct Snapshots {
     pub mirror: Vec<MirrorSnapshot>,
     /// Names of user snapshots (OpenNebula's `snap` among them).
     pub user: Vec<String>,
+}
+
+/// A schedule of mirror snapshots; what it does not name it holds for all of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotSchedule {
+    /// The pool.
+    pub pool: Option<String>,
+    /// The namespace; empty: the default one.
+    pub namespace: Option<String>,
+    /// The image.
+    pub image: Option<String>,
+    /// The time between two snapshots.
+    pub every: Duration,
+}
+
+impl SnapshotSchedule {
+    /// How closely it names the image; `None`: it is not about that one. Ceph goes by the closest one.
+    fn closeness(&self, image: &ImageSpec) -> Option<usize> {
+        let named = [
+            (self.pool.as_deref(), image.pool()),
+            (self.namespace.as_deref(), image.namespace().unwrap_or_default()),
+            (self.image.as_deref(), image.image()),
+        ];
+        let fits = named.iter().all(|(name, wanted)| name.is_none_or(|name| name == *wanted));
+        fits.then(|| named.iter().filter(|(name, _)| name.is_some()).count())
+    }
+
+    /// How often a mirror snapshot of the image is taken; `None`: never.
+    pub fn every_of(schedules: &[Self], image: &ImageSpec) -> Option<Duration> {
+        let closest = schedules.iter().filter_map(|schedule| schedule.closeness(image)).max()?;
+        let counts = schedules.iter().filter(|schedule| schedule.closeness(image) == Some(closest));
+        counts.map(|schedule| schedule.every).min()
+    }
 }
 
 /// A peer as `rbd mirror pool info --all` names it.

@@ -6,13 +6,14 @@ use super::classify::clean;
 use super::{
     DaemonState, ImageInfo, ImageStatus, JournalPosition, JournalStatus, LockHolder, MirrorMode,
     MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolStatus, Progress, ReplayState,
-    Snapshots, StatusReport,
+    SnapshotSchedule, Snapshots, StatusReport,
 };
 use jiff::civil::DateTime;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Why an answer was not understood, in words that quote none of it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +102,7 @@ pub fn info(bytes: &[u8]) -> Parsed<ImageInfo> {
         size: raw.size,
         mirroring: mirroring(raw.mirroring)?,
         parent,
+        has_journal: raw.features.iter().any(|feature| feature == "journaling"),
         is_read_only,
     })
 }
@@ -416,6 +418,48 @@ pub fn pool_info(bytes: &[u8]) -> Parsed<PoolInfo> {
     Ok(PoolInfo { enabled, pool_mode, site_name: raw.site_name, peers })
 }
 
+// ---- mirror snapshot schedule ls
+
+#[derive(Deserialize)]
+struct RawSchedule {
+    pool: String,
+    namespace: String,
+    image: String,
+    items: Vec<RawScheduleItem>,
+}
+
+#[derive(Deserialize)]
+struct RawScheduleItem {
+    interval: String,
+}
+
+/// `rbd mirror snapshot schedule ls --recursive`; `-` stands for all.
+pub fn snapshot_schedules(bytes: &[u8]) -> Parsed<Vec<SnapshotSchedule>> {
+    let raw: Vec<RawSchedule> = json(bytes)?;
+    let mut schedules = Vec::new();
+    for RawSchedule { pool, namespace, image, items } in raw {
+        let named = |name: &str| (name != "-").then(|| name.to_owned());
+        for RawScheduleItem { interval } in items {
+            let (pool, namespace, image) = (named(&pool), named(&namespace), named(&image));
+            schedules.push(SnapshotSchedule { pool, namespace, image, every: interval_of(&interval)? });
+        }
+    }
+    Ok(schedules)
+}
+
+/// `5m`, `1h`, `1d`.
+fn interval_of(text: &str) -> Parsed<Duration> {
+    let unit = match text.chars().last() {
+        Some('m') => 60,
+        Some('h') => 60 * 60,
+        Some('d') => 60 * 60 * 24,
+        _ => return Err(unknown("interval", text)),
+    };
+    let number = text.get(..text.len() - 1).and_then(|number| number.parse::<u64>().ok());
+    let seconds = number.and_then(|number| number.checked_mul(unit)).filter(|seconds| *seconds > 0);
+    seconds.map(Duration::from_secs).ok_or_else(|| unknown("interval", text))
+}
+
 // ---- rados
 
 #[derive(Deserialize)]
@@ -592,6 +636,32 @@ mod tests {
     use jiff::civil::datetime;
     use proptest::prelude::*;
     use std::path::PathBuf;
+
+    #[test]
+    fn the_closest_schedule_counts() {
+        let text = br#"[{"pool":"-","namespace":"-","image":"-","items":[{"interval":"1h","start_time":""}]},
+            {"pool":"two","namespace":"-","image":"-","items":[{"interval":"5m","start_time":""}]},
+            {"pool":"two","namespace":"ns","image":"-","items":[{"interval":"2d","start_time":""}]},
+            {"pool":"two","namespace":"","image":"one-0","items":[{"interval":"9m","start_time":""},{"interval":"3m","start_time":""}]}]"#;
+        let schedules = snapshot_schedules(text).unwrap();
+        let minutes = |image: &str| {
+            let every = SnapshotSchedule::every_of(&schedules, &image.parse().unwrap());
+            every.map(|every| every.as_secs() / 60)
+        };
+        assert_eq!(minutes("two/one-0"), Some(3));
+        assert_eq!(minutes("two/one-1"), Some(5));
+        assert_eq!(minutes("two/ns/one-0"), Some(2 * 24 * 60));
+        assert_eq!(minutes("two/other/one-0"), Some(5));
+        assert_eq!(minutes("one/one-0"), Some(60));
+        assert_eq!(snapshot_schedules(b"[]"), Ok(vec![]));
+        assert_eq!(SnapshotSchedule::every_of(&[], &"one/one-0".parse().unwrap()), None);
+        for wrong in ["", "m", "5", "5w", "0m", "-5m", "99999999999999999999d", "\u{e4}m"] {
+            let text = format!(
+                r#"[{{"pool":"two","namespace":"-","image":"-","items":[{{"interval":"{wrong}"}}]}}]"#
+            );
+            assert!(snapshot_schedules(text.as_bytes()).is_err(), "{wrong}");
+        }
+    }
 
     const FLAGGED: &str = "value (44 bytes) :
 00000000  01 01 26 00 00 00 00 00  00 00 13 00 00 00 02 01  |..&.............|

@@ -85,6 +85,7 @@ async fn facts(config: Result<Config, ConfigError>) -> Facts {
         clock_difference: None,
         pools: Vec::new(),
         vms: Vec::new(),
+        concerns: Vec::new(),
     };
     let client = local_client(config.as_ref().ok()).map_err(|error| error.to_string());
     facts.front_end_here = match &client {
@@ -97,13 +98,18 @@ async fn facts(config: Result<Config, ConfigError>) -> Facts {
     };
     facts.setup = setup(client).await;
     if let Some(Ok(engine)) = engine {
-        let (there, pools, vms) =
-            futures::join!(engine.examine_front_end_there(), engine.examine_pools(), engine.examine_vms());
+        let (there, pools, vms, overview) = futures::join!(
+            engine.examine_front_end_there(),
+            engine.examine_pools(),
+            engine.examine_vms(),
+            engine.overview()
+        );
         facts.front_end_there = Some(there.0);
         facts.clock_difference = there.1;
         // a front-end that does not answer has a finding of its own
         facts.pools = pools.unwrap_or_default();
         facts.vms = vms.unwrap_or_default();
+        facts.concerns = overview.map(|overview| overview.concerns).unwrap_or_default();
     }
     facts
 }

@@ -1,8 +1,8 @@
 //! `onemirror list`.
 
 use super::table::{Align, Table, json, print, terminal_width};
-use super::{CommandError, or_dash, warn_if_off};
-use crate::engine::{Engine, Overview};
+use super::{CommandError, concerns, or_dash, warn_if_off};
+use crate::engine::{Engine, NotReached, Overview};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -15,7 +15,11 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
     warn_if_off();
     let overview = engine.overview().await?;
     let text = if arguments.json { json(&overview)? } else { render(&overview, terminal_width()) };
-    Ok(print(&text)?)
+    print(&text)?;
+    match overview.not_reached.len() + overview.vms.iter().filter(|vm| vm.error.is_some()).count() {
+        0 => Ok(()),
+        _ => Err(CommandError::Incomplete("not everything could be looked at".into())),
+    }
 }
 
 fn render(overview: &Overview, width: Option<u16>) -> String {
@@ -53,5 +57,8 @@ fn render(overview: &Overview, width: Option<u16>) -> String {
         let id = pending.vm.map_or("-".to_owned(), |vm| vm.to_string());
         table.row([&id, "-", "DONE", &pending.image, "-", "-", "-", "-", &pending.handoff]);
     }
-    table.render(width)
+    for NotReached { what, why } in &overview.not_reached {
+        table.row(["-", what, "-", "-", "-", "-", "-", "-", why]);
+    }
+    format!("{}{}", table.render(width), concerns(&overview.concerns))
 }

@@ -14,6 +14,7 @@ pub mod table;
 use crate::config::{self, Config};
 use crate::engine::{Engine, EngineError};
 use crate::lifecycle;
+use crate::protection::Concern;
 use crate::setup::SetupError;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -205,6 +206,19 @@ fn warn_if_off() {
             crate::text::printable(&off.reason)
         );
     }
+}
+
+/// What is wrong with the protection of disks: a line for each, and one for what to type.
+fn concerns(concerns: &[Concern]) -> String {
+    let mut text = String::new();
+    for Concern { vm, image, what, remedy, .. } in concerns {
+        let whose = vm.map(|vm| format!("VM {vm}: ")).unwrap_or_default();
+        for line in [format!("{whose}{image} {what}"), format!("    {remedy}")] {
+            text.push_str(&crate::text::printable(&line));
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// A cell for something that may be absent.

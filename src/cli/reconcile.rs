@@ -2,7 +2,7 @@
 
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, or_dash, warn_if_off};
-use crate::engine::{Engine, ReconcileReport};
+use crate::engine::{Engine, NotReached, ReconcileReport};
 use crate::handoff::Rule;
 use std::time::Instant;
 
@@ -27,17 +27,21 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
     let text = if arguments.json { json(&report)? } else { render(&report, terminal_width()) };
     print(&text)?;
     let failures = report.items.iter().filter(|item| item.error.is_some()).count();
-    match failures {
-        0 => Ok(()),
-        failures => Err(CommandError::Incomplete(format!(
+    match (failures, report.not_reached.len()) {
+        (0, 0) => Ok(()),
+        (failures, 0) => Err(CommandError::Incomplete(format!(
             "{failures} of {} images are not in order",
+            report.looked_at
+        ))),
+        (failures, not_reached) => Err(CommandError::Incomplete(format!(
+            "{failures} of {} images are not in order, and not everything could be looked at ({not_reached})",
             report.looked_at
         ))),
     }
 }
 
 fn render(report: &ReconcileReport, width: Option<u16>) -> String {
-    if report.items.is_empty() {
+    if report.items.is_empty() && report.not_reached.is_empty() {
         return format!("{} mirrored images, nothing to do\n", report.looked_at);
     }
     let mut table = Table::new(&[
@@ -55,6 +59,9 @@ fn render(report: &ReconcileReport, width: Option<u16>) -> String {
             or_dash(Some(&item.done)).to_owned(),
             or_dash(item.error.as_deref()).to_owned(),
         ]);
+    }
+    for NotReached { what, why } in &report.not_reached {
+        table.row(["-", what, "-", "-", why]);
     }
     table.render(width)
 }

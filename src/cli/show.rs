@@ -1,7 +1,7 @@
 //! `onemirror show VM`.
 
 use super::table::{Align, Table, json, print, terminal_width};
-use super::{CommandError, or_dash, warn_if_off};
+use super::{CommandError, concerns, or_dash, warn_if_off};
 use crate::engine::{Engine, VmView};
 
 #[derive(Debug, clap::Args)]
@@ -68,5 +68,6 @@ fn render(view: &VmView, here: &str, there: &str, width: Option<u16>) -> String 
             text.push('\n');
         }
     }
+    text.push_str(&concerns(&view.concerns));
     text
 }

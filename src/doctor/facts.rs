@@ -2,6 +2,7 @@
 
 use crate::ceph::ReplayState;
 use crate::image_spec::ImageSpec;
+use crate::protection::Concern;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Facts {
     pub pools: Vec<Pool>,
     /// The own front-end's VMs.
     pub vms: Vec<Vm>,
+    /// What is wrong with the protection of disks.
+    pub concerns: Vec<Concern>,
 }
 
 /// What matters of the configuration.

@@ -4,6 +4,7 @@ pub mod facts;
 
 use crate::ceph::ReplayState;
 use crate::image_spec::ImageSpec;
+use crate::protection::{Concern, Kind};
 use facts::{Configuration, Daemon, Disk, Facts, FrontEnd, Pool, Side, Trouble, Vm};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -89,6 +90,8 @@ pub enum Check {
     SplitBrain,
     /// Copies follow.
     Replication,
+    /// What was changed beside the handoff is still protected.
+    Protection,
 }
 
 /// What is said of a check that something else stood in the way of.
@@ -138,6 +141,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     for vm in &facts.vms {
         about_vm(vm, facts, &mut found);
     }
+    about_protection(&facts.concerns, &mut found);
     for check in Check::iter() {
         if !found.0.iter().any(|finding| finding.check == check) {
             let text = if unknown.contains(&check) { NOT_LOOKED_AT } else { "ok" };
@@ -457,7 +461,7 @@ fn about_copy(image: &str, report: &ReplayState, site: &str, found: &mut Finding
             Check::Replication,
             Level::Failure,
             format!("{image} on {site} does not follow: {said}"),
-            "see the log of rbd-mirror there; docs/runbook.md, \"resync does not end\"",
+            crate::protection::follow_again(image, site),
         ),
         _ => {}
     }
@@ -475,11 +479,7 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
         let pool = facts.pools.iter().find(|pool| pool.name == image.pool_spec())?;
         Some(pool.here.images.as_ref().ok()?.reports.contains_key(image.image()))
     };
-    let (with, without): (Vec<&Disk>, Vec<&Disk>) = vm
-        .disks
-        .iter()
-        .filter(|disk| mirrored(&disk.image).is_some())
-        .partition(|disk| mirrored(&disk.image) == Some(true));
+    let with: Vec<&Disk> = vm.disks.iter().filter(|disk| mirrored(&disk.image) == Some(true)).collect();
     if with.is_empty() {
         return; // nobody wants it to move
     }
@@ -489,14 +489,6 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
             Level::Warning,
             format!("VM {id} has no CONTEXT section: nothing holds it when it is resumed from POWEROFF"),
             format!("onevm updateconf {id}, with CONTEXT=[ NETWORK=\"YES\" ]"),
-        );
-    }
-    for disk in without {
-        found.add(
-            Check::Disks,
-            Level::Warning,
-            format!("VM {id}: disk {}, {}, is not mirrored, others are", disk.id, disk.image),
-            format!("rbd mirror image enable {} snapshot, or journal", disk.image),
         );
     }
     if !vm.elsewhere.is_empty() {
@@ -552,6 +544,20 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
             "terminate all but one",
         ),
         _ => {}
+    }
+}
+
+fn about_protection(concerns: &[Concern], found: &mut Findings) {
+    for Concern { kind, vm, image, what, remedy } in concerns {
+        let (check, level) = match kind {
+            // told of the copy that does not follow, above
+            Kind::CopyInError => continue,
+            Kind::OlderImageThere => (Check::Protection, Level::Failure),
+            Kind::NotMirrored => (Check::Disks, Level::Warning),
+            Kind::NoSchedule | Kind::SnapshotsLate | Kind::OtherSize => (Check::Protection, Level::Warning),
+        };
+        let whose = vm.map(|vm| format!("VM {vm}: ")).unwrap_or_default();
+        found.add(check, level, format!("{whose}{image} {what}"), remedy);
     }
 }
 

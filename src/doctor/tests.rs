@@ -67,6 +67,7 @@ fn healthy() -> Facts {
                 ..Vm::default()
             },
         ],
+        concerns: vec![],
     }
 }
 

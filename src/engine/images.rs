@@ -5,8 +5,10 @@ use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
 use crate::ceph::RbdCommand;
 use crate::image_spec::ImageSpec;
-use crate::opennebula::disks::{Usage, datastores_needed, images_used, named_by, rbd_images};
-use crate::opennebula::{Client, DiskImage, DiskKind, OneError, Vm, VmState};
+use crate::opennebula::disks::{
+    Usage, datastores_needed, images_used, named_by, rbd_images, rbd_images_each,
+};
+use crate::opennebula::{Client, DiskError, DiskImage, DiskKind, OneError, Vm, VmState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -67,7 +69,59 @@ impl Engine {
             let cluster = self.cluster_here(datastore).await?;
             images.push(VmImage { disk, cluster });
         }
+        let images = self.each_once(images).await?;
         Ok(VmImages { vm, images })
+    }
+
+    /// The images of a VM of this site that can be told, and why others can't: one disk keeps no other waiting.
+    pub(super) async fn images_reached(&self, vm: Vm) -> (VmImages, Vec<EngineError>) {
+        let (mut images, mut errors) = (Vec::new(), Vec::new());
+        let mut datastores = BTreeMap::new();
+        for id in datastores_needed(&vm) {
+            match self.datastores([id]).await {
+                Ok(found) => datastores.extend(found),
+                Err(error) => errors.push(error),
+            }
+        }
+        for disk in rbd_images_each(&vm, &datastores) {
+            let cluster = match &disk {
+                Ok(disk) => match datastores.get(&disk.datastore_id) {
+                    Some(datastore) => self.cluster_here(datastore).await,
+                    None => continue,
+                },
+                // why it is unknown was told already
+                Err(DiskError::UnknownDatastore { .. }) if !errors.is_empty() => continue,
+                Err(error) => Err(error.clone().into()),
+            };
+            match (disk, cluster) {
+                (Ok(disk), Ok(cluster)) => images.push(VmImage { disk, cluster }),
+                (_, Err(error)) => errors.push(error),
+                (Err(_), Ok(_)) => {}
+            }
+        }
+        (VmImages { vm, images }, errors)
+    }
+
+    /// Leaves out what is the same image on two ways. Two images of one name cannot be told apart in the handoff of one
+    /// VM.
+    async fn each_once(&self, images: Vec<VmImage>) -> Result<Vec<VmImage>, EngineError> {
+        let mut kept: Vec<VmImage> = Vec::new();
+        for image in images {
+            let Some(other) = kept.iter().find(|other| other.spec() == image.spec()) else {
+                kept.push(image);
+                continue;
+            };
+            let pool = image.spec().pool_spec();
+            if self.pool_id(&image.cluster, &pool).await != self.pool_id(&other.cluster, &pool).await {
+                return Err(EngineError::Unfit(format!(
+                    "{} is the name of disk {} and of disk {}, in two clusters; detach one of them",
+                    image.spec(),
+                    other.disk.disk_id,
+                    image.disk.disk_id
+                )));
+            }
+        }
+        Ok(kept)
     }
 
     /// Leaves out SHAREABLE disks that another VM of this site still uses.

@@ -35,6 +35,8 @@ pub(super) struct Seen {
     pub cluster_there: Option<Rc<RbdCommand>>,
     /// Of a mirrored image.
     pub global_id: Option<String>,
+    /// What the cluster here says of the image, if it is there.
+    pub info_here: Option<ImageInfo>,
     /// The id of the copy here; a resync makes a new one.
     pub id_here: Option<String>,
     /// The same of the copy there.
@@ -89,13 +91,17 @@ impl Engine {
             },
             cluster_there: None,
             global_id: None,
+            info_here: None,
             id_here: None,
             id_there: None,
             trouble: None,
         };
         let here = self.copy_here(image).await?;
         match here {
-            CopyHere::NotMirrored => return Ok(seen),
+            CopyHere::NotMirrored(info) => {
+                seen.info_here = Some(info);
+                return Ok(seen);
+            }
             CopyHere::Absent if purpose != Purpose::Boot => {
                 seen.observation.here = Here::Absent;
                 return Ok(seen);
@@ -145,6 +151,7 @@ impl Engine {
         };
         seen.global_id = Some(here.mirroring.global_id.clone());
         seen.id_here = Some(here.info.id.clone());
+        seen.info_here = Some(here.info.clone());
         let mut copy_here = copy(&here);
         seen.observation.there = match there {
             None => There::Unreachable,
@@ -304,12 +311,20 @@ impl Engine {
 
     /// The mirror uuid of the image's pool, asked for once.
     async fn mirror_uuid(&self, cluster: &RbdCommand, spec: &ImageSpec) -> Result<Option<String>, CephError> {
-        let key = (cluster.site().to_owned(), spec.pool_spec());
+        self.mirror_uuid_of_pool(cluster, &spec.pool_spec()).await
+    }
+
+    pub(super) async fn mirror_uuid_of_pool(
+        &self,
+        cluster: &RbdCommand,
+        pool: &str,
+    ) -> Result<Option<String>, CephError> {
+        let key = (cluster.number(), pool.to_owned());
         let known = self.mirror_uuids.borrow().get(&key).cloned();
         if let Some(uuid) = known {
             return Ok(uuid);
         }
-        let uuid = cluster.mirror_uuid(&spec.pool_spec()).await?;
+        let uuid = cluster.mirror_uuid(pool).await?;
         self.mirror_uuids.borrow_mut().insert(key, uuid.clone());
         Ok(uuid)
     }
@@ -370,6 +385,11 @@ impl Engine {
     }
 }
 
+/// Whether it is one of two copies.
+pub(super) fn is_seen_mirrored(seen: &Seen) -> bool {
+    matches!(seen.observation.here, Here::Mirrored(_))
+}
+
 /// Whether what was seen there agrees with the copy here being the one to boot on; `None` where nothing was seen.
 fn contact(here: &Copy, there: &There) -> Option<bool> {
     match there {
@@ -396,13 +416,13 @@ fn peer_vm(users: &[User]) -> PeerVm {
 
 enum CopyHere {
     Absent,
-    NotMirrored,
+    NotMirrored(ImageInfo),
     Mirrored(CopySeen),
 }
 
 async fn copy_of(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyHere, CephError> {
     let Some(info) = cluster.info(spec).await? else { return Ok(CopyHere::Absent) };
-    let Some(mirroring) = info.mirroring.clone() else { return Ok(CopyHere::NotMirrored) };
+    let Some(mirroring) = info.mirroring.clone() else { return Ok(CopyHere::NotMirrored(info)) };
     match cluster.metadata(spec).await {
         Ok(metadata) => Ok(CopyHere::Mirrored(CopySeen { info, mirroring, metadata })),
         // a resync deletes the copy and makes a new one
@@ -416,7 +436,7 @@ async fn copy_there(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyThere,
     match copy_of(cluster, spec).await? {
         CopyHere::Mirrored(seen) => Ok(CopyThere::Mirrored(seen)),
         CopyHere::Absent => Ok(CopyThere::Absent),
-        CopyHere::NotMirrored => match cluster.metadata(spec).await {
+        CopyHere::NotMirrored(_) => match cluster.metadata(spec).await {
             Ok(metadata) => Ok(CopyThere::NotMirrored(metadata)),
             Err(CephError::NotFound { .. }) => Ok(CopyThere::Absent),
             Err(error) => Err(error),

@@ -2,16 +2,19 @@
 
 use super::error::EngineError;
 use super::gate::{closing_id, observations};
-use super::images::VmImages;
+use super::images::{VmImage, VmImages};
 use super::observe::{Purpose, Seen};
+use super::pools::{ImageKey, NotReached, PoolHere, by_cluster};
+use super::protection::Watched;
 use super::reconcile::UserHere;
 use super::sites::Engine;
-use crate::ceph::{Ceph, ImageStatus, ReplayState, StatusReport};
+use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::handoff::{
     Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release, ReleaseJudgement, Role, Rule, Step,
     Task, There, TokenSeen,
 };
-use std::collections::BTreeMap;
+use crate::protection::Concern;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One copy of an image.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -56,9 +59,11 @@ pub struct VmView {
     pub state: String,
     /// Whether it has a CONTEXT section; without one nothing can hold a boot from POWEROFF.
     pub has_context: bool,
-    /// Its disks on Ceph.
+    /// Its disks on Ceph, as far as they could be looked at.
     pub disks: Vec<DiskView>,
-    /// Why its disks could not be looked at.
+    /// What is wrong with their protection.
+    pub concerns: Vec<Concern>,
+    /// Why disks could not be looked at.
     pub error: Option<String>,
 }
 
@@ -86,6 +91,10 @@ pub struct Overview {
     pub vms: Vec<VmView>,
     /// Images of VMs that are gone.
     pub pending: Vec<PendingView>,
+    /// What is wrong with the protection of disks and of images that no VM uses.
+    pub concerns: Vec<Concern>,
+    /// What could not be looked at.
+    pub not_reached: Vec<NotReached>,
 }
 
 /// What would be done.
@@ -114,95 +123,109 @@ pub struct Plan {
     pub terminate: PlanPart,
 }
 
-type Reports = BTreeMap<String, ImageStatus>;
+fn keyed_images(pool: &PoolHere) -> impl Iterator<Item = (ImageKey, VmImage)> {
+    pool.images().map(|image| ((pool.id.clone(), image.spec().clone()), image))
+}
 
 impl Engine {
-    /// All VMs of this site with a disk on Ceph, and what terminated ones left undone.
+    /// All VMs of this site with a disk on Ceph, and what terminated ones left undone. What cannot be looked at keeps
+    /// nothing else waiting.
     pub async fn overview(&self) -> Result<Overview, EngineError> {
-        let mut vms = Vec::new();
-        let mut used = std::collections::BTreeSet::new();
-        let mut reports = BTreeMap::new();
-        for vm in self.one_here.vm_pool().await.map_err(|error| self.error_here(error))? {
-            let (id, name, state, has_context) = (vm.id, vm.name.clone(), vm.state_name(), vm.has_context);
-            match self.images_of(vm).await {
-                Ok(vm_images) if vm_images.images.is_empty() => {}
-                Ok(vm_images) => {
-                    used.extend(vm_images.images.iter().map(|image| image.spec().clone()));
-                    vms.push(self.vm_view(&vm_images, &mut reports).await);
-                }
-                Err(error) => vms.push(VmView {
-                    id,
-                    name,
-                    state,
-                    has_context,
-                    disks: Vec::new(),
-                    error: Some(error.to_string()),
-                }),
+        let machines = self.one_here.vm_pool().await.map_err(|error| self.error_here(error))?;
+        let (pools, not_reached) = self.pools_here().await?;
+        let unused: Vec<(ImageKey, VmImage)> = pools.iter().flat_map(keyed_images).collect();
+        let names: Vec<_> = pools.iter().map(|pool| (pool.id.clone(), pool.name.clone())).collect();
+        let watched = self.watch(pools).await;
+        let (mut reached, mut used) = (Vec::new(), BTreeSet::new());
+        for vm in machines {
+            let (vm_images, errors) = self.images_reached(vm).await;
+            if !vm_images.images.is_empty() || !errors.is_empty() {
+                let way = vm_images.images.first().map_or(0, |image| image.cluster.number());
+                let keys = self.keys_of(vm_images.images.clone()).await;
+                used.extend(keys.into_iter().map(|(key, _)| key));
+                reached.push((way, (vm_images, errors)));
             }
         }
-        let mut unused = BTreeMap::new();
-        self.add_unused_images(&mut unused).await?;
-        let mut pending = Vec::new();
-        for image in unused.into_values().filter(|image| !used.contains(image.spec())) {
-            let seen = match self.observe(&[image], Purpose::Upkeep).await {
-                Ok(seen) => seen,
-                Err(error) => {
-                    tracing::warn!("{error}");
-                    continue;
-                }
-            };
-            pending.extend(seen.iter().filter_map(|seen| {
-                let (vm, handoff) = self.undone(seen, None)?;
-                Some(PendingView { image: seen.spec().to_string(), vm, handoff })
-            }));
-        }
-        Ok(Overview {
+        let mut vms =
+            by_cluster(reached, async |(vm_images, errors)| self.vm_view(&vm_images, errors, &watched).await)
+                .await;
+        vms.sort_by_key(|vm| vm.id);
+        let unused = unused.into_iter().filter(|(key, _)| !used.contains(key));
+        let unused = unused.map(|(_, image)| (image.cluster.number(), image)).collect();
+        let pending = by_cluster(unused, async |image| self.pending_views(image).await).await;
+        let mut overview = Overview {
             site: self.here().to_owned(),
             role: self.config.site.role,
             peer: self.there().to_owned(),
+            concerns: vms.iter().flat_map(|vm| vm.concerns.clone()).collect(),
             vms,
-            pending,
-        })
+            pending: pending.into_iter().flatten().collect(),
+            not_reached,
+        };
+        overview.pending.sort_by(|a, b| a.image.cmp(&b.image));
+        overview.concerns.extend(self.concerns_of_others(&watched, &names, &used));
+        Ok(overview)
+    }
+
+    /// What is undone about an image that no VM uses.
+    async fn pending_views(&self, image: VmImage) -> Vec<PendingView> {
+        let name = image.spec().to_string();
+        match self.look(&[image], Purpose::Upkeep).await {
+            Ok(seen) => {
+                let undone = seen.iter().filter_map(|seen| self.undone(seen, None));
+                undone.map(|(vm, handoff)| PendingView { image: name.clone(), vm, handoff }).collect()
+            }
+            // it may well be pending; nobody can tell
+            Err(error) => vec![PendingView { image: name, vm: None, handoff: error.to_string() }],
+        }
     }
 
     /// One VM of this site.
     pub async fn show(&self, vm: i32) -> Result<VmView, EngineError> {
-        let vm_images = self.vm_images(vm).await?;
-        Ok(self.vm_view(&vm_images, &mut BTreeMap::new()).await)
+        let vm = self.one_here.vm(vm).await.map_err(|error| self.error_here(error))?;
+        let (vm_images, errors) = self.images_reached(vm).await;
+        let (pools, not_reached) = self.pools_of(&vm_images.images).await;
+        let watched = self.watch(pools).await;
+        let mut view = self.vm_view(&vm_images, errors, &watched).await;
+        if view.error.is_none() {
+            view.error = not_reached.into_iter().next().map(|it| format!("{}: {}", it.what, it.why));
+        }
+        Ok(view)
     }
 
-    async fn vm_view(&self, vm_images: &VmImages, reports: &mut BTreeMap<String, Reports>) -> VmView {
+    /// `errors` tell which disks could not be told.
+    async fn vm_view(&self, vm_images: &VmImages, errors: Vec<EngineError>, watched: &Watched) -> VmView {
         let vm = &vm_images.vm;
         let user = UserHere::of(vm);
-        let mut view = VmView {
+        let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let mut by_way: BTreeMap<u64, Vec<VmImage>> = BTreeMap::new();
+        for image in &vm_images.images {
+            by_way.entry(image.cluster.number()).or_default().push(image.clone());
+        }
+        let mut seen = Vec::new();
+        for images in by_way.into_values() {
+            match self.look(&images, Purpose::Boot).await {
+                Ok(found) => seen.extend(found),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        seen.sort_by_key(|seen| seen.image.disk.disk_id);
+        errors.dedup();
+        let mut disks = Vec::new();
+        for seen in &seen {
+            let pool = self.pool_id(&seen.image.cluster, &seen.spec().pool_spec()).await;
+            let status = watched.reports(&pool).and_then(|reports| reports.of(seen.spec()));
+            disks.push(self.disk_view(seen, status, user));
+        }
+        VmView {
             id: vm.id,
             name: vm.name.clone(),
             state: vm.state_name(),
             has_context: vm.has_context,
-            disks: Vec::new(),
-            error: None,
-        };
-        let seen = match self.observe(&vm_images.images, Purpose::Boot).await {
-            Ok(seen) => seen,
-            Err(error) => {
-                view.error = Some(error.to_string());
-                return view;
-            }
-        };
-        for seen in &seen {
-            let pool = seen.spec().pool_spec();
-            if seen.global_id.is_some() && !reports.contains_key(&pool) {
-                let status = seen.image.cluster.pool_status(&pool).await;
-                let images = status.map(|status| status.images).unwrap_or_default();
-                reports.insert(
-                    pool.clone(),
-                    images.into_iter().map(|image| (image.name.clone(), image)).collect(),
-                );
-            }
-            let status = reports.get(&pool).and_then(|images| images.get(seen.spec().image()));
-            view.disks.push(self.disk_view(seen, status, user));
+            disks,
+            concerns: self.concerns_of_vm(vm_images, &seen, watched).await,
+            error: (!errors.is_empty()).then(|| errors.join("; ")),
         }
-        view
     }
 
     fn disk_view(&self, seen: &Seen, status: Option<&ImageStatus>, user: UserHere) -> DiskView {

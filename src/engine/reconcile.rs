@@ -1,22 +1,20 @@
 //! The reconcile run: finds and finishes what events left undone. Everything is derived from what OpenNebula and
 //! Ceph say now, so an event that was lost costs time and never data.
 
-use super::CONCURRENCY;
 use super::activity::{Activity, activity, is_running};
 use super::error::EngineError;
 use super::images::VmImage;
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
 use super::pass_on::PassOn;
+use super::pools::{ImageKey, NotReached, by_cluster};
 use super::release::LetGo;
 use super::sites::Engine;
 use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
-use crate::ceph::Ceph;
 use crate::handoff::{Rule, Side, Task, Upkeep, UpkeepJudgement};
 use crate::image_spec::ImageSpec;
-use crate::opennebula::{DatastoreKind, DiskImage, DiskKind, Vm};
-use futures::{StreamExt, stream};
+use crate::opennebula::Vm;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -42,13 +40,30 @@ pub struct ReconcileReport {
     pub looked_at: usize,
     /// Those with something to tell.
     pub items: Vec<ReconcileItem>,
+    /// Datastores and VMs that could not be looked at.
+    pub not_reached: Vec<NotReached>,
 }
 
 impl ReconcileReport {
     /// Whether everything that was tried worked.
     pub fn is_clean(&self) -> bool {
-        self.items.iter().all(|item| item.error.is_none())
+        self.items.iter().all(|item| item.error.is_none()) && self.not_reached.is_empty()
     }
+}
+
+/// An image to look at, and the VM here that uses it.
+struct Kept {
+    image: VmImage,
+    user: Option<UserHere>,
+}
+
+/// What came of that.
+#[derive(Default)]
+struct KeptUp {
+    is_mirrored: bool,
+    item: Option<ReconcileItem>,
+    /// The VM whose release gave the image up.
+    to_pass_on: Option<(i32, VmImage)>,
 }
 
 /// A VM of this site as far as upkeep cares.
@@ -66,144 +81,60 @@ impl UserHere {
 }
 
 impl Engine {
-    /// Looks at every mirrored image of this site's Ceph datastores and finishes what is undone.
+    /// Looks at every mirrored image of this site's Ceph datastores and finishes what is undone. What cannot be looked at
+    /// keeps nothing else waiting, and is told at the end.
     pub async fn reconcile(&self) -> Result<ReconcileReport, EngineError> {
-        let mut users: BTreeMap<ImageSpec, UserHere> = BTreeMap::new();
-        let mut images: BTreeMap<ImageSpec, VmImage> = BTreeMap::new();
-        for vm in self.one_here.vm_pool().await.map_err(|error| self.error_here(error))? {
+        let vms = self.one_here.vm_pool().await.map_err(|error| self.error_here(error))?;
+        let (pools, mut not_reached) = self.pools_here().await?;
+        let (mut images, mut users) = (Vec::new(), Vec::new());
+        for vm in vms {
             let user = UserHere::of(&vm);
-            match self.images_of(vm).await {
-                Ok(vm_images) => {
-                    for image in vm_images.images {
-                        // of two VMs with the same disk the one that is in use counts
-                        let known = users.entry(image.spec().clone()).or_insert(user);
-                        if (user.running, user.in_use) > (known.running, known.in_use) {
-                            *known = user;
-                        }
-                        images.insert(image.spec().clone(), image);
-                    }
-                }
-                Err(error) => tracing::warn!("VM {}: {error}", user.vm),
+            let (vm_images, errors) = self.images_reached(vm).await;
+            users.extend(vm_images.images.iter().map(|_| user));
+            images.extend(vm_images.images);
+            not_reached.extend(errors.into_iter().map(|error| of_vm(user.vm, &error)));
+        }
+        let mut kept: BTreeMap<ImageKey, Kept> = BTreeMap::new();
+        for ((key, image), user) in self.keys_of(images).await.into_iter().zip(users) {
+            let kept = kept.entry(key).or_insert(Kept { image, user: Some(user) });
+            // of two VMs with the same disk the one that is in use counts
+            if kept.user.is_none_or(|known| (user.running, user.in_use) > (known.running, known.in_use)) {
+                kept.user = Some(user);
             }
         }
-        self.add_unused_images(&mut images).await?;
-        let images: Vec<VmImage> = images.into_values().collect();
-        self.keep_up(&images, &users).await
+        // and what terminated VMs left behind
+        for pool in &pools {
+            for image in pool.images() {
+                let key = (pool.id.clone(), image.spec().clone());
+                kept.entry(key).or_insert(Kept { image, user: None });
+            }
+        }
+        let mut report = self.keep_up(kept.into_values().collect()).await;
+        report.not_reached = not_reached;
+        Ok(report)
     }
 
     /// The same for the images of one VM of this site.
     pub async fn reconcile_vm(&self, vm: i32) -> Result<ReconcileReport, EngineError> {
         let vm_images = self.vm_images(vm).await?;
-        let user = UserHere::of(&vm_images.vm);
-        let users = vm_images.images.iter().map(|image| (image.spec().clone(), user)).collect();
-        self.keep_up(&vm_images.images, &users).await
+        let user = Some(UserHere::of(&vm_images.vm));
+        let kept = vm_images.images.into_iter().map(|image| Kept { image, user });
+        Ok(self.keep_up(kept.collect()).await)
     }
 
-    /// Mirrored images that no VM here uses: what terminated VMs left behind.
-    pub(super) async fn add_unused_images(
-        &self,
-        images: &mut BTreeMap<ImageSpec, VmImage>,
-    ) -> Result<(), EngineError> {
-        let datastores = self.one_here.datastore_pool().await.map_err(|error| self.error_here(error))?;
-        let mut pools_seen = BTreeSet::new();
-        for datastore in datastores.iter().filter(|datastore| datastore.tm_mad == "ceph") {
-            let Some(pool) = datastore.pool_name.clone() else { continue };
-            if datastore.kind == DatastoreKind::File || !pools_seen.insert(pool.clone()) {
-                continue;
-            }
-            let cluster = self.cluster_here(datastore).await?;
-            let status = match cluster.pool_status(&pool).await {
-                Ok(status) => status,
-                // a pool without mirroring has no status
-                Err(error) if !error.is_unreachable() => {
-                    tracing::debug!("pool {pool}: {error}");
-                    continue;
-                }
-                Err(error) => {
-                    tracing::warn!("pool {pool}: {error}");
-                    continue;
-                }
-            };
-            for status in status.images {
-                let Ok(spec) = format!("{pool}/{}", status.name).parse::<ImageSpec>() else { continue };
-                images.entry(spec.clone()).or_insert_with(|| VmImage {
-                    disk: DiskImage {
-                        disk_id: -1,
-                        image: spec,
-                        kind: DiskKind::Persistent,
-                        datastore_id: datastore.id,
-                        base: None,
-                    },
-                    cluster: cluster.clone(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    async fn keep_up(
-        &self,
-        images: &[VmImage],
-        users: &BTreeMap<ImageSpec, UserHere>,
-    ) -> Result<ReconcileReport, EngineError> {
+    async fn keep_up(&self, images: Vec<Kept>) -> ReconcileReport {
+        let images = images.into_iter().map(|kept| (kept.image.cluster.number(), kept)).collect();
         let mut report = ReconcileReport::default();
         let mut to_pass_on: BTreeMap<i32, Vec<VmImage>> = BTreeMap::new();
-        let looked_at: Vec<_> = stream::iter(images.iter().map(|image| async move {
-            (image, self.observe(std::slice::from_ref(image), Purpose::Upkeep).await)
-        }))
-        .buffered(CONCURRENCY)
-        .collect()
-        .await;
-        for (image, seen) in looked_at {
-            let user = users.get(image.spec()).copied();
-            let item = |rule, done: String, error: Option<String>| ReconcileItem {
-                image: image.spec().to_string(),
-                vm: user.map(|user| user.vm),
-                rule,
-                done,
-                error,
-            };
-            let seen = match seen {
-                Ok(seen) => seen,
-                Err(error) => {
-                    report.items.push(item(None, String::new(), Some(error.to_string())));
-                    continue;
-                }
-            };
-            report.looked_at += seen.iter().filter(|seen| seen.global_id.is_some()).count();
-            let Some(judgement) = seen.first().map(|seen| self.judge_upkeep(seen, user)) else { continue };
-            let rule = judgement.finding.rule;
-            match judgement.task {
-                Task::Nothing => {}
-                Task::Undecided => {
-                    let trouble = match rule {
-                        Rule::UpkeepInUseHere => "stale here, and a VM uses it; power the VM off so that it can be copied back",
-                        Rule::UpkeepTokenUnread => "its handoff token is not understood; see: onemirror plan",
-                        _ => "primary on both sites, and only an operator can tell which to keep; see: onemirror show",
-                    };
-                    report.items.push(item(Some(rule), String::new(), Some(trouble.into())));
-                }
-                Task::Act(_) => {
-                    let (done, error) = match self.act_under_locks(image, user, &seen).await {
-                        Ok(done) => (done, None),
-                        Err(error) => (String::new(), Some(error.to_string())),
-                    };
-                    report.items.push(item(Some(rule), done, error));
-                }
-                Task::Release { vm } => {
-                    let (done, error) = self.go_on_with_release(vm, image).await;
-                    if error.is_none() {
-                        to_pass_on.entry(vm).or_default().push(image.clone());
-                    }
-                    report.items.push(item(Some(rule), done, error));
-                }
-                Task::PassOn { vm: _ } => {
-                    let vm = seen.first().and_then(released_for).unwrap_or(-1);
-                    to_pass_on.entry(vm).or_default().push(image.clone());
-                }
+        for kept_up in by_cluster(images, async |kept| self.keep_one_up(&kept).await).await {
+            report.looked_at += usize::from(kept_up.is_mirrored);
+            report.items.extend(kept_up.item);
+            if let Some((vm, image)) = kept_up.to_pass_on {
+                to_pass_on.entry(vm).or_default().push(image);
             }
         }
-        for (vm, images) in to_pass_on {
+        for (vm, mut images) in to_pass_on {
+            images.sort_by(|a, b| a.spec().cmp(b.spec()));
             let names: Vec<String> = images.iter().map(|image| image.spec().to_string()).collect();
             let (done, error) = match self.pass_on_all_of(vm, images).await {
                 Ok(PassOn::NotAsked) => continue,
@@ -213,7 +144,79 @@ impl Engine {
             let rule = Some(Rule::UpkeepPassOn);
             report.items.push(ReconcileItem { image: names.join(" "), vm: Some(vm), rule, done, error });
         }
-        Ok(report)
+        report.items.sort_by(|a, b| a.image.cmp(&b.image));
+        report
+    }
+
+    /// Looks at one image and does what is due.
+    async fn keep_one_up(&self, kept: &Kept) -> KeptUp {
+        let Kept { image, user } = kept;
+        let mut kept_up = KeptUp::default();
+        let item = |rule, done: String, error: Option<String>| ReconcileItem {
+            image: image.spec().to_string(),
+            vm: user.map(|user| user.vm),
+            rule,
+            done,
+            error,
+        };
+        let seen = match self.look(std::slice::from_ref(image), Purpose::Upkeep).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                kept_up.item = Some(item(None, String::new(), Some(error.to_string())));
+                return kept_up;
+            }
+        };
+        kept_up.is_mirrored = seen.iter().any(|seen| seen.global_id.is_some());
+        match self.send_new_name(&seen).await {
+            Ok(None) => {}
+            Ok(Some(left)) => kept_up.item = Some(item(None, format!("mirror-snapshot {left}"), None)),
+            Err(error) => kept_up.item = Some(item(None, String::new(), Some(error.to_string()))),
+        }
+        let Some(judgement) = seen.first().map(|seen| self.judge_upkeep(seen, *user)) else { return kept_up };
+        let rule = judgement.finding.rule;
+        match judgement.task {
+            Task::Nothing => {}
+            Task::Undecided => {
+                let trouble = match rule {
+                    Rule::UpkeepInUseHere => "stale here, and a VM uses it; power the VM off so that it can be copied back",
+                    Rule::UpkeepTokenUnread => "its handoff token is not understood; see: onemirror plan",
+                    _ => "primary on both sites, and only an operator can tell which to keep; see: onemirror show",
+                };
+                kept_up.item = Some(item(Some(rule), String::new(), Some(trouble.into())));
+            }
+            Task::Act(_) => {
+                let (done, error) = match self.act_under_locks(image, *user, &seen).await {
+                    Ok(done) => (done, None),
+                    Err(error) => (String::new(), Some(error.to_string())),
+                };
+                kept_up.item = Some(item(Some(rule), done, error));
+            }
+            Task::Release { vm } => {
+                let (done, error) = self.go_on_with_release(vm, image).await;
+                kept_up.to_pass_on = error.is_none().then(|| (vm, image.clone()));
+                kept_up.item = Some(item(Some(rule), done, error));
+            }
+            Task::PassOn { vm: _ } => {
+                let vm = seen.first().and_then(released_for).unwrap_or(-1);
+                kept_up.to_pass_on = Some((vm, image.clone()));
+            }
+        }
+        kept_up
+    }
+
+    /// Observes these images, unless their cluster did not answer a moment ago.
+    pub(super) async fn look(&self, images: &[VmImage], purpose: Purpose) -> Result<Vec<Seen>, EngineError> {
+        if let Some(why) = images.iter().find_map(|image| self.silence_here(&image.cluster)) {
+            return Err(EngineError::Unfit(why));
+        }
+        let seen = self.observe(images, purpose).await;
+        if let Err(EngineError::Ceph { image, site, error }) = &seen
+            && site == self.here()
+            && let Some(image) = images.iter().find(|it| it.spec() == image)
+        {
+            self.note_silence_here(&image.cluster, error);
+        }
+        seen
     }
 
     pub(super) fn judge_upkeep(&self, seen: &Seen, user: Option<UserHere>) -> UpkeepJudgement {
@@ -295,6 +298,10 @@ impl Engine {
 
     /// Writes the run into the audit log, where it did something.
     pub fn note_reconcile(&self, report: &ReconcileReport, started: Instant) {
+        for NotReached { what, why } in &report.not_reached {
+            let why = Some(format!("{what}: {why}"));
+            self.note(None, None, "", "reconcile", Outcome::Failed, why, started);
+        }
         for item in report.items.iter().filter(|item| item.error.is_some()) {
             let image = item.image.parse::<ImageSpec>().ok();
             let rule = item.rule.map_or("", Rule::name);
@@ -309,6 +316,11 @@ impl Engine {
             );
         }
     }
+}
+
+/// Why disks of a VM could not be looked at.
+pub(super) fn of_vm(vm: i32, error: &EngineError) -> NotReached {
+    NotReached { what: format!("VM {vm}"), why: error.to_string() }
 }
 
 /// The VM whose release gave the image up.

@@ -24,13 +24,16 @@ pub struct Engine {
     pub(super) one_here: Client,
     one_there: RefCell<Option<Rc<Client>>>,
     clusters: RefCell<HashMap<StorageCredentials, Rc<RbdCommand>>>,
-    cluster_there: RefCell<HashMap<String, Rc<RbdCommand>>>,
+    /// By the way to the own cluster and its pool; `None`: as configured, for all of them.
+    cluster_there: RefCell<HashMap<Option<(u64, String)>, Rc<RbdCommand>>>,
     datastores: RefCell<BTreeMap<i32, Datastore>>,
     bridges: RefCell<Option<Vec<String>>>,
-    pub(super) mirror_uuids: RefCell<HashMap<(String, String), Option<String>>>,
+    /// By the way to a cluster and its pool.
+    pub(super) mirror_uuids: RefCell<HashMap<(u64, String), Option<String>>>,
     pub(super) audit: AuditLog,
     pub(super) state_dir: PathBuf,
     silent_since: Cell<Option<Instant>>,
+    silent_here: RefCell<HashMap<u64, (Instant, String)>>,
     /// The event on whose behalf this runs, for the audit log.
     pub(super) event: String,
 }
@@ -60,6 +63,7 @@ impl Engine {
             audit: AuditLog::open(&config::audit_log_path()),
             state_dir: config::state_dir(),
             silent_since: Cell::new(None),
+            silent_here: RefCell::default(),
             event: event.to_owned(),
             config,
         })
@@ -183,7 +187,7 @@ impl Engine {
         own: &RbdCommand,
         pool: &str,
     ) -> Result<Option<Rc<RbdCommand>>, crate::ceph::CephError> {
-        let key = if self.config.peer.ceph.is_some() { String::new() } else { pool.to_owned() };
+        let key = self.config.peer.ceph.is_none().then(|| (own.number(), pool.to_owned()));
         if let Some(cluster) = self.cluster_there.borrow().get(&key) {
             return Ok(Some(cluster.clone()));
         }
@@ -228,6 +232,20 @@ impl Engine {
 
     pub(super) fn note_silence(&self) {
         self.silent_since.set(Some(Instant::now()));
+    }
+
+    /// What an own cluster answered when it did not, a moment ago. Only what goes through many images asks.
+    pub(super) fn silence_here(&self, cluster: &RbdCommand) -> Option<String> {
+        let silent = self.silent_here.borrow();
+        let (since, why) = silent.get(&cluster.number())?;
+        (since.elapsed() < SILENCE).then(|| why.clone())
+    }
+
+    pub(super) fn note_silence_here(&self, cluster: &RbdCommand, error: &crate::ceph::CephError) {
+        if error.is_unreachable() {
+            let silence = (Instant::now(), format!("Ceph on {}: {error}", self.here()));
+            self.silent_here.borrow_mut().insert(cluster.number(), silence);
+        }
     }
 
     /// Notes that the peer was asked about this image since this host was booted, and whether the other copy agrees with

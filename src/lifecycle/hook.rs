@@ -64,13 +64,10 @@ pub async fn run(config_path: &Path, event: Event, input: &mut dyn Read) -> Resu
     }
     let mut config = Config::load(config_path).map_err(EngineError::from)?;
     config.policy.command_timeout = config.policy.command_timeout.min(PATIENCE);
-    let engine = Engine::new(config, &format!("hook {event}"))?;
     if event == Event::HostMonitored {
-        let started = Instant::now();
-        let report = engine.reconcile().await?;
-        engine.note_reconcile(&report, started);
-        return Ok(());
+        return Ok(host_monitored(&config).await?);
     }
+    let engine = Engine::new(config, &format!("hook {event}"))?;
     let vm = vm_id(input)?;
     match event {
         Event::Done => done(&engine, vm).await?,
@@ -105,6 +102,37 @@ pub fn parse_vm_id(text: &[u8]) -> Result<i32, HookError> {
     let vm =
         crate::opennebula::Vm::from_xml(&document).map_err(|error| HookError::Input(error.to_string()))?;
     Ok(vm.id)
+}
+
+/// A host is back. A site that returns fires this for each of its hosts: one run is for all of them, and for those that
+/// come while it is at work there is one more.
+async fn host_monitored(config: &Config) -> Result<(), EngineError> {
+    let folder = config::state_dir();
+    let reconcile = async || {
+        let engine = Engine::new(config.clone(), &format!("hook {}", Event::HostMonitored))?;
+        let started = Instant::now();
+        let report = engine.reconcile().await?;
+        engine.note_reconcile(&report, started);
+        Ok(())
+    };
+    if let Err(error) = state::want_reconcile(&folder) {
+        tracing::warn!("{error}");
+        return reconcile().await;
+    }
+    loop {
+        match state::next_reconcile(&folder) {
+            Ok(Some(turn)) => {
+                let result = reconcile().await;
+                drop(turn);
+                result?;
+            }
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                tracing::warn!("{error}");
+                return reconcile().await;
+            }
+        }
+    }
 }
 
 /// A terminated VM: its images were released by its TM actions; resume it on the peer.

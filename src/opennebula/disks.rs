@@ -175,16 +175,19 @@ pub fn may_be_on_ceph(vm: &Vm) -> bool {
 ///
 /// `datastores` holds those that [`datastores_needed`] names, by id.
 pub fn rbd_images(vm: &Vm, datastores: &BTreeMap<i32, Datastore>) -> Result<Vec<DiskImage>, DiskError> {
-    let mut images: Vec<DiskImage> = Vec::new();
+    rbd_images_each(vm, datastores).into_iter().collect()
+}
+
+/// The same, each disk for itself: one that can't be told hides no other.
+pub fn rbd_images_each(vm: &Vm, datastores: &BTreeMap<i32, Datastore>) -> Vec<Result<DiskImage, DiskError>> {
     let mut known = BTreeSet::new();
-    for disk in &vm.disks {
-        if let Some(image) = rbd_image(vm, disk, datastores)?
-            && known.insert(image.image.clone())
-        {
-            images.push(image);
-        }
-    }
-    Ok(images)
+    let mut is_new = |image: &DiskImage| {
+        // one name in two clusters is two images
+        let way = datastores.get(&image.datastore_id).map(StorageCredentials::of);
+        known.insert((way, image.image.clone()))
+    };
+    let images = vm.disks.iter().filter_map(|disk| rbd_image(vm, disk, datastores).transpose());
+    images.filter(|image| image.as_ref().map_or(true, &mut is_new)).collect()
 }
 
 fn rbd_image(
@@ -314,7 +317,7 @@ fn canonical_number(text: &str) -> Option<i32> {
 
 /// How to reach the images of a datastore: from the datastore only, because a VM's template can be edited by
 /// its user.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StorageCredentials {
     /// `CEPH_USER`.
     pub user: Option<String>,

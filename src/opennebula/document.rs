@@ -118,6 +118,8 @@ pub struct Disk {
     pub pool_name: Option<String>,
     /// The device in the guest, such as `vda`.
     pub target: Option<String>,
+    /// Its size in megabytes, as oned believes it to be.
+    pub size: Option<u64>,
 }
 
 impl Disk {
@@ -509,6 +511,7 @@ struct DiskXml {
     disk_type: Option<Text>,
     pool_name: Option<Text>,
     target: Option<Text>,
+    size: Option<Text>,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -581,6 +584,7 @@ impl From<DiskXml> for Disk {
             disk_type: filled(xml.disk_type),
             pool_name: filled(xml.pool_name),
             target: filled(xml.target),
+            size: filled(xml.size).and_then(|size| size.parse().ok()),
         }
     }
 }

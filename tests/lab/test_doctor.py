@@ -29,6 +29,7 @@ class World:
                 site.rbd("config", "global", "set", "client", key, value)
             for pool in ("one", "two", "three"):
                 site.rbd("config", "pool", "set", pool, DELETE_DELAY, "86400")
+            site.rbd("mirror", "snapshot", "schedule", "add", "--pool", "two", "1d")
         self.a.configure(command_timeout="5s")
         self.a.reconcile()
 
@@ -268,6 +269,14 @@ def half_mirrored(world):
 
 
 @contextlib.contextmanager
+def no_schedule(world):
+    schedule = ["--pool", "two", "1d"]
+    world.a.rbd("mirror", "snapshot", "schedule", "remove", *schedule)
+    yield
+    world.a.rbd("mirror", "snapshot", "schedule", "add", *schedule)
+
+
+@contextlib.contextmanager
 def no_counterpart(world):
     image, _ = world.image()
     vm = world.vm([image])
@@ -347,6 +356,7 @@ CASES = [
     (parent_without_mirroring, "parents", "failure", "rbd mirror image enable", ("counterparts", "replication")),
     (no_counterpart, "counterparts", "warning", "on hold", ()),
     (gone_apart, "split-brain", "failure", "rbd mirror image resync", ("counterparts",)),
+    (no_schedule, "protection", "warning", "rbd mirror snapshot schedule add --pool two", ()),
     (no_copy, "replication", "warning", "log of rbd-mirror", ("counterparts",)),
 ]
 

@@ -104,7 +104,7 @@ pub async fn answer(front_end: &Arc<FrontEnd>, call: &Call) -> Answer {
     }
 }
 
-const METHODS: [&str; 49] = [
+const METHODS: [&str; 50] = [
     "lab.control",
     "one.datastore.allocate",
     "one.datastore.delete",
@@ -119,6 +119,7 @@ const METHODS: [&str; 49] = [
     "one.host.allocate",
     "one.host.delete",
     "one.host.info",
+    "one.host.status",
     "one.hostpool.info",
     "one.image.allocate",
     "one.image.clone",
@@ -284,6 +285,20 @@ async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments
             front_end
                 .change(|records, _| records.hosts.remove(id))
                 .map(|_| Value::Number(id))
+                .ok_or_else(|| Failure::no_exists("host", id))
+        }
+        "one.host.status" => {
+            let id = id()?;
+            // HostAPI::status of 7.4.0, src/rm/api/HostAPI.cc
+            let state = match arguments.number(1)? {
+                0 => HostState::Init,
+                1 => HostState::Disabled,
+                2 => HostState::Offline,
+                other => return Err(Failure::new(Code::Api, format!("Wrong status {other}"))),
+            };
+            front_end
+                .change(|records, _| records.hosts.get_mut(id).map(|host| host.state = state))
+                .map(|()| Value::Number(id))
                 .ok_or_else(|| Failure::no_exists("host", id))
         }
         "one.host.info" => show(front_end, id()?, "host", |records, id| {

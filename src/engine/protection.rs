@@ -1,0 +1,297 @@
+//! Gathers what [`crate::protection`] judges; changes nothing.
+
+use super::error::EngineError;
+use super::images::VmImages;
+use super::observe::{Seen, is_seen_mirrored};
+use super::pools::{ImageKey, PoolHere, PoolId, by_cluster};
+use super::sites::Engine;
+use crate::audit::Outcome;
+use crate::ceph::{Ceph, ImageInfo, ImageStatus, MirrorMode, RbdCommand, ReplayState, SnapshotSchedule};
+use crate::handoff::{Here, There};
+use crate::image_spec::ImageSpec;
+use crate::protection::{
+    Concern, DiskFacts, Facts, Parent, Schedule, SnapshotAge, Standing, is_left_by_revert,
+};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// What both clusters report on one pool's images, by their names within it.
+pub(super) struct Reports {
+    here: BTreeMap<String, ImageStatus>,
+    /// The global ids of those that the other cluster mirrors; `None`: it did not answer.
+    there: Option<BTreeMap<String, String>>,
+}
+
+impl Reports {
+    pub(super) fn of(&self, image: &ImageSpec) -> Option<&ImageStatus> {
+        self.here.get(image.image())
+    }
+
+    /// Whether the other cluster mirrors an image of this name that is not this one's other copy.
+    fn has_another_there(&self, image: &ImageSpec, global_id: Option<&str>) -> bool {
+        let there = self.there.as_ref().and_then(|there| there.get(image.image()));
+        there.is_some_and(|there| Some(there.as_str()) != global_id)
+    }
+}
+
+/// What was asked once for many images.
+pub(super) struct Watched {
+    pools: BTreeMap<PoolId, Reports>,
+    /// By the way to a cluster; absent: not known.
+    schedules: BTreeMap<u64, Vec<SnapshotSchedule>>,
+    /// The images of the other front-end; `None`: not known.
+    registered_there: Option<BTreeSet<ImageSpec>>,
+}
+
+impl Watched {
+    pub(super) fn reports(&self, pool: &PoolId) -> Option<&Reports> {
+        self.pools.get(pool)
+    }
+}
+
+impl Engine {
+    /// Asks both sites about these pools.
+    pub(super) async fn watch(&self, pools: Vec<PoolHere>) -> Watched {
+        let mut clusters: BTreeMap<u64, Rc<RbdCommand>> = BTreeMap::new();
+        for pool in &pools {
+            clusters.insert(pool.cluster.number(), pool.cluster.clone());
+        }
+        let pools = pools.into_iter().map(|pool| (pool.cluster.number(), pool)).collect();
+        let clusters = clusters.into_iter().map(|(number, cluster)| (number, cluster)).collect();
+        let (pools, schedules, registered_there) = futures::join!(
+            by_cluster(pools, async |pool: PoolHere| {
+                let there = self.names_there(&pool).await;
+                let here = pool.status.images.into_iter().map(|image| (image.name.clone(), image)).collect();
+                (pool.id, Reports { here, there })
+            }),
+            by_cluster(clusters, async |cluster: Rc<RbdCommand>| {
+                let schedules = cluster.snapshot_schedules().await;
+                schedules
+                    .inspect_err(|error| tracing::info!("{error}"))
+                    .ok()
+                    .map(|found| (cluster.number(), found))
+            }),
+            self.registered_there()
+        );
+        Watched {
+            pools: pools.into_iter().collect(),
+            schedules: schedules.into_iter().flatten().collect(),
+            registered_there,
+        }
+    }
+
+    /// The images that the other cluster mirrors in this pool, with their global ids.
+    async fn names_there(&self, pool: &PoolHere) -> Option<BTreeMap<String, String>> {
+        if self.is_silent_there() {
+            return None;
+        }
+        let cluster = self.cluster_there(&pool.cluster, &pool.name).await.ok()??;
+        match cluster.pool_status(&pool.name).await {
+            Ok(status) => {
+                Some(status.images.into_iter().map(|image| (image.name, image.global_id)).collect())
+            }
+            Err(error) => {
+                tracing::info!("{error}");
+                if error.is_unreachable() {
+                    self.note_silence();
+                }
+                None
+            }
+        }
+    }
+
+    async fn registered_there(&self) -> Option<BTreeSet<ImageSpec>> {
+        let images = self.front_end_there().ok()?.image_pool().await;
+        let images = images.inspect_err(|error| tracing::info!("{error}")).ok()?;
+        Some(images.into_iter().filter_map(|image| image.source.parse().ok()).collect())
+    }
+
+    /// What is wrong with the protection of a VM's disks, as far as they were seen.
+    pub(super) async fn concerns_of_vm(
+        &self,
+        vm_images: &VmImages,
+        seen: &[Seen],
+        watched: &Watched,
+    ) -> Vec<Concern> {
+        let mut found = Vec::new();
+        for one in seen {
+            let number = one.image.disk.disk_id;
+            let disk = vm_images.vm.disks.iter().find(|disk| disk.id == number);
+            let disk = DiskFacts {
+                vm: vm_images.vm.id,
+                disk: number,
+                size: disk.and_then(|disk| disk.size),
+                others_are_mirrored: seen.iter().any(is_seen_mirrored),
+            };
+            found.extend(self.concerns_of_disk(one, disk, watched).await);
+        }
+        found
+    }
+
+    async fn concerns_of_disk(&self, seen: &Seen, disk: DiskFacts, watched: &Watched) -> Vec<Concern> {
+        let Some(info) = &seen.info_here else { return Vec::new() };
+        let (spec, cluster) = (seen.spec(), &seen.image.cluster);
+        let pool = self.pool_id(cluster, &spec.pool_spec()).await;
+        // a pool that is not mirrored is nobody's concern
+        let Some(reports) = watched.reports(&pool) else {
+            return self.facts(spec, Standing::Follows).of_disk(disk, info.size).judge();
+        };
+        let mut facts = self.facts(spec, Standing::Follows).of_disk(disk, info.size);
+        let is_mirrored = info.mirroring.is_some();
+        facts.another_there = reports.has_another_there(spec, seen.global_id.as_deref());
+        if let Some(parent) = info.parent.as_deref().filter(|_| facts.another_there || !is_mirrored) {
+            facts.parent = parent_of(cluster, parent).await;
+        }
+        match &info.mirroring {
+            None => facts.standing = self.not_mirrored(seen, info, watched).await,
+            Some(mirroring) if !mirroring.primary => facts.report = report_of(reports.of(spec), None),
+            Some(mirroring) => {
+                facts.report = report_of(reports.of(spec), Some(self.there()));
+                facts.standing = match mirroring.mode {
+                    MirrorMode::Journal => Standing::WritesByJournal,
+                    MirrorMode::Snapshot => by_snapshots(seen, facts.report, watched),
+                };
+            }
+        }
+        facts.judge()
+    }
+
+    /// After a revert to a disk snapshot what the disk was before is still mirrored, under another name. In snapshot mode
+    /// its copy learns that name with the next mirror snapshot only, and would be booted as the disk until then. So one
+    /// is taken. Returns that image, where there was one to be sent.
+    pub(super) async fn send_new_name(&self, seen: &[Seen]) -> Result<Option<ImageSpec>, EngineError> {
+        let Some(seen) = seen.first() else { return Ok(None) };
+        let is_concerned = matches!(seen.observation.here, Here::NotMirrored)
+            || matches!(seen.observation.there, There::Apart(_));
+        let (spec, cluster) = (seen.spec(), &seen.image.cluster);
+        let parent = seen.info_here.as_ref().and_then(|info| image_of_snapshot(info.parent.as_deref()?));
+        let Some(left) = parent.filter(|left| is_concerned && is_left_by_revert(left, spec)) else {
+            return Ok(None);
+        };
+        let failed = |error| EngineError::Ceph { image: left.clone(), site: self.here().to_owned(), error };
+        let info = cluster.info(&left).await.map_err(failed)?;
+        let Some(mirroring) = info.and_then(|info| info.mirroring) else { return Ok(None) };
+        if !mirroring.primary || mirroring.mode != MirrorMode::Snapshot || self.is_silent_there() {
+            return Ok(None);
+        }
+        // whoever does not answer is asked at the next run
+        let Ok(Some(there)) = self.cluster_there(cluster, &spec.pool_spec()).await else { return Ok(None) };
+        let Ok(Some(info)) = there.info(spec).await else { return Ok(None) };
+        if info.mirroring.is_none_or(|there| there.global_id != mirroring.global_id) {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        let sent = cluster.mirror_snapshot(&left).await;
+        let (outcome, reason) = match &sent {
+            Ok(()) => (Outcome::Done, format!("{spec} was reverted to a disk snapshot")),
+            Err(error) => (Outcome::Failed, error.to_string()),
+        };
+        self.note(None, Some(&left), "", "mirror-snapshot", outcome, Some(reason), started);
+        sent.map_err(failed)?;
+        Ok(Some(left))
+    }
+
+    fn facts<'a>(&'a self, image: &'a ImageSpec, standing: Standing) -> Facts<'a> {
+        Facts {
+            here: self.here(),
+            there: self.there(),
+            image,
+            disk: None,
+            standing,
+            another_there: false,
+            parent: None,
+            report: None,
+            size: None,
+        }
+    }
+
+    async fn not_mirrored(&self, seen: &Seen, info: &ImageInfo, watched: &Watched) -> Standing {
+        let pool = seen.image.cluster.pool_info(&seen.spec().pool_spec()).await.ok();
+        let registered_there = watched.registered_there.as_ref();
+        Standing::NotMirrored {
+            has_journal: info.has_journal,
+            pool_mirrors_journals: pool.is_some_and(|pool| pool.pool_mode),
+            registered_there: registered_there.map(|images| images.contains(seen.spec())),
+        }
+    }
+
+    /// What is wrong with images that no VM uses, such as those that others are cloned from.
+    pub(super) fn concerns_of_others(
+        &self,
+        watched: &Watched,
+        pools: &[(PoolId, String)],
+        used: &BTreeSet<ImageKey>,
+    ) -> Vec<Concern> {
+        let mut found = Vec::new();
+        for (id, pool) in pools {
+            for status in watched.reports(id).iter().flat_map(|reports| reports.here.values()) {
+                let Ok(image) = format!("{pool}/{}", status.name).parse::<ImageSpec>() else { continue };
+                if used.contains(&(id.clone(), image.clone())) {
+                    continue;
+                }
+                let local = status.local.as_ref();
+                let facts = match local.is_some_and(|report| report.replay == ReplayState::LocalPrimary) {
+                    true => Facts {
+                        report: report_of(Some(status), Some(self.there())),
+                        ..self.facts(&image, Standing::WritesByJournal)
+                    },
+                    false => Facts {
+                        report: report_of(Some(status), None),
+                        ..self.facts(&image, Standing::Follows)
+                    },
+                };
+                found.extend(facts.judge());
+            }
+        }
+        found
+    }
+}
+
+fn by_snapshots(seen: &Seen, report: Option<&ReplayState>, watched: &Watched) -> Standing {
+    let schedule = match watched.schedules.get(&seen.image.cluster.number()) {
+        None => Schedule::Unknown,
+        Some(schedules) => {
+            SnapshotSchedule::every_of(schedules, seen.spec()).map_or(Schedule::None, Schedule::Every)
+        }
+    };
+    let age = match report {
+        Some(ReplayState::Replaying(progress)) => {
+            let arrived = progress.local_snapshot_timestamp.map(age);
+            let taken = progress.remote_snapshot_timestamp.map(age);
+            arrived.zip(taken).map(|(arrived, taken)| SnapshotAge { arrived, taken })
+        }
+        _ => None,
+    };
+    Standing::WritesBySnapshot { schedule, age }
+}
+
+/// The report on the copy here, or on that of the other site.
+fn report_of<'a>(status: Option<&'a ImageStatus>, site: Option<&str>) -> Option<&'a ReplayState> {
+    let status = status?;
+    let report = match site {
+        None => status.local.as_ref(),
+        Some(site) => status.peers.get(site),
+    };
+    report.map(|report| &report.replay)
+}
+
+/// The image of `pool[/namespace]/image@snapshot`.
+fn image_of_snapshot(text: &str) -> Option<ImageSpec> {
+    text.rsplit_once('@')?.0.parse().ok()
+}
+
+async fn parent_of(cluster: &RbdCommand, text: &str) -> Option<Parent> {
+    let image = image_of_snapshot(text)?;
+    let mirroring = cluster.info(&image).await.ok()??.mirroring;
+    let is_mirrored = mirroring.is_some();
+    let sends_snapshots = mirroring.is_some_and(|it| it.primary && it.mode == MirrorMode::Snapshot);
+    Some(Parent { image, sends_snapshots, is_mirrored })
+}
+
+/// How long ago a Unix time was; a clock that is ahead makes nothing old.
+fn age(time: i64) -> Duration {
+    let seconds = Timestamp::now().as_second().saturating_sub(time);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+}

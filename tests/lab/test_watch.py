@@ -1,0 +1,177 @@
+"""What changes beside the handoff is seen, and what cannot be reached keeps nothing else waiting."""
+import contextlib
+import os
+import subprocess
+
+import pytest
+from conftest import full
+from harness.laboratory import LabError, wait_until
+from test_failback import brought_into_the_trap, unique
+
+
+def comes_home(machine, a, b):
+    """Reconcile, as the timer runs it, brings the VM home."""
+    for _ in range(6):
+        b.reconcile(check=False)
+        with contextlib.suppress(LabError):
+            a.wait_vm(machine.home, "RUNNING", timeout=6)
+            break
+    assert a.state_name(machine.home) == "RUNNING", (a.vm_error(machine.home), b.onemirror("list", check=False).stdout)
+
+
+@contextlib.contextmanager
+def disabled_bridge(site):
+    """A datastore of the same pool whose only bridge host is disabled."""
+    name = unique("bridge")
+    host = site.one.host.allocate(name, "kvm", "kvm", -1)
+    site.one.host.status(host, 1)
+    datastore = site.one.datastore.allocate(
+        'NAME="ceph_%s"\nTYPE="IMAGE_DS"\nDS_MAD="ceph"\nTM_MAD="ceph"\nDISK_TYPE="RBD"\nPOOL_NAME="one"\n'
+        'CEPH_USER="libvirt"\nCEPH_CONF="%s"\nBRIDGE_LIST="%s"\n' % (name, site.conf, name), -1)
+    try:
+        listed = site.onemirror("list", check=False)
+        assert "datastore %d (ceph_%s)" % (datastore, name) in listed.stdout, listed.stdout + listed.stderr
+        assert "onehost enable" in listed.stdout and listed.returncode == 3
+        yield
+        result = site.reconcile(check=False)
+        assert result.returncode == 3 and "datastore %d" % datastore in result.stdout, result.stdout
+    finally:
+        site.one.datastore.delete(datastore)
+        site.one.host.delete(host)
+
+
+@contextlib.contextmanager
+def no_pool_name(site):
+    """The pool is the stock driver's default, and the driver's name is spelled as somebody liked it."""
+    before = {}
+    for key in ("system", "one"):
+        number = site.datastores[key]
+        template = site.one.datastore.info(number).TEMPLATE
+        before[number] = "\n".join('%s="%s"' % item for item in template.items())
+        changed = {**template, "TM_MAD": "Ceph"}
+        del changed["POOL_NAME"]
+        site.one.datastore.update(number, "\n".join('%s="%s"' % item for item in changed.items()), 0)
+    try:
+        yield
+    finally:
+        for number, template in before.items():
+            site.one.datastore.update(number, template, 0)
+
+
+@pytest.mark.parametrize("spoilt", [no_pool_name, disabled_bridge])
+def test_a_pending_handoff_is_finished_whatever_is_wrong_with_datastores(lab, a, b, spoilt):
+    machine = brought_into_the_trap(lab, "journal")
+    (image,) = machine.images.values()
+    try:
+        with spoilt(b):
+            assert "%s" % image in b.onemirror("list", check=False).stdout
+            a.clusters("daemon-start")
+            comes_home(machine, a, b)
+    finally:
+        a.clusters("daemon-start")
+    machine.assert_complete(a)
+
+
+def test_the_hosts_of_a_returning_site_start_one_run(lab, a):
+    environment = dict(a.environment, ONEMIRROR_LOG="onemirror=debug")
+    command = [os.path.join(a.location, "bin/onemirror"), "hook", "host-monitored"]
+
+    def runs(count):
+        hooks = [
+            subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, text=True)
+            for _ in range(count)
+        ]
+        said = [hook.communicate(timeout=300)[1] for hook in hooks]
+        return sum(line.count("mirror pool status") for text in said for line in text.splitlines() if "run" in line)
+
+    one = runs(1)
+    assert one > 0
+    assert runs(8) <= 2 * one
+    # whoever was killed keeps nobody from the next run
+    hook = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    hook.kill()
+    hook.wait()
+    assert runs(1) == one
+
+
+def words_of(remedy):
+    return [command.split() for command in remedy.split(" && ")]
+
+
+def concerns(site, image):
+    return {found["kind"]: found for found in site.overview()["concerns"] if found["image"] == image}
+
+
+def follow(site, remedy):
+    """Types what is said, as it is said."""
+    for program, *words in words_of(remedy):
+        assert program == "rbd", remedy
+        site.rbd(*words)
+
+
+def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b):
+    machine = lab.vm_with_one_disk(unique("reverted"), "snapshot")
+    (image,) = machine.images.values()
+    machine.register_on_b()
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    # what tm/ceph/snap_create and snap_revert of 7.4.0 do
+    a.rbd("snap", "create", image + "@0")
+    a.rbd("snap", "protect", image + "@0")
+    a.rbd("rename", image, image + "-0")
+    a.rbd("clone", image + "-0@0", image)
+    assert "older image of this name" in a.onemirror("list").stdout
+    assert "older image of this name" in a.onemirror("show", machine.home).stdout
+    remedy = concerns(a, image)["older-image-there"]["remedy"]
+    # the copy over there must not be taken for the disk when home is lost
+    a.reconcile()
+    wait_until("the older image to get its new name", lambda: b.info(image) is None, 60, 0.5)
+    follow(a, remedy)
+    b.wait_replaying(image)
+    assert b.info(image)["mirroring"]["global_id"] == a.info(image)["mirroring"]["global_id"]
+    # and nothing sends what is written from now on
+    follow(a, concerns(a, image)["no-schedule"]["remedy"])
+    assert concerns(a, image) == {}
+    a.rbd("mirror", "snapshot", "schedule", "remove", "--pool", image.split("/")[0], "--image", image.split("/")[1])
+    assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
+
+
+@full
+def test_a_base_that_lost_its_snapshot_under_a_clone_of_the_other_site_follows_again(lab, a, b):
+    base = "one/" + unique("base")
+    a.rbd("create", base, "--size", "16M")
+    a.rbd("snap", "create", base + "@snap")
+    a.rbd("snap", "protect", base + "@snap")
+    b.wait_replaying(base)
+    wait_until("its snapshot", lambda: b.rbd("clone", base + "@snap", base + "-clone", check=False).returncode == 0, 60, 0.5)
+    a.rbd("snap", "unprotect", base + "@snap")
+    a.rbd("snap", "rm", base + "@snap")
+    wait_until("the daemon to give up", lambda: "error" in b.status(base).get("state", ""), 60, 0.5)
+    wait_until("it to be told at home", lambda: "copy-in-error" in concerns(a, base), 60, 0.5)
+    remedy = concerns(b, base)["copy-in-error"]["remedy"]
+    assert "on site-b" in remedy and "rbd children --all %s" % base in remedy and "rbd flatten" in remedy, remedy
+    for clone in b.rbd("children", "--all", base).stdout.split():
+        b.rbd("flatten", clone)
+    b.wait_replaying(base)
+    wait_until("nobody to complain", lambda: not concerns(a, base) and not concerns(b, base), 90, 0.5)
+    b.rbd("rm", base + "-clone")
+
+
+def test_a_disk_that_grew_on_the_recovery_site_is_told_at_home(lab, a, b):
+    machine = lab.vm_with_one_disk(unique("grown"), "journal")
+    (image,) = machine.images.values()
+    machine.register_on_b()
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    vm = machine.start_on_b()
+    assert b.settle(vm) == "RUNNING", b.vm_error(vm)
+    b.wait_records(vm, 3)
+    # what vmm/kvm/resize_disk has the hypervisor do
+    b.rbd("resize", image, "--size", "24M")
+    b.action("terminate", vm)
+    assert b.settle(vm) == "DONE", b.vm_error(vm)
+    comes_home(machine, a, b)
+    assert "is 24 MB, and OpenNebula here believes that it is 16 MB" in a.onemirror("list").stdout
+    assert concerns(a, image)["other-size"]["remedy"] == "onevm disk-resize %d 0 25" % machine.home
+    machine.assert_complete(a)
