@@ -85,7 +85,7 @@ async fn facts(config: Result<Config, ConfigError>) -> Facts {
         clock_difference: None,
         pools: Vec::new(),
         vms: Vec::new(),
-        concerns: Vec::new(),
+        concerns: None,
     };
     let client = local_client(config.as_ref().ok()).map_err(|error| error.to_string());
     facts.front_end_here = match &client {
@@ -109,7 +109,7 @@ async fn facts(config: Result<Config, ConfigError>) -> Facts {
         // a front-end that does not answer has a finding of its own
         facts.pools = pools.unwrap_or_default();
         facts.vms = vms.unwrap_or_default();
-        facts.concerns = overview.map(|overview| overview.concerns).unwrap_or_default();
+        facts.concerns = overview.ok().map(|overview| overview.concerns);
     }
     facts
 }

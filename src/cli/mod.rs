@@ -40,7 +40,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// VMs with disks on Ceph: who is primary, lag, pending handoffs
+    /// VMs with disks on Ceph: who is primary, lag, pending handoffs, lost protection
     List(list::Arguments),
     /// One VM and its disks, as both sites see them
     Show(show::Arguments),

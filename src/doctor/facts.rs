@@ -29,8 +29,8 @@ pub struct Facts {
     pub pools: Vec<Pool>,
     /// The own front-end's VMs.
     pub vms: Vec<Vm>,
-    /// What is wrong with the protection of disks.
-    pub concerns: Vec<Concern>,
+    /// What is wrong with the protection of disks; `None`: not known.
+    pub concerns: Option<Vec<Concern>>,
 }
 
 /// What matters of the configuration.

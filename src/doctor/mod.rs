@@ -141,7 +141,10 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     for vm in &facts.vms {
         about_vm(vm, facts, &mut found);
     }
-    about_protection(&facts.concerns, &mut found);
+    match &facts.concerns {
+        Some(concerns) => about_protection(concerns, &mut found),
+        None => _ = unknown.insert(Check::Protection),
+    }
     for check in Check::iter() {
         if !found.0.iter().any(|finding| finding.check == check) {
             let text = if unknown.contains(&check) { NOT_LOOKED_AT } else { "ok" };

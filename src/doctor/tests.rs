@@ -67,7 +67,7 @@ fn healthy() -> Facts {
                 ..Vm::default()
             },
         ],
-        concerns: vec![],
+        concerns: Some(vec![]),
     }
 }
 
@@ -206,7 +206,11 @@ const CASES: &[Case] = &[
     ("slow daemons", |f| there(f).poll_age = Some(5.0), Check::PollInterval, Level::Advice),
     ("deletes at once", |f| here(f).delete_delay = Some(0), Check::DeleteDelay, Level::Advice),
     ("no CONTEXT", |f| f.vms[0].has_context = false, Check::Context, Level::Warning),
-    ("half a VM", |f| f.vms[0].disks.push(disk(1, "one/one-8", None)), Check::Disks, Level::Warning),
+    ("half a VM", |f| concern(f, Kind::NotMirrored), Check::Disks, Level::Warning),
+    ("an older image", |f| concern(f, Kind::OlderImageThere), Check::Protection, Level::Failure),
+    ("no schedule", |f| concern(f, Kind::NoSchedule), Check::Protection, Level::Warning),
+    ("late snapshots", |f| concern(f, Kind::SnapshotsLate), Check::Protection, Level::Warning),
+    ("another size", |f| concern(f, Kind::OtherSize), Check::Protection, Level::Warning),
     ("a disk elsewhere", |f| _ = f.vms[0].elsewhere.insert(2), Check::Disks, Level::Warning),
     ("an unclear VM", |f| f.vms[0].error = Some("VM 3 disk 0".into()), Check::Disks, Level::Failure),
     (
@@ -230,6 +234,11 @@ const CASES: &[Case] = &[
         Level::Failure,
     ),
 ];
+
+fn concern(facts: &mut Facts, kind: Kind) {
+    let (what, remedy) = ("is wrong".to_owned(), "type this".to_owned());
+    facts.concerns = Some(vec![Concern { kind, vm: Some(3), image: "one/one-7".into(), what, remedy }]);
+}
 
 #[test]
 fn each_condition_is_found_when_it_is_broken_and_nothing_else_is_blamed() {
@@ -271,6 +280,7 @@ fn what_could_not_be_looked_at_is_not_called_ok() {
     (facts.front_end_there, facts.clock_difference) = (None, None);
     facts.pools.clear();
     facts.vms.clear();
+    facts.concerns = None;
     let ok: Vec<Check> = examine(&facts)
         .into_iter()
         .filter(|finding| finding.level == Level::Ok)

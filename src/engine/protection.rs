@@ -59,7 +59,7 @@ impl Engine {
             clusters.insert(pool.cluster.number(), pool.cluster.clone());
         }
         let pools = pools.into_iter().map(|pool| (pool.cluster.number(), pool)).collect();
-        let clusters = clusters.into_iter().map(|(number, cluster)| (number, cluster)).collect();
+        let clusters = clusters.into_iter().collect();
         let (pools, schedules, registered_there) = futures::join!(
             by_cluster(pools, async |pool: PoolHere| {
                 let there = self.names_there(&pool).await;

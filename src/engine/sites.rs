@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// How long a peer's cluster that did not answer counts as silent within a run.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// A way to a cluster, by its number, and a pool there.
+type Way = (u64, String);
+
 /// One run of onemirror: what it talks to, and the policy it follows.
 pub struct Engine {
     pub(super) config: Config,
@@ -25,11 +28,11 @@ pub struct Engine {
     one_there: RefCell<Option<Rc<Client>>>,
     clusters: RefCell<HashMap<StorageCredentials, Rc<RbdCommand>>>,
     /// By the way to the own cluster and its pool; `None`: as configured, for all of them.
-    cluster_there: RefCell<HashMap<Option<(u64, String)>, Rc<RbdCommand>>>,
+    cluster_there: RefCell<HashMap<Option<Way>, Rc<RbdCommand>>>,
     datastores: RefCell<BTreeMap<i32, Datastore>>,
     bridges: RefCell<Option<Vec<String>>>,
     /// By the way to a cluster and its pool.
-    pub(super) mirror_uuids: RefCell<HashMap<(u64, String), Option<String>>>,
+    pub(super) mirror_uuids: RefCell<HashMap<Way, Option<String>>>,
     pub(super) audit: AuditLog,
     pub(super) state_dir: PathBuf,
     silent_since: Cell<Option<Instant>>,

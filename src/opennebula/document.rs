@@ -896,6 +896,7 @@ mod tests {
                 disk_type: Some("RBD".into()),
                 pool_name: Some("one".into()),
                 target: Some("vda".into()),
+                size: Some(64),
                 ..Disk::default()
             }]
         );

@@ -148,7 +148,7 @@ def test_a_base_that_lost_its_snapshot_under_a_clone_of_the_other_site_follows_a
     a.rbd("snap", "unprotect", base + "@snap")
     a.rbd("snap", "rm", base + "@snap")
     wait_until("the daemon to give up", lambda: "error" in b.status(base).get("state", ""), 60, 0.5)
-    wait_until("it to be told at home", lambda: "copy-in-error" in concerns(a, base), 60, 0.5)
+    wait_until("it to be told at home", lambda: base + " has a copy on site-b that does not follow" in a.onemirror("list").stdout, 30, 1)
     remedy = concerns(b, base)["copy-in-error"]["remedy"]
     assert "on site-b" in remedy and "rbd children --all %s" % base in remedy and "rbd flatten" in remedy, remedy
     for clone in b.rbd("children", "--all", base).stdout.split():
