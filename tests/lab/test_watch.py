@@ -116,11 +116,9 @@ def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b
     machine.register_on_b()
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
-    # what tm/ceph/snap_create and snap_revert of 7.4.0 do
-    a.rbd("snap", "create", image + "@0")
-    a.rbd("snap", "protect", image + "@0")
-    a.rbd("rename", image, image + "-0")
-    a.rbd("clone", image + "-0@0", image)
+    snapshot, _ = a.disk_snapshot(machine.home, 0)
+    assert a.disk_revert(machine.home, 0, snapshot) == "POWEROFF", a.vm_error(machine.home)
+    assert a.info("%s-%d" % (image, snapshot)), "what the disk was before"
     assert "older image of this name" in a.onemirror("list").stdout
     assert "older image of this name" in a.onemirror("show", machine.home).stdout
     remedy = concerns(a, image)["older-image-there"]["remedy"]
@@ -167,11 +165,21 @@ def test_a_disk_that_grew_on_the_recovery_site_is_told_at_home(lab, a, b):
     vm = machine.start_on_b()
     assert b.settle(vm) == "RUNNING", b.vm_error(vm)
     b.wait_records(vm, 3)
-    # what vmm/kvm/resize_disk has the hypervisor do
-    b.rbd("resize", image, "--size", "24M")
+    assert b.disk_resize(vm, 0, 24) == "RUNNING", b.vm_error(vm)
+    assert b.info(image)["size"] == 24 << 20
     b.action("terminate", vm)
     assert b.settle(vm) == "DONE", b.vm_error(vm)
     comes_home(machine, a, b)
     assert "is 24 MB, and OpenNebula here believes that it is 16 MB" in a.onemirror("list").stdout
-    assert concerns(a, image)["other-size"]["remedy"] == "onevm disk-resize %d 0 25" % machine.home
-    machine.assert_complete(a)
+    program, action, *operands = concerns(a, image)["other-size"]["remedy"].split()
+    assert (program, action) == ("onevm", "disk-resize")
+    for state in ("RUNNING", "POWEROFF"):
+        vm, disk, size = operands
+        if state == "POWEROFF":
+            # once more, as for a VM that was not running
+            a.rbd("resize", image, "--size", "32M")
+            vm, disk, size = concerns(a, image)["other-size"]["remedy"].split()[2:]
+            machine.assert_complete(a)
+        assert a.disk_resize(int(vm), int(disk), int(size)) == state, a.vm_error(machine.home)
+        assert "other-size" not in concerns(a, image)
+        assert a.info(image)["size"] == int(size) << 20
