@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
+use onemirror::lifecycle::actions::{Driver, ROWS, Treatment};
 use onemirror::setup::artifacts::{Content, FrontEndUser, HookDefinition, artifacts, hooks, wrapper};
 use onemirror::setup::layout::Layout;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +14,29 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
-const TM_ACTIONS: [&str; 9] =
-    ["clone", "clone.ssh", "context", "delete", "delete.ssh", "ln", "ln.ssh", "mvds", "mvds.ssh"];
+/// What the stock driver has with a suffix as well.
+const SUFFIXED: [&str; 5] = ["clone.ssh", "delete.ssh", "ln.ssh", "mvds.ssh", "resize.ssh"];
 const HOOK_EVENTS: [&str; 5] = ["done", "host-monitored", "poweroff", "running", "undeployed"];
+
+/// The actions that get a wrapper, in order.
+fn guarded(driver: Driver) -> Vec<String> {
+    let rows = ROWS.iter().filter(|row| row.driver == driver && row.treatment == Treatment::Guarded);
+    let mut names: Vec<String> = rows.map(|row| row.name.to_owned()).collect();
+    if driver == Driver::Transfer {
+        names.extend(SUFFIXED.map(String::from));
+    }
+    names.sort();
+    names
+}
+
+/// All wrappers of actions: whose, below `remotes`, and for which action.
+fn wrappers() -> impl Iterator<Item = (Driver, String, String)> {
+    [Driver::Transfer, Driver::Datastore].into_iter().flat_map(|driver| {
+        guarded(driver)
+            .into_iter()
+            .map(move |name| (driver, format!("{}/{name}", driver.folder().display()), name))
+    })
+}
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -31,8 +52,8 @@ static REMOTES: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     };
-    for action in TM_ACTIONS {
-        write(&format!("tm/ceph/{action}"), &wrapper(action), 0o755);
+    for (driver, path, action) in wrappers() {
+        write(&path, &wrapper(driver, &action), 0o755);
     }
     let layout = Layout::of_environment();
     let user = FrontEndUser { name: "oneadmin".into(), group: "oneadmin".into() };
@@ -117,12 +138,12 @@ fn attributes(definition: &HookDefinition) -> BTreeMap<String, String> {
 
 #[test]
 fn every_wrapper_is_there_and_executable() {
-    assert_eq!(names("tm/ceph"), TM_ACTIONS);
+    for driver in [Driver::Transfer, Driver::Datastore] {
+        assert_eq!(names(driver.folder().to_str().unwrap()), guarded(driver));
+    }
     assert_eq!(names("hooks/onemirror"), HOOK_EVENTS);
-    let wrappers = TM_ACTIONS
-        .map(|name| format!("tm/ceph/{name}"))
-        .into_iter()
-        .chain(HOOK_EVENTS.map(|name| format!("hooks/onemirror/{name}")));
+    let wrappers =
+        wrappers().map(|(_, path, _)| path).chain(HOOK_EVENTS.map(|name| format!("hooks/onemirror/{name}")));
     for wrapper in wrappers {
         let mode = fs::metadata(remotes(&wrapper)).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{wrapper} {mode:o}");
@@ -136,7 +157,7 @@ fn every_wrapper_is_there_and_executable() {
 }
 
 #[test]
-fn tm_wrappers_pass_everything_on() {
+fn wrappers_of_actions_pass_everything_on() {
     let awkward: [&[&str]; 5] = [
         &["front:one/one-7", "host:/var/lib/one//datastores/100/7/disk.0", "7", "101"],
         &["a b", "", "it's \"quoted\"", "two\nlines\n", "\\n"],
@@ -144,16 +165,20 @@ fn tm_wrappers_pass_everything_on() {
         &["$(id)", "`id`", "*", "~", ";id", "&", "\u{e4}\u{1b}"],
         &[],
     ];
-    for action in TM_ACTIONS {
-        let wrapper = remotes("tm/ceph").join(action);
+    for (driver, path, action) in wrappers() {
+        let wrapper = remotes(&path);
         for arguments in awkward {
             let call = call(&wrapper, arguments, b"", 0);
-            let stock = wrapper.parent().unwrap().join("../ceph.stock").join(action);
-            let expected: Vec<&[u8]> =
-                [b"tm" as &[u8], b"--stock", stock.as_os_str().as_encoded_bytes(), action.as_bytes()]
-                    .into_iter()
-                    .chain(arguments.iter().map(|argument| argument.as_bytes()))
-                    .collect();
+            let stock = wrapper.parent().unwrap().join("../ceph.stock").join(&action);
+            let expected: Vec<&[u8]> = [
+                driver.subcommand().as_bytes(),
+                b"--stock",
+                stock.as_os_str().as_encoded_bytes(),
+                action.as_bytes(),
+            ]
+            .into_iter()
+            .chain(arguments.iter().map(|argument| argument.as_bytes()))
+            .collect();
             assert_eq!(call.argv, expected, "{action}");
             assert_passed_through(&call, 0);
         }
@@ -174,7 +199,7 @@ fn a_wrapper_finds_the_stock_action_beside_its_own_folder() {
 #[test]
 fn wrappers_pass_exit_status_stdin_and_output_on() {
     for status in [0, 1, 3, 126, 255] {
-        for wrapper in ["tm/ceph/context", "hooks/onemirror/poweroff"] {
+        for wrapper in ["tm/ceph/context", "datastore/ceph/rm", "hooks/onemirror/poweroff"] {
             let call = call(&remotes(wrapper), &[], b"line\n\0\xff", status);
             assert_eq!(call.stdin, b"line\n\0\xff");
             assert_passed_through(&call, status);

@@ -274,6 +274,14 @@ impl RbdCommand {
         format!("client.{}", user.strip_prefix("client.").unwrap_or(user))
     }
 
+    /// What was cloned from any snapshot of the image, and what was cloned from that in turn.
+    pub async fn descendants(&self, image: &ImageSpec) -> Result<Vec<ImageSpec>, CephError> {
+        let mut call = self.of_image(&["children"], image);
+        call.arguments.extend(["--descendants".into(), "--format=json".into()]);
+        let (question, output) = self.rbd(call).await?;
+        understood(&question, parse::children(&output.stdout))
+    }
+
     /// Settings of the pool's images, with Ceph's own where the pool has none: name, value.
     pub async fn pool_settings(&self, pool: &str) -> Result<BTreeMap<String, String>, CephError> {
         let words = ["config", "pool", "list"];

@@ -8,6 +8,7 @@ use super::{
     MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolStatus, Progress, ReplayState,
     SnapshotSchedule, Snapshots, StatusReport,
 };
+use crate::image_spec::ImageSpec;
 use jiff::civil::DateTime;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -105,6 +106,24 @@ pub fn info(bytes: &[u8]) -> Parsed<ImageInfo> {
         has_journal: raw.features.iter().any(|feature| feature == "journaling"),
         is_read_only,
     })
+}
+
+#[derive(Deserialize)]
+struct RawChild {
+    pool: String,
+    #[serde(default)]
+    pool_namespace: String,
+    image: String,
+}
+
+/// `rbd children`.
+pub fn children(bytes: &[u8]) -> Parsed<Vec<ImageSpec>> {
+    let raw: Vec<RawChild> = json(bytes)?;
+    let child = |child: RawChild| {
+        ImageSpec::new(&child.pool, filled(Some(child.pool_namespace)).as_deref(), &child.image)
+            .map_err(|error| NotUnderstood(clean(&error.to_string())))
+    };
+    raw.into_iter().map(child).collect()
 }
 
 fn mirroring(raw: Option<RawMirroring>) -> Parsed<Option<Mirroring>> {
@@ -670,6 +689,15 @@ mod tests {
 0000002c
 
 ";
+
+    #[test]
+    fn children_are_images_of_any_pool() {
+        let text = br#"[{"pool":"one","pool_namespace":"","image":"one-7"},{"pool":"p","pool_namespace":"n","image":"i"}]"#;
+        let names: Vec<String> = children(text).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["one/one-7", "p/n/i"]);
+        assert!(children(br#"[{"pool":"one","image":"-x"}]"#).is_err());
+        assert_eq!(children(b"[]").unwrap(), []);
+    }
 
     #[test]
     fn a_request_for_a_resync_is_found_in_the_journal() {

@@ -63,7 +63,10 @@ enum Command {
     Generate(generate::Arguments),
     /// Called by the transfer manager's wrappers
     #[command(hide = true)]
-    Tm(Tm),
+    Tm(Action),
+    /// Called by the datastore driver's wrappers
+    #[command(hide = true)]
+    Datastore(Action),
     /// Called by OpenNebula's hooks
     #[command(hide = true)]
     Hook {
@@ -73,11 +76,11 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Tm {
+struct Action {
     /// The action that onemirror stands in front of
     #[arg(long)]
     stock: PathBuf,
-    /// ln, clone, context, mvds or delete, with or without a suffix
+    /// Its name, such as ln, mvds.ssh or rm
     action: String,
     /// The action's own arguments, passed on untouched
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -127,7 +130,7 @@ impl CommandError {
 impl Cli {
     /// Whether stderr belongs to oned: each of its lines then has to say which kind it is.
     pub fn speaks_to_oned(&self) -> bool {
-        matches!(self.command, Command::Tm(_))
+        matches!(self.command, Command::Tm(_) | Command::Datastore(_))
     }
 
     /// How much to explain: 0 warnings, 1 what is done, 2 and more every command.
@@ -138,8 +141,11 @@ impl Cli {
     /// Runs the command; everything it has to say is printed.
     pub async fn run(self) -> ExitCode {
         let config_path = config::locate(self.config.as_deref());
-        if let Command::Tm(Tm { stock, action, arguments }) = &self.command {
+        if let Command::Tm(Action { stock, action, arguments }) = &self.command {
             return lifecycle::tm::run(&config_path, stock, action, arguments).await;
+        }
+        if let Command::Datastore(Action { stock, action, arguments }) = &self.command {
+            return lifecycle::datastore::run(&config_path, stock, action, arguments).await;
         }
         if let Command::Doctor(arguments) = &self.command {
             return match doctor::run(Config::load(&config_path), arguments).await {
@@ -181,8 +187,8 @@ impl Cli {
                     .await
                     .map_err(Into::into)
             }
-            // both are done with
-            Command::Tm(_) | Command::Doctor(_) => Ok(()),
+            // these are done with
+            Command::Tm(_) | Command::Datastore(_) | Command::Doctor(_) => Ok(()),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,7 @@ mod pools;
 mod protection;
 mod reconcile;
 mod release;
+mod removal;
 mod sites;
 mod steps;
 

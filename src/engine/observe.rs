@@ -73,7 +73,7 @@ impl Engine {
         Ok(seen)
     }
 
-    fn error_of(&self, image: &VmImage, error: CephError) -> EngineError {
+    pub(super) fn error_of(&self, image: &VmImage, error: CephError) -> EngineError {
         EngineError::Ceph { image: image.spec().clone(), site: self.here().to_owned(), error }
     }
 
@@ -189,6 +189,15 @@ impl Engine {
     pub(super) async fn is_writable_here(&self, image: &VmImage) -> Result<bool, EngineError> {
         let info = image.cluster.info(image.spec()).await.map_err(|error| self.error_of(image, error))?;
         Ok(info.is_some_and(|info| info.mirroring.is_none_or(|mirroring| mirroring.primary)))
+    }
+
+    /// The copy here, without a look at anything else.
+    pub async fn look_here(&self, image: &VmImage) -> Result<Here, EngineError> {
+        Ok(match self.copy_here(image).await? {
+            CopyHere::Absent => Here::Absent,
+            CopyHere::NotMirrored => Here::NotMirrored,
+            CopyHere::Mirrored(seen) => Here::Mirrored(copy(&seen)),
+        })
     }
 
     async fn copy_here(&self, image: &VmImage) -> Result<CopyHere, EngineError> {

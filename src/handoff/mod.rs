@@ -16,6 +16,7 @@ mod gate;
 mod metadata;
 mod observation;
 mod release;
+mod removal;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -28,6 +29,7 @@ pub use observation::{
     Apart, Copy, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There, TokenSeen,
 };
 pub use release::{Pending, Release, ReleaseJudgement};
+pub use removal::{Kept, Removal};
 pub use token::{BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, Seal, TOKEN_KEY, Token, Unreadable};
 pub use upkeep::{Task, Upkeep, UpkeepJudgement, released_by};
 

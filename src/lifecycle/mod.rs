@@ -4,6 +4,9 @@
 //! comes after the fact and returns within seconds: [`hook`] puts right what can be put right at once and leaves the
 //! rest to the peer's gate or to reconcile.
 
+pub mod actions;
+mod answer;
 pub mod arguments;
+pub mod datastore;
 pub mod hook;
 pub mod tm;

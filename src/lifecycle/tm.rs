@@ -1,84 +1,48 @@
 //! Transfer manager actions: the gate before `ln`, `clone` and `context`, the release at `mvds` and `delete`, and
 //! then the stock action in place of this process.
 
+use super::answer::{Answer, Called, note, refuse, refuse_with_details};
 use super::arguments::{Action, Call, parse};
-use crate::audit::{AuditLog, Entry, Outcome};
+use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
 use crate::config::{self, Config, ConfigError, ReleaseOn};
 use crate::engine::{
-    Engine, EngineError, GateScope, LetGo, ReleaseScope, Standing, VmImages, boot_kind, first_sentence,
-    local_client,
+    Engine, EngineError, GateScope, LetGo, ReleaseScope, Standing, VmImages, boot_kind, local_client,
 };
 use crate::handoff::BootKind;
 use crate::opennebula::disks::{datastores_needed, rbd_images};
-use crate::opennebula::{Client, DiskError, DiskKind, LcmState, StorageCredentials, Vm, VmState};
+use crate::opennebula::{Client, Datastore, DiskError, DiskKind, LcmState, StorageCredentials, Vm, VmState};
 use crate::state;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-/// What onemirror has to say to an action.
-enum Answer {
-    /// The stock action does its work.
-    Stock,
-    /// The work is done, or must not be done: the stock action is left out, successfully.
-    Instead(String),
-    /// The stock action ran already and failed; it has said why.
-    Failed(i32),
-    /// The action fails, with detail lines and one plain sentence.
-    Refused {
-        details: Vec<String>,
-        sentence: String,
-        /// The engine has written it into the audit log already.
-        noted: bool,
-    },
-}
-
 /// Answers a call of `one_tm`; `stock` is the action that onemirror stands in front of. Returns only if that one
 /// is not to run.
 pub async fn run(config_path: &Path, stock: &Path, action: &str, arguments: &[OsString]) -> ExitCode {
-    match answer(config_path, stock, action, arguments).await {
-        Answer::Stock => become_stock(stock, arguments),
-        Answer::Failed(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
-        Answer::Instead(why) if why.is_empty() => ExitCode::SUCCESS,
-        Answer::Instead(why) => {
-            // INFO lines go to the VM's log
-            eprintln!("INFO: onemirror: {}", first_sentence(&why));
-            ExitCode::SUCCESS
-        }
-        Answer::Refused { details, sentence, noted } => {
-            if !noted {
-                note(action, arguments, Outcome::Refused, &sentence);
-            }
-            for detail in details {
-                eprintln!("ERROR: onemirror: {}", first_sentence(&detail));
-            }
-            eprintln!("{}", first_sentence(&sentence));
-            ExitCode::FAILURE
-        }
-    }
+    let subject = Entry {
+        vm: parse(action, arguments).ok().map(|call| call.vm),
+        ..Entry::new("", &format!("tm {action}"), Outcome::Refused)
+    };
+    let answer = answer(config_path, stock, action, arguments, &subject).await;
+    Called { stock, arguments, input: None }.give(answer, subject)
 }
 
-/// Replaces this process by the stock action: argv, stdin, stdout, stderr and exit status are its own.
-fn become_stock(stock: &Path, arguments: &[OsString]) -> ExitCode {
-    let error = Command::new(stock).args(arguments).exec();
-    eprintln!("{} does not run: {error}; run install.sh again", stock.display());
-    ExitCode::FAILURE
-}
-
-fn refuse(sentence: impl std::fmt::Display) -> Answer {
-    Answer::Refused { details: Vec::new(), sentence: sentence.to_string(), noted: false }
-}
-
-async fn answer(config_path: &Path, stock: &Path, action: &str, arguments: &[OsString]) -> Answer {
+async fn answer(
+    config_path: &Path,
+    stock: &Path,
+    action: &str,
+    arguments: &[OsString],
+    subject: &Entry,
+) -> Answer {
     // before anything else that could go wrong: it is what an operator has left then
     match state::emergency_off(&config::state_dir()) {
         Ok(None) => {}
         Ok(Some(off)) => {
-            note(action, arguments, Outcome::Skipped, &format!("switched off: {}", off.reason));
+            let reason = Some(format!("switched off: {}", off.reason));
+            note(Entry { outcome: Outcome::Skipped, reason, ..subject.clone() });
             return Answer::Stock;
         }
         Err(error) => tracing::warn!("{error}"),
@@ -212,17 +176,8 @@ async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
     };
     match engine.gate(vm_images, scope, boot, standing).await {
         Ok(_) => Answer::Stock,
-        Err(error) => refuse_with_details(engine, &error),
+        Err(error) => refuse_with_details(engine.here(), &error),
     }
-}
-
-fn refuse_with_details(engine: &Engine, error: &EngineError) -> Answer {
-    let detail = match error {
-        EngineError::Refused(refusal) => format!("{} {}: {}", refusal.image, refusal.cause, refusal.hint),
-        other => other.to_string(),
-    };
-    let more = format!("see on {}: onemirror plan VM; onemirror list", engine.here());
-    Answer::Refused { details: vec![detail, more], sentence: error.to_string(), noted: true }
 }
 
 /// `clone` only reads its base image when `@snap` exists; to make that snapshot would be a write.
@@ -274,7 +229,7 @@ async fn release(engine: &Engine, call: Call, vm_images: &VmImages, limit: Durat
     };
     let images = match engine.not_shared(&vm_images.vm, images).await {
         Ok(images) => images,
-        Err(error) => return refuse_with_details(engine, &error),
+        Err(error) => return refuse_with_details(engine.here(), &error),
     };
     let own = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk);
     let outcome = match engine.release(call.vm, &images, LetGo::ByEndingVm, limit).await {
@@ -284,7 +239,7 @@ async fn release(engine: &Engine, call: Call, vm_images: &VmImages, limit: Durat
             tracing::warn!("VM {} not released: {error}", call.vm);
             return Answer::Stock;
         }
-        Err(error) => return refuse_with_details(engine, &error),
+        Err(error) => return refuse_with_details(engine.here(), &error),
     };
     for pending in &outcome.pending {
         tracing::warn!(
@@ -355,39 +310,31 @@ async fn images_without_config(
         datastores.insert(id, client.datastore(id).await.map_err(|error| error.to_string())?);
     }
     let disks = rbd_images(vm, &datastores).map_err(|error| error.to_string())?;
-    let connect = |datastore: i32| {
-        let credentials = datastores.get(&datastore).map(StorageCredentials::of).unwrap_or_default();
-        let run_on = match credentials.bridge_hosts.is_empty() {
-            true => RunOn::Local,
-            false => RunOn::Hosts(credentials.bridge_hosts.clone()),
-        };
-        RbdCommand::new(Connection {
-            site: "this site".into(),
-            conf: credentials.conf.map(PathBuf::from),
-            user: credentials.user,
-            keyfile: credentials.keyfile.map(PathBuf::from),
-            mon_host: None,
-            run_on,
-            deadline: crate::ceph::DEFAULT_DEADLINE,
-        })
-    };
+    let unknown = Datastore::default();
     Ok(disks
         .into_iter()
         .map(|disk| {
             debug_assert!(matches!(disk.kind, DiskKind::Persistent | DiskKind::Clone | DiskKind::Volatile));
-            let cluster = connect(disk.datastore_id);
+            let cluster = connect(datastores.get(&disk.datastore_id).unwrap_or(&unknown));
             (disk.disk_id, disk.image, cluster)
         })
         .collect())
 }
 
-/// One line in the audit log for what is answered without an engine.
-fn note(action: &str, arguments: &[OsString], outcome: Outcome, reason: &str) {
-    let entry = Entry {
-        vm: parse(action, arguments).ok().map(|call| call.vm),
-        reason: Some(reason.to_owned()),
-        ..Entry::new("", &format!("tm {action}"), outcome)
+/// The cluster of a datastore, as the datastore alone says it is reached.
+pub(super) fn connect(datastore: &Datastore) -> RbdCommand {
+    let credentials = StorageCredentials::of(datastore);
+    let run_on = match credentials.bridge_hosts.is_empty() {
+        true => RunOn::Local,
+        false => RunOn::Hosts(credentials.bridge_hosts.clone()),
     };
-    // the log warns by itself, once
-    let _ = AuditLog::open(&config::audit_log_path()).record(&entry);
+    RbdCommand::new(Connection {
+        site: "this site".into(),
+        conf: credentials.conf.map(PathBuf::from),
+        user: credentials.user,
+        keyfile: credentials.keyfile.map(PathBuf::from),
+        mon_host: None,
+        run_on,
+        deadline: crate::ceph::DEFAULT_DEADLINE,
+    })
 }

@@ -236,6 +236,23 @@ impl Datastore {
     }
 }
 
+/// What oned tells the datastore driver to work on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriverAction {
+    /// The image.
+    pub image: Image,
+    /// Its datastore.
+    pub datastore: Datastore,
+}
+
+impl DriverAction {
+    /// Reads a `<DS_DRIVER_ACTION_DATA>`.
+    pub fn from_xml(text: &str) -> Result<Self, DocumentError> {
+        let action: DriverActionXml = read(text, "DS_DRIVER_ACTION_DATA")?;
+        Ok(Self { image: action.image.into(), datastore: action.datastore.into() })
+    }
+}
+
 /// A host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
@@ -610,6 +627,13 @@ struct ImageXml {
     persistent: i32,
     #[serde(default)]
     vms: IdsXml,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct DriverActionXml {
+    image: ImageXml,
+    datastore: DatastoreXml,
 }
 
 #[derive(Default, serde::Deserialize)]

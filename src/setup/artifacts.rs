@@ -1,17 +1,18 @@
 //! What onemirror puts into a front-end, word for word.
 
 use super::layout::Layout;
+use crate::lifecycle::actions::{Driver, Treatment, row};
 use crate::lifecycle::hook::Event;
 use std::path::{Path, PathBuf};
 use strum::IntoEnumIterator as _;
 
 /// The version that the wrappers name.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The stock driver's actions that onemirror stands in front of, each also with a suffix such as `.ssh`.
-pub const ACTIONS: [&str; 5] = ["ln", "clone", "context", "mvds", "delete"];
 /// The timer's name.
 pub const TIMER: &str = "onemirror-reconcile.timer";
 const SERVICE: &str = "onemirror-reconcile.service";
+/// What the stock actions of the datastore driver want beside them.
+const UTILITIES: &str = "ceph_utils.sh";
 /// The folder of the hooks' scripts, as `COMMAND` names it.
 const HOOK_FOLDER: &str = "onemirror";
 /// What package managers and people leave beside a file, and no system datastore's driver is named.
@@ -40,36 +41,40 @@ pub enum Content {
     Text(String),
     /// The program that runs.
     ThisProgram,
+    /// None: it is a link to there.
+    Link(PathBuf),
 }
 
-/// Whether a file name in the driver's folder is an action that onemirror stands in front of.
-pub fn is_guarded(name: &str) -> bool {
-    let (action, suffix) = match name.split_once('.') {
-        Some((action, suffix)) => (action, Some(suffix)),
-        None => (name, None),
-    };
+/// Whether a file name in a driver's folder is an action that onemirror stands in front of.
+pub fn is_guarded(driver: Driver, name: &str) -> bool {
+    let suffix = name.split_once('.').map(|(_, suffix)| suffix);
     // `one_tm` appends the name of the system datastore's driver
     let is_driver = |suffix: &str| {
         !suffix.is_empty()
             && suffix.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
             && !BACKUP_SUFFIXES.contains(&suffix)
     };
-    ACTIONS.contains(&action) && suffix.is_none_or(is_driver)
+    let is_guarded = row(driver, name).is_some_and(|row| row.treatment == Treatment::Guarded);
+    is_guarded && suffix.is_none_or(is_driver)
 }
 
 /// The script that takes an action's place.
-pub fn wrapper(action: &str) -> String {
+pub fn wrapper(driver: Driver, action: &str) -> String {
+    let subcommand = driver.subcommand();
     format!(
         "#!/bin/sh\n\
          # onemirror {VERSION}, in front of the stock action. Made by onemirror setup.\n\
-         exec \"${{ONE_LOCATION:-/usr}}/bin/onemirror\" tm --stock \"${{0%/*}}/../ceph.stock/{action}\" {action} \"$@\"\n"
+         exec \"${{ONE_LOCATION:-/usr}}/bin/onemirror\" {subcommand} --stock \"${{0%/*}}/../ceph.stock/{action}\" {action} \"$@\"\n"
     )
 }
 
 /// Whether a file's text is a wrapper, of whatever version.
 pub fn is_wrapper(text: &[u8]) -> bool {
-    let mark = b"/bin/onemirror\" tm --stock ";
-    text.starts_with(b"#!") && text.windows(mark.len()).any(|window| window == mark)
+    let calls = |driver: Driver| {
+        let mark = format!("/bin/onemirror\" {} --stock ", driver.subcommand());
+        text.windows(mark.len()).any(|window| window == mark.as_bytes())
+    };
+    text.starts_with(b"#!") && Driver::iter().any(calls)
 }
 
 /// A hook of OpenNebula.
@@ -167,6 +172,11 @@ pub fn artifacts(layout: &Layout, user: &FrontEndUser) -> Vec<Artifact> {
         0o644,
     ));
     all.push(Artifact {
+        content: Content::Link(Path::new("../ceph").join(UTILITIES)),
+        of_front_end: true,
+        ..file(layout.stock_driver(Driver::Datastore).join(UTILITIES), String::new(), 0o777)
+    });
+    all.push(Artifact {
         editable: true,
         ..file(layout.logrotate.clone(), logrotate(&layout.audit_log, user), 0o644)
     });
@@ -201,13 +211,18 @@ mod tests {
     #[test]
     fn actions_and_their_suffixed_forms_are_guarded_and_nothing_else() {
         for name in ["ln", "clone.ssh", "context", "mvds.ssh", "delete", "ln.fs_lvm", "clone.qcow2"] {
-            assert!(is_guarded(name), "{name}");
+            assert!(is_guarded(Driver::Transfer, name), "{name}");
+        }
+        for name in ["rm", "snap_flatten"] {
+            assert!(is_guarded(Driver::Datastore, name) && !is_guarded(Driver::Transfer, name), "{name}");
+        }
+        for name in ["cp", "ceph_utils.sh", "ceph.conf", "rm.sh.orig", "stat"] {
+            assert!(!is_guarded(Driver::Datastore, name), "{name}");
         }
         for name in [
             "cpds",
             "cpds.ssh",
             "mv",
-            "resize",
             "lns",
             "ln.",
             "ln.dpkg-new",
@@ -221,17 +236,17 @@ mod tests {
             "ln ",
             "delete.orig",
         ] {
-            assert!(!is_guarded(name), "{name}");
+            assert!(!is_guarded(Driver::Transfer, name), "{name}");
         }
     }
 
     #[test]
     fn a_wrapper_is_known_whatever_its_version() {
-        assert!(is_wrapper(wrapper("ln.ssh").as_bytes()));
-        assert!(is_wrapper(wrapper("ln").replace(VERSION, "0.0.9").as_bytes()));
+        assert!(is_wrapper(wrapper(Driver::Transfer, "ln.ssh").as_bytes()));
+        assert!(is_wrapper(wrapper(Driver::Datastore, "rm").replace(VERSION, "0.0.9").as_bytes()));
         assert!(!is_wrapper(b"#!/bin/bash\nexec rbd\n"));
         assert!(!is_wrapper(b"see /bin/onemirror\" tm --stock "));
-        insta::assert_snapshot!(wrapper("delete.ssh").replace(VERSION, "VERSION"), @r#"
+        insta::assert_snapshot!(wrapper(Driver::Transfer, "delete.ssh").replace(VERSION, "VERSION"), @r#"
         #!/bin/sh
         # onemirror VERSION, in front of the stock action. Made by onemirror setup.
         exec "${ONE_LOCATION:-/usr}/bin/onemirror" tm --stock "${0%/*}/../ceph.stock/delete.ssh" delete.ssh "$@"

@@ -1,7 +1,7 @@
 //! Carries out one step of a plan. Each can be repeated.
 
 use super::SetupError;
-use super::artifacts::{Artifact, TIMER};
+use super::artifacts::{Artifact, Content, TIMER};
 use super::gather::{self, Owners};
 use super::layout::Layout;
 use super::plan::Step;
@@ -91,6 +91,14 @@ impl Hands<'_> {
     fn write(&self, artifact: &Artifact) -> std::io::Result<()> {
         let unfinished = Layout::unfinished(&artifact.path);
         remove_file(&unfinished)?;
+        if let Content::Link(to) = &artifact.content {
+            symlink(to, &unfinished)?;
+            if let Some((uid, gid)) = self.owners.of_artifact(artifact.of_front_end, false) {
+                lchown(&unfinished, Some(uid), Some(gid))?;
+            }
+            fs::rename(&unfinished, &artifact.path)?;
+            return sync_folder(&artifact.path);
+        }
         // nobody else may read it before it has its owner and mode: it may hold a password
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         file.write_all(&gather::bytes(&artifact.content)?)?;

@@ -1,11 +1,10 @@
 //! Looks at a front-end; changes nothing.
 
 use super::SetupError;
-use super::artifacts::{
-    ACTIONS, Artifact, Content, FrontEndUser, TIMER, artifacts, is_guarded, is_wrapper, wrapper,
-};
+use super::artifacts::{Artifact, Content, FrontEndUser, TIMER, artifacts, is_guarded, is_wrapper, wrapper};
 use super::layout::Layout;
 use super::plan::{Action, Facts, Found, Occupant, Timer, own_folders};
+use crate::lifecycle::actions::{Driver, ROWS};
 use crate::opennebula::Client;
 use crate::process;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +14,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use strum::IntoEnumIterator as _;
 
 /// Package managers answer within a second; a lock of theirs may be held for long.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -87,11 +87,8 @@ pub async fn facts(
     // a self-contained installation belongs to no package
     let is_packaged = layout.one_location.is_none();
     let diversions = if is_packaged { diversions(layout).await? } else { BTreeSet::new() };
-    names.extend(diversions.iter().filter_map(|(from, _)| {
-        let name = from.strip_prefix(layout.driver()).ok()?.to_str()?;
-        is_guarded(name).then(|| name.to_owned())
-    }));
-    let fronts: Vec<PathBuf> = names.iter().map(|name| layout.driver().join(name)).collect();
+    names.extend(diversions.iter().filter_map(|(from, _)| diverted(layout, from)));
+    let fronts: Vec<PathBuf> = names.iter().map(|(driver, name)| layout.driver(*driver).join(name)).collect();
     let packages = if is_packaged { Packages::of(&fronts, &artifacts).await? } else { Packages::default() };
     let mut files = Vec::new();
     for artifact in artifacts {
@@ -100,13 +97,15 @@ pub async fn facts(
         files.push((artifact, found, package));
     }
     let mut actions = Vec::new();
-    for (name, front) in names.into_iter().zip(fronts) {
-        let stock = layout.stock_driver().join(&name);
+    for ((driver, name), front) in names.into_iter().zip(fronts) {
+        let stock = layout.stock_driver(driver).join(&name);
+        let wrapper = wrapper(driver, &name);
         actions.push(Action {
-            front: occupant(&front, &name)?,
-            stock: occupant(&stock, &name)?,
+            front: occupant(&front, &wrapper)?,
+            stock: occupant(&stock, &wrapper)?,
             of_dpkg: packages.of_dpkg.contains(&front),
             diverted: diversions.contains(&(front, stock)),
+            driver,
             name,
         });
     }
@@ -121,7 +120,7 @@ pub async fn facts(
     let mut written: Vec<PathBuf> = files.iter().map(|(artifact, ..)| artifact.path.clone()).collect();
     written.extend([layout.configuration.clone(), layout.peer_auth.clone()]);
     for action in &actions {
-        written.extend([layout.driver().join(&action.name), layout.stock_driver().join(&action.name)]);
+        written.extend([action.front_path(layout), action.stock_path(layout)]);
     }
     let mut kept = vec![layout.configuration.clone(), layout.peer_auth.clone(), layout.state.clone()];
     kept.extend(logs(&layout.audit_log));
@@ -161,23 +160,34 @@ fn io(what: &str, path: &Path, source: std::io::Error) -> SetupError {
     SetupError::Io { what: format!("{what} {}", path.display()), source }
 }
 
-/// The guarded actions that are in either folder.
-fn action_names(layout: &Layout) -> Result<BTreeSet<String>, SetupError> {
+/// The guarded action that a diversion is about.
+fn diverted(layout: &Layout, from: &Path) -> Option<(Driver, String)> {
+    let driver = Driver::iter().find(|driver| from.parent() == Some(&layout.driver(*driver)))?;
+    let name = from.file_name()?.to_str()?;
+    is_guarded(driver, name).then(|| (driver, name.to_owned()))
+}
+
+/// The guarded actions that are in either folder of a driver.
+fn action_names(layout: &Layout) -> Result<BTreeSet<(Driver, String)>, SetupError> {
     let mut names = BTreeSet::new();
-    for folder in [layout.driver(), layout.stock_driver()] {
+    let folders = Driver::iter()
+        .flat_map(|driver| [(driver, layout.driver(driver)), (driver, layout.stock_driver(driver))]);
+    for (driver, folder) in folders {
         let entries = match fs::read_dir(&folder) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             entries => entries.map_err(|source| io("read", &folder, source))?,
         };
         for entry in entries {
             let entry = entry.map_err(|source| io("read", &folder, source))?;
-            names.extend(entry.file_name().into_string().ok().filter(|name| is_guarded(name)));
+            let name = entry.file_name().into_string().ok().filter(|name| is_guarded(driver, name));
+            names.extend(name.map(|name| (driver, name)));
         }
     }
     Ok(names)
 }
 
-fn occupant(path: &Path, action: &str) -> Result<Occupant, SetupError> {
+/// What stands at `path`, where a wrapper of this version would be `current`.
+fn occupant(path: &Path, current: &str) -> Result<Occupant, SetupError> {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Occupant::Absent),
         metadata => metadata.map_err(|source| io("look at", path, source))?,
@@ -190,7 +200,7 @@ fn occupant(path: &Path, action: &str) -> Result<Occupant, SetupError> {
     }
     let text = fs::read(path).map_err(|source| io("read", path, source))?;
     Ok(if is_wrapper(&text) {
-        Occupant::Wrapper { current: text == wrapper(action).as_bytes() && metadata.mode() & 0o7777 == 0o755 }
+        Occupant::Wrapper { current: text == current.as_bytes() && metadata.mode() & 0o7777 == 0o755 }
     } else {
         Occupant::Stock
     })
@@ -202,6 +212,7 @@ pub fn bytes(content: &Content) -> std::io::Result<Vec<u8>> {
         Content::Text(text) => Ok(text.clone().into_bytes()),
         // also where the file has been replaced since this process began
         Content::ThisProgram => fs::read("/proc/self/exe"),
+        Content::Link(to) => Ok(to.clone().into_os_string().into_encoded_bytes()),
     }
 }
 
@@ -211,11 +222,16 @@ fn compare(artifact: &Artifact, owners: &Owners) -> std::io::Result<Found> {
         metadata => metadata?,
     };
     let owner = owners.of_artifact(artifact.of_front_end, false);
-    let is_same = metadata.is_file()
-        && metadata.mode() & 0o7777 == artifact.mode
-        && owner.is_none_or(|owner| owner == (metadata.uid(), metadata.gid()))
-        && fs::read(&artifact.path)? == bytes(&artifact.content)?;
-    Ok(if is_same { Found::Same } else { Found::Differs })
+    let is_owned = owner.is_none_or(|owner| owner == (metadata.uid(), metadata.gid()));
+    let is_same = match &artifact.content {
+        Content::Link(to) => metadata.is_symlink() && fs::read_link(&artifact.path)? == *to,
+        content => {
+            metadata.is_file()
+                && metadata.mode() & 0o7777 == artifact.mode
+                && fs::read(&artifact.path)? == bytes(content)?
+        }
+    };
+    Ok(if is_owned && is_same { Found::Same } else { Found::Differs })
 }
 
 /// The audit log and those that logrotate has made of it.
@@ -272,10 +288,11 @@ impl Packages {
     }
 }
 
-/// From where to where dpkg diverts the driver's files.
+/// From where to where dpkg diverts the drivers' files.
 async fn diversions(layout: &Layout) -> Result<BTreeSet<(PathBuf, PathBuf)>, SetupError> {
-    let all = layout.driver().join("*");
-    let text = ask("dpkg-divert", &["--list"], &[&all], &[0]).await?.unwrap_or_default();
+    let all: Vec<PathBuf> = Driver::iter().map(|driver| layout.driver(driver).join("*")).collect();
+    let all: Vec<&Path> = all.iter().map(PathBuf::as_path).collect();
+    let text = ask("dpkg-divert", &["--list"], &all, &[0]).await?.unwrap_or_default();
     Ok(text.lines().filter_map(diversion).collect())
 }
 
@@ -333,9 +350,9 @@ async fn timer(owners: &Owners) -> Timer {
     if runs { Timer::Runs } else { Timer::Stopped }
 }
 
-/// Whether the stock driver is there at all.
+/// Whether the stock drivers are there at all.
 pub fn has_driver(layout: &Layout) -> bool {
-    ACTIONS.iter().any(|action| layout.driver().join(action).exists())
+    ROWS.iter().any(|row| layout.driver(row.driver).join(row.name).exists())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::artifacts::TIMER;
 use crate::config;
+use crate::lifecycle::actions::Driver;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -79,9 +80,9 @@ impl Layout {
         }
     }
 
-    /// The transfer driver that OpenNebula calls.
-    pub fn driver(&self) -> PathBuf {
-        self.remotes.join("tm/ceph")
+    /// The folder in which OpenNebula looks for a driver's actions.
+    pub fn driver(&self, driver: Driver) -> PathBuf {
+        self.remotes.join(driver.folder())
     }
 
     /// Where units would stand before those that a package has brought.
@@ -89,9 +90,9 @@ impl Layout {
         (self.units == Path::new(PACKAGE_UNITS)).then_some(Path::new(LOCAL_UNITS))
     }
 
-    /// The stock actions, at the same depth, since they find their own files from where they are.
-    pub fn stock_driver(&self) -> PathBuf {
-        self.remotes.join("tm/ceph.stock")
+    /// The folder of a driver's stock actions.
+    pub fn stock_driver(&self, driver: Driver) -> PathBuf {
+        self.remotes.join(driver.stock_folder())
     }
 
     /// The scripts that OpenNebula's hooks call.
@@ -118,12 +119,15 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use strum::IntoEnumIterator as _;
 
     #[test]
     fn what_is_unfinished_lies_beside_it_and_is_no_action() {
         assert_eq!(Layout::unfinished(Path::new("/a/tm/ceph/ln")), Path::new("/a/tm/ceph/.ln.onemirror-new"));
         let layout = Layout::for_tests(Some("/srv/one"));
-        assert_eq!(layout.driver(), Path::new("/srv/one/var/remotes/tm/ceph"));
-        assert_eq!(layout.stock_driver().parent(), layout.driver().parent());
+        assert_eq!(layout.driver(Driver::Transfer), Path::new("/srv/one/var/remotes/tm/ceph"));
+        for driver in Driver::iter() {
+            assert_eq!(layout.stock_driver(driver).parent(), layout.driver(driver).parent());
+        }
     }
 }

@@ -5,9 +5,11 @@
 
 use super::artifacts::{Artifact, Content, HookDefinition, TIMER, hooks, wrapper};
 use super::layout::Layout;
+use crate::lifecycle::actions::Driver;
 use crate::opennebula::Hook;
 use std::fmt;
 use std::path::PathBuf;
+use strum::IntoEnumIterator as _;
 
 /// What is to be the case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +47,11 @@ pub enum Occupant {
     Stock,
 }
 
-/// One action of the stock driver, such as `ln` or `clone.ssh`.
+/// One action of a stock driver, such as `ln` or `clone.ssh`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
+    /// Whose.
+    pub driver: Driver,
     /// Its file name.
     pub name: String,
     /// In the folder that OpenNebula looks in.
@@ -58,6 +62,18 @@ pub struct Action {
     pub of_dpkg: bool,
     /// Whether dpkg puts it into the folder of the stock actions.
     pub diverted: bool,
+}
+
+impl Action {
+    /// Where OpenNebula looks for it.
+    pub fn front_path(&self, layout: &Layout) -> PathBuf {
+        layout.driver(self.driver).join(&self.name)
+    }
+
+    /// Where the stock action is kept.
+    pub fn stock_path(&self, layout: &Layout) -> PathBuf {
+        layout.stock_driver(self.driver).join(&self.name)
+    }
 }
 
 /// The reconcile timer.
@@ -78,7 +94,7 @@ pub struct Facts {
     pub layout: Layout,
     /// Our files, what they are to be, and whether a package owns them.
     pub files: Vec<(Artifact, Found, Option<String>)>,
-    /// The stock driver's actions that are guarded.
+    /// The stock drivers' actions that are guarded.
     pub actions: Vec<Action>,
     /// The hooks of this front-end, or why they are not known.
     pub hooks: Result<Vec<Hook>, String>,
@@ -184,7 +200,8 @@ pub struct Plan {
 
 /// The folders that nobody but onemirror uses, outermost last.
 pub fn own_folders(layout: &Layout) -> Vec<PathBuf> {
-    let mut folders = vec![layout.stock_driver(), layout.hook_scripts()];
+    let mut folders: Vec<PathBuf> = Driver::iter().map(|driver| layout.stock_driver(driver)).collect();
+    folders.push(layout.hook_scripts());
     if layout.one_location.is_some() {
         folders.push(layout.units.clone());
     }
@@ -223,7 +240,7 @@ fn install(facts: &Facts, plan: &mut Plan) {
     if facts.actions.is_empty() {
         plan.problems.push(format!(
             "there is no transfer driver in {}: is this a front-end of OpenNebula? Install it first",
-            layout.driver().display()
+            layout.driver(Driver::Transfer).display()
         ));
         return;
     }
@@ -297,14 +314,14 @@ fn install(facts: &Facts, plan: &mut Plan) {
 
 /// Puts a wrapper before a stock action.
 fn guard(layout: &Layout, action: &Action, plan: &mut Plan) {
-    let (front, stock) = (layout.driver().join(&action.name), layout.stock_driver().join(&action.name));
+    let (front, stock) = (action.front_path(layout), action.stock_path(layout));
     if action.of_dpkg && !action.diverted {
         plan.steps.push(Step::Divert { from: front.clone(), to: stock.clone() });
     }
     let keep = Step::KeepStock { from: front.clone(), to: stock.clone() };
     let wrap = Step::Write(Artifact {
         path: front.clone(),
-        content: Content::Text(wrapper(&action.name)),
+        content: Content::Text(wrapper(action.driver, &action.name)),
         mode: 0o755,
         of_front_end: true,
         editable: false,
@@ -382,7 +399,7 @@ fn remove(facts: &Facts, goal: Goal, plan: &mut Plan) {
 
 /// Puts a stock action back.
 fn unguard(layout: &Layout, action: &Action, plan: &mut Plan) {
-    let (front, stock) = (layout.driver().join(&action.name), layout.stock_driver().join(&action.name));
+    let (front, stock) = (action.front_path(layout), action.stock_path(layout));
     match (action.front, action.stock) {
         // an upgrade has overwritten the wrapper
         (Occupant::Stock, Occupant::Stock) if !action.diverted => plan.steps.push(Step::RemoveFile(stock)),

@@ -25,6 +25,9 @@ struct World {
     packaged: Option<usize>,
 }
 
+/// Whose action stands for all: the one that keeps more beside its stock actions.
+const DRIVER: Driver = Driver::Datastore;
+
 fn layout() -> Layout {
     Layout::for_tests(None)
 }
@@ -72,7 +75,8 @@ impl World {
                 })
                 .collect(),
             actions: vec![Action {
-                name: "ln".into(),
+                driver: DRIVER,
+                name: "rm".into(),
                 front: occupant(self.front),
                 stock: occupant(self.stock),
                 of_dpkg: self.of_dpkg && self.packaged.is_some(),
@@ -91,14 +95,14 @@ impl World {
     }
 
     fn apply(&mut self, step: &Step) {
-        let (front, stock) = (layout().driver().join("ln"), layout().stock_driver().join("ln"));
+        let (front, stock) = (layout().driver(DRIVER).join("rm"), layout().stock_driver(DRIVER).join("rm"));
         match step {
             Step::MakeFolder(path) => _ = self.present.insert(path.clone(), true),
             Step::Write(artifact) if artifact.path == front => self.front = Some(File::Wrapper),
             Step::Write(artifact) => _ = self.present.insert(artifact.path.clone(), true),
             Step::Divert { from, to } => {
                 assert_eq!((from, to), (&front, &stock));
-                assert!(self.has(&layout().stock_driver()), "dpkg would find no folder");
+                assert!(self.has(&layout().stock_driver(DRIVER)), "dpkg would find no folder");
                 self.diverted = true;
             }
             Step::EndDiversion(path) => {
@@ -106,7 +110,7 @@ impl World {
                 self.diverted = false;
             }
             Step::KeepStock { .. } => {
-                assert!(self.has(&layout().stock_driver()));
+                assert!(self.has(&layout().stock_driver(DRIVER)));
                 self.stock = self.front;
             }
             Step::RestoreStock { .. } => self.front = self.stock.take(),
@@ -114,7 +118,7 @@ impl World {
             Step::RemoveFile(path) if *path == stock => self.stock = None,
             Step::RemoveFile(path) | Step::Purge(path) => _ = self.present.remove(path),
             Step::RemoveFolder(path) => {
-                assert!(*path != layout().stock_driver() || self.stock.is_none(), "not empty");
+                assert!(*path != layout().stock_driver(DRIVER) || self.stock.is_none(), "not empty");
                 self.present.remove(path);
             }
             Step::RegisterHook(definition) => {

@@ -1,0 +1,132 @@
+//! What the stock driver would work on when it is told to delete an image, or to write to it.
+
+use super::error::EngineError;
+use super::images::VmImage;
+use super::sites::Engine;
+use crate::ceph::{Ceph as _, CephError, RbdCommand};
+use crate::handoff::{Here, Removal};
+use crate::image_spec::ImageSpec;
+use crate::opennebula::stock::{climbs_to, is_set_aside};
+use crate::opennebula::{Datastore, DiskImage, DiskKind};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Parents beyond that are not looked at.
+const MOST_PARENTS: usize = 100;
+
+impl Engine {
+    /// An image of a datastore of this front-end, that is no disk of a VM.
+    pub async fn image_in(&self, datastore: &Datastore, image: ImageSpec) -> Result<VmImage, EngineError> {
+        let disk = DiskImage {
+            disk_id: -1,
+            image,
+            kind: DiskKind::Persistent,
+            datastore_id: datastore.id,
+            base: None,
+        };
+        Ok(VmImage { disk, cluster: self.cluster_here(datastore).await? })
+    }
+
+    /// Why the stock driver must not delete the image, in words; `None`: it may. `registered` is an image of this front-end,
+    /// other than the one to be deleted, that is the same in Ceph.
+    pub async fn kept(
+        &self,
+        image: &VmImage,
+        registered: Option<i32>,
+    ) -> Result<Option<String>, EngineError> {
+        let here = self.look_here(image).await?;
+        let rules = Removal {
+            here: self.here(),
+            there: self.there(),
+            belongs_here: self.config.site.role == crate::config::Role::Home,
+            registered,
+        };
+        if let Some(kept) = rules.judge(&here) {
+            return Ok(Some(rules.explain(image.spec(), kept)));
+        }
+        let others = match self.deleted_with(image).await {
+            Ok(others) => others,
+            // what is not mirrored is none of onemirror's business
+            Err(error) if here == Here::NotMirrored => {
+                tracing::info!("{}: {error}", image.spec());
+                return Ok(None);
+            }
+            Err(error) => return Err(self.error_of(image, error)),
+        };
+        let Some(other) = self.precious(image, others).await? else { return Ok(None) };
+        Ok(Some(format!(
+            "{} is kept, not deleted: OpenNebula's driver would delete {other} with it; if that is to go, too: rbd rm {0}",
+            image.spec()
+        )))
+    }
+
+    /// Why nothing can be written to an image whose copy here is not primary.
+    pub fn not_writable(&self, image: &ImageSpec) -> String {
+        format!("{} is not primary here, so it takes no change; do that on {}", image.image(), self.there())
+    }
+
+    /// What comes of an action that puts a new image in the place of a mirrored one.
+    pub fn becomes_another(&self, image: &ImageSpec) -> String {
+        format!(
+            "{image} is another image after this, which {} does not have yet; see: onemirror list",
+            self.there()
+        )
+    }
+
+    /// Other images that the stock driver would delete with this one, but for what reverts to its snapshots have set aside.
+    async fn deleted_with(&self, image: &VmImage) -> Result<BTreeSet<ImageSpec>, CephError> {
+        let mut deleted = deleted(&image.cluster, image.spec()).await?;
+        deleted.retain(|other| other != image.spec() && !is_set_aside(image.spec(), other));
+        Ok(deleted)
+    }
+
+    /// Of these the first that is mirrored, or an image of this front-end.
+    async fn precious(
+        &self,
+        image: &VmImage,
+        others: BTreeSet<ImageSpec>,
+    ) -> Result<Option<ImageSpec>, EngineError> {
+        let registered = self.registrations(&others).await?;
+        for other in others {
+            let info = image.cluster.info(&other).await.map_err(|error| self.error_of(image, error))?;
+            if registered.contains_key(&other) || info.is_some_and(|info| info.mirroring.is_some()) {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The images of this front-end that are one of these in Ceph, by their ids.
+    pub async fn registrations(
+        &self,
+        images: &BTreeSet<ImageSpec>,
+    ) -> Result<BTreeMap<ImageSpec, Vec<i32>>, EngineError> {
+        let mut found: BTreeMap<ImageSpec, Vec<i32>> = BTreeMap::new();
+        if images.is_empty() {
+            return Ok(found);
+        }
+        for image in self.one_here.image_pool().await.map_err(|error| self.error_here(error))? {
+            if let Ok(source) = image.source.parse::<ImageSpec>()
+                && images.contains(&source)
+            {
+                found.entry(source).or_default().push(image.id);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// All that the stock driver deletes when it is told to delete the image.
+async fn deleted(cluster: &RbdCommand, image: &ImageSpec) -> Result<BTreeSet<ImageSpec>, CephError> {
+    let mut top = image.clone();
+    for _ in 0..MOST_PARENTS {
+        let parent = cluster.info(&top).await?.and_then(|info| info.parent);
+        let parent = parent.and_then(|text| text.split('@').next()?.parse::<ImageSpec>().ok());
+        match parent {
+            Some(parent) if climbs_to(image, &parent) => top = parent,
+            _ => break,
+        }
+    }
+    let mut deleted: BTreeSet<ImageSpec> = cluster.descendants(&top).await?.into_iter().collect();
+    deleted.insert(top);
+    Ok(deleted)
+}

@@ -1,0 +1,82 @@
+//! The removal: OpenNebula wants an image deleted; may the stock driver delete the copy here?
+
+use super::observation::{Copy, Here, Role, TokenSeen};
+use crate::image_spec::ImageSpec;
+
+/// All that a removal needs to know beside what is seen here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal<'a> {
+    /// This site's name.
+    pub here: &'a str,
+    /// The peer's name.
+    pub there: &'a str,
+    /// Whether an image that does not say where it belongs belongs here.
+    pub belongs_here: bool,
+    /// Another image of this front-end under which the same one is registered.
+    pub registered: Option<i32>,
+}
+
+/// Why an image is kept, though OpenNebula wants it deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kept {
+    /// There is none here: it is being copied again, or it is gone.
+    Absent,
+    /// It is registered here as this image.
+    Registered(i32),
+    /// The copy here follows the other one, or waits.
+    NotPrimary,
+    /// The same, and its demotion or promotion was interrupted.
+    HalfDemoted,
+    /// Its token cannot be read, so nothing is known.
+    Unreadable,
+    /// It was given up, or is to be, and the other site does not have it yet.
+    Pending,
+    /// It belongs to the other site.
+    Elsewhere,
+}
+
+impl Kept {
+    fn cause(self, there: &str) -> String {
+        match self {
+            Self::Absent => "there is no such image here now".into(),
+            Self::Registered(id) => format!("it is registered here as image {id}"),
+            Self::NotPrimary => format!("it is a copy of that of {there}"),
+            Self::HalfDemoted => "it is half demoted here".into(),
+            Self::Unreadable => "its handoff token cannot be read".into(),
+            Self::Pending => format!("its handoff to {there} is pending"),
+            Self::Elsewhere => format!("it belongs to {there}"),
+        }
+    }
+}
+
+impl Removal<'_> {
+    /// Why the copy here has to stay; `None`: the stock driver may delete it.
+    pub fn judge(&self, here: &Here) -> Option<Kept> {
+        match here {
+            Here::Absent => Some(Kept::Absent),
+            Here::NotMirrored => None,
+            Here::Mirrored(copy) => self.judge_copy(copy),
+        }
+    }
+
+    fn judge_copy(&self, here: &Copy) -> Option<Kept> {
+        let token = here.token.token();
+        let is_released = |mark: &super::Mark| token.is_some_and(|token| mark.holds_in(token));
+        match here.role {
+            _ if self.registered.is_some() => self.registered.map(Kept::Registered),
+            Role::NonPrimary => Some(Kept::NotPrimary),
+            Role::HalfDemoted => Some(Kept::HalfDemoted),
+            Role::Primary if here.token == TokenSeen::Unreadable => Some(Kept::Unreadable),
+            Role::Primary if token.is_some_and(|token| token.is_closed() && token.site == self.here) => {
+                Some(Kept::Pending)
+            }
+            Role::Primary if here.release.as_ref().is_some_and(is_released) => Some(Kept::Pending),
+            Role::Primary => (!self.belongs_here).then_some(Kept::Elsewhere),
+        }
+    }
+
+    /// The same in words.
+    pub fn explain(&self, image: &ImageSpec, kept: Kept) -> String {
+        format!("{image} is kept, not deleted: {}", kept.cause(self.there))
+    }
+}

@@ -1,0 +1,109 @@
+//! What onemirror has to say to an action of a driver, and how oned is told.
+
+use crate::audit::{AuditLog, Entry, Outcome};
+use crate::config;
+use crate::engine::{EngineError, first_sentence};
+use std::ffi::OsString;
+use std::io::{Seek as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+/// What onemirror has to say to an action.
+pub(super) enum Answer {
+    /// The stock action does its work.
+    Stock,
+    /// The work is done, or must not be done: the stock action is left out, successfully.
+    Instead(String),
+    /// The stock action ran already and failed; it has said why.
+    Failed(i32),
+    /// The action fails, with detail lines and one plain sentence.
+    Refused {
+        details: Vec<String>,
+        sentence: String,
+        /// The engine has written it into the audit log already.
+        noted: bool,
+    },
+}
+
+/// A refusal without details.
+pub(super) fn refuse(sentence: impl std::fmt::Display) -> Answer {
+    Answer::Refused { details: Vec::new(), sentence: sentence.to_string(), noted: false }
+}
+
+/// A refusal that the engine gave, and where to look for more.
+pub(super) fn refuse_with_details(here: &str, error: &EngineError) -> Answer {
+    let detail = match error {
+        EngineError::Refused(refusal) => format!("{} {}: {}", refusal.image, refusal.cause, refusal.hint),
+        other => other.to_string(),
+    };
+    let more = format!("see on {here}: onemirror plan VM; onemirror list");
+    Answer::Refused { details: vec![detail, more], sentence: error.to_string(), noted: true }
+}
+
+/// A call of a driver's action.
+pub(super) struct Called<'a> {
+    /// The action that onemirror stands in front of.
+    pub stock: &'a Path,
+    /// Its arguments.
+    pub arguments: &'a [OsString],
+    /// What it finds on its standard input, where onemirror has read that.
+    pub input: Option<&'a [u8]>,
+}
+
+impl Called<'_> {
+    /// Tells oned; becomes the stock action where that is the answer. `subject` is what the audit log says of a refusal.
+    pub(super) fn give(&self, answer: Answer, subject: Entry) -> ExitCode {
+        match answer {
+            Answer::Stock => self.become_stock(),
+            Answer::Failed(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+            Answer::Instead(why) if why.is_empty() => ExitCode::SUCCESS,
+            Answer::Instead(why) => {
+                // INFO lines go to the VM's log
+                eprintln!("INFO: onemirror: {}", first_sentence(&why));
+                ExitCode::SUCCESS
+            }
+            Answer::Refused { details, sentence, noted } => {
+                if !noted {
+                    note(Entry { outcome: Outcome::Refused, reason: Some(sentence.clone()), ..subject });
+                }
+                for detail in details {
+                    eprintln!("ERROR: onemirror: {}", first_sentence(&detail));
+                }
+                eprintln!("{}", first_sentence(&sentence));
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    /// Replaces this process by the stock action: argv, stdin, stdout, stderr and exit status are its own.
+    fn become_stock(&self) -> ExitCode {
+        let mut command = Command::new(self.stock);
+        command.args(self.arguments);
+        let error = match self.input.map(readable).transpose() {
+            Ok(input) => {
+                if let Some(input) = input {
+                    command.stdin(input);
+                }
+                command.exec()
+            }
+            Err(error) => error,
+        };
+        eprintln!("{} does not run: {error}; run install.sh again", self.stock.display());
+        ExitCode::FAILURE
+    }
+}
+
+/// Memory that reads as a file, so that what was read once can be read again.
+fn readable(input: &[u8]) -> std::io::Result<Stdio> {
+    let mut file = std::fs::File::from(rustix::fs::memfd_create("input", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(input)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// One line in the audit log for what is answered without an engine.
+pub(super) fn note(entry: Entry) {
+    // the log warns by itself, once
+    let _ = AuditLog::open(&config::audit_log_path()).record(&entry);
+}

@@ -1,0 +1,185 @@
+//! Actions of the datastore driver: what `oneimage delete` and the snapshots of images do to images that are mirrored.
+
+use super::answer::{Answer, Called, note, refuse, refuse_with_details};
+use super::tm::connect;
+use crate::audit::{Entry, Outcome};
+use crate::ceph::Ceph as _;
+use crate::config::{self, Config, ConfigError};
+use crate::engine::{Engine, EngineError, VmImage};
+use crate::handoff::{Here, Role};
+use crate::image_spec::ImageSpec;
+use crate::opennebula::DriverAction;
+use crate::state;
+use base64::Engine as _;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The largest input that is read, in bytes.
+const INPUT_LIMIT: u64 = 16 << 20;
+
+/// An action of the datastore driver that onemirror stands in front of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
+enum Action {
+    /// The image goes.
+    Rm,
+    /// A snapshot of it goes.
+    SnapDelete,
+    /// It becomes what it was at a snapshot: another image of the same name.
+    SnapRevert,
+    /// The same, and all of its snapshots go.
+    SnapFlatten,
+}
+
+/// Answers a call of `one_datastore`; `stock` is the action that onemirror stands in front of. Returns only if that one
+/// is not to run.
+pub async fn run(config_path: &Path, stock: &Path, action: &str, arguments: &[OsString]) -> ExitCode {
+    let mut subject = Entry::new("", &format!("datastore {action}"), Outcome::Refused);
+    let mut input = Vec::new();
+    let answer = match std::io::stdin().lock().take(INPUT_LIMIT + 1).read_to_end(&mut input) {
+        Ok(_) => answer(config_path, action, &input, &mut subject).await,
+        Err(error) => refuse(format!("cannot read what {action} is about: {error}")),
+    };
+    Called { stock, arguments, input: Some(&input) }.give(answer, subject)
+}
+
+async fn answer(config_path: &Path, action: &str, input: &[u8], subject: &mut Entry) -> Answer {
+    match state::emergency_off(&config::state_dir()) {
+        Ok(None) => {}
+        Ok(Some(off)) => {
+            let reason = Some(format!("switched off: {}", off.reason));
+            note(Entry { outcome: Outcome::Skipped, reason, ..subject.clone() });
+            return Answer::Stock;
+        }
+        Err(error) => tracing::warn!("{error}"),
+    }
+    let Ok(action) = action.parse::<Action>() else {
+        return refuse(format!("{action} is no action of onemirror"));
+    };
+    let asked = match read(input) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(error),
+    };
+    // what has no such name is no image that could be mirrored
+    let Ok(image) = asked.image.source.parse::<ImageSpec>() else { return Answer::Stock };
+    subject.image = Some(image.to_string());
+    match Config::load(config_path) {
+        Ok(config) => {
+            subject.site = config.site.name.clone();
+            with_config(config, action, &asked, image, subject).await
+        }
+        Err(error) => without_config(&error, &asked, &image).await,
+    }
+}
+
+/// The document that oned sends, in base64.
+fn read(input: &[u8]) -> Result<DriverAction, String> {
+    if input.len() as u64 > INPUT_LIMIT {
+        return Err(format!("what the driver is told is larger than {INPUT_LIMIT} bytes"));
+    }
+    let text: Vec<u8> = input.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let document = base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .map_err(|error| format!("what the driver is told is not understood: {error}"))?;
+    // oned cuts texts between bytes, not characters
+    DriverAction::from_xml(&String::from_utf8_lossy(&document))
+        .map_err(|error| format!("what the driver is told is not understood: {error}"))
+}
+
+async fn with_config(
+    config: Config,
+    action: Action,
+    asked: &DriverAction,
+    image: ImageSpec,
+    subject: &Entry,
+) -> Answer {
+    let engine = match Engine::new(config, &subject.event) {
+        Ok(engine) => engine,
+        Err(error) => return refuse(error),
+    };
+    let look = async {
+        let image = engine.image_in(&asked.datastore, image).await?;
+        match action {
+            Action::Rm => remove(&engine, asked, &image, subject).await,
+            Action::SnapDelete | Action::SnapRevert | Action::SnapFlatten => {
+                change(&engine, action, &image).await
+            }
+        }
+    };
+    look.await.unwrap_or_else(|error: EngineError| refuse_with_details(engine.here(), &error))
+}
+
+/// `oneimage delete`: the registration can go without its image. To end in ERROR would leave the operator with no other way
+/// than to delete the copy by hand.
+async fn remove(
+    engine: &Engine,
+    asked: &DriverAction,
+    image: &VmImage,
+    subject: &Entry,
+) -> Result<Answer, EngineError> {
+    let registered = engine.registrations(&BTreeSet::from([image.spec().clone()])).await?;
+    let other = registered.into_values().flatten().find(|id| *id != asked.image.id);
+    Ok(match engine.kept(image, other).await? {
+        None => Answer::Stock,
+        Some(why) => {
+            note(Entry { outcome: Outcome::Skipped, reason: Some(why.clone()), ..subject.clone() });
+            Answer::Instead(format!("{why}; only its registration here is gone"))
+        }
+    })
+}
+
+/// Snapshots of an image that no VM uses.
+async fn change(engine: &Engine, action: Action, image: &VmImage) -> Result<Answer, EngineError> {
+    let Here::Mirrored(copy) = engine.look_here(image).await? else { return Ok(Answer::Stock) };
+    if copy.role != Role::Primary {
+        return Ok(refuse(engine.not_writable(image.spec())));
+    }
+    if action != Action::SnapDelete {
+        if let Some(why) = engine.kept(image, None).await? {
+            return Ok(refuse(format!("{why}; this would put another image in its place")));
+        }
+        tracing::warn!("{}", engine.becomes_another(image.spec()));
+    }
+    Ok(Answer::Stock)
+}
+
+/// A configuration that is missing or broken must not touch an image that is not mirrored.
+async fn without_config(error: &ConfigError, asked: &DriverAction, image: &ImageSpec) -> Answer {
+    match connect(&asked.datastore).info(image).await {
+        Ok(Some(info)) if info.mirroring.is_some() => {
+            refuse(format!("{} is mirrored, and onemirror.conf is missing or broken: {error}", image.image()))
+        }
+        Ok(_) => Answer::Stock,
+        Err(trouble) => refuse(format!("{image}: cannot tell whether it is mirrored: {trouble}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_oned_sends() {
+        let image = include_str!("../../tests/fixtures/opennebula/image.nonpersistent.site-a.xml");
+        let datastore = include_str!("../../tests/fixtures/opennebula/datastore.image.site-a.xml");
+        let document = format!("<DS_DRIVER_ACTION_DATA>{image}{datastore}</DS_DRIVER_ACTION_DATA>");
+        let mut text = base64::engine::general_purpose::STANDARD.encode(document);
+        text.insert(60, '\n');
+        let asked = read(text.as_bytes()).unwrap();
+        assert!(asked.image.source.starts_with("one/one-") && asked.datastore.is_ceph());
+        assert!(read(b"PFg+").unwrap_err().contains("not understood"));
+        assert!(read(b"%").is_err());
+    }
+
+    #[test]
+    fn every_guarded_action_is_known() {
+        use crate::lifecycle::actions::{Driver, ROWS, Treatment};
+        for row in ROWS.iter().filter(|row| row.driver == Driver::Datastore) {
+            let known = row.name.parse::<Action>().is_ok();
+            assert_eq!(known, row.treatment == Treatment::Guarded, "{}", row.name);
+        }
+    }
+}
