@@ -314,6 +314,7 @@ case "${0##*/} $*" in
   rbd*'mirror pool info'*) echo '{"mode":"image","site_name":"site-b","peers":[{"site_name":"site-a","client_name":"client.p","key":"AQSECRET","mon_host":"there"}]}' ;;
   rbd*' info '*) echo '{"name":"x","id":"1a","size":1,"mirroring":{"mode":"journal","state":"enabled","global_id":"g","primary":'$primary'}}' ;;
   rbd*'mirror image status'*) echo '{"name":"x","global_id":"g","state":"up+replaying","description":"replaying, {}"}' ;;
+  rbd*' children '*) echo '[]' ;;
   rbd*'snap ls'*) echo '[]' ;;
   rbd*'image-meta set'*)
     while [ "$1" != -- ]; do shift; done

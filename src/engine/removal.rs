@@ -3,7 +3,7 @@
 use super::error::EngineError;
 use super::images::VmImage;
 use super::sites::Engine;
-use crate::ceph::{Ceph as _, CephError, RbdCommand};
+use crate::ceph::{Ceph as _, CephError, ImageInfo, RbdCommand};
 use crate::handoff::{Here, Removal};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::stock::{climbs_to, is_set_aside};
@@ -34,6 +34,10 @@ impl Engine {
         registered: Option<i32>,
     ) -> Result<Option<String>, EngineError> {
         let here = self.look_here(image).await?;
+        if here == Here::Absent && image.is_own() {
+            // the stock driver says so
+            return Ok(None);
+        }
         let rules = Removal {
             here: self.here(),
             there: self.there(),
@@ -42,6 +46,12 @@ impl Engine {
         };
         if let Some(kept) = rules.judge(&here) {
             return Ok(Some(rules.explain(image.spec(), kept)));
+        }
+        if let Some(parent) = self.foreign_parent(image).await? {
+            return Ok(Some(format!(
+                "{} is kept, not deleted: it is a clone of {parent}, so not this VM's disk",
+                image.spec()
+            )));
         }
         let others = match self.deleted_with(image).await {
             Ok(others) => others,
@@ -57,6 +67,47 @@ impl Engine {
             "{} is kept, not deleted: OpenNebula's driver would delete {other} with it; if that is to go, too: rbd rm {0}",
             image.spec()
         )))
+    }
+
+    /// The image that a VM's own disk can't have been cloned from, if it was.
+    async fn foreign_parent(&self, image: &VmImage) -> Result<Option<ImageSpec>, EngineError> {
+        if !image.is_own() {
+            return Ok(None);
+        }
+        let info = image.cluster.info(image.spec()).await.map_err(|error| self.error_of(image, error))?;
+        let parent = info.as_ref().and_then(parent_of);
+        let is_its_own = |parent: &ImageSpec| {
+            image.disk.base.as_ref() == Some(parent) || is_set_aside(image.spec(), parent)
+        };
+        Ok(parent.filter(|parent| !is_its_own(parent)))
+    }
+
+    /// Whose the image is that bears the name of a disk that a VM is about to get, in words; `None`: there is none, or it is
+    /// the VM's own, from an earlier try.
+    pub async fn stranger(&self, image: &VmImage) -> Result<Option<String>, EngineError> {
+        let info = image.cluster.info(image.spec()).await.map_err(|error| self.error_of(image, error))?;
+        let Some(info) = info else { return Ok(None) };
+        let name = image.spec().image();
+        if let Some(id) = self.registered_here(std::iter::once(image)).await?.into_values().next() {
+            return Ok(Some(format!("{name} is registered here as image {id}, so it is not this VM's own")));
+        }
+        if let Some(base) = &image.disk.base {
+            // a copy of another VM's clone of the same base is for the gate to tell
+            let is_clone = parent_of(&info).as_ref() == Some(base);
+            return Ok(
+                (!is_clone).then(|| format!("{name} is there already, and no clone of {}", base.image()))
+            );
+        }
+        // an earlier try would have left a primary copy, at which the stock driver fails
+        if info.mirroring.is_none_or(|mirroring| mirroring.primary) {
+            return Ok(None);
+        }
+        let users = self.users_there(&BTreeSet::from([image.spec().clone()])).await;
+        let user = users.ok().and_then(|users| users.into_values().flatten().next());
+        Ok(Some(match user {
+            Some(user) => format!("{name} is a disk of VM {} on {} ({})", user.vm, self.there(), user.state),
+            None => format!("{name} is a copy of a disk of {}", self.there()),
+        }))
     }
 
     /// Why nothing can be written to an image whose copy here is not primary.
@@ -115,13 +166,16 @@ impl Engine {
     }
 }
 
+/// The image that one was cloned from.
+fn parent_of(info: &ImageInfo) -> Option<ImageSpec> {
+    info.parent.as_ref()?.split('@').next()?.parse().ok()
+}
+
 /// All that the stock driver deletes when it is told to delete the image.
 async fn deleted(cluster: &RbdCommand, image: &ImageSpec) -> Result<BTreeSet<ImageSpec>, CephError> {
     let mut top = image.clone();
     for _ in 0..MOST_PARENTS {
-        let parent = cluster.info(&top).await?.and_then(|info| info.parent);
-        let parent = parent.and_then(|text| text.split('@').next()?.parse::<ImageSpec>().ok());
-        match parent {
+        match cluster.info(&top).await?.as_ref().and_then(parent_of) {
             Some(parent) if climbs_to(image, &parent) => top = parent,
             _ => break,
         }

@@ -18,6 +18,14 @@ pub enum Action {
     DeleteDisk,
     /// `delete HOST:DIR VMID DSID`: the VM's directory goes.
     DeleteDirectory,
+    /// `mkimage SIZE FORMAT HOST:DIR/disk.N VMID DSID` and `mkswap SIZE HOST:DIR/disk.N VMID DSID`: a volatile disk.
+    MakeVolatile,
+    /// `snap_create`, `snap_delete`: `HOST:DIR/disk.N SNAPID VMID DSID`; `resize HOST:DIR/disk.N SIZE VMID DSID`: a change
+    /// of the image.
+    Change,
+    /// `snap_revert`, with the arguments of `snap_create`; `restore HOST:DIR VMID IMAGEID INCREMENT DISK`: another image
+    /// takes the place of the disk's, or of all disks'.
+    Replace,
 }
 
 /// A call of the transfer manager.
@@ -56,13 +64,17 @@ pub fn parse(action: &str, arguments: &[OsString]) -> Result<Call, UnknownCall> 
     let unknown = |detail: &str| UnknownCall { action: printable(cut(action, 60)), detail: detail.into() };
     let texts: Option<Vec<&str>> = arguments.iter().map(|argument| argument.to_str()).collect();
     let texts = texts.ok_or_else(|| unknown("not UTF-8"))?;
+    let name = action.split('.').next().unwrap_or_default();
+    if name == "restore" {
+        return restore(&texts).ok_or_else(|| unknown("not those of a restore"));
+    }
     let [before @ .., vm, datastore] = &texts[..] else { return Err(unknown("too few")) };
     let vm = number(vm).ok_or_else(|| unknown("the VM's id is not a number"))?;
     number(datastore).ok_or_else(|| unknown("the datastore's id is not a number"))?;
     let disk = |path: Option<&&str>| {
         path.and_then(|path| disk_of(path)).ok_or_else(|| unknown("no disk.N where it is expected"))
     };
-    let (action, disk) = match (action.split('.').next().unwrap_or_default(), before) {
+    let (action, disk) = match (name, before) {
         ("ln", [_, _]) => (Action::Ln, Some(disk(before.get(1))?)),
         ("clone", [_, _]) => (Action::Clone, Some(disk(before.get(1))?)),
         ("context", [.., _]) => (Action::Context, None),
@@ -73,9 +85,20 @@ pub fn parse(action: &str, arguments: &[OsString]) -> Result<Call, UnknownCall> 
             None if path.contains("/disk.") => return Err(unknown("a disk without a number")),
             None => (Action::DeleteDirectory, None),
         },
+        ("mkimage", [_, _, path]) | ("mkswap", [_, path]) => (Action::MakeVolatile, Some(disk(Some(path))?)),
+        ("snap_create" | "snap_delete" | "resize", [path, _]) => (Action::Change, Some(disk(Some(path))?)),
+        ("snap_revert", [path, _]) => (Action::Replace, Some(disk(Some(path))?)),
         _ => return Err(unknown("not an action of onemirror, or another number of arguments")),
     };
     Ok(Call { action, vm, disk })
+}
+
+/// `HOST:DIR VMID IMAGEID INCREMENT DISK`, where -1 means all disks.
+fn restore(arguments: &[&str]) -> Option<Call> {
+    let [_, vm, image, _, disk] = arguments else { return None };
+    number(image)?;
+    let disk = if *disk == "-1" { None } else { Some(number(disk)?) };
+    Some(Call { action: Action::Replace, vm: number(vm)?, disk })
 }
 
 #[cfg(test)]
@@ -120,6 +143,43 @@ mod tests {
         assert_eq!(delete, Call { action: Action::DeleteDisk, vm: 7, disk: Some(1) });
     }
 
+    /// As `TransferManager.cc` of 6.10 to 7.4 writes them.
+    #[test]
+    fn reads_what_makes_and_changes_disks() {
+        let call = |action, disk| Call { action, vm: 7, disk };
+        for (line, expected) in [
+            ("mkimage 64 raw host:/ds/100/7/disk.1 7 100", call(Action::MakeVolatile, Some(1))),
+            ("mkswap 64 host:/ds/100/7/disk.1 7 100", call(Action::MakeVolatile, Some(1))),
+            ("snap_create host:/ds/100/7/disk.0 3 7 101", call(Action::Change, Some(0))),
+            ("snap_delete host:/ds/100/7/disk.0 3 7 101", call(Action::Change, Some(0))),
+            ("snap_revert.ssh host:/ds/100/7/disk.0 3 7 101", call(Action::Replace, Some(0))),
+            ("resize.ssh host:/ds/100/7/disk.0 128 7 101", call(Action::Change, Some(0))),
+            ("restore host:/ds/100/7 7 12 -1 -1", call(Action::Replace, None)),
+            ("restore host:/ds/100/7 7 12 3 0", call(Action::Replace, Some(0))),
+        ] {
+            assert_eq!(read(line), Ok(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_guarded_action_is_known() {
+        use crate::lifecycle::actions::{Driver, ROWS, Treatment};
+        for row in ROWS.iter().filter(|row| row.driver == Driver::Transfer) {
+            let is_known = [
+                "a b:/x/disk.0 7 1",
+                "f b:/x/disk.0 7 1",
+                "b:/x/disk.0 7 1",
+                "b:/x/disk.0 3 7 1",
+                "1 b:/x/disk.0 7 1",
+                "1 raw b:/x/disk.0 7 1",
+                "b:/x 7 1 1 0",
+            ]
+            .iter()
+            .any(|arguments| read(&format!("{} {arguments}", row.name)).is_ok());
+            assert_eq!(is_known, row.treatment == Treatment::Guarded, "{}", row.name);
+        }
+    }
+
     #[test]
     fn refuses_what_oned_does_not_say() {
         for line in [
@@ -135,6 +195,10 @@ mod tests {
             "delete host:/x/disk.0 99999999999 1",
             "delete host:/x/disk.99999999999 7 1",
             "delete host:/x/disk.0x 7 1",
+            "mkimage 1 host:/x/disk.0 7 1",
+            "restore host:/x 7 1 0",
+            "restore host:/x 7 -1 0 0",
+            "restore host:/x 7 1 0 -2",
         ] {
             assert!(read(line).is_err(), "{line}");
         }

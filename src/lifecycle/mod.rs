@@ -8,5 +8,6 @@ pub mod actions;
 mod answer;
 pub mod arguments;
 pub mod datastore;
+mod guards;
 pub mod hook;
 pub mod tm;

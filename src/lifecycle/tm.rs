@@ -3,6 +3,7 @@
 
 use super::answer::{Answer, Called, note, refuse, refuse_with_details};
 use super::arguments::{Action, Call, parse};
+use super::guards;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
 use crate::config::{self, Config, ConfigError, ReleaseOn};
@@ -92,19 +93,20 @@ async fn stock_unless_of_another(config: Config, call: Call) -> Answer {
             .map_err(|error| EngineError::OpenNebula { site, error: error.into() })?;
         vm.disks.retain(|disk| Some(disk.id) == call.disk);
         let vm_images = engine.images_of(vm).await?;
-        engine.registered_here(vm_images.images.iter()).await
+        let own = vm_images.images.iter().find(|image| image.is_own());
+        match own {
+            Some(image) => guards::delete(&engine, image).await,
+            None => Ok(Answer::Stock),
+        }
     };
     match look.await {
-        Ok(registered) => match registered.first_key_value() {
-            None => Answer::Stock,
-            Some((image, id)) => {
-                Answer::Instead(format!("{image} is registered here as image {id} and kept, not deleted"))
-            }
-        },
+        Ok(answer) => answer,
         // what a user wrote there would be deleted
         Err(EngineError::Disk(error @ (DiskError::ForgedSource { .. } | DiskError::InvalidName { .. }))) => {
             refuse(error)
         }
+        // what would go with it is not known
+        Err(error @ EngineError::Ceph { .. }) => refuse(error),
         Err(error) => {
             tracing::warn!("VM {} disk {:?}: {error}", call.vm, call.disk);
             Answer::Stock
@@ -150,6 +152,10 @@ async fn with_config(
         }
         Action::Mvds | Action::DeleteDisk => release(&engine, call, &vm_images, release_timeout).await,
         Action::DeleteDirectory => Answer::Stock,
+        Action::MakeVolatile => {
+            guards::name_is_free(&engine, call, &vm_images).await.unwrap_or(Answer::Stock)
+        }
+        Action::Change | Action::Replace => guards::change(&engine, call, &vm_images).await,
     }
 }
 
@@ -162,10 +168,13 @@ async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
         (None, _) if vm_images.vm.state != VmState::Active => (GateScope::All, BootKind::Cold),
         (None, _) => return Answer::Stock,
     };
-    if call.action == Action::Clone
-        && let Some(refusal) = base_refusal(vm_images, call).await
-    {
-        return refusal;
+    if call.action == Action::Clone {
+        if let Some(refusal) = guards::name_is_free(engine, call, vm_images).await {
+            return refusal;
+        }
+        if let Some(refusal) = base_refusal(vm_images, call).await {
+            return refusal;
+        }
     }
     let standing = match (call.action, call.disk) {
         (Action::Ln | Action::Clone, Some(disk)) if scope == GateScope::All && vm_images.vm.has_context => {
@@ -256,6 +265,9 @@ async fn release(engine: &Engine, call: Call, vm_images: &VmImages, limit: Durat
                 engine.there()
             ))
         }
+        Some(image) if call.action == Action::DeleteDisk => guards::delete(engine, image)
+            .await
+            .unwrap_or_else(|error| refuse_with_details(engine.here(), &error)),
         _ => Answer::Stock,
     }
 }
@@ -270,8 +282,10 @@ async fn without_config(error: &ConfigError, call: Call, vm: &Vm) -> Answer {
     let look = async {
         let client = local_client(None).map_err(|error| error.to_string())?;
         let images = images_without_config(&client, vm).await?;
-        let only =
-            (call.action == Action::DeleteDisk || boot_kind(vm).is_none()).then_some(call.disk).flatten();
+        let only = (matches!(call.action, Action::DeleteDisk | Action::MakeVolatile)
+            || boot_kind(vm).is_none())
+        .then_some(call.disk)
+        .flatten();
         for (disk, image, cluster) in images {
             if only.is_some_and(|only| only != disk) {
                 continue;

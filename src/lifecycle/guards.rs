@@ -1,0 +1,45 @@
+//! What stands before the transfer actions that make, change and delete images by their names.
+
+use super::answer::{Answer, refuse, refuse_with_details};
+use super::arguments::{Action, Call};
+use crate::engine::{Engine, EngineError, VmImage, VmImages};
+use crate::handoff::{Here, Role};
+
+/// The disks that a call is about.
+fn images_of_call(vm_images: &VmImages, call: Call) -> impl Iterator<Item = &VmImage> {
+    vm_images.images.iter().filter(move |image| call.disk.is_none_or(|disk| disk == image.disk.disk_id))
+}
+
+/// Before a disk is made for a VM: whether its name is free, or what bears it is the VM's own. The stock driver would take
+/// whatever is there for the clone, and fail in Ceph's words at a volatile disk.
+pub(super) async fn name_is_free(engine: &Engine, call: Call, vm_images: &VmImages) -> Option<Answer> {
+    let image = images_of_call(vm_images, call).next()?;
+    match engine.stranger(image).await {
+        Ok(None) => None,
+        Ok(Some(why)) => Some(refuse(format!("{why}; instantiate again for another name"))),
+        Err(error) => Some(refuse_with_details(engine.here(), &error)),
+    }
+}
+
+/// Before an image is changed: only a primary copy takes it.
+pub(super) async fn change(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+    for image in images_of_call(vm_images, call) {
+        match engine.look_here(image).await {
+            Ok(Here::Mirrored(copy)) if copy.role != Role::Primary => {
+                return refuse(engine.not_writable(image.spec()));
+            }
+            Ok(Here::Mirrored(_)) if call.action == Action::Replace => {
+                tracing::warn!("{}", engine.becomes_another(image.spec()));
+            }
+            Ok(_) => {}
+            Err(error) => return refuse_with_details(engine.here(), &error),
+        }
+    }
+    Answer::Stock
+}
+
+/// Before a disk that was made for a VM is deleted: whether the stock driver would delete that disk, and nothing else.
+pub(super) async fn delete(engine: &Engine, image: &VmImage) -> Result<Answer, EngineError> {
+    let registered = engine.registered_here(std::iter::once(image)).await?.into_values().next();
+    Ok(engine.kept(image, registered).await?.map_or(Answer::Stock, Answer::Instead))
+}
