@@ -34,8 +34,16 @@ def hooks(site):
     return sorted((hook.NAME, sorted(hook.TEMPLATE.items())) for hook in site.one.hookpool.info().HOOK)
 
 
-def actions(site):
-    return os.path.join(site.location, "var/remotes/tm/ceph")
+def actions(site, driver="tm/ceph"):
+    return os.path.join(site.location, "var/remotes", driver)
+
+
+def stock_actions():
+    """Of both drivers: whose, and its file name."""
+    for driver in ("tm/ceph", "datastore/ceph"):
+        for name in os.listdir(os.path.join(LAB, "remotes", driver)):
+            if not name.endswith((".py", ".sh")):
+                yield driver, name
 
 
 def assert_in_place(site):
@@ -45,13 +53,13 @@ def assert_in_place(site):
 
 def assert_works(site):
     """Every action is a whole script, and the program and the stock action are there for each that needs them."""
-    for name in os.listdir(os.path.join(LAB, "remotes/tm/ceph")):
-        path = os.path.join(actions(site), name)
+    for driver, name in stock_actions():
+        path = os.path.join(actions(site, driver), name)
         with open(path) as file:
             text = file.read()
         assert os.access(path, os.X_OK) and text.endswith("\n"), path
         if "/bin/onemirror" in text:
-            stock = os.path.join(site.location, "var/remotes/tm/ceph.stock", name)
+            stock = os.path.join(actions(site, driver + ".stock"), name)
             assert os.access(stock, os.X_OK) and os.access(os.path.join(site.location, "bin/onemirror"), os.X_OK), path
             with open(stock) as file:
                 assert "/bin/onemirror" not in file.read(), stock
@@ -89,10 +97,10 @@ def test_what_is_taken_out_leaves_no_trace(installed):
     after = tree(installed)
     assert [path for path in after if "onemirror" in path or "ceph.stock" in path] == []
     assert hooks(installed) == []
-    stock = os.path.join(LAB, "remotes/tm/ceph")
-    for name in os.listdir(stock):
-        with open(os.path.join(stock, name), "rb") as file:
-            assert after["var/remotes/tm/ceph/" + name][3] == hashlib.sha256(file.read()).hexdigest(), name
+    for driver, name in stock_actions():
+        with open(os.path.join(LAB, "remotes", driver, name), "rb") as file:
+            path = os.path.join("var/remotes", driver, name)
+            assert after[path][3] == hashlib.sha256(file.read()).hexdigest(), path
     assert "nothing to do" in installed.setup("--uninstall", *WAYS).stdout
     reinstall(installed)
 
