@@ -190,6 +190,7 @@ pub fn answer(
         .map(|view| {
             let reports = [report((view.image, true)), report((view.image, false))];
             let mut observation = observation(site, view, reports);
+            observation.in_use_here = matches!(question, Question::Release { in_use: true });
             mutation.blur(question, site, &mut observation);
             observation
         })
@@ -215,12 +216,11 @@ pub fn answer(
             };
             translate(site, gate.judge(&observations).decision, mutation)
         }
-        Question::Release { in_use } => {
+        Question::Release { .. } => {
             let release = Release {
                 here,
                 there,
                 vm,
-                in_use_here: in_use,
                 patience,
                 locks: Locks::Here,
                 closing_id: CLOSING_ID,
@@ -266,6 +266,7 @@ fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
         here,
         there,
         vm_there,
+        in_use_here: false,
         owned_by_both: false,
         in_touch_since_reboot: view.in_touch,
     }

@@ -1,7 +1,8 @@
 //! The gate before a boot, carried out: look, decide, act, look again, until the VM may boot or may not.
 
 use super::error::EngineError;
-use super::images::{VmImage, VmImages};
+use super::activity::Activity;
+use super::images::{User, VmImage, VmImages};
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
 use super::sites::Engine;
@@ -294,10 +295,17 @@ impl Engine {
         self.lock(locks, Side::Here, seen, owner).await?;
         let mut held = Locks::Here;
         loop {
-            let seen = self.observe(images, Purpose::Boot).await?;
+            let mut seen = self.observe(images, Purpose::Boot).await?;
             let id = closing_id();
-            let Judgement { decision, findings } =
-                self.gate_rules(vm, boot, disks_made, patience, held, &id).judge(&observations(&seen));
+            let rules = self.gate_rules(vm, boot, disks_made, patience, held, &id);
+            let mut judgement = rules.judge(&observations(&seen));
+            if matches!(&judgement.decision, Decision::Refuse { then, .. } if !then.is_empty()) {
+                // a copy is to be thrown away: nobody else here may be using it
+                let counts = |user: &User| user.vm != vm && user.activity != Activity::Inactive;
+                self.observe_users_here(&mut seen, counts).await?;
+                judgement = rules.judge(&observations(&seen));
+            }
+            let Judgement { decision, findings } = judgement;
             tracing::debug!("{decision:?} by {findings:?}");
             let cause = Cause { vm: Some(vm), findings: &findings };
             match decision {

@@ -1,6 +1,6 @@
 //! The RBD images of a VM, each with the clusters that hold its copies.
 
-use super::activity::{Activity, activity, keeps_disks};
+use super::activity::{Activity, activity, is_running, keeps_disks};
 use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
 use crate::ceph::RbdCommand;
@@ -49,6 +49,8 @@ pub(super) struct User {
     pub activity: Activity,
     /// It boots, runs, or has saved memory.
     pub keeps: bool,
+    /// It runs.
+    pub running: bool,
     /// The image is the VM's own clone or volatile disk.
     pub owns: bool,
 }
@@ -122,24 +124,6 @@ impl Engine {
             }
         }
         Ok(kept)
-    }
-
-    /// Leaves out SHAREABLE disks that another VM of this site still uses.
-    pub async fn not_shared(&self, vm: &Vm, images: Vec<VmImage>) -> Result<Vec<VmImage>, EngineError> {
-        let shareable =
-            |image: &VmImage| vm.disks.iter().any(|disk| disk.id == image.disk.disk_id && disk.shareable);
-        let asked: BTreeSet<ImageSpec> =
-            images.iter().filter(|image| shareable(image)).map(|image| image.spec().clone()).collect();
-        if asked.is_empty() {
-            return Ok(images);
-        }
-        let users = self.users_here(&asked).await.map_err(|error| self.error_here(error))?;
-        let in_use = |image: &VmImage| {
-            users.get(image.spec()).is_some_and(|users| {
-                users.iter().any(|user| user.vm != vm.id && user.activity != Activity::Inactive)
-            })
-        };
-        Ok(images.into_iter().filter(|image| !in_use(image)).collect())
     }
 
     /// Of the images that a VM calls its own by their names, those that are registered as images of this front-end, with
@@ -222,7 +206,7 @@ async fn users(
         for (image, usage) in images_used(&vm, &datastores, images, &registered) {
             let owns = usage == Usage::Owns;
             let (state, activity, keeps) = (vm.state_name(), activity(&vm), keeps_disks(&vm));
-            let user = User { vm: id, state, activity, keeps, owns };
+            let user = User { vm: id, state, activity, keeps, running: is_running(&vm), owns };
             users.entry(image).or_default().push(user);
         }
     }

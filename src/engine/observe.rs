@@ -86,6 +86,7 @@ impl Engine {
                 here: Here::NotMirrored,
                 there: There::NotAsked,
                 vm_there: PeerVm::NotAsked,
+                in_use_here: false,
                 owned_by_both: false,
                 in_touch_since_reboot: false,
             },

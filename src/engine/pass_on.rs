@@ -2,14 +2,14 @@
 
 use super::activity::{Activity, activity};
 use super::error::EngineError;
-use super::images::VmImage;
+use super::images::{User, VmImage};
 use super::observe::Purpose;
 use super::sites::Engine;
 use crate::audit::Outcome;
 use crate::handoff::{Here, Role, There};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{VmAction, VmState};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// What became of the matching VM.
@@ -100,11 +100,10 @@ impl Engine {
 
     async fn resume_user_of(&self, images: &BTreeSet<ImageSpec>) -> Result<PassOn, EngineError> {
         let users = self.users_there(images).await.map_err(|error| self.error_there(error))?;
-        let vms: BTreeSet<i32> = users.values().flatten().map(|user| user.vm).collect();
-        let id = match vms.iter().copied().collect::<Vec<_>>()[..] {
+        let id = match owners(images, &users)[..] {
             [] => return Ok(PassOn::NoMatch),
             [id] => id,
-            _ => return Ok(PassOn::Ambiguous { vms: vms.into_iter().collect() }),
+            ref vms => return Ok(PassOn::Ambiguous { vms: vms.to_vec() }),
         };
         let client = self.front_end_there().map_err(|error| self.error_there(error))?;
         let vm = client.vm(id).await.map_err(|error| self.error_there(error))?;
@@ -120,4 +119,16 @@ impl Engine {
             _ => Ok(PassOn::NotResumable { vm: id, state }),
         }
     }
+}
+
+/// The VMs that these images belong to: those that use all of them, since one that shares a disk is no other's match; where
+/// there is none, those that use any.
+fn owners(images: &BTreeSet<ImageSpec>, users: &BTreeMap<ImageSpec, Vec<User>>) -> Vec<i32> {
+    let any: BTreeSet<i32> = users.values().flatten().map(|user| user.vm).collect();
+    let uses = |vm: i32, image: &ImageSpec| {
+        users.get(image).is_some_and(|users| users.iter().any(|user| user.vm == vm))
+    };
+    let all: Vec<i32> =
+        any.iter().copied().filter(|vm| images.iter().all(|image| uses(*vm, image))).collect();
+    if all.is_empty() { any.into_iter().collect() } else { all }
 }

@@ -3,7 +3,7 @@
 
 use super::activity::{Activity, activity, is_running};
 use super::error::EngineError;
-use super::images::VmImage;
+use super::images::{User, VmImage};
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
 use super::pass_on::PassOn;
@@ -51,10 +51,11 @@ impl ReconcileReport {
     }
 }
 
-/// An image to look at, and the VM here that uses it.
+/// An image to look at, and all VMs here that use it: a disk may be shared, and an image registered twice. What one of them
+/// does with it must not be done to the others.
 struct Kept {
     image: VmImage,
-    user: Option<UserHere>,
+    users: Vec<UserHere>,
 }
 
 /// What came of that.
@@ -80,6 +81,12 @@ impl UserHere {
     }
 }
 
+impl From<&User> for UserHere {
+    fn from(user: &User) -> Self {
+        Self { vm: user.vm, in_use: user.activity != Activity::Inactive, running: user.running }
+    }
+}
+
 impl Engine {
     /// Looks at every mirrored image of this site's Ceph datastores and finishes what is undone. What cannot be looked at
     /// keeps nothing else waiting, and is told at the end.
@@ -96,17 +103,13 @@ impl Engine {
         }
         let mut kept: BTreeMap<ImageKey, Kept> = BTreeMap::new();
         for ((key, image), user) in self.keys_of(images).await.into_iter().zip(users) {
-            let kept = kept.entry(key).or_insert(Kept { image, user: Some(user) });
-            // of two VMs with the same disk the one that is in use counts
-            if kept.user.is_none_or(|known| (user.running, user.in_use) > (known.running, known.in_use)) {
-                kept.user = Some(user);
-            }
+            kept.entry(key).or_insert(Kept { image, users: Vec::new() }).users.push(user);
         }
         // and what terminated VMs left behind
         for pool in &pools {
             for image in pool.images() {
                 let key = (pool.id.clone(), image.spec().clone());
-                kept.entry(key).or_insert(Kept { image, user: None });
+                kept.entry(key).or_insert(Kept { image, users: Vec::new() });
             }
         }
         let mut report = self.keep_up(kept.into_values().collect()).await;
@@ -117,8 +120,13 @@ impl Engine {
     /// The same for the images of one VM of this site.
     pub async fn reconcile_vm(&self, vm: i32) -> Result<ReconcileReport, EngineError> {
         let vm_images = self.vm_images(vm).await?;
-        let user = Some(UserHere::of(&vm_images.vm));
-        let kept = vm_images.images.into_iter().map(|image| Kept { image, user });
+        let known = UserHere::of(&vm_images.vm);
+        let specs = vm_images.images.iter().map(|image| image.spec().clone()).collect();
+        let mut users = self.users_now(&specs, &[known]).await?;
+        let kept = vm_images.images.into_iter().map(|image| {
+            let users = users.remove(image.spec()).unwrap_or_default();
+            Kept { image, users }
+        });
         Ok(self.keep_up(kept.collect()).await)
     }
 
@@ -150,11 +158,11 @@ impl Engine {
 
     /// Looks at one image and does what is due.
     async fn keep_one_up(&self, kept: &Kept) -> KeptUp {
-        let Kept { image, user } = kept;
+        let Kept { image, users } = kept;
         let mut kept_up = KeptUp::default();
         let item = |rule, done: String, error: Option<String>| ReconcileItem {
             image: image.spec().to_string(),
-            vm: user.map(|user| user.vm),
+            vm: users.first().map(|user| user.vm),
             rule,
             done,
             error,
@@ -172,7 +180,7 @@ impl Engine {
             Ok(Some(left)) => kept_up.item = Some(item(None, format!("mirror-snapshot {left}"), None)),
             Err(error) => kept_up.item = Some(item(None, String::new(), Some(error.to_string()))),
         }
-        let Some(judgement) = seen.first().map(|seen| self.judge_upkeep(seen, *user)) else { return kept_up };
+        let Some(judgement) = seen.first().map(|seen| self.judge_upkeep(seen, users)) else { return kept_up };
         let rule = judgement.finding.rule;
         match judgement.task {
             Task::Nothing => {}
@@ -185,7 +193,7 @@ impl Engine {
                 kept_up.item = Some(item(Some(rule), String::new(), Some(trouble.into())));
             }
             Task::Act(_) => {
-                let (done, error) = match self.act_under_locks(image, *user, &seen).await {
+                let (done, error) = match self.act_under_locks(image, users, &seen).await {
                     Ok(done) => (done, None),
                     Err(error) => (String::new(), Some(error.to_string())),
                 };
@@ -219,20 +227,20 @@ impl Engine {
         seen
     }
 
-    pub(super) fn judge_upkeep(&self, seen: &Seen, user: Option<UserHere>) -> UpkeepJudgement {
+    pub(super) fn judge_upkeep(&self, seen: &Seen, users: &[UserHere]) -> UpkeepJudgement {
         Upkeep {
             here: self.here(),
-            in_use_here: user.is_some_and(|user| user.in_use),
-            running_here: user.filter(|user| user.running).map(|user| user.vm),
+            in_use_here: users.iter().any(|user| user.in_use),
+            running_here: users.iter().find(|user| user.running).map(|user| user.vm),
         }
         .judge(&seen.observation)
     }
 
-    /// Takes the locks, looks at the VM here and the image again, and does what is still to be done.
+    /// Takes the locks, looks at the VMs here and the image again, and does what is still to be done.
     async fn act_under_locks(
         &self,
         image: &VmImage,
-        user: Option<UserHere>,
+        users: &[UserHere],
         seen: &[Seen],
     ) -> Result<String, EngineError> {
         let owner = Owner::this_process(self.here(), &self.state_dir);
@@ -240,13 +248,14 @@ impl Engine {
         let result = async {
             self.lock(&mut locks, Side::Here, seen, &owner).await?;
             self.lock(&mut locks, Side::There, seen, &owner).await?;
-            let user = self.user_now(image, user).await?;
+            let users = self.users_now(&BTreeSet::from([image.spec().clone()]), users).await?;
+            let users = users.get(image.spec()).map_or(&[][..], Vec::as_slice);
             let seen = self.observe(std::slice::from_ref(image), Purpose::Upkeep).await?;
-            let Some(judgement) = seen.first().map(|seen| self.judge_upkeep(seen, user)) else {
+            let Some(judgement) = seen.first().map(|seen| self.judge_upkeep(seen, users)) else {
                 return Ok(String::new());
             };
             let Task::Act(steps) = judgement.task else { return Ok("settled meanwhile".to_owned()) };
-            let cause = Cause { vm: user.map(|user| user.vm), findings: &[judgement.finding] };
+            let cause = Cause { vm: users.first().map(|user| user.vm), findings: &[judgement.finding] };
             self.carry_out(&steps, &seen, &locks, &cause).await?;
             Ok(steps.iter().map(|step| step.name()).collect::<Vec<_>>().join(", "))
         }
@@ -255,26 +264,26 @@ impl Engine {
         result
     }
 
-    /// Who uses the image here now, asked under the lock: the pool that the run began with is old by now.
-    async fn user_now(
+    /// Who uses the images here now. `known` are VMs that use all of them, or did: what the front-end lists may lack one
+    /// whose image is registered no more.
+    async fn users_now(
         &self,
-        image: &VmImage,
-        user: Option<UserHere>,
-    ) -> Result<Option<UserHere>, EngineError> {
-        if let Some(user) = user {
-            let vm = self.one_here.vm(user.vm).await.map_err(|error| self.error_here(error))?;
-            return Ok(Some(UserHere::of(&vm)));
+        images: &BTreeSet<ImageSpec>,
+        known: &[UserHere],
+    ) -> Result<BTreeMap<ImageSpec, Vec<UserHere>>, EngineError> {
+        let listed = self.users_here(images).await.map_err(|error| self.error_here(error))?;
+        let mut users: BTreeMap<ImageSpec, Vec<UserHere>> =
+            images.iter().map(|image| (image.clone(), Vec::new())).collect();
+        for (image, listed) in &listed {
+            users.entry(image.clone()).or_default().extend(listed.iter().map(UserHere::from));
         }
-        let users = self
-            .users_here(&BTreeSet::from([image.spec().clone()]))
-            .await
-            .map_err(|error| self.error_here(error))?;
-        let busiest = users.into_values().flatten().max_by_key(|user| user.activity);
-        Ok(busiest.map(|user| UserHere {
-            vm: user.vm,
-            in_use: user.activity != Activity::Inactive,
-            running: false,
-        }))
+        for known in known {
+            let vm = self.one_here.vm(known.vm).await.map_err(|error| self.error_here(error))?;
+            for users in users.values_mut().filter(|users| !users.iter().any(|user| user.vm == vm.id)) {
+                users.push(UserHere::of(&vm));
+            }
+        }
+        Ok(users)
     }
 
     async fn go_on_with_release(&self, vm: i32, image: &VmImage) -> (String, Option<String>) {

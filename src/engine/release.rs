@@ -3,7 +3,7 @@
 use super::activity::Activity;
 use super::error::EngineError;
 use super::gate::{Clock, closing_id, not_carried_out, observations};
-use super::images::VmImage;
+use super::images::{User, VmImage};
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
 use super::sites::Engine;
@@ -86,13 +86,20 @@ impl Engine {
         result
     }
 
-    async fn is_used_here(&self, vm: i32, images: &[VmImage], let_go: LetGo) -> Result<bool, EngineError> {
-        let specs = images.iter().map(|image| image.spec().clone()).collect();
+    /// Notes which of the images a VM of this site uses, as `counts` has it. Only under the lock of the copies here is that
+    /// so for longer than a moment.
+    pub(super) async fn observe_users_here(
+        &self,
+        seen: &mut [Seen],
+        counts: impl Fn(&User) -> bool,
+    ) -> Result<(), EngineError> {
+        let specs = seen.iter().map(|seen| seen.spec().clone()).collect();
         let users = self.users_here(&specs).await.map_err(|error| self.error_here(error))?;
-        Ok(users.into_values().flatten().any(|user| match let_go {
-            LetGo::ByEndingVm if user.vm == vm => user.keeps,
-            _ => user.activity != Activity::Inactive,
-        }))
+        for seen in seen {
+            let users = users.get(seen.spec()).map_or(&[][..], Vec::as_slice);
+            seen.observation.in_use_here = users.iter().any(&counts);
+        }
+        Ok(())
     }
 
     async fn release_loop(
@@ -141,14 +148,17 @@ impl Engine {
     ) -> Result<Option<Vec<Pending>>, EngineError> {
         self.lock(locks, Side::Here, seen, owner).await?;
         loop {
-            let in_use_here = self.is_used_here(vm, images, let_go).await?;
             *seen = self.observe(images, Purpose::Release).await?;
+            let counts = |user: &User| match let_go {
+                LetGo::ByEndingVm if user.vm == vm => user.keeps,
+                _ => user.activity != Activity::Inactive,
+            };
+            self.observe_users_here(seen, counts).await?;
             let id = closing_id();
             let rules = Release {
                 here: self.here(),
                 there: self.there(),
                 vm,
-                in_use_here,
                 patience: clock.patience(),
                 locks: Locks::Here,
                 closing_id: &id,

@@ -76,6 +76,16 @@ enum Verdict {
 }
 
 impl Gate<'_> {
+    /// What puts a stale copy here right, unless another VM here still uses it.
+    fn clean_up(&self, observation: &Observation, steps: Vec<Step>, mut refusal: Refusal) -> Verdict {
+        if !observation.in_use_here {
+            return Verdict::CleanUp(steps, refusal);
+        }
+        refusal.hint =
+            "another VM here uses it; power that off, too, so that it can be copied back".to_owned();
+        Verdict::Refuse(refusal)
+    }
+
     /// Judges all images of a VM together: none is touched before every one was looked at, and images that have
     /// to change hands do so side by side, so that a VM's disks share their fate.
     pub fn judge(&self, observations: &[Observation]) -> Judgement {
@@ -254,7 +264,8 @@ impl Gate<'_> {
             return if sequence_there > sequence_here {
                 (
                     Rule::StaleLeftoverHere,
-                    Verdict::CleanUp(
+                    self.clean_up(
+                        observation,
                         vec![demote(observation, Side::Here)],
                         self.refusal(
                             observation,
@@ -272,7 +283,8 @@ impl Gate<'_> {
         match sequence_here.cmp(&sequence_there) {
             std::cmp::Ordering::Less => (
                 Rule::SplitBrainStaleHere,
-                Verdict::CleanUp(
+                self.clean_up(
+                    observation,
                     stale_here_steps(observation, here),
                     self.refusal(
                         observation,

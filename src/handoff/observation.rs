@@ -14,6 +14,9 @@ pub struct Observation {
     pub there: There,
     /// The VM of the peer's front-end that uses the image.
     pub vm_there: PeerVm,
+    /// A VM of this site may be using the copy here, or its saved memory belongs to it: for a release any VM but the one that
+    /// lets it go, for a boot any but the one that boots. Only looked up where something depends on it.
+    pub in_use_here: bool,
     /// Both front-ends have a VM that made this image as its own clone or volatile disk: two VMs that share a
     /// name by accident.
     pub owned_by_both: bool,

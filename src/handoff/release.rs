@@ -16,8 +16,6 @@ pub struct Release<'a> {
     pub there: &'a str,
     /// The VM that let go.
     pub vm: i32,
-    /// A VM of this site may be using the image (again).
-    pub in_use_here: bool,
     /// Whether there is time left to wait for the other copy.
     pub patience: Patience,
     /// The locks held while the observations were made.
@@ -87,8 +85,8 @@ impl Release<'_> {
             }
             Here::Mirrored(copy) => copy,
         };
-        if self.in_use_here {
-            return (Rule::ReleaseInUseHere, self.pending(observation, "a VM uses it again".into()));
+        if observation.in_use_here {
+            return (Rule::ReleaseInUseHere, self.pending(observation, "a VM here uses it".into()));
         }
         let is_unread_there = matches!(&observation.there, There::Mirrored(there) if there.token.is_unread());
         if here.token.is_unread() || is_unread_there {

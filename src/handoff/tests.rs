@@ -74,6 +74,7 @@ fn seen_as(here: Here, there: There, vm_there: PeerVm) -> Observation {
         here,
         there,
         vm_there,
+        in_use_here: false,
         owned_by_both: false,
         in_touch_since_reboot: true,
     }
@@ -113,13 +114,17 @@ fn gate() -> Gate<'static> {
     }
 }
 
+/// The same while another VM of site A uses the copy there.
+fn used(observation: Observation) -> Observation {
+    Observation { in_use_here: true, ..observation }
+}
+
 /// The release of VM 7 on site A.
 fn release() -> Release<'static> {
     Release {
         here: A,
         there: B,
         vm: 7,
-        in_use_here: false,
         patience: Patience::Fresh,
         locks: Locks::Here,
         closing_id: "c1",
@@ -878,10 +883,10 @@ fn release_rows() -> Vec<Row> {
             "done",
         ),
         releases(
-            Release { in_use_here: true, ..release() },
-            pair(reigns(), follows(), inactive()),
+            release(),
+            used(pair(reigns(), follows(), inactive())),
             ReleaseInUseHere,
-            "done; pending: a VM uses it again",
+            "done; pending: a VM here uses it",
         ),
         releases(
             release(),
@@ -1541,8 +1546,8 @@ fn no_situation_breaks_what_release_and_upkeep_promise() {
         let (here, there) = copies(&observation);
         for patience in [Patience::Fresh, Patience::Exhausted] {
             for in_use_here in [false, true] {
-                let release = Release { patience, in_use_here, ..release() };
-                let judged = release.judge(std::slice::from_ref(&observation));
+                let release = Release { patience, ..release() };
+                let judged = release.judge(&[Observation { in_use_here, ..observation.clone() }]);
                 if let Decision::Act(steps) = &judged.judgement.decision {
                     assert!(!in_use_here, "{observation:?}");
                     if here.role == Role::HalfDemoted {

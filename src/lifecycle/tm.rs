@@ -236,10 +236,6 @@ async fn release(engine: &Engine, call: Call, vm_images: &VmImages, limit: Durat
             vm_images.images.iter().filter(|image| image.disk.disk_id == disk).cloned().collect()
         }
     };
-    let images = match engine.not_shared(&vm_images.vm, images).await {
-        Ok(images) => images,
-        Err(error) => return refuse_with_details(engine.here(), &error),
-    };
     let own = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk);
     let outcome = match engine.release(call.vm, &images, LetGo::ByEndingVm, limit).await {
         Ok(outcome) => outcome,
