@@ -217,14 +217,7 @@ pub fn answer(
             translate(site, gate.judge(&observations).decision, mutation)
         }
         Question::Release { .. } => {
-            let release = Release {
-                here,
-                there,
-                vm,
-                patience,
-                locks: Locks::Here,
-                closing_id: CLOSING_ID,
-            };
+            let release = Release { here, there, vm, patience, locks: Locks::Here, closing_id: CLOSING_ID };
             translate(site, release.judge(&observations).judgement.decision, mutation)
         }
         Question::Upkeep { in_use, running } => {

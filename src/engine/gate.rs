@@ -1,7 +1,7 @@
 //! The gate before a boot, carried out: look, decide, act, look again, until the VM may boot or may not.
 
-use super::error::EngineError;
 use super::activity::Activity;
+use super::error::EngineError;
 use super::images::{User, VmImage, VmImages};
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};

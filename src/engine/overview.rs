@@ -10,8 +10,8 @@ use super::reconcile::UserHere;
 use super::sites::Engine;
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::handoff::{
-    Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release, ReleaseJudgement, Role, Rule, Step,
-    Task, There, TokenSeen,
+    Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release, ReleaseJudgement, Role, Rule,
+    Step, Task, There, TokenSeen,
 };
 use crate::protection::Concern;
 use std::collections::{BTreeMap, BTreeSet};
@@ -267,7 +267,7 @@ impl Engine {
 
     /// What upkeep would still have to do about an image.
     fn undone(&self, seen: &Seen, user: Option<UserHere>) -> Option<(Option<i32>, String)> {
-        let judgement = self.judge_upkeep(seen, user);
+        let judgement = self.judge_upkeep(seen, user.as_slice());
         match judgement.task {
             Task::Nothing => None,
             Task::Act(steps) => Some((None, format!("to do: {}", step_names(&steps).join(", ")))),

@@ -66,7 +66,9 @@ impl Removal<'_> {
             _ if self.registered.is_some() => self.registered.map(Kept::Registered),
             Role::NonPrimary => Some(Kept::NotPrimary),
             Role::HalfDemoted => Some(Kept::HalfDemoted),
-            Role::Primary if here.token == TokenSeen::Unreadable => Some(Kept::Unreadable),
+            Role::Primary if matches!(here.token, TokenSeen::Unreadable | TokenSeen::Newer) => {
+                Some(Kept::Unreadable)
+            }
             Role::Primary if token.is_some_and(|token| token.is_closed() && token.site == self.here) => {
                 Some(Kept::Pending)
             }

@@ -121,14 +121,7 @@ fn used(observation: Observation) -> Observation {
 
 /// The release of VM 7 on site A.
 fn release() -> Release<'static> {
-    Release {
-        here: A,
-        there: B,
-        vm: 7,
-        patience: Patience::Fresh,
-        locks: Locks::Here,
-        closing_id: "c1",
-    }
+    Release { here: A, there: B, vm: 7, patience: Patience::Fresh, locks: Locks::Here, closing_id: "c1" }
 }
 
 fn upkeep() -> Upkeep<'static> {
