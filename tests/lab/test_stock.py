@@ -1,5 +1,6 @@
 """The lab is as unkind as OpenNebula: what its front-end and its stock drivers do where onemirror lets them."""
 import json
+import os
 
 from conftest import full, wait_until
 
@@ -48,6 +49,8 @@ def test_a_revert_makes_the_disk_a_clone_of_what_it_was(lab, a):
     state = a.image_delete(disk)
     assert state is None, a.one.image.info(disk).TEMPLATE
     assert not exists(a, image) and not exists(a, image + "-0")
+    with open(os.path.join(a.location, "var/oned.log")) as log:
+        assert "Error monitoring datastore" not in log.read()
 
 
 def refusal(call):

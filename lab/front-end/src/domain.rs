@@ -62,10 +62,13 @@ pub fn rbd_image(vm: i64, disk: &Vector) -> Option<String> {
     if disk.get("TM_MAD").is_some_and(|driver| driver != "ceph") {
         return None;
     }
+    let on_rbd = disk.get("DISK_TYPE") == Some("RBD");
     if is_volatile(disk) {
-        return Some(format!("{}/one-sys-{vm}-{id}", disk.get("POOL_NAME")?));
+        // else the pool of etc/datastore/ceph/ceph.conf
+        let pool = disk.get("POOL_NAME").or(on_rbd.then_some("one"))?;
+        return Some(format!("{pool}/one-sys-{vm}-{id}"));
     }
-    if disk.get("DISK_TYPE") != Some("RBD") {
+    if !on_rbd {
         return None;
     }
     let source = disk.get("SOURCE")?;

@@ -3,6 +3,7 @@
 //! OpenNebula: src/datastore_mad/one_datastore.rb (do_image_action) runs `datastore/DS_MAD/ACTION ID` with the document
 //! of ImageManager::format_message on standard input; src/image/ImageManagerProtocol.cc says what becomes of the image.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -64,7 +65,37 @@ pub fn drive_in_background(front_end: &Arc<FrontEnd>, id: i64, action: DriverAct
             DriverAction::Rm => removed(&front_end, id, result.is_ok()),
             _ => snapshot_done(&front_end, id, action, result),
         }
+        monitor(&front_end).await;
     });
+}
+
+/// Asks all drivers for the room that there is: `ImageManager::monitor_datastore` (src/image/ImageManager.cc), which
+/// oned calls after every change of an image, and else by time.
+async fn monitor(front_end: &FrontEnd) {
+    let location = &front_end.settings.location;
+    let folder = front_end.places().datastores;
+    let calls: Vec<(i64, PathBuf, Element)> = front_end.read(|records| {
+        let all = records.datastores.iter().map(|(_, datastore)| datastore);
+        all.map(|datastore| {
+            let driver = match datastore.is_system() {
+                true => format!("tm/{}", datastore.tm_mad()),
+                false => format!("datastore/{}", datastore.template.get("DS_MAD").unwrap_or("-")),
+            };
+            let script = location.join("var/remotes").join(driver).join("monitor");
+            let document = vec![documents::datastore(records, datastore, &folder)];
+            (datastore.id, script, Element::group("DS_DRIVER_ACTION_DATA", document))
+        })
+        .collect()
+    });
+    for (id, script, document) in calls.into_iter().filter(|(_, script, _)| script.exists()) {
+        let line = format!("{} {id}", script.display());
+        let document = base64::engine::general_purpose::STANDARD.encode(document.compact());
+        let outcome = process::run(&line, &document, location, None).await;
+        if outcome.code != 0 || !outcome.stdout.contains("FREE_MB=") {
+            let text = format!("Error monitoring datastore: {line}: {}", outcome.stderr);
+            log::oned(location, "ImM", Severity::Error, &text);
+        }
+    }
 }
 
 /// Runs the action; what it printed, or the reason why it failed.
