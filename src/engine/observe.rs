@@ -196,7 +196,7 @@ impl Engine {
     pub async fn look_here(&self, image: &VmImage) -> Result<Here, EngineError> {
         Ok(match self.copy_here(image).await? {
             CopyHere::Absent => Here::Absent,
-            CopyHere::NotMirrored => Here::NotMirrored,
+            CopyHere::NotMirrored(_) => Here::NotMirrored,
             CopyHere::Mirrored(seen) => Here::Mirrored(copy(&seen)),
         })
     }
