@@ -186,9 +186,13 @@ impl Engine {
             Task::Nothing => {}
             Task::Undecided => {
                 let trouble = match rule {
-                    Rule::UpkeepInUseHere => "stale here, and a VM uses it; power the VM off so that it can be copied back",
+                    Rule::UpkeepInUseHere => {
+                        "stale here, and a VM uses it; power the VM off so that it can be copied back"
+                    }
                     Rule::UpkeepTokenUnread => "its handoff token is not understood; see: onemirror plan",
-                    _ => "primary on both sites, and only an operator can tell which to keep; see: onemirror show",
+                    _ => {
+                        "primary on both sites, and only an operator can tell which to keep; see: onemirror show"
+                    }
                 };
                 kept_up.item = Some(item(Some(rule), String::new(), Some(trouble.into())));
             }
