@@ -118,7 +118,7 @@ async fn the_peer_is_who_its_certificate_says_or_hears_no_password() {
     ] {
         let before = server.calls.load(Ordering::SeqCst);
         let error = version(endpoint.clone(), ca_file).await.unwrap_err();
-        assert!(matches!(error, OneError::Unreachable { .. }), "{endpoint}: {error:?}");
+        assert!(matches!(error, OneError::Untrusted { .. }), "{endpoint}: {error:?}");
         let text = error.to_string();
         assert!(text.contains("certificate") && !text.contains("hunter2"), "{text}");
         assert_eq!(server.calls.load(Ordering::SeqCst), before, "{endpoint} was sent the password");

@@ -1,14 +1,17 @@
 """Starts, drives and ends the lab. Used by lab/up, lab/down, lab/demo and the tests in tests/lab."""
+import base64
 import contextlib
 import glob
 import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
+import xmlrpc.client
 
 import pyone
 
@@ -130,8 +133,8 @@ class Site:
         installer = os.path.join(REPOSITORY, "install.sh")
         return run([installer, "--binary", self.lab.binary, *arguments], env=self.environment, check=check)
 
-    def configure(self, **policy):
-        """Writes onemirror.conf; `policy` overrides the lab's values."""
+    def configure(self, peer_conf=None, **policy):
+        """Writes onemirror.conf; `policy` overrides the lab's values, `peer_conf` is another way to the other cluster."""
         peer = self.lab.other(self)
         auth = os.path.join(self.location, "etc/peer_auth")
         shutil.copyfile(peer.auth_file, auth)
@@ -146,13 +149,50 @@ name = "{peer.name}"
 endpoint = "{peer.endpoint}"
 auth = "{auth}"
 [peer.ceph]
-conf = "{peer.conf}"
+conf = "{peer_conf}"
 user = "rbd-mirror-peer"
 [policy]
-""".format(self, peer=peer, auth=auth, role=self.role)
+""".format(self, peer=peer, peer_conf=peer_conf or peer.conf, auth=auth, role=self.role)
         for key, value in values.items():
             text += "%s = %s\n" % (key, json.dumps(value))
         self.write_configuration(text)
+
+    def peer_conf_with(self, **settings):
+        """A copy of the other cluster's ceph.conf in which these settings are others."""
+        with open(self.lab.other(self).conf) as file:
+            lines = file.readlines()
+        for setting, value in settings.items():
+            name = setting.replace("_", " ")
+            [at] = [at for at, line in enumerate(lines) if line.startswith(name + " = ") and "[mon]\n" not in lines[:at]]
+            lines[at] = "%s = %s\n" % (name, value)
+        path = os.path.join(self.location, "etc/peer.conf")
+        with open(path, "w") as file:
+            file.writelines(lines)
+        return path
+
+    @contextlib.contextmanager
+    def peer_cluster_cut_off(self, **policy):
+        """Neither onemirror nor rbd-mirror of this site reaches the other cluster. Its front-end answers, its VMs run on."""
+        self.clusters("daemon-stop")
+        self.configure(peer_conf=self.peer_conf_with(mon_host="127.0.0.1:1"), **policy)
+        try:
+            yield
+        finally:
+            self.configure()
+            self.clusters("daemon-start")
+
+    @contextlib.contextmanager
+    def peer_key_rotated(self, **policy):
+        """The key of this site's onemirror is not that of the other cluster any more."""
+        keyring = os.path.join(self.location, "etc/rotated.keyring")
+        key = base64.b64encode(struct.pack("<HIIH", 1, 0, 0, 16) + os.urandom(16)).decode()
+        with open(keyring, "w") as file:
+            file.write("[client.rbd-mirror-peer]\nkey = %s\n" % key)
+        self.configure(peer_conf=self.peer_conf_with(keyring=keyring), **policy)
+        try:
+            yield
+        finally:
+            self.configure()
 
     @property
     def configuration(self):
@@ -439,14 +479,28 @@ user = "rbd-mirror-peer"
             raise LabError(result.stderr)
         return json.loads(result.stdout)
 
-    def kill_domains(self):
-        """What a power cut does to the VMs of the site's hosts."""
-        for path in glob.glob(os.path.join(self.location, "var/vms/*/domain.pid")):
+    def hook(self, event, vm):
+        """Runs a hook of a VM as onehem does, with the VM's document, and returns how it ended."""
+        with open(self.auth_file) as file, xmlrpc.client.ServerProxy(self.endpoint) as server:
+            document = server.one.vm.info(file.read().strip(), vm, False)[1]
+        script = os.path.join(self.location, "var/remotes/hooks/onemirror", event)
+        return run([script], check=False, env=self.environment, input=base64.b64encode(document.encode()).decode())
+
+    def domains(self, vm="*"):
+        """The processes of the site's VMs, or of one of them."""
+        pids = []
+        for path in glob.glob(os.path.join(self.location, "var/vms/%s/domain.pid" % vm)):
             with open(path) as file:
                 pid = int(file.read() or 0)
             if pid and "writer" in command_line(pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                pids.append(pid)
+        return pids
+
+    def kill_domains(self):
+        """What a power cut does to the VMs of the site's hosts."""
+        for pid in self.domains():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def command_line(pid):

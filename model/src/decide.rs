@@ -6,12 +6,13 @@ use crate::mutation::Mutation;
 use crate::storage::{Copy, Mark, Metadata, Mirroring, Note, Site, Token};
 use crate::world::Vm;
 use onemirror::handoff::{
-    self, BootKind, Decision, Gate, Here, Locks, Mode, Observation, Patience, PeerUnreachable, PeerVm,
-    Positions, Release, Report, Resync, Role, Rule, Seal, Side, Task, There, TokenSeen, Upkeep,
+    self, BootKind, Decision, Domain, Force, Forcing, Gate, Here, Locks, Mode, Observation, PassOver,
+    Patience, PeerUnreachable, PeerVm, Positions, Release, Report, Resync, Role, Rule, Seal, Side, Task,
+    There, TokenSeen, Upkeep,
 };
 use onemirror::image_spec::ImageSpec;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 /// The names of the sites.
@@ -58,6 +59,8 @@ pub enum Question {
         /// Both locks are held.
         both_locks: bool,
     },
+    /// What an operator's force takes over from a cluster that answers.
+    TakeOver,
     /// Give the images up.
     Release {
         /// The VM here uses it.
@@ -199,21 +202,17 @@ pub fn answer(
     let vm = vm_id(site);
     match question {
         Question::Gate { restore, both_locks } => {
-            let gate = Gate {
-                here,
-                there,
-                vm,
-                boot: if restore && mutation != Mutation::RestoreAnyway {
-                    BootKind::Restore
-                } else {
-                    BootKind::Cold
-                },
-                peer_unreachable: PeerUnreachable::RefuseAfterReboot,
-                disks_made: true,
-                patience,
-                locks: if both_locks { Locks::Both } else { Locks::Here },
-                closing_id: CLOSING_ID,
+            let boot = if restore && mutation != Mutation::RestoreAnyway {
+                BootKind::Restore
+            } else {
+                BootKind::Cold
             };
+            let locks = if both_locks { Locks::Both } else { Locks::Here };
+            let gate = Gate { boot, locks, ..gate(site, patience) };
+            translate(site, gate.judge(&observations).decision, mutation)
+        }
+        Question::TakeOver => {
+            let gate = Gate { pass_over: PassOver::Doubts, ..gate(site, patience) };
             translate(site, gate.judge(&observations).decision, mutation)
         }
         Question::Release { .. } => {
@@ -233,6 +232,32 @@ pub fn answer(
     }
 }
 
+/// The gate of a site, before a cold boot and with both locks.
+fn gate(site: Site, patience: Patience) -> Gate<'static> {
+    Gate {
+        here: NAMES[site],
+        there: NAMES[1 - site],
+        vm: vm_id(site),
+        boot: BootKind::Cold,
+        peer_unreachable: PeerUnreachable::RefuseAfterReboot,
+        pass_over: PassOver::Nothing,
+        disks_made: true,
+        patience,
+        locks: Locks::Both,
+        closing_id: CLOSING_ID,
+    }
+}
+
+/// What the product answers to an operator's force of these images.
+pub fn forcings(site: Site, views: &[View]) -> Vec<Forcing> {
+    let reports = [Report::Other, Report::Other];
+    let observations: Vec<Observation> =
+        views.iter().map(|view| observation(site, view, reports.clone())).collect();
+    let open_there = BTreeSet::new();
+    let force = Force { gate: gate(site, Patience::Fresh), site_is_off: false, open_there: &open_there };
+    force.judge(&observations)
+}
+
 /// What is seen of one image, with these reports on the copy here and there.
 fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
     let [report_here, report_there] = reports;
@@ -249,10 +274,11 @@ fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
     };
     let (vm, state) = (vm_id(1 - site), String::new());
     let vm_there = match view.vm_there {
-        None => PeerVm::Unknown,
+        None => PeerVm::Silent,
         Some(Vm::Off) => PeerVm::Inactive { vm, state },
         Some(Vm::LettingGo) => PeerVm::LettingGo { vm, state },
-        Some(_) => PeerVm::Active { vm, state },
+        Some(Vm::Saved) => PeerVm::Active { vm, state, domain: Domain::Gone },
+        Some(_) => PeerVm::Active { vm, state, domain: Domain::MayLive },
     };
     Observation {
         image: spec(view.image),
@@ -282,6 +308,7 @@ fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> handof
         booted: booted.map(real_mark),
         release: release.map(real_mark),
         forced: forced.map(real_mark),
+        other_site_is_off: false,
         report,
         resync: match (seen.resync, seen.noted) {
             (true, _) => Resync::Asked,
@@ -375,6 +402,8 @@ fn translate_step(site: Site, step: &handoff::Step) -> Vec<Step> {
         handoff::Step::MarkBooted { mark, .. } => Step::Booted(at, image, model_mark(mark)),
         handoff::Step::MarkRelease { mark, .. } => Step::Release(at, image, model_mark(mark)),
         handoff::Step::MirrorSnapshot { .. } => Step::Snapshot(at, image),
+        // before a demotion that only an operator's force makes, where the front-end there is silent
+        handoff::Step::Fence { .. } => return Vec::new(),
         handoff::Step::Demote { .. } => Step::Demote(at, image),
         handoff::Step::Promote { .. } => Step::Promote(at, image),
         handoff::Step::Resync { .. } => {

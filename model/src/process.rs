@@ -1,11 +1,11 @@
 //! Runs of onemirror: the same sequence of looks, locks and steps as in the product's engine, one external call at
 //! a time. Between any two of them others act, and the run may be killed.
 
-use crate::decide::{Answer, CopyThere, Question, Step, View, answer, answers, forced_token};
+use crate::decide::{Answer, CopyThere, Question, Step, View, answers, forced_token, forcings};
 use crate::mutation::Mutation;
 use crate::storage::{Copy, Mirroring, Site, other};
 use crate::world::{IMAGES, Lock, Violation, Vm, World};
-use onemirror::handoff::{Patience, Positions, Report};
+use onemirror::handoff::{Forcing, Positions};
 
 /// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -185,7 +185,7 @@ impl World {
 
     fn possible(&self, process: &Process, mutation: Mutation) -> Vec<Answer> {
         if process.purpose == Purpose::Force {
-            return vec![self.forced_steps(process, mutation)];
+            return self.forced_answers(process, mutation);
         }
         answers(process.site, self.question(process, mutation), &process.views(), mutation).to_vec()
     }
@@ -372,7 +372,7 @@ impl World {
             Answer::Act(steps) => {
                 process.then = match process.purpose {
                     Purpose::Reconcile(_) if !process.releasing => Then::End,
-                    Purpose::Force => Then::End,
+                    Purpose::Force if !takes_over(&steps) => Then::End,
                     _ => Then::Look,
                 };
                 process.steps = steps;
@@ -556,46 +556,57 @@ impl World {
         }
     }
 
-    /// What `failover --force` does, as the engine does it: not where the peer's VM runs, and only for images that
-    /// the gate would refuse.
-    fn forced_steps(&self, process: &Process, mutation: Mutation) -> Answer {
+    /// What `failover --force` does, as the engine does it.
+    fn forced_answers(&self, process: &Process, mutation: Mutation) -> Vec<Answer> {
         let site = process.site;
-        let mut steps = Vec::new();
-        for view in process.views() {
-            let there = match view.there {
-                CopyThere::Seen(copy) if copy.exists => Some(copy),
-                _ => None,
-            };
-            let runs_there = view.vm_there.is_some_and(|vm| vm.is_active() && vm != Vm::Saved)
-                && there.is_some_and(|copy| copy.primary);
-            // it answers again, unlocked
-            let unlocked = there.is_some() && !process.locked[1];
-            if unlocked || runs_there || !view.here.exists {
-                return Answer::Refuse(Vec::new(), None);
-            }
-            let question = Question::Gate { restore: false, both_locks: true };
-            let refuses = |patience| {
-                let reports = |_| Report::Other;
-                let given = answer(site, question, &[view], &reports, patience, Mutation::None);
-                matches!(given, Answer::Refuse(..))
-            };
-            if !refuses(Patience::Fresh) && !refuses(Patience::Exhausted) {
-                continue;
-            }
-            let image = view.image;
-            let newest = view.here.metadata.token.max(there.and_then(|copy| copy.metadata.token));
-            let token = forced_token(site, newest, mutation);
-            if view.here.torn {
-                steps.push(Step::Demote(site, image));
-            }
-            if !view.here.primary || view.here.torn {
-                steps.push(Step::ForcePromote(site, image));
-            }
-            let mark = crate::storage::Mark { sequence: token.sequence, site, vm: site };
-            steps.push(Step::Forced(site, image, mark));
-            steps.push(Step::Token(site, image, token));
-            steps.push(Step::Snapshot(site, image));
+        let views = process.views();
+        // it answers again, unlocked
+        if !process.locked[1] && views.iter().any(|view| seen_there(view).is_some()) {
+            return vec![Answer::Refuse(Vec::new(), None)];
         }
-        Answer::Act(steps)
+        let forcings = forcings(site, &views);
+        if forcings.iter().any(|forcing| matches!(forcing, Forcing::Refuse(_))) {
+            return vec![Answer::Refuse(Vec::new(), None)];
+        }
+        if forcings.contains(&Forcing::TakeOver) {
+            return answers(site, Question::TakeOver, &views, mutation).to_vec();
+        }
+        vec![Answer::Act(forced_steps(site, &views, forcings, mutation))]
     }
+}
+
+fn seen_there(view: &View) -> Option<Copy> {
+    match view.there {
+        CopyThere::Seen(copy) if copy.exists => Some(copy),
+        _ => None,
+    }
+}
+
+/// Whether a force has to look again after these steps: what is taken over takes several rounds.
+fn takes_over(steps: &[Step]) -> bool {
+    !steps.is_empty() && !steps.iter().any(|step| matches!(step, Step::Forced(..)))
+}
+
+fn forced_steps(site: Site, views: &[View], forcings: Vec<Forcing>, mutation: Mutation) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (view, forcing) in views.iter().zip(forcings) {
+        let Forcing::Promote { fence } = forcing else { continue };
+        let image = view.image;
+        let newest = view.here.metadata.token.max(seen_there(view).and_then(|copy| copy.metadata.token));
+        let token = forced_token(site, newest, mutation);
+        if fence {
+            steps.push(Step::Demote(1 - site, image));
+        }
+        if view.here.torn {
+            steps.push(Step::Demote(site, image));
+        }
+        if !view.here.primary || view.here.torn {
+            steps.push(Step::ForcePromote(site, image));
+        }
+        let mark = crate::storage::Mark { sequence: token.sequence, site, vm: site };
+        steps.push(Step::Forced(site, image, mark));
+        steps.push(Step::Token(site, image, token));
+        steps.push(Step::Snapshot(site, image));
+    }
+    steps
 }

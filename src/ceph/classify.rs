@@ -11,6 +11,8 @@ const EBUSY: i32 = 16;
 const EROFS: i32 = 30;
 /// `ssh` itself failed, or a signal ended the remote command.
 const SSH_FAILED: i32 = 255;
+/// What `ssh` says of a host that answers and lets nobody in, or is not the one that is known.
+const SSH_DENIED: [&str; 2] = ["Permission denied (", "Host key verification failed"];
 /// `timeout` ended the remote command: by SIGTERM, by SIGKILL.
 const REMOTE_TIMEOUT: [i32; 2] = [124, 137];
 /// A shell could not run the command: not executable, not found.
@@ -142,20 +144,25 @@ pub(super) fn rbd_error(question: &Question, output: &Output) -> CephError {
 fn bridge_error(question: &Question, output: &Output) -> Option<CephError> {
     let host = question.bridge.as_ref()?;
     let said = detail(&output.stderr);
-    let detail = if output.status == SSH_FAILED {
-        format!("ssh to {host}: {said}")
-    } else if REMOTE_TIMEOUT.contains(&output.status) {
-        format!("killed on {host} at the deadline: {said}")
-    } else if REMOTE_COMMAND.contains(&output.status) {
-        format!("cannot run it on {host}: {said}")
-    } else {
-        return None;
-    };
-    Some(CephError::Unreachable {
-        what: question.what.clone(),
-        cluster: question.cluster.clone(),
-        detail: clean(&detail),
-    })
+    if output.status == SSH_FAILED {
+        return Some(ssh_error(question, &format!("ssh to {host}: {said}")));
+    }
+    let (what, cluster) = (question.what.clone(), question.cluster.clone());
+    if REMOTE_TIMEOUT.contains(&output.status) {
+        let detail = clean(&format!("killed on {host} at the deadline: {said}"));
+        return Some(CephError::Unreachable { what, cluster, detail });
+    }
+    let detail = clean(&format!("cannot run it on {host}: {said}"));
+    REMOTE_COMMAND.contains(&output.status).then_some(CephError::NoWay { what, detail })
+}
+
+/// Why `ssh` leads to no host. One that answers and lets nobody in is not silent.
+pub(super) fn ssh_error(question: &Question, said: &str) -> CephError {
+    let (what, cluster, detail) = (question.what.clone(), question.cluster.clone(), clean(said));
+    match SSH_DENIED.into_iter().any(|words| said.contains(words)) {
+        true => CephError::PermissionDenied { what, detail },
+        false => CephError::Unreachable { what, cluster, detail },
+    }
 }
 
 /// Whether it was `ssh` that failed, not the command.
@@ -169,7 +176,8 @@ pub(super) fn run_error(question: &Question, error: &RunError) -> CephError {
     let detail = clean(&error.to_string());
     match error {
         RunError::TooLong(_) => CephError::BadAnswer { what, detail },
-        RunError::Spawn { .. } | RunError::Deadline(_) | RunError::Read(_) => {
+        RunError::Spawn { .. } => CephError::NoWay { what, detail },
+        RunError::Deadline(_) | RunError::Read(_) => {
             CephError::Unreachable { what, cluster: question.cluster.clone(), detail }
         }
     }
@@ -262,6 +270,7 @@ mod tests {
             CephError::ReadOnly { .. } => "read only",
             CephError::Busy { .. } => "busy",
             CephError::Unreachable { .. } => "unreachable",
+            CephError::NoWay { .. } => "no way",
             CephError::BadAnswer { .. } => "bad answer",
             CephError::Failed { .. } => "failed",
         }
@@ -387,12 +396,27 @@ mod tests {
         for status in [255, 124, 137, 126, 127] {
             let output = Output { status, stdout: Vec::new(), stderr: stderr.clone() };
             for error in [rbd_error, rados_error].map(|it| it(&question(Some("node-1")), &output)) {
-                assert!(error.is_unreachable() && error.to_string().contains("node-1"), "{error}");
+                let no_command = matches!(status, 126 | 127);
+                assert_eq!(class(&error), if no_command { "no way" } else { "unreachable" }, "{status}");
+                assert!(error.to_string().contains("node-1"), "{error}");
             }
             assert_eq!(class(&rbd_error(&question(None), &output)), "failed", "{status}");
         }
         let killed = Output { status: -1, stdout: Vec::new(), stderr };
         assert_eq!(class(&rbd_error(&question(Some("node-1")), &killed)), "failed");
+    }
+
+    #[test]
+    fn a_bridge_host_that_lets_nobody_in_is_not_silent() {
+        for (said, expected) in [
+            ("oneadmin@node-1: Permission denied (publickey,password).", "permission denied"),
+            ("Host key verification failed.", "permission denied"),
+            ("ssh: connect to host node-1 port 22: Connection refused", "unreachable"),
+            ("ssh: connect to host node-1 port 22: No route to host", "unreachable"),
+        ] {
+            let output = Output { status: 255, stdout: Vec::new(), stderr: said.as_bytes().to_vec() };
+            assert_eq!(class(&rbd_error(&question(Some("node-1")), &output)), expected, "{said}");
+        }
     }
 
     #[test]

@@ -211,18 +211,13 @@ impl RbdCommand {
             let output = self.spawn(&words, call.deadline).await;
             return output.map_err(|error| classify::run_error(&question, &error)).map(|it| (question, it));
         };
-        let unreachable = |question: &Question, detail: String| CephError::Unreachable {
-            what: question.what.clone(),
-            cluster: question.cluster.clone(),
-            detail: classify::clean(&detail),
-        };
         let remote = remote_command(&words, call.deadline)
-            .ok_or_else(|| unreachable(&question, "a name holds a NUL byte".into()))?;
+            .ok_or_else(|| classify::ssh_error(&question, "a name holds a NUL byte"))?;
         let _session = bridge.session().await;
         let shared = bridge
             .connect(&self.programs.ssh, self.connection.deadline)
             .await
-            .map_err(|failure| unreachable(&question, failure))?;
+            .map_err(|failure| classify::ssh_error(&question, &failure))?;
         question.bridge = Some(shared.host.clone());
         let output = self.spawn_by_ssh(&shared, remote, call.deadline).await;
         let connection_failed = match &output {
@@ -420,6 +415,13 @@ impl Ceph for RbdCommand {
             self.rbd(call).await?;
         }
         Ok(!lockers.is_empty())
+    }
+
+    async fn is_open_for_writing(&self, image: &ImageSpec) -> Result<bool, CephError> {
+        let mut call = self.of_image(&["status"], image);
+        call.arguments.push("--format=json".into());
+        let (question, output) = self.rbd(call).await?;
+        understood(&question, parse::is_watched(&output.stdout))
     }
 
     async fn resync(&self, image: &ImageSpec) -> Result<(), CephError> {
@@ -715,7 +717,7 @@ mod tests {
         }
         let missing = RbdCommand::new(connection())
             .with_programs(Programs { rbd: fakes.path("none").into(), ..Programs::default() });
-        assert!(missing.info(image).await.unwrap_err().is_unreachable());
+        assert!(matches!(missing.info(image).await, Err(CephError::NoWay { .. })));
     }
 
     #[tokio::test]

@@ -359,7 +359,7 @@ pub enum CephError {
         /// The command's own last line.
         detail: String,
     },
-    /// No answer within the deadline (ETIMEDOUT 110, or ours), or no monitor, bridge host or command to ask.
+    /// No answer within the deadline (ETIMEDOUT 110, or ours), or no monitor or bridge host to ask.
     #[error("{what}: no answer from {cluster}: {detail}")]
     Unreachable {
         /// The image, and the operation.
@@ -367,6 +367,14 @@ pub enum CephError {
         /// The cluster, by its site name.
         cluster: String,
         /// What happened.
+        detail: String,
+    },
+    /// There is no way to ask, or no command to do it with. That says nothing of the cluster.
+    #[error("{what}: cannot be asked: {detail}")]
+    NoWay {
+        /// The image, and the operation.
+        what: String,
+        /// What is missing.
         detail: String,
     },
     /// The answer is not what this version understands; nothing is concluded from it.
@@ -414,8 +422,11 @@ pub trait Ceph {
     async fn demote(&self, image: &ImageSpec) -> Result<(), CephError>;
     /// Takes the image away from whoever holds it open for writing and keeps that client out of the cluster, as Ceph
     /// does when it breaks an exclusive lock. `false`: nobody held it. Only for a copy that was just promoted by
-    /// force: its daemon, waiting for the lost site, would not let it go.
+    /// force, whose daemon, waiting for the lost site, would not let it go, and for one that is demoted by force under
+    /// whoever may write to it.
     async fn fence(&self, image: &ImageSpec) -> Result<bool, CephError>;
+    /// Whether somebody has the image open for writing: a client that only reads sets no watch.
+    async fn is_open_for_writing(&self, image: &ImageSpec) -> Result<bool, CephError>;
     /// Asks this cluster's daemon to throw the copy away and copy again. Destroys what only this copy has.
     async fn resync(&self, image: &ImageSpec) -> Result<(), CephError>;
     /// Takes a mirror snapshot (snapshot mode), which carries data and metadata over.

@@ -360,6 +360,16 @@ struct RawNamespace {
     primary_snap_id: Option<u64>,
 }
 
+/// Whether `rbd status` names anybody who has the image open for writing.
+pub fn is_watched(bytes: &[u8]) -> Parsed<bool> {
+    #[derive(Deserialize)]
+    struct RawStatus {
+        watchers: Vec<serde::de::IgnoredAny>,
+    }
+    let status: RawStatus = json(bytes)?;
+    Ok(!status.watchers.is_empty())
+}
+
 /// `rbd snap ls --all`.
 pub fn snapshots(bytes: &[u8]) -> Parsed<Snapshots> {
     let raw: Vec<RawSnapshot> = json(bytes)?;
@@ -1046,6 +1056,19 @@ mod tests {
         assert!(all.len() > 1);
         assert!(metadata(b"").unwrap().is_empty() && metadata(b"\n").unwrap().is_empty());
         assert!(metadata(b"[]").is_err());
+    }
+
+    #[test]
+    fn who_watches_has_the_image_open() {
+        // as 16.2, 18.2 and 20.2 print it
+        let watched =
+            r#"{"watchers":[{"address":"127.0.0.1:0/1","client":4140,"cookie":9}],"migration":null}"#;
+        for (text, expected) in [(watched, true), (r#"{"watchers":[]}"#, false)] {
+            assert_eq!(is_watched(text.as_bytes()).unwrap(), expected, "{text}");
+        }
+        for damaged in ["", "{}", r#"{"watchers":1}"#] {
+            assert!(is_watched(damaged.as_bytes()).is_err(), "{damaged}");
+        }
     }
 
     #[test]

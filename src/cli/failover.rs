@@ -2,15 +2,19 @@
 
 use super::table::{json, print};
 use super::{CommandError, warn_if_off};
-use crate::engine::Engine;
+use crate::engine::{Engine, ForceOrder};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The VM's id here
     vm: i32,
-    /// Promote by force what the gate would refuse: writes that have not arrived here are LOST
+    /// Take what the gate would refuse: with all that the other cluster has, if that answers; else promoted by force, and
+    /// writes that have not arrived here are LOST
     #[arg(long, requires = "reason")]
     force: bool,
+    /// With --force: the other site is off for good, or fenced, so what its front-end still says of running VMs is void
+    #[arg(long, requires = "force")]
+    site_is_off: bool,
     /// Why; recorded in the audit log and in the images
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -25,12 +29,16 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
     if arguments.force && reason.is_empty() {
         return Err(CommandError::Usage("--force needs a --reason that says something".into()));
     }
+    let order = ForceOrder { reason, site_is_off: arguments.site_is_off };
     let vm_images = engine.vm_images(arguments.vm).await?;
-    let outcome = engine.failover(vm_images, arguments.force.then_some(reason)).await?;
+    let outcome = engine.failover(vm_images, arguments.force.then_some(order)).await?;
     if arguments.json {
         return Ok(print(&json(&outcome)?)?);
     }
     let mut text = String::new();
+    for image in &outcome.taken_over {
+        text.push_str(&format!("{image}: demoted on {} and taken over\n", engine.there()));
+    }
     for image in &outcome.forced {
         text.push_str(&format!("{image}: promoted by force\n"));
     }

@@ -1,5 +1,6 @@
 //! What a VM's state says about its disks.
 
+use crate::handoff::Domain;
 use crate::opennebula::{LcmState, Vm, VmState};
 
 /// Whether a VM may be using its disks.
@@ -41,6 +42,35 @@ pub fn activity(vm: &Vm) -> Activity {
             _ => Activity::Active,
         },
         _ => Activity::Active,
+    }
+}
+
+/// Whether the domain of a VM may be alive: not where only its memory is left, or where a step failed that comes after
+/// its end or before its start. oned gives a VM the state UNKNOWN if its host does not report; the domain may be well.
+pub fn domain(vm: &Vm) -> Domain {
+    match (vm.state, vm.lcm_state) {
+        (
+            VmState::Active,
+            LcmState::Unknown | LcmState::PrologMigrateUnknown | LcmState::PrologMigrateUnknownFailure,
+        ) => Domain::Lost,
+        (
+            VmState::Active,
+            LcmState::BootFailure
+            | LcmState::BootMigrateFailure
+            | LcmState::PrologMigrateFailure
+            | LcmState::PrologFailure
+            | LcmState::EpilogFailure
+            | LcmState::EpilogStopFailure
+            | LcmState::EpilogUndeployFailure
+            | LcmState::PrologMigratePoweroffFailure
+            | LcmState::PrologMigrateSuspendFailure
+            | LcmState::BootUndeployFailure
+            | LcmState::BootStoppedFailure
+            | LcmState::PrologResumeFailure
+            | LcmState::PrologUndeployFailure,
+        ) => Domain::Gone,
+        (VmState::Active | VmState::Cloning | VmState::Unknown(_), _) => Domain::MayLive,
+        _ => Domain::Gone,
     }
 }
 
@@ -280,6 +310,27 @@ mod tests {
         for (number, name, _) in STATES {
             assert_eq!(keeps_disks(&vm(number, 3)), matches!(name, "SUSPENDED" | "STOPPED"), "{name}");
         }
+    }
+
+    /// Also every state that is not known.
+    #[test]
+    fn a_domain_may_live_unless_its_end_is_known() {
+        for number in -2..99 {
+            let expected = match VmState::from(number) {
+                VmState::Active | VmState::Cloning | VmState::Unknown(_) => Domain::MayLive,
+                _ => Domain::Gone,
+            };
+            assert_eq!(domain(&vm(number, 0)), expected, "{number}");
+        }
+        for (number, name, ..) in LCM_STATES {
+            let expected = match name {
+                name if name.contains("UNKNOWN") && name != "BOOT_UNKNOWN" => Domain::Lost,
+                name if name.ends_with("_FAILURE") => Domain::Gone,
+                _ => Domain::MayLive,
+            };
+            assert_eq!(domain(&vm(ACTIVE, number)), expected, "{name}");
+        }
+        assert_eq!(domain(&vm(ACTIVE, 99)), Domain::MayLive);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::ceph::CephError;
 use crate::config::ConfigError;
-use crate::handoff::Refusal;
+use crate::handoff::{Denial, DenialCause, Refusal};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{DiskError, EndpointError, OneError};
 
@@ -20,6 +20,70 @@ pub enum FrontEndError {
     /// There is no way to call it: no credentials, or none that can be trusted.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+}
+
+impl FrontEndError {
+    /// What it means of a peer that it tells nothing; `None`: it is silent.
+    pub(super) fn denial(&self) -> Option<Denial> {
+        let cause = match self {
+            Self::Call(error) if error.is_unreachable() => return None,
+            Self::Call(error) if error.is_without_leader() => DenialCause::NoLeader,
+            Self::Call(
+                OneError::Authentication(_) | OneError::Authorization(_) | OneError::Http(401 | 403 | 407),
+            )
+            | Self::SeesTooLittle(_) => DenialCause::Access,
+            Self::Call(OneError::Untrusted { .. }) => DenialCause::Certificate,
+            Self::Call(OneError::Configuration(_)) | Self::Endpoint(_) => DenialCause::NoWay,
+            Self::Call(_) => DenialCause::Unintelligible,
+        };
+        Some(Denial { cause, detail: self.to_string() })
+    }
+}
+
+/// What it means of the peer's cluster that it tells nothing; `None`: it is silent.
+pub(super) fn denial_of(error: &CephError) -> Option<Denial> {
+    let cause = match error {
+        CephError::Unreachable { .. } => return None,
+        CephError::PermissionDenied { .. } => DenialCause::Access,
+        CephError::NoWay { .. } => DenialCause::NoWay,
+        CephError::NotFound { .. }
+        | CephError::NotPossible { .. }
+        | CephError::ReadOnly { .. }
+        | CephError::Busy { .. }
+        | CephError::BadAnswer { .. }
+        | CephError::Failed { .. } => DenialCause::Unintelligible,
+    };
+    Some(Denial { cause, detail: error.to_string() })
+}
+
+/// How far a forced failover of several images came.
+#[derive(Debug)]
+pub struct ForcedInPart {
+    /// What failed.
+    pub failed: ImageSpec,
+    /// Why.
+    pub error: CephError,
+    /// Forced before.
+    pub forced: Vec<ImageSpec>,
+    /// Not tried any more.
+    pub left: Vec<ImageSpec>,
+}
+
+impl std::fmt::Display for ForcedInPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |images: &[ImageSpec]| match images {
+            [] => "none".to_owned(),
+            images => images.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        };
+        let (failed, error) = (&self.failed, &self.error);
+        write!(
+            f,
+            "{} could not be forced, so the VM was not started; forced: {}; failed: {failed} ({error}); not tried: {}; put that right and repeat the command",
+            failed.image(),
+            list(&self.forced),
+            list(&self.left)
+        )
+    }
 }
 
 /// Why an operation ended without success. Nothing is half-done in a way that repeating it would not mend.
@@ -54,6 +118,9 @@ pub enum EngineError {
         #[source]
         error: CephError,
     },
+    /// A forced failover that did not get through: a VM of such images would be a mix of ages.
+    #[error("{0}")]
+    ForcedInPart(ForcedInPart),
     /// Somebody else works on the image.
     #[error("{} is locked by another onemirror ({holder}); try again in a minute", image.image())]
     Locked {
@@ -78,4 +145,56 @@ impl EngineError {
 pub fn first_sentence(text: &str) -> String {
     let line: String = text.chars().map(|c| if crate::text::is_obeyed(c) { ' ' } else { c }).collect();
     line.trim_start_matches([' ', '-']).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_silence_is_silence() {
+        let (what, detail, endpoint) = (String::new(), String::new(), String::new());
+        let one = |error: OneError| FrontEndError::from(error).denial().map(|denial| denial.cause);
+        let timeout = OneError::Timeout { endpoint: endpoint.clone(), deadline: std::time::Duration::ZERO };
+        for error in [
+            OneError::Unreachable { endpoint: endpoint.clone(), detail: detail.clone() },
+            OneError::Interrupted { endpoint: endpoint.clone(), detail: detail.clone() },
+            timeout,
+            OneError::Http(502),
+            OneError::Http(503),
+        ] {
+            assert_eq!(one(error.clone()), None, "{error:?}");
+        }
+        let (untrusted, bad) = (detail.clone(), detail.clone());
+        for (error, cause) in [
+            (OneError::Authentication(String::new()), DenialCause::Access),
+            (OneError::Authorization(String::new()), DenialCause::Access),
+            (OneError::Http(401), DenialCause::Access),
+            (OneError::Untrusted { endpoint: endpoint.clone(), detail: untrusted }, DenialCause::Certificate),
+            (OneError::BadAnswer { endpoint: endpoint.clone(), detail: bad }, DenialCause::Unintelligible),
+            (OneError::Http(404), DenialCause::Unintelligible),
+            (OneError::Internal("no leader found".into()), DenialCause::NoLeader),
+            (OneError::Internal("something".into()), DenialCause::Unintelligible),
+            (OneError::Configuration(String::new()), DenialCause::NoWay),
+        ] {
+            assert_eq!(one(error.clone()), Some(cause), "{error:?}");
+        }
+        let ceph = |error: &CephError| denial_of(error).map(|denial| denial.cause);
+        let cluster = String::new();
+        assert_eq!(
+            ceph(&CephError::Unreachable { what: what.clone(), cluster, detail: detail.clone() }),
+            None
+        );
+        for (error, cause) in [
+            (CephError::PermissionDenied { what: what.clone(), detail: detail.clone() }, DenialCause::Access),
+            (CephError::NoWay { what: what.clone(), detail: detail.clone() }, DenialCause::NoWay),
+            (
+                CephError::BadAnswer { what: what.clone(), detail: detail.clone() },
+                DenialCause::Unintelligible,
+            ),
+            (CephError::Failed { what, status: 1, detail }, DenialCause::Unintelligible),
+        ] {
+            assert_eq!(ceph(&error), Some(cause), "{error:?}");
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! Failover of one VM: start it here, by its gate alone or, where an operator typed it, by force.
 
 use super::activity::{Activity, activity};
-use super::error::EngineError;
-use super::gate::closing_id;
-use super::images::VmImages;
+use super::error::{EngineError, ForcedInPart};
+use super::gate::{Standing, closing_id};
+use super::images::{VmImage, VmImages};
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
 use super::sites::Engine;
@@ -11,29 +11,54 @@ use super::steps::HeldLocks;
 use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
 use crate::handoff::{
-    BootKind, Copy, Decision, FORCED_KEY, Here, Judgement, Locks, Mark, Mode, Patience, PeerVm, Refusal,
-    Role, Side, TOKEN_KEY, There, Token, TokenSeen, written_for,
+    BootKind, Copy, Decision, FORCED_KEY, Force, Forcing, Here, Judgement, Locks, Mark, Mode, PassOver,
+    Patience, Refusal, Role, SITE_IS_OFF, Side, TOKEN_KEY, There, Token, written_for,
 };
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{LcmState, Recover, Vm, VmAction, VmState};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// What a failover did.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, Default, serde::Serialize)]
 pub struct FailoverOutcome {
     /// The VM, by its id here.
     pub vm: i32,
     /// Images promoted by force, as `pool[/namespace]/image`.
     pub forced: Vec<String>,
+    /// Images that were demoted on the other site and taken over with everything they had.
+    pub taken_over: Vec<String>,
     /// How the VM was started: `resume`, `release`, `recover --retry`; empty if it starts by itself.
     pub started_by: String,
 }
 
+/// What an operator typed with `--force`.
+#[derive(Clone, Copy, Debug)]
+pub struct ForceOrder<'a> {
+    /// Why.
+    pub reason: &'a str,
+    /// The other site is off, whatever its front-end says.
+    pub site_is_off: bool,
+}
+
+impl ForceOrder<'_> {
+    fn in_words(&self) -> String {
+        match self.site_is_off {
+            true => format!("{SITE_IS_OFF}: {}", self.reason),
+            false => self.reason.to_owned(),
+        }
+    }
+}
+
 impl Engine {
     /// Starts the VM here. Without `force` everything is left to the gate, which the start goes through. With
-    /// `force`, images that the gate would refuse are promoted by force first: writes that have not arrived are
-    /// lost, and `reason` is recorded in the audit log and in the images.
-    pub async fn failover(&self, vm: VmImages, force: Option<&str>) -> Result<FailoverOutcome, EngineError> {
+    /// `force`, images that the gate would refuse are taken over from a cluster that answers, or else promoted by force
+    /// first: then writes that have not arrived are lost, and the reason is recorded in the audit log and in the images.
+    pub async fn failover(
+        &self,
+        vm: VmImages,
+        force: Option<ForceOrder<'_>>,
+    ) -> Result<FailoverOutcome, EngineError> {
         let (id, started) = (vm.vm.id, Instant::now());
         let result = self.try_failover(vm, force).await;
         if let Err(error) = &result {
@@ -43,7 +68,11 @@ impl Engine {
         result
     }
 
-    async fn try_failover(&self, vm: VmImages, force: Option<&str>) -> Result<FailoverOutcome, EngineError> {
+    async fn try_failover(
+        &self,
+        vm: VmImages,
+        force: Option<ForceOrder<'_>>,
+    ) -> Result<FailoverOutcome, EngineError> {
         let id = vm.vm.id;
         if activity(&vm.vm) != Activity::Inactive {
             return Err(EngineError::Unfit(format!(
@@ -57,15 +86,15 @@ impl Engine {
                 vm.vm.state_name()
             )));
         }
-        let mut outcome = FailoverOutcome { vm: id, forced: Vec::new(), started_by: String::new() };
+        let mut outcome = FailoverOutcome { vm: id, ..FailoverOutcome::default() };
         let seen = self.observe(&vm.images, Purpose::Boot).await?;
         let refusal = self.would_refuse(id, &seen);
         match (refusal, force) {
             (None, _) => {}
             (Some(refusal), None) => return Err(EngineError::Refused(refusal)),
-            (Some(refusal), Some(reason)) => {
+            (Some(refusal), Some(order)) => {
                 tracing::warn!("{refusal}");
-                self.force(&vm, reason, &mut outcome).await?;
+                self.force(&vm, &order, &mut outcome).await?;
             }
         }
         outcome.started_by = self.start(&vm.vm).await?;
@@ -78,13 +107,13 @@ impl Engine {
         let observations = super::gate::observations(seen);
         let id = closing_id();
         let Judgement { decision, .. } = self
-            .gate_rules(vm, BootKind::Cold, false, Patience::Fresh, Locks::Both, &id)
+            .gate_rules(vm, BootKind::Cold, Standing::Making, Patience::Fresh, Locks::Both, &id)
             .judge(&observations);
         match decision {
             Decision::Refuse { refusal, .. } => Some(refusal),
             Decision::Wait { .. } => {
                 match self
-                    .gate_rules(vm, BootKind::Cold, false, Patience::Exhausted, Locks::Both, &id)
+                    .gate_rules(vm, BootKind::Cold, Standing::Making, Patience::Exhausted, Locks::Both, &id)
                     .judge(&observations)
                     .decision
                 {
@@ -96,147 +125,231 @@ impl Engine {
         }
     }
 
+    /// First what the copies there still have is taken over, if they answer; what can only be had by force is forced
+    /// then. Every image is judged before the first one is touched.
     async fn force(
         &self,
         vm: &VmImages,
-        reason: &str,
+        order: &ForceOrder<'_>,
         outcome: &mut FailoverOutcome,
     ) -> Result<(), EngineError> {
+        let answering = self.force_round(vm, order, Patience::Fresh, outcome).await?;
+        if answering.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let pass_over = if order.site_is_off { PassOver::Everything } else { PassOver::Doubts };
+        let taken = self.gate_loop(vm.vm.id, &answering, BootKind::Cold, Standing::Forced(pass_over)).await;
+        match taken {
+            Ok(_) => {
+                for image in &answering {
+                    let (who, reason) = ("operator-force", Some(order.in_words()));
+                    self.note(
+                        Some(vm.vm.id),
+                        Some(image.spec()),
+                        who,
+                        "take-over",
+                        Outcome::Done,
+                        reason,
+                        started,
+                    );
+                    outcome.taken_over.push(image.spec().to_string());
+                }
+            }
+            // the copies here cannot follow; whether they are to be had all the same is judged next
+            Err(EngineError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+        match self.force_round(vm, order, Patience::Exhausted, outcome).await?.first() {
+            None => Ok(()),
+            Some(image) => {
+                Err(EngineError::Unfit(format!("{} has changed meanwhile; repeat the command", image.spec())))
+            }
+        }
+    }
+
+    /// Judges all images under the locks of every copy that can be reached, and forces those that take it. Where some can
+    /// be taken over, those are the answer, and nothing is forced yet.
+    async fn force_round(
+        &self,
+        vm: &VmImages,
+        order: &ForceOrder<'_>,
+        patience: Patience,
+        outcome: &mut FailoverOutcome,
+    ) -> Result<Vec<VmImage>, EngineError> {
         let owner = Owner::this_process(self.here(), &self.state_dir);
         let mut locks = HeldLocks::default();
         let result = async {
-            let seen = self.observe(&vm.images, Purpose::Boot).await?;
-            self.lock(&mut locks, Side::Here, &seen, &owner).await?;
-            let answers =
-                |seen: &[Seen]| seen.iter().any(|seen| matches!(seen.observation.there, There::Mirrored(_)));
-            let answered = answers(&seen);
-            if answered {
-                self.lock(&mut locks, Side::There, &seen, &owner).await?;
+            let seen = self.look_under_locks(vm, &owner, &mut locks).await?;
+            let forcings = self.judge_force(vm.vm.id, order, patience, &seen).await?;
+            let taken = |(seen, forcing): (&Seen, &Forcing)| {
+                (*forcing == Forcing::TakeOver).then(|| seen.image.clone())
+            };
+            let answering: Vec<VmImage> = seen.iter().zip(&forcings).filter_map(taken).collect();
+            if answering.is_empty() {
+                self.force_images(vm.vm.id, order, seen.iter().zip(&forcings).collect(), outcome).await?;
             }
-            let seen = self.observe(&vm.images, Purpose::Boot).await?;
-            if answers(&seen) && !answered {
-                // a VM may be booting there, unseen without the lock
-                let there = self.there();
-                return Err(EngineError::Unfit(format!(
-                    "{there} answers again; see: onemirror show {}",
-                    vm.vm.id
-                )));
-            }
-            for seen in &seen {
-                self.may_force(seen)?;
-            }
-            for seen in &seen {
-                if self.force_image(vm.vm.id, seen, reason).await? {
-                    outcome.forced.push(seen.spec().to_string());
-                }
-            }
-            Ok(())
+            Ok(answering)
         }
         .await;
         locks.release().await;
         result
     }
 
-    /// Force is for a lost site. Where the peer answers and says that its VM runs, it is a mistake.
-    fn may_force(&self, seen: &Seen) -> Result<(), EngineError> {
-        let refuse = |cause: String, hint: String| {
-            Err(EngineError::Refused(Refusal { image: seen.spec().clone(), cause, hint, rule: None }))
+    async fn look_under_locks(
+        &self,
+        vm: &VmImages,
+        owner: &Owner,
+        locks: &mut HeldLocks,
+    ) -> Result<Vec<Seen>, EngineError> {
+        let answers =
+            |seen: &[Seen]| seen.iter().any(|seen| matches!(seen.observation.there, There::Mirrored(_)));
+        let seen = self.observe(&vm.images, Purpose::Force).await?;
+        self.lock(locks, Side::Here, &seen, owner).await?;
+        let answered = answers(&seen);
+        if answered {
+            self.lock(locks, Side::There, &seen, owner).await?;
+        }
+        let seen = self.observe(&vm.images, Purpose::Force).await?;
+        if answers(&seen) && !answered {
+            // a VM may be booting there, unseen without the lock
+            let there = self.there();
+            return Err(EngineError::Unfit(format!(
+                "{there} answers again; see: onemirror show {}",
+                vm.vm.id
+            )));
+        }
+        Ok(seen)
+    }
+
+    async fn judge_force(
+        &self,
+        vm: i32,
+        order: &ForceOrder<'_>,
+        patience: Patience,
+        seen: &[Seen],
+    ) -> Result<Vec<Forcing>, EngineError> {
+        let open_there = match order.site_is_off {
+            true => self.open_there(seen).await?,
+            false => BTreeSet::new(),
         };
-        match (&seen.observation.here, &seen.observation.there, &seen.observation.vm_there) {
-            (_, There::Mirrored(there), PeerVm::Active { vm, state })
-                if there.role != Role::NonPrimary && may_live(state) =>
-            {
-                refuse(
-                    format!("is in use on {}, which answers: VM {vm} is {state}", self.there()),
-                    format!("on {}: onevm poweroff {vm}; then fail over without --force", self.there()),
-                )
-            }
-            // a VM may run on that one
-            (Here::Mirrored(copy), There::Apart(other), _)
-                if copy.role != Role::Primary || other.is_forced_past(&copy.token) =>
-            {
-                refuse(
-                    format!("is on {}, which answers, another image than the one here", self.there()),
-                    format!(
-                        "to keep the one here, on {}: rbd mv {spec} {spec}.aside",
-                        self.there(),
-                        spec = seen.spec()
-                    ),
-                )
-            }
-            (Here::Absent, ..) => refuse(
-                "has no copy here".into(),
-                "there is nothing to promote; restore it from a backup".into(),
-            ),
-            (Here::Mirrored(copy), ..) if may_be_half_copied(copy) => refuse(
-                "may be half copied: it has no handoff token yet".into(),
-                format!(
-                    "if it was complete all the same (rbd mirror image status {0}): rbd mirror image promote {0} --force",
-                    seen.spec()
-                ),
-            ),
-            (Here::Mirrored(copy), ..) if copy.token == TokenSeen::Newer => refuse(
-                format!("was handed over by a later onemirror than that of {}", self.here()),
-                format!("upgrade onemirror on {} and try again", self.here()),
-            ),
-            (Here::Mirrored(copy), ..) if copy.token == TokenSeen::Unreadable => refuse(
-                "has an unreadable handoff token here".into(),
-                format!("see: rbd image-meta get {} {TOKEN_KEY}", seen.spec()),
-            ),
-            _ => Ok(()),
+        let id = closing_id();
+        let rules = Force {
+            gate: self.gate_rules(vm, BootKind::Cold, Standing::Making, patience, Locks::Both, &id),
+            site_is_off: order.site_is_off,
+            open_there: &open_there,
+        };
+        let forcings = rules.judge(&super::gate::observations(seen));
+        match forcings.iter().find_map(|forcing| match forcing {
+            Forcing::Refuse(refusal) => Some(refusal.clone()),
+            _ => None,
+        }) {
+            Some(refusal) => Err(EngineError::Refused(refusal)),
+            None => Ok(forcings),
         }
     }
 
-    /// Promotes one copy by force, if it is not primary, and opens a reign that outranks what never arrived.
-    async fn force_image(&self, vm: i32, seen: &Seen, reason: &str) -> Result<bool, EngineError> {
-        let (Here::Mirrored(copy), Some(global_id)) = (&seen.observation.here, &seen.global_id) else {
-            return Ok(false);
-        };
-        if self.would_refuse(vm, std::slice::from_ref(seen)).is_none() {
-            return Ok(false);
+    /// The images whose copy there somebody has open for writing.
+    async fn open_there(&self, seen: &[Seen]) -> Result<BTreeSet<ImageSpec>, EngineError> {
+        let mut open = BTreeSet::new();
+        for seen in seen.iter().filter(|seen| matches!(seen.observation.there, There::Mirrored(_))) {
+            let (Some(cluster), image) = (&seen.cluster_there, seen.spec().clone()) else { continue };
+            match cluster.is_open_for_writing(&image).await {
+                Ok(false) => {}
+                Ok(true) => drop(open.insert(image)),
+                Err(error) => {
+                    return Err(EngineError::Ceph { image, site: self.there().to_owned(), error });
+                }
+            }
         }
-        let spec = seen.spec();
-        let cluster = &seen.image.cluster;
-        let started = Instant::now();
+        Ok(open)
+    }
+
+    /// Forces one image after the other; the first failure ends it, and tells of all.
+    async fn force_images(
+        &self,
+        vm: i32,
+        order: &ForceOrder<'_>,
+        judged: Vec<(&Seen, &Forcing)>,
+        outcome: &mut FailoverOutcome,
+    ) -> Result<(), EngineError> {
+        let fences = judged.into_iter().filter_map(|(seen, forcing)| match forcing {
+            Forcing::Promote { fence } => Some((seen, *fence)),
+            _ => None,
+        });
+        let all: Vec<(&Seen, bool)> = fences.collect();
+        for (place, (seen, fence)) in all.iter().enumerate() {
+            if let Err(error) = self.force_image(vm, order, seen, *fence).await {
+                let names =
+                    |some: &[(&Seen, bool)]| some.iter().map(|(seen, _)| seen.spec().clone()).collect();
+                return Err(EngineError::ForcedInPart(ForcedInPart {
+                    failed: seen.spec().clone(),
+                    error,
+                    forced: names(all.get(..place).unwrap_or_default()),
+                    left: names(all.get(place + 1..).unwrap_or_default()),
+                }));
+            }
+            outcome.forced.push(seen.spec().to_string());
+        }
+        Ok(())
+    }
+
+    /// Promotes one copy by force, if it is not primary, and opens a reign that outranks what never arrived.
+    async fn force_image(
+        &self,
+        vm: i32,
+        order: &ForceOrder<'_>,
+        seen: &Seen,
+        fence: bool,
+    ) -> Result<(), CephError> {
+        let (Here::Mirrored(copy), Some(global_id)) = (&seen.observation.here, &seen.global_id) else {
+            return Ok(());
+        };
+        let (spec, started) = (seen.spec(), Instant::now());
         let newest = match &seen.observation.there {
             There::Mirrored(there) => there.token.last().max(copy.token.last()),
             _ => copy.token.last(),
         };
         let token = Token::forced_after(newest, self.here());
         let forced = async {
-            if copy.role == Role::HalfDemoted {
-                // Ceph takes it for promoted already
-                cluster.demote(spec).await?;
+            if fence && let Some(there) = &seen.cluster_there {
+                there.demote(spec).await?;
             }
-            if copy.role != Role::Primary {
-                self.promote_by_force(cluster, spec).await?;
-            }
-            // the note first: a repeat of a run that was killed after the token finds nothing to force any more
-            self.write_after_force(
-                cluster,
-                spec,
-                FORCED_KEY,
-                &forced_note(&Mark::of(&token, vm), global_id, reason),
-            )
-            .await?;
-            self.write_after_force(cluster, spec, TOKEN_KEY, &written_for(&token, global_id)).await?;
-            if copy.mode == Mode::Snapshot {
-                cluster.mirror_snapshot(spec).await?;
-            }
-            Ok(())
+            self.promote_and_note(seen, copy, &token, &forced_note(&Mark::of(&token, vm), global_id, order))
+                .await
         }
         .await;
         let (outcome, words) = match &forced {
-            Ok(()) => (Outcome::Done, reason.to_owned()),
-            Err(error) => (Outcome::Failed, format!("{reason}: {error}")),
+            Ok(()) => (Outcome::Done, order.in_words()),
+            Err(error) => (Outcome::Failed, format!("{}: {error}", order.in_words())),
         };
         self.note(Some(vm), Some(spec), "operator-force", "promote-force", outcome, Some(words), started);
-        forced.map_err(|error| EngineError::Ceph {
-            image: spec.clone(),
-            site: self.here().to_owned(),
-            error,
-        })?;
-        Ok(true)
+        forced
+    }
+
+    async fn promote_and_note(
+        &self,
+        seen: &Seen,
+        copy: &Copy,
+        token: &Token,
+        note: &str,
+    ) -> Result<(), CephError> {
+        let (cluster, spec, global_id) = (&seen.image.cluster, seen.spec(), seen.global_id.as_deref());
+        if copy.role == Role::HalfDemoted {
+            // Ceph takes it for promoted already
+            cluster.demote(spec).await?;
+        }
+        if copy.role != Role::Primary {
+            self.promote_by_force(cluster, spec).await?;
+        }
+        // the note first: a repeat of a run that was killed after the token finds nothing to force any more
+        self.write_after_force(cluster, spec, FORCED_KEY, note).await?;
+        let token = written_for(token, global_id.unwrap_or_default());
+        self.write_after_force(cluster, spec, TOKEN_KEY, &token).await?;
+        if copy.mode == Mode::Snapshot {
+            cluster.mirror_snapshot(spec).await?;
+        }
+        Ok(())
     }
 
     /// First the daemon here is fenced: it may be in the middle of a replay that waits for the lost site, for ever,
@@ -336,23 +449,12 @@ fn starting(vm: &Vm) -> Option<Starting> {
     }
 }
 
-/// Whether the domain of a VM there may be alive, by the state's name: not where the hypervisor no longer answers,
-/// where a step failed, or where only memory is left.
-fn may_live(state: &str) -> bool {
-    !matches!(state, "UNKNOWN" | "SUSPENDED" | "STOPPED") && !state.ends_with("_FAILURE")
-}
-
-/// In journal mode Ceph promotes by force what is not even copied whole. It copies metadata last (seen on Ceph 16.2), and
-/// every VM that was started has left a token.
-fn may_be_half_copied(copy: &Copy) -> bool {
-    copy.role == Role::NonPrimary && copy.mode == Mode::Journal && copy.token == TokenSeen::None
-}
-
 /// Who forced it, when, and why, for whoever finds the image later.
-fn forced_note(mark: &Mark, global_id: &str, reason: &str) -> String {
-    let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+fn forced_note(mark: &Mark, global_id: &str, order: &ForceOrder<'_>) -> String {
+    let reason: String = order.reason.chars().filter(|c| !c.is_control()).take(200).collect();
+    let off = if order.site_is_off { format!(" {SITE_IS_OFF}") } else { String::new() };
     format!(
-        "{} {} {}: {reason}",
+        "{}{off} {} {}: {reason}",
         written_for(mark, global_id),
         jiff::Timestamp::now(),
         crate::state::operator()
@@ -362,28 +464,17 @@ fn forced_note(mark: &Mark, global_id: &str, reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handoff::{Positions, Report, Resync};
+    use crate::handoff::{Written, forced_mark, forced_with_site_off};
 
     #[test]
-    fn only_a_follower_by_journal_that_shows_no_token_may_be_half_copied() {
-        let copy = |role, mode, token| Copy {
-            role,
-            mode,
-            token,
-            is_unbound: false,
-            booted: None,
-            release: None,
-            forced: None,
-            report: Report::Other,
-            resync: Resync::None,
-            positions: Positions::Unknown,
-        };
-        let token = || TokenSeen::Some(Token::open_after(None, "site-a"));
-        assert!(may_be_half_copied(&copy(Role::NonPrimary, Mode::Journal, TokenSeen::None)));
-        assert!(!may_be_half_copied(&copy(Role::NonPrimary, Mode::Journal, token())));
-        // promoted by force, and killed before its token
-        assert!(!may_be_half_copied(&copy(Role::Primary, Mode::Journal, TokenSeen::None)));
-        // Ceph takes the last whole snapshot there
-        assert!(!may_be_half_copied(&copy(Role::NonPrimary, Mode::Snapshot, TokenSeen::None)));
+    fn the_note_says_that_the_other_site_is_off_only_where_it_was_typed() {
+        let mark = Mark::of(&Token::forced_after(None, "site-b"), 7);
+        for site_is_off in [false, true] {
+            let order = ForceOrder { reason: "site-is-off, they say", site_is_off };
+            let note = forced_note(&mark, "77aa", &order);
+            assert_eq!(forced_mark(&note), Some(Written::For(mark.clone(), "77aa".into())), "{note}");
+            assert_eq!(forced_with_site_off(&note), site_is_off, "{note}");
+            assert_eq!(order.in_words().starts_with("site-is-off: "), site_is_off);
+        }
     }
 }

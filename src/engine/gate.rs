@@ -10,8 +10,10 @@ use super::steps::{Carried, Cause, HeldLocks};
 use crate::audit::Outcome;
 use crate::config;
 use crate::handoff::{
-    BootKind, Decision, Gate, Here, Judgement, Locks, Patience, PeerUnreachable, Refusal, Rule, Side, Step,
+    BootKind, Decision, Gate, Here, Judgement, Locks, PassOver, Patience, PeerUnreachable, Refusal, Rule,
+    Running, Side, Step,
 };
+use crate::image_spec::ImageSpec;
 use std::time::{Duration, Instant};
 
 /// How long to wait between two looks while something is on its way.
@@ -41,6 +43,8 @@ pub enum Standing {
     Making,
     /// The last one before the boot: its verdict is given under the locks.
     Last,
+    /// None before a boot: an operator's force takes over what the other site still has.
+    Forced(PassOver),
 }
 
 /// What the gate did.
@@ -149,7 +153,7 @@ impl Engine {
         &'a self,
         vm: i32,
         boot: BootKind,
-        disks_made: bool,
+        standing: Standing,
         patience: Patience,
         locks: Locks,
         closing_id: &'a str,
@@ -164,7 +168,11 @@ impl Engine {
                 config::PeerUnreachable::Refuse => PeerUnreachable::Refuse,
                 config::PeerUnreachable::RefuseAfterReboot => PeerUnreachable::RefuseAfterReboot,
             },
-            disks_made,
+            pass_over: match standing {
+                Standing::Forced(pass_over) => pass_over,
+                Standing::Outer(_) | Standing::Making | Standing::Last => PassOver::Nothing,
+            },
+            disks_made: standing == Standing::Last,
             patience,
             locks,
             closing_id,
@@ -205,14 +213,28 @@ impl Engine {
         result
     }
 
-    async fn gate_loop(
+    /// What the `running` hook has to do about a VM that runs; nothing is changed.
+    pub async fn judge_running(&self, vm: &VmImages) -> Result<Running, EngineError> {
+        let seen = self.observe(&vm.images, Purpose::Boot).await?;
+        let (boot, standing, id) = (BootKind::Cold, Standing::Last, closing_id());
+        let gate = self.gate_rules(vm.vm.id, boot, standing, Patience::Exhausted, Locks::Both, &id);
+        Ok(Running::judge(&gate, &observations(&seen)))
+    }
+
+    /// The gate on some images of a VM that runs, to make up for one that it never went through.
+    pub async fn make_up(&self, vm: &VmImages, images: &[ImageSpec]) -> Result<GateOutcome, EngineError> {
+        let left: Vec<VmImage> =
+            vm.images.iter().filter(|image| images.contains(image.spec())).cloned().collect();
+        self.gate_loop(vm.vm.id, &left, BootKind::Cold, Standing::Last).await
+    }
+
+    pub(super) async fn gate_loop(
         &self,
         vm: i32,
         images: &[VmImage],
         boot: BootKind,
         standing: Standing,
     ) -> Result<GateOutcome, EngineError> {
-        let made = standing == Standing::Last;
         let mut clock = Clock::start(self.config.policy.sync_timeout);
         let owner = Owner::this_process(self.here(), &self.state_dir);
         let mut outcome = GateOutcome::default();
@@ -231,7 +253,7 @@ impl Engine {
             let id = closing_id();
             let patience = clock.patience();
             let judgement =
-                self.gate_rules(vm, boot, made, patience, Locks::Both, &id).judge(&observations(&seen));
+                self.gate_rules(vm, boot, standing, patience, Locks::Both, &id).judge(&observations(&seen));
             let outer = matches!(standing, Standing::Outer(_));
             let nothing_mirrored = seen.iter().all(|seen| seen.global_id.is_none());
             match judgement.decision {
@@ -253,7 +275,7 @@ impl Engine {
                     vm,
                     images,
                     boot,
-                    made,
+                    standing,
                     patience,
                     &mut clock,
                     &owner,
@@ -283,7 +305,7 @@ impl Engine {
         vm: i32,
         images: &[VmImage],
         boot: BootKind,
-        disks_made: bool,
+        standing: Standing,
         // of the look before: what was due then is due under the locks, though to take them took long
         mut patience: Patience,
         clock: &mut Clock,
@@ -297,7 +319,7 @@ impl Engine {
         loop {
             let mut seen = self.observe(images, Purpose::Boot).await?;
             let id = closing_id();
-            let rules = self.gate_rules(vm, boot, disks_made, patience, held, &id);
+            let rules = self.gate_rules(vm, boot, standing, patience, held, &id);
             let mut judgement = rules.judge(&observations(&seen));
             if matches!(&judgement.decision, Decision::Refuse { then, .. } if !then.is_empty()) {
                 // a copy is to be thrown away: nobody else here may be using it

@@ -1,9 +1,10 @@
 //! The RBD images of a VM, each with the clusters that hold its copies.
 
-use super::activity::{Activity, activity, is_running, keeps_disks};
+use super::activity::{Activity, activity, domain, is_running, keeps_disks};
 use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
 use crate::ceph::RbdCommand;
+use crate::handoff::Domain;
 use crate::image_spec::ImageSpec;
 use crate::opennebula::disks::{
     Usage, datastores_needed, images_used, named_by, rbd_images, rbd_images_each,
@@ -47,6 +48,8 @@ pub(super) struct User {
     pub vm: i32,
     pub state: String,
     pub activity: Activity,
+    /// Whether its domain may be alive.
+    pub domain: Domain,
     /// It boots, runs, or has saved memory.
     pub keeps: bool,
     /// It runs.
@@ -206,7 +209,8 @@ async fn users(
         for (image, usage) in images_used(&vm, &datastores, images, &registered) {
             let owns = usage == Usage::Owns;
             let (state, activity, keeps) = (vm.state_name(), activity(&vm), keeps_disks(&vm));
-            let user = User { vm: id, state, activity, keeps, running: is_running(&vm), owns };
+            let (domain, running) = (domain(&vm), is_running(&vm));
+            let user = User { vm: id, state, activity, domain, keeps, running, owns };
             users.entry(image).or_default().push(user);
         }
     }

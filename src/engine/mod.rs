@@ -21,7 +21,7 @@ mod steps;
 pub use activity::{Activity, activity, boot_kind, is_running};
 pub use error::{EngineError, FrontEndError, first_sentence};
 pub use examine::{front_end, is_fsid};
-pub use failover::FailoverOutcome;
+pub use failover::{FailoverOutcome, ForceOrder};
 pub use gate::{GateOutcome, GateScope, Standing};
 pub use images::{VmImage, VmImages};
 pub use overview::{CopyView, DiskView, Overview, PendingView, Plan, PlanPart, VmView};

@@ -2,7 +2,7 @@
 
 use super::CONCURRENCY;
 use super::activity::Activity;
-use super::error::EngineError;
+use super::error::{EngineError, denial_of};
 use super::images::{User, VmImage};
 use super::locks;
 use super::sites::Engine;
@@ -22,8 +22,16 @@ use std::rc::Rc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Boot,
+    /// A boot that an operator forces: who lives there is asked in any case.
+    Force,
     Release,
     Upkeep,
+}
+
+impl Purpose {
+    fn is_boot(self) -> bool {
+        matches!(self, Self::Boot | Self::Force)
+    }
 }
 
 /// An image as observed, with what it takes to act on it.
@@ -103,22 +111,21 @@ impl Engine {
                 seen.info_here = Some(info);
                 return Ok(seen);
             }
-            CopyHere::Absent if purpose != Purpose::Boot => {
+            CopyHere::Absent if !purpose.is_boot() => {
                 seen.observation.here = Here::Absent;
                 return Ok(seen);
             }
             CopyHere::Absent | CopyHere::Mirrored(_) => {}
         }
-        let unreachable = |detail: &str| CephError::Unreachable {
-            what: spec.to_string(),
-            cluster: self.there().to_owned(),
-            detail: detail.into(),
-        };
         let there = match self.cluster_there(&image.cluster, &spec.pool_spec()).await {
             Ok(Some(cluster)) => {
                 seen.cluster_there = Some(cluster.clone());
                 if self.is_silent_there() {
-                    Err(unreachable("it did not answer a moment ago"))
+                    Err(CephError::Unreachable {
+                        what: spec.to_string(),
+                        cluster: self.there().to_owned(),
+                        detail: "it did not answer a moment ago".into(),
+                    })
                 } else {
                     copy_there(&cluster, spec).await.inspect_err(|error| {
                         if error.is_unreachable() {
@@ -127,26 +134,24 @@ impl Engine {
                     })
                 }
             }
-            Ok(None) => {
-                Err(unreachable("no way to it is known; set [peer.ceph] conf and user in onemirror.conf"))
-            }
+            Ok(None) => Err(CephError::NoWay {
+                what: format!("the cluster of {}", self.there()),
+                detail: "set [peer.ceph] conf and user in onemirror.conf".into(),
+            }),
             Err(error) => Err(error),
         };
-        let there = match there {
-            Ok(there) => Some(there),
-            Err(error) => {
-                tracing::info!("{error}");
-                seen.trouble = Some(error.to_string());
-                None
-            }
-        };
+        let there = there.unwrap_or_else(|error| {
+            tracing::info!("{error}");
+            seen.trouble = Some(error.to_string());
+            CopyThere::Unseen(denial_of(&error).map_or(There::Unreachable, There::Denied))
+        });
         let CopyHere::Mirrored(here) = here else {
             seen.observation.here = Here::Absent;
             seen.observation.there = match there {
-                None => There::Unreachable,
-                Some(CopyThere::Mirrored(there)) => There::Mirrored(copy(&there)),
-                Some(CopyThere::NotMirrored(metadata)) => apart(&metadata, &[]),
-                Some(CopyThere::Absent) => There::Absent,
+                CopyThere::Mirrored(there) => There::Mirrored(copy(&there)),
+                CopyThere::NotMirrored(metadata) => apart(&metadata, &[]),
+                CopyThere::Absent => There::Absent,
+                CopyThere::Unseen(there) => there,
             };
             return Ok(seen);
         };
@@ -155,16 +160,16 @@ impl Engine {
         seen.info_here = Some(here.info.clone());
         let mut copy_here = copy(&here);
         seen.observation.there = match there {
-            None => There::Unreachable,
-            Some(CopyThere::Absent) => There::Absent,
-            Some(CopyThere::NotMirrored(metadata)) => apart(&metadata, &[&here.mirroring.global_id]),
-            Some(CopyThere::Mirrored(there)) if there.mirroring.global_id != here.mirroring.global_id => {
+            CopyThere::Unseen(there) => there,
+            CopyThere::Absent => There::Absent,
+            CopyThere::NotMirrored(metadata) => apart(&metadata, &[&here.mirroring.global_id]),
+            CopyThere::Mirrored(there) if there.mirroring.global_id != here.mirroring.global_id => {
                 tracing::warn!("{spec}: the image of this name on {} is another one", self.there());
                 let ids = [here.mirroring.global_id.as_str(), &there.mirroring.global_id];
                 copy_here = copy_beside(&here, &ids);
                 apart(&there.metadata, &ids)
             }
-            Some(CopyThere::Mirrored(there)) => {
+            CopyThere::Mirrored(there) => {
                 seen.id_there = Some(there.info.id.clone());
                 let mut copy_there = copy(&there);
                 self.complete(&seen, [&here, &there], &mut copy_here, &mut copy_there, purpose)
@@ -233,7 +238,7 @@ impl Engine {
             here.report = report(cluster_here, spec, said_here).await;
         }
         let to_be_resynced = purpose == Purpose::Upkeep && here.report == Report::SplitBrain;
-        if here.role == Role::NonPrimary && (purpose == Purpose::Boot || to_be_resynced) {
+        if here.role == Role::NonPrimary && (purpose.is_boot() || to_be_resynced) {
             self.observe_resyncs(seen, said, here, there).await?;
         }
         let both_non_primary = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
@@ -364,30 +369,32 @@ impl Engine {
     async fn observe_users_there(&self, seen: &mut [Seen], purpose: Purpose) {
         let asked: BTreeSet<ImageSpec> = seen
             .iter()
-            .filter(|seen| match (&seen.observation.here, &seen.observation.there) {
-                (Here::Mirrored(here), There::Mirrored(there)) => {
-                    here.role == Role::NonPrimary
-                        && (purpose == Purpose::Boot || there.role == Role::NonPrimary)
-                }
-                _ => false,
-            })
+            .filter(|seen| depends_on_users_there(&seen.observation, purpose))
             .map(|seen| seen.spec().clone())
             .collect();
-        if asked.is_empty() || purpose == Purpose::Release {
+        if asked.is_empty() {
             return;
         }
-        let users = self.users_there(&asked).await;
+        let users = match self.is_front_end_silent_there() {
+            true => None,
+            false => Some(self.users_there(&asked).await),
+        };
         for seen in seen.iter_mut().filter(|seen| asked.contains(seen.image.spec())) {
             match &users {
-                Ok(users) => {
+                None => seen.observation.vm_there = PeerVm::Silent,
+                Some(Ok(users)) => {
                     let users = users.get(seen.image.spec()).map_or(&[][..], Vec::as_slice);
                     seen.observation.vm_there = peer_vm(users);
                     seen.observation.owned_by_both =
                         seen.image.is_own() && users.iter().any(|user| user.owns);
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     tracing::info!("front-end of {}: {error}", self.there());
-                    seen.observation.vm_there = PeerVm::Unknown;
+                    let denial = error.denial();
+                    if denial.is_none() {
+                        self.note_front_end_silence();
+                    }
+                    seen.observation.vm_there = denial.map_or(PeerVm::Silent, PeerVm::Denied);
                     seen.trouble = Some(format!("front-end of {}: {error}", self.there()));
                 }
             }
@@ -400,10 +407,29 @@ pub(super) fn is_seen_mirrored(seen: &Seen) -> bool {
     matches!(seen.observation.here, Here::Mirrored(_))
 }
 
+/// Whether it matters who uses the image there: wherever the roles of the copies do not keep a VM there from writing.
+fn depends_on_users_there(observation: &Observation, purpose: Purpose) -> bool {
+    let Here::Mirrored(here) = &observation.here else { return false };
+    let there = match &observation.there {
+        There::Mirrored(there) => Some(there.role),
+        _ => None,
+    };
+    match purpose {
+        Purpose::Release => false,
+        Purpose::Upkeep => here.role == Role::NonPrimary && there == Some(Role::NonPrimary),
+        Purpose::Boot => match here.role {
+            Role::NonPrimary => there.is_some() || observation.there.is_unseen(),
+            Role::Primary => there == Some(Role::Primary) || observation.there.is_unseen(),
+            Role::HalfDemoted => false,
+        },
+        Purpose::Force => true,
+    }
+}
+
 /// Whether what was seen there agrees with the copy here being the one to boot on; `None` where nothing was seen.
 fn contact(here: &Copy, there: &There) -> Option<bool> {
     match there {
-        There::NotAsked | There::Unreachable => None,
+        There::NotAsked | There::Unreachable | There::Denied(_) => None,
         There::Absent => Some(true),
         There::Apart(there) => Some(!there.token.is_unread() && !there.is_forced_past(&here.token)),
         There::Mirrored(there) => {
@@ -415,12 +441,14 @@ fn contact(here: &Copy, there: &There) -> Option<bool> {
 
 /// The busiest of the VMs that use an image.
 fn peer_vm(users: &[User]) -> PeerVm {
-    let Some(user) = users.iter().max_by_key(|user| user.activity) else { return PeerVm::None };
-    let (vm, state) = (user.vm, user.state.clone());
+    let Some(user) = users.iter().max_by_key(|user| (user.activity, user.domain)) else {
+        return PeerVm::None;
+    };
+    let (vm, state, domain) = (user.vm, user.state.clone(), user.domain);
     match user.activity {
         Activity::Inactive => PeerVm::Inactive { vm, state },
         Activity::LettingGo => PeerVm::LettingGo { vm, state },
-        Activity::Active => PeerVm::Active { vm, state },
+        Activity::Active => PeerVm::Active { vm, state, domain },
     }
 }
 
@@ -455,6 +483,7 @@ async fn copy_there(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyThere,
 }
 
 enum CopyThere {
+    Unseen(There),
     Absent,
     NotMirrored(BTreeMap<String, String>),
     Mirrored(CopySeen),
@@ -472,7 +501,8 @@ fn copy(seen: &CopySeen) -> Copy {
 
 /// A copy in the terms of the rules; what was written for one of these images counts.
 fn copy_beside(seen: &CopySeen, images: &[&str]) -> Copy {
-    let Marks { token, is_unbound, booted, release, forced } = Marks::read(&seen.metadata, images);
+    let Marks { token, is_unbound, booted, release, forced, other_site_is_off } =
+        Marks::read(&seen.metadata, images);
     Copy {
         role: match (seen.mirroring.primary, seen.info.is_read_only) {
             (true, false) => Role::Primary,
@@ -488,6 +518,7 @@ fn copy_beside(seen: &CopySeen, images: &[&str]) -> Copy {
         booted,
         release,
         forced,
+        other_site_is_off,
         report: Report::Other,
         resync: Resync::None,
         positions: Positions::Unknown,

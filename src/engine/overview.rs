@@ -1,7 +1,7 @@
 //! What `list`, `show` and `plan` tell; nothing is changed.
 
 use super::error::EngineError;
-use super::gate::{closing_id, observations};
+use super::gate::{Standing, closing_id, observations};
 use super::images::{VmImage, VmImages};
 use super::observe::{Purpose, Seen};
 use super::pools::{ImageKey, NotReached, PoolHere, by_cluster};
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// One copy of an image.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct CopyView {
-    /// `primary`, `half demoted`, `non-primary`, `absent`, `not mirrored`, `unreachable`, or empty where it was not asked.
+    /// `primary`, `half demoted`, `non-primary`, `absent`, `not mirrored`, `unreachable`, `denied` (it answers and tells nothing), or empty where it was not asked.
     pub role: String,
     /// The handoff token it shows.
     pub token: Option<String>,
@@ -241,17 +241,18 @@ impl Engine {
         let there = match &observation.there {
             There::NotAsked => bare(""),
             There::Unreachable => bare("unreachable"),
+            There::Denied(_) => bare("denied"),
             There::Absent => bare("absent"),
             There::Apart(_) => bare("another image"),
             There::Mirrored(copy) => copy_view(copy, text(report_there)),
         };
         let vm_there = match &observation.vm_there {
             PeerVm::NotAsked => None,
-            PeerVm::Unknown => Some("unknown".into()),
+            PeerVm::Silent | PeerVm::Denied(_) => Some("unknown".into()),
             PeerVm::None => Some("none".into()),
             PeerVm::Inactive { vm, state }
             | PeerVm::LettingGo { vm, state }
-            | PeerVm::Active { vm, state } => Some(format!("{vm} {state}")),
+            | PeerVm::Active { vm, state, .. } => Some(format!("{vm} {state}")),
         };
         DiskView {
             disk_id: seen.image.disk.disk_id,
@@ -302,7 +303,7 @@ impl Engine {
         let boot_kind = super::activity::saved_memory(&vm_images.vm);
         let seen = self.observe(&vm_images.images, Purpose::Boot).await?;
         let id = closing_id();
-        let gate = self.gate_rules(vm, boot_kind, false, Patience::Fresh, Locks::Both, &id);
+        let gate = self.gate_rules(vm, boot_kind, Standing::Making, Patience::Fresh, Locks::Both, &id);
         let judgement = gate.judge(&observations(&seen));
         let boot = plan_part(&judgement.decision, &judgement.findings, "boot");
         let terminate = if self.config.releases_on(crate::config::ReleaseOn::Terminate) {

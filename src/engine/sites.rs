@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// How long a peer's cluster that did not answer counts as silent within a run.
+/// How long a peer's cluster or front-end that did not answer counts as silent within a run.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// A way to a cluster, by its number, and a pool there.
@@ -37,6 +37,7 @@ pub struct Engine {
     pub(super) state_dir: PathBuf,
     silent_since: Cell<Option<Instant>>,
     silent_here: RefCell<HashMap<u64, (Instant, String)>>,
+    front_end_silent_since: Cell<Option<Instant>>,
     /// The event on whose behalf this runs, for the audit log.
     pub(super) event: String,
 }
@@ -67,6 +68,7 @@ impl Engine {
             state_dir: config::state_dir(),
             silent_since: Cell::new(None),
             silent_here: RefCell::default(),
+            front_end_silent_since: Cell::new(None),
             event: event.to_owned(),
             config,
         })
@@ -235,6 +237,15 @@ impl Engine {
 
     pub(super) fn note_silence(&self) {
         self.silent_since.set(Some(Instant::now()));
+    }
+
+    /// The same for the peer's front-end.
+    pub(super) fn is_front_end_silent_there(&self) -> bool {
+        self.front_end_silent_since.get().is_some_and(|since| since.elapsed() < SILENCE)
+    }
+
+    pub(super) fn note_front_end_silence(&self) {
+        self.front_end_silent_since.set(Some(Instant::now()));
     }
 
     /// What an own cluster answered when it did not, a moment ago. Only what goes through many images asks.

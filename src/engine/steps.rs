@@ -202,6 +202,7 @@ impl Engine {
                 cluster.set_metadata(image, RELEASE_KEY, &written_for(mark, global_id)).await?
             }
             Step::MirrorSnapshot { image, .. } => cluster.mirror_snapshot(image).await?,
+            Step::Fence { image } => drop(cluster.fence(image).await?),
             Step::Demote { image, .. } => cluster.demote(image).await?,
             Step::Promote { image, .. } => {
                 if cluster.promote(image, false).await? == Promotion::NotYet {

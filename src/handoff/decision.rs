@@ -37,6 +37,11 @@ pub enum Step {
         /// The image.
         image: ImageSpec,
     },
+    /// Takes the copy there away from whoever writes to it, for good.
+    Fence {
+        /// The image.
+        image: ImageSpec,
+    },
     /// Makes a copy non-primary.
     Demote {
         /// Whose copy.
@@ -66,6 +71,7 @@ impl Step {
             | Self::MarkBooted { image, .. }
             | Self::MarkRelease { image, .. }
             | Self::MirrorSnapshot { image, .. }
+            | Self::Fence { image }
             | Self::Demote { image, .. }
             | Self::Promote { image, .. }
             | Self::Resync { image } => image,
@@ -79,6 +85,7 @@ impl Step {
             | Self::MirrorSnapshot { at, .. }
             | Self::Demote { at, .. }
             | Self::Promote { at, .. } => *at,
+            Self::Fence { .. } => Side::There,
             Self::MarkBooted { .. } | Self::MarkRelease { .. } | Self::Resync { .. } => Side::Here,
         }
     }
@@ -91,6 +98,7 @@ impl Step {
             Self::MarkBooted { .. } => "mark-booted",
             Self::MarkRelease { .. } => "mark-release",
             Self::MirrorSnapshot { .. } => "mirror-snapshot",
+            Self::Fence { .. } => "fence",
             Self::Demote { .. } => "demote",
             Self::Promote { .. } => "promote",
             Self::Resync { .. } => "resync",
@@ -197,11 +205,14 @@ pub enum Rule {
     ForcedApart,
     RestoreAfterReignElsewhere,
     NonPrimaryPeerUnreachable,
+    PeerDenied,
+    ForcedInPart,
     NonPrimaryWithoutOtherCopy,
     NonPrimaryApart,
     RunningThere,
     LettingGoThere,
     PeerFrontEndUnknown,
+    PeerFrontEndDenied,
     SplitBrainedCopyHere,
     OpenTokenThere,
     CarryTokenHere,

@@ -1,8 +1,10 @@
 //! The gate before a boot: may the VM start on the copies here, and what has to be done first?
 
 use super::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
+use super::force::PassOver;
 use super::observation::{
-    Apart, Copy, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There, TokenSeen,
+    Apart, Copy, Denial, Domain, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There,
+    TokenSeen,
 };
 use super::token::{Mark, Token};
 use super::{Locks, Patience};
@@ -43,6 +45,8 @@ pub struct Gate<'a> {
     pub boot: BootKind,
     /// The policy.
     pub peer_unreachable: PeerUnreachable,
+    /// What of the peer's front-end an operator's force passes over.
+    pub pass_over: PassOver,
     /// Nothing makes a disk between this gate and the boot.
     pub disks_made: bool,
     /// Whether there is time left to wait.
@@ -96,12 +100,49 @@ impl Gate<'_> {
             findings.push(Finding { image: observation.image.clone(), rule });
             verdicts.push((observation.image.clone(), verdict));
         }
+        if let Some((place, refusal)) = self.forced_in_part(observations) {
+            if let Some(finding) = findings.get_mut(place) {
+                finding.rule = Rule::ForcedInPart;
+            }
+            verdicts = vec![(refusal.image.clone(), Verdict::Refuse(refusal))];
+        }
         let mut decision = self.combine(verdicts);
         if let Decision::Refuse { refusal, .. } = &mut decision {
             let finding = findings.iter().find(|finding| finding.image == refusal.image);
             refusal.rule = finding.map(|finding| finding.rule);
         }
         Judgement { decision, findings }
+    }
+
+    /// One image was forced here, and the VM not booted since; another one of its images was not. Together they would be
+    /// a mix of ages.
+    pub(super) fn forced_in_part(&self, observations: &[Observation]) -> Option<(usize, Refusal)> {
+        let is = |observation: &Observation, what: &dyn Fn(&Copy) -> bool| match &observation.here {
+            Here::Mirrored(copy) => what(copy),
+            Here::Absent | Here::NotMirrored => false,
+        };
+        let forced = observations
+            .iter()
+            .find(|seen| is(seen, &|copy| self.is_forced_here(copy) && !was_booted(copy)))?;
+        let place = observations.iter().position(|seen| is(seen, &|copy| copy.role != Role::Primary))?;
+        let left = observations.get(place)?;
+        let hint = match left.there.is_unseen() {
+            true => format!("to force the others too: onemirror failover {} --force --reason TEXT", self.vm),
+            false => format!(
+                "{} answers; if nothing ran on it since, give the forced one up, here: rbd mirror image demote {1} && rbd mirror image resync {1}",
+                self.there, forced.image
+            ),
+        };
+        let cause = format!("is not primary here, and {} was forced", forced.image.image());
+        Some((place, self.refusal(left, cause, hint)))
+    }
+
+    /// Whether the reign of this copy was begun by an operator's force here.
+    fn is_forced_here(&self, here: &Copy) -> bool {
+        match (here.token.token(), &here.forced) {
+            (Some(token), Some(mark)) => token.site == self.here && mark.holds_in(token),
+            _ => false,
+        }
     }
 
     fn combine(&self, verdicts: Vec<(ImageSpec, Verdict)>) -> Decision {
@@ -199,6 +240,9 @@ impl Gate<'_> {
                     ),
                 ),
                 // it may come back at any moment, not primary: a resync deletes a copy for a while
+                There::Denied(denial) if self.disks_made => {
+                    (Rule::PeerDenied, self.denied(observation, "is not here", denial))
+                }
                 There::Unreachable | There::NotAsked if self.disks_made => (
                     Rule::AbsentPeerUnreachable,
                     self.refuse(
@@ -230,7 +274,10 @@ impl Gate<'_> {
 
     /// Nobody can write to the copy here, so nothing is lost by an end of its demotion; what it is then decides.
     fn judge_half_demoted(&self, observation: &Observation) -> (Rule, Verdict) {
-        match observation.there {
+        match &observation.there {
+            There::Denied(denial) => {
+                (Rule::PeerDenied, self.denied(observation, "is half demoted here", denial))
+            }
             There::Unreachable | There::NotAsked => (
                 Rule::HalfDemotedPeerUnreachable,
                 self.refuse(
@@ -250,7 +297,7 @@ impl Gate<'_> {
         let there = match &observation.there {
             There::NotAsked | There::Absent => return self.boot(observation, here, Rule::PrimaryHere),
             There::Apart(there) => return self.judge_primary_beside_another(observation, here, there),
-            There::Unreachable => return self.judge_alone(observation, here),
+            There::Unreachable | There::Denied(_) => return self.judge_alone(observation, here),
             There::Mirrored(there) => there,
         };
         if there.token.is_unread() {
@@ -296,7 +343,10 @@ impl Gate<'_> {
                     ),
                 ),
             ),
-            std::cmp::Ordering::Greater => self.boot(observation, here, Rule::SplitBrainStaleThere),
+            std::cmp::Ordering::Greater => match self.lives_there(observation, Domain::MayLive) {
+                Some(refused) => refused,
+                None => self.boot(observation, here, Rule::SplitBrainStaleThere),
+            },
             std::cmp::Ordering::Equal => {
                 (Rule::SplitBrainUndecided, self.split_brain(observation, here, there))
             }
@@ -331,31 +381,62 @@ impl Gate<'_> {
         }
     }
 
-    /// Primary here, and the peer's cluster cannot be asked.
+    /// Primary here, and the peer's cluster cannot be asked. Its front-end may know more.
     fn judge_alone(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
+        let silence = observation.there.why_unseen();
         let refused = |rule, cause: String| {
-            let hint = format!("bring {} back, or set peer_unreachable in onemirror.conf", self.there);
+            let hint = match &observation.there {
+                There::Denied(denial) => put_right(denial),
+                _ => format!("bring {} back, or set peer_unreachable in onemirror.conf", self.there),
+            };
             (rule, self.refuse(observation, cause, hint))
         };
         // an operator said that the other site is lost, and that holds as long as the reign that this began
-        let by_force = match (here.token.token(), &here.forced) {
-            (Some(token), Some(mark)) => token.site == self.here && mark.holds_in(token),
-            _ => false,
-        };
+        let by_force = self.is_forced_here(here);
+        if let Some(refused) = self.lives_there(observation, Domain::Lost)
+            && !(by_force && here.other_site_is_off)
+        {
+            return refused;
+        }
         match self.peer_unreachable {
             _ if by_force => self.boot(observation, here, Rule::PrimaryHereByForce),
             PeerUnreachable::Refuse => refused(
                 Rule::PrimaryHerePeerUnreachableRefused,
-                format!("may run on {}, which does not answer", self.there),
+                format!("may run on {}, which {silence}", self.there),
             ),
             PeerUnreachable::RefuseAfterReboot if !observation.in_touch_since_reboot => refused(
                 Rule::PrimaryHereNotInTouchSinceReboot,
-                format!("may run on {}, not reached since this host booted", self.there),
+                match &observation.there {
+                    There::Denied(_) => format!("may run on {}, which {silence}", self.there),
+                    _ => format!("may run on {}, not reached since this host booted", self.there),
+                },
             ),
             PeerUnreachable::RefuseAfterReboot | PeerUnreachable::Allow => {
                 self.boot(observation, here, Rule::PrimaryHerePeerUnreachableAllowed)
             }
         }
+    }
+
+    /// The front-end there says that a VM may use the disk, and the roles of the copies do not keep it from writing.
+    /// `least`: the domain that is enough for a refusal.
+    fn lives_there(&self, observation: &Observation, least: Domain) -> Option<(Rule, Verdict)> {
+        let (rule, cause, hint) = match &observation.vm_there {
+            PeerVm::Active { vm, state, domain } if *domain >= least => (
+                Rule::RunningThere,
+                format!("is in use on {}: VM {vm} is {state}", self.there),
+                format!(
+                    "on {}: onevm poweroff {vm}; if that site is off for good, here: onemirror failover {} --force --site-is-off --reason TEXT",
+                    self.there, self.vm
+                ),
+            ),
+            PeerVm::LettingGo { vm, state } => (
+                Rule::LettingGoThere,
+                format!("is in use on {}: VM {vm} is {state}", self.there),
+                "try again when it is done".to_owned(),
+            ),
+            _ => return None,
+        };
+        Some((rule, self.refuse(observation, cause, hint)))
     }
 
     /// The copy here may be booted on; the token has to say that this site reigns before the boot goes on.
@@ -400,7 +481,15 @@ impl Gate<'_> {
     }
 
     fn judge_non_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
+        if observation.there.is_unseen()
+            && let Some(refused) = self.lives_there(observation, Domain::Lost)
+        {
+            return refused;
+        }
         let there = match &observation.there {
+            There::Denied(denial) => {
+                return (Rule::PeerDenied, self.denied(observation, "is not primary here", denial));
+            }
             There::NotAsked | There::Unreachable => {
                 return (
                     Rule::NonPrimaryPeerUnreachable,
@@ -445,7 +534,9 @@ impl Gate<'_> {
         if there.token.is_unread() {
             return self.unread(observation, &there.token, Side::There);
         }
-        if let PeerVm::Active { vm, state } = &observation.vm_there {
+        if let PeerVm::Active { vm, state, domain } = &observation.vm_there
+            && !self.passes_over(*domain)
+        {
             let (rule, cause) = match there.role {
                 Role::Primary | Role::HalfDemoted => {
                     (Rule::RunningThere, format!("is in use on {}: VM {vm} is {state}", self.there))
@@ -472,7 +563,7 @@ impl Gate<'_> {
     fn judge_primary_there(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Verdict) {
         let image = &observation.image;
         match &observation.vm_there {
-            PeerVm::LettingGo { vm, state } => {
+            PeerVm::LettingGo { vm, state } if self.pass_over < PassOver::Everything => {
                 let refusal = self.refusal(
                     observation,
                     format!("is in use on {}: VM {vm} is {state}", self.there),
@@ -480,7 +571,17 @@ impl Gate<'_> {
                 );
                 return (Rule::LettingGoThere, Verdict::WaitToTakeOver(WaitFor::PeerVm, refusal));
             }
-            PeerVm::NotAsked | PeerVm::Unknown => {
+            PeerVm::Denied(denial) if self.pass_over < PassOver::Everything => {
+                return (
+                    Rule::PeerFrontEndDenied,
+                    self.refuse(
+                        observation,
+                        format!("is primary on {}, whose front-end {}", self.there, denial.cause.in_words()),
+                        put_right(denial),
+                    ),
+                );
+            }
+            PeerVm::NotAsked | PeerVm::Silent if self.pass_over < PassOver::Doubts => {
                 return (
                     Rule::PeerFrontEndUnknown,
                     self.refuse(
@@ -490,7 +591,7 @@ impl Gate<'_> {
                     ),
                 );
             }
-            PeerVm::None | PeerVm::Inactive { .. } | PeerVm::Active { .. } => {}
+            _ => {}
         }
         if here.token.sequence() > there.token.sequence() {
             // promoted there by hand, without the newest writes: nothing here may be thrown away for it
@@ -522,10 +623,9 @@ impl Gate<'_> {
                 return (Rule::ResyncAskedThere, Verdict::Refuse(refusal));
             }
             let closed = Token::close_after(Some(reign), self.there, self.closing_id);
-            let steps = vec![
-                Step::WriteToken { at: Side::There, image: image.clone(), token: closed },
-                demote(observation, Side::There),
-            ];
+            let mut steps = self.cut_off(observation, there);
+            steps.push(Step::WriteToken { at: Side::There, image: image.clone(), token: closed });
+            steps.push(demote(observation, Side::There));
             return (Rule::TakeOver, Verdict::TakeOver(steps));
         }
         let ask = match here.resync {
@@ -663,6 +763,25 @@ impl Gate<'_> {
         Verdict::PutRight(steps)
     }
 
+    /// What comes before a demotion under a VM that may live. In snapshot mode a write that is under way just then is
+    /// acknowledged after the demotion's snapshot, and lost (seen on 20.2); the journal refuses such a one.
+    fn cut_off(&self, observation: &Observation, there: &Copy) -> Vec<Step> {
+        let nobody = matches!(observation.vm_there, PeerVm::None | PeerVm::Inactive { .. });
+        match there.mode {
+            Mode::Snapshot if !nobody => vec![Step::Fence { image: observation.image.clone() }],
+            Mode::Snapshot | Mode::Journal => vec![],
+        }
+    }
+
+    /// Whether a VM there whose domain may be so does not count.
+    fn passes_over(&self, domain: Domain) -> bool {
+        match self.pass_over {
+            PassOver::Nothing => false,
+            PassOver::Doubts => domain != Domain::MayLive,
+            PassOver::Everything => true,
+        }
+    }
+
     fn not_following(&self, here: &Copy) -> String {
         match here.report {
             Report::Syncing(Some(percent)) => {
@@ -691,6 +810,12 @@ impl Gate<'_> {
 
     fn refuse(&self, observation: &Observation, cause: String, hint: impl Into<String>) -> Verdict {
         Verdict::Refuse(self.refusal(observation, cause, hint))
+    }
+
+    /// Who answers and tells nothing is not silent: the real cause has to be put right, and no force is advised.
+    fn denied(&self, observation: &Observation, what: &str, denial: &Denial) -> Verdict {
+        let cause = format!("{what} and {} {}", self.there, denial.cause.in_words());
+        self.refuse(observation, cause, put_right(denial))
     }
 
     /// A token that is not understood. What a later release wrote is no fault of the image.
@@ -755,10 +880,9 @@ impl Gate<'_> {
 /// by hand, by somebody who did not live to write his own: what the other site has written since is not known here
 /// while it does not answer, and has to be outranked as a force would.
 pub(super) fn opening_token(here: &Copy, there: &There, site: &str) -> Token {
-    let unseen = matches!(there, There::Unreachable | There::NotAsked);
     let previous = previous_token(here, there);
     let others = here.token.token().is_some_and(|token| token.site != site);
-    match here.role == Role::Primary && unseen && others {
+    match here.role == Role::Primary && there.is_unseen() && others {
         true => Token::forced_after(previous, site),
         false => Token::open_after(previous, site),
     }
@@ -768,9 +892,22 @@ pub(super) fn opening_token(here: &Copy, there: &There, site: &str) -> Token {
 /// image that was mirrored anew is not told from a clone then, and the other site may still have the old one.
 pub(super) fn previous_token<'a>(here: &'a Copy, there: &There) -> Option<&'a Token> {
     match there {
-        There::Unreachable | There::NotAsked => here.token.last(),
+        There::Unreachable | There::Denied(_) | There::NotAsked => here.token.last(),
         There::Absent | There::Apart(_) | There::Mirrored(_) => here.token.token(),
     }
+}
+
+/// Whether a VM was booted in the present reign.
+pub(super) fn was_booted(here: &Copy) -> bool {
+    match (here.token.token(), &here.booted) {
+        (Some(token), Some(mark)) => mark.holds_in(token),
+        _ => false,
+    }
+}
+
+/// What to do about somebody who answers and tells nothing.
+fn put_right(denial: &Denial) -> String {
+    format!("put that right, and see onemirror doctor ({})", denial.detail)
 }
 
 /// What begins a reign of this site. The mark comes last: where it stands, the token has been sent.

@@ -5,7 +5,8 @@
 
 use super::observation::TokenSeen;
 use super::token::{
-    BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, TOKEN_KEY, Token, Unreadable, is_word, unreadable,
+    BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, TOKEN_KEY, Token, Unreadable, forced_with_site_off, is_word,
+    unreadable,
 };
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -64,6 +65,8 @@ pub struct Marks {
     pub release: Option<Mark>,
     /// The reign that an operator opened by force.
     pub forced: Option<Mark>,
+    /// Who forced it said that the other site is off.
+    pub other_site_is_off: bool,
 }
 
 impl Marks {
@@ -100,6 +103,7 @@ impl Marks {
             booted: mark(BOOTED_KEY),
             release: mark(RELEASE_KEY),
             forced: mark(FORCED_KEY),
+            other_site_is_off: metadata.get(FORCED_KEY).is_some_and(|text| forced_with_site_off(text)),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure functions from what was observed to what is to be done, without I/O, clock or randomness, so that a model
 //! checker can explore them. [`Gate`] decides before a boot, [`Release`] after a VM let go of its disks,
-//! [`Upkeep`] when a site, a host or the timer comes round. Behaviour lives here and nowhere else: the engine only
+//! [`Upkeep`] when a site, a host or the timer comes round, [`Running`] about a VM that runs, [`Force`] what an operator's `--force` may do. Behaviour lives here and nowhere else: the engine only
 //! looks, asks and carries out.
 //!
 //! What makes it safe, in one paragraph: image metadata replicates in order with the image's writes, so a copy that
@@ -12,25 +12,33 @@
 //! holds the lock of the copies concerned from its look to its last step.
 
 mod decision;
+mod force;
 mod gate;
 mod metadata;
 mod observation;
 mod release;
 mod removal;
+mod running;
 #[cfg(test)]
 mod tests;
 mod token;
 mod upkeep;
 
 pub use decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
+pub use force::{Force, Forcing, PassOver};
 pub use gate::{BootKind, Gate, PeerUnreachable};
 pub use metadata::{Marks, Written, forced_mark, written_for};
 pub use observation::{
-    Apart, Copy, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There, TokenSeen,
+    Apart, Copy, Denial, DenialCause, Domain, Here, Mode, Observation, PeerVm, Positions, Report, Resync,
+    Role, There, TokenSeen,
 };
 pub use release::{Pending, Release, ReleaseJudgement};
 pub use removal::{Kept, Removal};
-pub use token::{BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, Seal, TOKEN_KEY, Token, Unreadable};
+pub use running::Running;
+pub use token::{
+    BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, SITE_IS_OFF, Seal, TOKEN_KEY, Token, Unreadable,
+    forced_with_site_off,
+};
 pub use upkeep::{Task, Upkeep, UpkeepJudgement, released_by};
 
 /// How much longer a caller can wait.

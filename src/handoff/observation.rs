@@ -43,6 +43,8 @@ pub enum There {
     NotAsked,
     /// The cluster does not answer.
     Unreachable,
+    /// The cluster answers, and tells nothing.
+    Denied(Denial),
     /// There is no such image.
     Absent,
     /// There is one of this name, and it is not the other copy of the one here: it is mirrored as another image, or not
@@ -70,6 +72,58 @@ impl Apart {
     }
 }
 
+impl There {
+    /// Whether nothing is known of the copy there.
+    pub fn is_unseen(&self) -> bool {
+        matches!(self, Self::NotAsked | Self::Unreachable | Self::Denied(_))
+    }
+
+    /// What a site does instead of telling of its copy, to stand behind its name.
+    pub(super) fn why_unseen(&self) -> &'static str {
+        match self {
+            Self::Denied(denial) => denial.cause.in_words(),
+            _ => "does not answer",
+        }
+    }
+}
+
+/// The answer of somebody who tells nothing. That is no silence: the site may be well, and its VMs run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Denial {
+    /// Why.
+    pub cause: DenialCause,
+    /// The same in the words of whoever was asked.
+    pub detail: String,
+}
+
+/// Why somebody who answers tells nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DenialCause {
+    /// The key or the password is wrong, or has too few rights.
+    Access,
+    /// There is no connection that can be trusted: a certificate.
+    Certificate,
+    /// The answer is not understood, or an error that says nothing of the site.
+    Unintelligible,
+    /// A front-end of several servers that have no leader.
+    NoLeader,
+    /// It was not asked: this site's own files do not tell how.
+    NoWay,
+}
+
+impl DenialCause {
+    /// To stand behind the name of a site.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Access => "denies access",
+            Self::Certificate => "shows a bad certificate",
+            Self::Unintelligible => "gives no usable answer",
+            Self::NoLeader => "has no leader now",
+            Self::NoWay => "cannot be asked from here",
+        }
+    }
+}
+
 /// One of the two copies of a mirrored image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Copy {
@@ -87,6 +141,8 @@ pub struct Copy {
     pub release: Option<Mark>,
     /// The reign that an operator opened by force.
     pub forced: Option<Mark>,
+    /// Who forced it said that the other site is off, whatever its front-end says.
+    pub other_site_is_off: bool,
     /// What the daemon of this copy's own site last reported; up to 30 s and more old.
     pub report: Report,
     /// Whether its daemon is going to throw this copy away, whatever it shows until then.
@@ -213,7 +269,9 @@ pub enum PeerVm {
     /// Not asked, because nothing depends on it.
     NotAsked,
     /// The front-end does not answer.
-    Unknown,
+    Silent,
+    /// The front-end answers, and tells nothing.
+    Denied(Denial),
     /// None.
     None,
     /// It cannot be using the disk: POWEROFF, UNDEPLOYED, PENDING, a failed boot …
@@ -236,5 +294,18 @@ pub enum PeerVm {
         vm: i32,
         /// Its state in oned's words.
         state: String,
+        /// Whether it may write.
+        domain: Domain,
     },
+}
+
+/// Whether the domain of a VM may be alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Domain {
+    /// Only its memory is left, or a step failed after its end.
+    Gone,
+    /// Its host does not answer, so nobody knows.
+    Lost,
+    /// It runs, boots, or is worked on.
+    MayLive,
 }

@@ -99,14 +99,18 @@ impl Release<'_> {
         let there = match &observation.there {
             // promoted by force, or by hand, and never booted on: a reign of its own would have the other site's writes
             // thrown away
-            There::NotAsked | There::Unreachable
+            There::NotAsked | There::Unreachable | There::Denied(_)
                 if here.token.token().is_some_and(|token| token.is_open_by(self.there)) =>
             {
-                let cause = format!("{} does not answer, and no boot here went through its gate", self.there);
+                let cause = format!(
+                    "{} {}, and no boot here went through its gate",
+                    self.there,
+                    observation.there.why_unseen()
+                );
                 return (Rule::ReleaseNeverBooted, self.pending(observation, cause));
             }
-            There::NotAsked | There::Unreachable => {
-                let cause = format!("{} does not answer", self.there);
+            There::NotAsked | There::Unreachable | There::Denied(_) => {
+                let cause = format!("{} {}", self.there, observation.there.why_unseen());
                 return self.keep(observation, here, Rule::ReleasePeerUnreachable, cause);
             }
             There::Absent | There::Apart(_) => {

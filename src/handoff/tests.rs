@@ -1,5 +1,8 @@
 //! Every row of the tables in the design, and what must hold in every situation.
 
+mod force;
+mod running;
+
 use super::*;
 use crate::image_spec::ImageSpec;
 use std::collections::BTreeSet;
@@ -32,6 +35,7 @@ fn copy(role: Role, token: &str) -> Copy {
         booted: None,
         release: None,
         forced: None,
+        other_site_is_off: false,
         report: Report::Other,
         resync: Resync::None,
         positions: Positions::Unknown,
@@ -93,7 +97,17 @@ fn inactive() -> PeerVm {
     PeerVm::Inactive { vm: 0, state: "POWEROFF".into() }
 }
 fn active() -> PeerVm {
-    PeerVm::Active { vm: 0, state: "RUNNING".into() }
+    PeerVm::Active { vm: 0, state: "RUNNING".into(), domain: Domain::MayLive }
+}
+fn suspended() -> PeerVm {
+    PeerVm::Active { vm: 0, state: "SUSPENDED".into(), domain: Domain::Gone }
+}
+/// Its host does not report.
+fn lost() -> PeerVm {
+    PeerVm::Active { vm: 0, state: "UNKNOWN".into(), domain: Domain::Lost }
+}
+fn denial() -> Denial {
+    Denial { cause: DenialCause::Access, detail: "info: permission denied: why".into() }
 }
 fn letting_go() -> PeerVm {
     PeerVm::LettingGo { vm: 0, state: "EPILOG".into() }
@@ -107,6 +121,7 @@ fn gate() -> Gate<'static> {
         vm: 2,
         boot: BootKind::Cold,
         peer_unreachable: PeerUnreachable::RefuseAfterReboot,
+        pass_over: PassOver::Nothing,
         disks_made: true,
         patience: Patience::Fresh,
         locks: Locks::Both,
@@ -175,6 +190,13 @@ fn boots(gate: Gate<'_>, observation: Observation, rule: Rule, says: &'static st
     Row { rule, says, judged: (judgement.findings[0].rule, decision_text(&judgement.decision)) }
 }
 
+/// The rule is that of the last image.
+fn boots_all(observations: &[Observation], rule: Rule, says: &'static str) -> Row {
+    let judgement = gate().judge(observations);
+    let last = judgement.findings.last().unwrap();
+    Row { rule, says, judged: (last.rule, decision_text(&judgement.decision)) }
+}
+
 fn releases(release: Release<'_>, observation: Observation, rule: Rule, says: &'static str) -> Row {
     let ReleaseJudgement { judgement, pending } = release.judge(&[observation]);
     let mut text = decision_text(&judgement.decision);
@@ -191,20 +213,21 @@ fn keeps_up(upkeep: Upkeep<'_>, observation: Observation, rule: Rule, says: &'st
 
 fn gate_rows() -> Vec<Row> {
     use Rule::*;
-    let alone = |here| seen_as(Here::Mirrored(here), There::Unreachable, PeerVm::Unknown);
+    let alone = |here| seen_as(Here::Mirrored(here), There::Unreachable, PeerVm::Silent);
+    let denied = |here| seen_as(Here::Mirrored(here), There::Denied(denial()), PeerVm::Silent);
     let out_of_touch = |here| Observation { in_touch_since_reboot: false, ..alone(here) };
     vec![
         boots(gate(), seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked), NotMirrored, "done"),
         boots(gate(), seen_as(Here::Absent, There::Absent, PeerVm::None), AbsentLeftToStockDriver, "done"),
         boots(
             Gate { disks_made: false, ..gate() },
-            seen_as(Here::Absent, There::Unreachable, PeerVm::Unknown),
+            seen_as(Here::Absent, There::Unreachable, PeerVm::Silent),
             AbsentLeftToStockDriver,
             "done",
         ),
         boots(
             gate(),
-            seen_as(Here::Absent, There::Unreachable, PeerVm::Unknown),
+            seen_as(Here::Absent, There::Unreachable, PeerVm::Silent),
             AbsentPeerUnreachable,
             "refuse: one-0-2-0 is not here and site-b does not answer; bring site-b back, or make sure that the image exists",
         ),
@@ -234,7 +257,7 @@ fn gate_rows() -> Vec<Row> {
         ),
         boots(
             gate(),
-            seen_as(Here::Mirrored(half_demoted("4:site-a:x")), There::Unreachable, PeerVm::Unknown),
+            seen_as(Here::Mirrored(half_demoted("4:site-a:x")), There::Unreachable, PeerVm::Silent),
             HalfDemotedPeerUnreachable,
             "refuse: one-0-2-0 is half demoted here and site-b does not answer; bring site-b back; if it is lost for good: onemirror failover 2 --force --reason TEXT",
         ),
@@ -390,6 +413,122 @@ fn gate_rows() -> Vec<Row> {
             PrimaryHereByForce,
             "done",
         ),
+        // its cluster is silent, its front-end is not
+        boots(
+            Gate { peer_unreachable: PeerUnreachable::Allow, ..gate() },
+            Observation { vm_there: active(), ..alone(primary("3:site-a:open").booted("3:site-a:2")) },
+            RunningThere,
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0; if that site is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT",
+        ),
+        boots(
+            gate(),
+            Observation { vm_there: lost(), ..alone(primary("3:site-a:open").booted("3:site-a:2")) },
+            RunningThere,
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is UNKNOWN; on site-b: onevm poweroff 0; if that site is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT",
+        ),
+        boots(
+            gate(),
+            Observation { vm_there: letting_go(), ..alone(primary("3:site-a:open")) },
+            LettingGoThere,
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is EPILOG; try again when it is done",
+        ),
+        // memory that was saved there is of an earlier reign
+        boots(
+            gate(),
+            Observation { vm_there: suspended(), ..alone(primary("3:site-a:open").booted("3:site-a:2")) },
+            PrimaryHerePeerUnreachableAllowed,
+            "done",
+        ),
+        // a force alone does not pass by a VM that its front-end tells of later
+        boots(
+            gate(),
+            Observation {
+                vm_there: active(),
+                ..alone(Copy {
+                    forced: Some("1003:site-a:2".parse().unwrap()),
+                    ..primary("1003:site-a:open").booted("1003:site-a:2")
+                })
+            },
+            RunningThere,
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0; if that site is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT",
+        ),
+        boots(
+            gate(),
+            Observation {
+                vm_there: active(),
+                ..alone(Copy {
+                    forced: Some("1003:site-a:2".parse().unwrap()),
+                    other_site_is_off: true,
+                    ..primary("1003:site-a:open").booted("1003:site-a:2")
+                })
+            },
+            PrimaryHereByForce,
+            "done",
+        ),
+        // who answers and tells nothing is met as silence is, by its own name
+        boots(
+            gate(),
+            denied(primary("3:site-a:open").booted("3:site-a:2")),
+            PrimaryHerePeerUnreachableAllowed,
+            "done",
+        ),
+        boots(
+            gate(),
+            Observation { in_touch_since_reboot: false, ..denied(primary("3:site-a:open")) },
+            PrimaryHereNotInTouchSinceReboot,
+            "refuse: one-0-2-0 may run on site-b, which denies access; put that right, and see onemirror doctor (info: permission denied: why)",
+        ),
+        boots(
+            Gate { peer_unreachable: PeerUnreachable::Refuse, ..gate() },
+            denied(primary("3:site-a:open")),
+            PrimaryHerePeerUnreachableRefused,
+            "refuse: one-0-2-0 may run on site-b, which denies access; put that right, and see onemirror doctor (info: permission denied: why)",
+        ),
+        boots(
+            gate(),
+            denied(non_primary("3:site-b:open")),
+            PeerDenied,
+            "refuse: one-0-2-0 is not primary here and site-b denies access; put that right, and see onemirror doctor (info: permission denied: why)",
+        ),
+        boots(
+            gate(),
+            denied(half_demoted("3:site-a:open")),
+            PeerDenied,
+            "refuse: one-0-2-0 is half demoted here and site-b denies access; put that right, and see onemirror doctor (info: permission denied: why)",
+        ),
+        boots(
+            gate(),
+            seen_as(Here::Absent, There::Denied(denial()), PeerVm::Silent),
+            PeerDenied,
+            "refuse: one-0-2-0 is not here and site-b denies access; put that right, and see onemirror doctor (info: permission denied: why)",
+        ),
+        boots(
+            gate(),
+            pair(non_primary("3:site-b:open"), primary("3:site-b:open"), PeerVm::Denied(denial())),
+            PeerFrontEndDenied,
+            "refuse: one-0-2-0 is primary on site-b, whose front-end denies access; put that right, and see onemirror doctor (info: permission denied: why)",
+        ),
+        boots(
+            gate(),
+            Observation { vm_there: active(), ..alone(non_primary("3:site-b:open")) },
+            RunningThere,
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0; if that site is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT",
+        ),
+        // outranked there, and used all the same
+        boots(
+            gate(),
+            pair(primary("1003:site-a:open").booted("1003:site-a:2"), primary("3:site-b:open"), active()),
+            RunningThere,
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0; if that site is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT",
+        ),
+        boots_all(
+            &[
+                alone(Copy { forced: Some("1003:site-a:2".parse().unwrap()), ..primary("1003:site-a:open") }),
+                Observation { image: spec("one/one-0-2-1"), ..alone(non_primary("3:site-b:open")) },
+            ],
+            ForcedInPart,
+            "refuse: one-0-2-1 is not primary here, and one-0-2-0 was forced; to force the others too: onemirror failover 2 --force --reason TEXT",
+        ),
         // promoted by force, and the token was never written: what site-b wrote since is not known
         boots(
             gate(),
@@ -428,11 +567,7 @@ fn gate_rows() -> Vec<Row> {
         ),
         boots(
             gate(),
-            pair(
-                primary("3:site-a:open").reports(Report::Down),
-                primary("1003:site-b:open"),
-                PeerVm::Unknown,
-            ),
+            pair(primary("3:site-a:open").reports(Report::Down), primary("1003:site-b:open"), PeerVm::Silent),
             SplitBrainStaleHere,
             "demote here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back; terminate the VM on site-b when you want it here",
         ),
@@ -444,7 +579,7 @@ fn gate_rows() -> Vec<Row> {
         ),
         boots(
             gate(),
-            pair(primary("1003:site-a:open").booted("1003:site-a:2"), primary("3:site-b:open"), active()),
+            pair(primary("1003:site-a:open").booted("1003:site-a:2"), primary("3:site-b:open"), lost()),
             SplitBrainStaleThere,
             "done",
         ),
@@ -525,7 +660,7 @@ fn gate_rows() -> Vec<Row> {
         ),
         boots(
             gate(),
-            pair(non_primary("3:site-b:open"), primary("3:site-b:open"), PeerVm::Unknown),
+            pair(non_primary("3:site-b:open"), primary("3:site-b:open"), PeerVm::Silent),
             PeerFrontEndUnknown,
             "refuse: one-0-2-0 is primary on site-b, whose front-end does not answer; whether a VM uses it there is unknown; try again when the front-end is back",
         ),
@@ -907,25 +1042,25 @@ fn release_rows() -> Vec<Row> {
         ),
         releases(
             release(),
-            seen_as(Here::Mirrored(reigns()), There::Unreachable, PeerVm::Unknown),
+            seen_as(Here::Mirrored(reigns()), There::Unreachable, PeerVm::Silent),
             ReleasePeerUnreachable,
             "done; pending: site-b does not answer",
         ),
         releases(
             release(),
-            seen_as(Here::Mirrored(primary("3:site-b:open")), There::Unreachable, PeerVm::Unknown),
+            seen_as(Here::Mirrored(primary("3:site-b:open")), There::Unreachable, PeerVm::Silent),
             ReleaseNeverBooted,
             "done; pending: site-b does not answer, and no boot here went through its gate",
         ),
         releases(
             release(),
-            seen_as(Here::Mirrored(primary("3:site-b:x")), There::Unreachable, PeerVm::Unknown),
+            seen_as(Here::Mirrored(primary("3:site-b:x")), There::Unreachable, PeerVm::Silent),
             ReleaseOpenToken,
             "write 4:site-a:open here",
         ),
         releases(
             release(),
-            seen_as(Here::Mirrored(primary("")), There::Unreachable, PeerVm::Unknown),
+            seen_as(Here::Mirrored(primary("")), There::Unreachable, PeerVm::Silent),
             ReleaseOpenToken,
             "write 1:site-a:open here",
         ),
@@ -1218,7 +1353,7 @@ fn binding_rows() -> Vec<Row> {
         ),
         boots(
             Gate { peer_unreachable: PeerUnreachable::Allow, ..gate() },
-            seen_as(Here::Mirrored(inherited()), There::Unreachable, PeerVm::Unknown),
+            seen_as(Here::Mirrored(inherited()), There::Unreachable, PeerVm::Silent),
             OpenTokenHere,
             "write 1007:site-a:open here, booted 1007:site-a:2",
         ),
@@ -1270,7 +1405,7 @@ fn binding_rows() -> Vec<Row> {
                         ..earlier().by_snapshot()
                     }),
                     There::Unreachable,
-                    PeerVm::Unknown,
+                    PeerVm::Silent,
                 )
             },
             PrimaryHereByForce,
@@ -1381,7 +1516,7 @@ fn every_pair() -> impl Iterator<Item = Observation> {
         [Report::Replaying, Report::Syncing(None), Report::SplitBrain, Report::Stopped, Report::Down];
     let positions = [Positions::Unknown, Positions::Complete, Positions::Behind];
     let roles = [Role::Primary, Role::HalfDemoted, Role::NonPrimary];
-    let vms = [PeerVm::NotAsked, PeerVm::Unknown, PeerVm::None, inactive(), letting_go(), active()];
+    let vms = [PeerVm::NotAsked, PeerVm::Silent, PeerVm::None, inactive(), letting_go(), active()];
     let mut all = Vec::new();
     for mode in [Mode::Journal, Mode::Snapshot] {
         for (role_here, role_there) in roles.iter().flat_map(|a| roles.iter().map(move |b| (*a, *b))) {
@@ -1524,7 +1659,7 @@ fn no_situation_breaks_what_the_gate_promises() {
                             assert!(token.sequence > written_to.token.sequence(), "{why}");
                         }
                         Step::MarkBooted { .. } | Step::MirrorSnapshot { .. } => {}
-                        Step::MarkRelease { .. } => panic!("{why}"),
+                        Step::Fence { .. } | Step::MarkRelease { .. } => panic!("{why}"),
                     }
                 }
             }

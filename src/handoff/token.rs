@@ -137,6 +137,14 @@ impl Mark {
     }
 }
 
+/// What stands behind the mark of a forced promotion where the operator said that the other site is off.
+pub const SITE_IS_OFF: &str = "site-is-off";
+
+/// Whether who forced said that the other site is off.
+pub fn forced_with_site_off(text: &str) -> bool {
+    text.split(' ').nth(1) == Some(SITE_IS_OFF)
+}
+
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.sequence, self.site, self.vm)

@@ -58,7 +58,9 @@ impl Upkeep<'_> {
         let Here::Mirrored(here) = &observation.here else { return nothing };
         let is_unread_there = match &observation.there {
             There::Mirrored(there) => there.token.is_unread(),
-            There::NotAsked | There::Unreachable | There::Absent | There::Apart(_) => false,
+            There::NotAsked | There::Unreachable | There::Denied(_) | There::Absent | There::Apart(_) => {
+                false
+            }
         };
         if here.token.is_unread() || is_unread_there {
             return (Rule::UpkeepTokenUnread, Task::Undecided);

@@ -2,8 +2,8 @@
 //! looks at the present, does what is still to be done, and returns within seconds.
 
 use crate::config::{self, Config, ReleaseOn};
-use crate::engine::{Activity, Engine, EngineError, GateScope, LetGo, PassOn, Standing, activity};
-use crate::handoff::{BootKind, Rule};
+use crate::engine::{Activity, Engine, EngineError, LetGo, PassOn, activity};
+use crate::handoff::{Refusal, Rule, Running};
 use crate::opennebula::{VmAction, VmState};
 use crate::state;
 use base64::Engine as _;
@@ -15,6 +15,11 @@ use std::time::{Duration, Instant};
 const INPUT_LIMIT: u64 = 16 << 20;
 /// How long a hook waits for one command, and for the other copy; what takes longer is left to reconcile.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the gate has that makes up for one that a VM never went through.
+const MAKE_UP: Duration = Duration::from_secs(20);
+/// After which oned ends a hook.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The events that onemirror hooks into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, strum::Display, strum::EnumIter)]
@@ -64,6 +69,7 @@ pub async fn run(config_path: &Path, event: Event, input: &mut dyn Read) -> Resu
     }
     let mut config = Config::load(config_path).map_err(EngineError::from)?;
     config.policy.command_timeout = config.policy.command_timeout.min(PATIENCE);
+    config.policy.sync_timeout = config.policy.sync_timeout.min(PATIENCE);
     if event == Event::HostMonitored {
         return Ok(host_monitored(&config).await?);
     }
@@ -172,7 +178,9 @@ async fn let_go(engine: &Engine, vm: i32, state: VmState, event: ReleaseOn) -> R
 }
 
 /// A VM that runs: its images have to be primary here, under an open token of this site. Where no gate saw to that,
-/// it is made up for, or the VM is stopped: on a copy that is not primary it cannot write a byte anyway.
+/// it is made up for, or the VM is stopped: on a copy that is not primary it cannot write a byte anyway. A VM that runs
+/// under its own open token is stopped only where a copy that answers outranks it. The event comes at every entry
+/// into RUNNING, such as after a restart of the front-end.
 async fn running(engine: &Engine, vm: i32) -> Result<(), EngineError> {
     let vm_images = engine.vm_images(vm).await?;
     if vm_images.images.is_empty() || vm_images.vm.has_context || !crate::engine::is_running(&vm_images.vm) {
@@ -180,21 +188,44 @@ async fn running(engine: &Engine, vm: i32) -> Result<(), EngineError> {
         engine.note_reconcile(&report, Instant::now());
         return Ok(());
     }
-    match engine.gate(&vm_images, GateScope::All, BootKind::Cold, Standing::Last).await {
-        Ok(_) => Ok(()),
-        Err(EngineError::Refused(refusal)) => {
-            let message: String = refusal.to_string().chars().filter(|c| !matches!(c, '"' | '\\')).collect();
-            let client = engine.front_end_here();
-            let site = engine.here().to_owned();
-            let failed = |error: crate::opennebula::OneError| EngineError::OpenNebula {
-                site: site.clone(),
-                error: error.into(),
-            };
-            client.vm_action(VmAction::PoweroffHard, vm).await.map_err(failed)?;
-            client.vm_update_append(vm, &format!("ERROR=\"onemirror: {message}\"")).await.map_err(failed)?;
-            tracing::warn!("VM {vm} powered off ({}): {refusal}", Rule::UpkeepInUseHere.name());
-            Err(EngineError::Refused(refusal))
+    match engine.judge_running(&vm_images).await? {
+        Running::Leave => Ok(()),
+        Running::Stop(refusal) => stop(engine, vm, refusal).await,
+        Running::MakeUp(images) => {
+            match tokio::time::timeout(MAKE_UP, engine.make_up(&vm_images, &images)).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(EngineError::Refused(refusal))) => stop(engine, vm, refusal).await,
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(EngineError::Unfit(format!(
+                    "VM {vm} runs without a token, and there was no time to write one; reconcile does it"
+                ))),
+            }
         }
-        Err(error) => Err(error),
+    }
+}
+
+/// Powers a VM off that must not run, and says why.
+async fn stop(engine: &Engine, vm: i32, refusal: Refusal) -> Result<(), EngineError> {
+    let message: String = refusal.to_string().chars().filter(|c| !matches!(c, '"' | '\\')).collect();
+    let client = engine.front_end_here();
+    let site = engine.here().to_owned();
+    let failed = |error: crate::opennebula::OneError| EngineError::OpenNebula {
+        site: site.clone(),
+        error: error.into(),
+    };
+    client.vm_action(VmAction::PoweroffHard, vm).await.map_err(failed)?;
+    client.vm_update_append(vm, &format!("ERROR=\"onemirror: {message}\"")).await.map_err(failed)?;
+    tracing::warn!("VM {vm} powered off ({}): {refusal}", Rule::UpkeepInUseHere.name());
+    Err(EngineError::Refused(refusal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One look asks a silent cluster and a silent front-end; then the gate; then oned is told twice.
+    #[test]
+    fn the_verdict_on_a_vm_that_runs_comes_before_oned_ends_the_hook() {
+        assert!(PATIENCE * 2 + MAKE_UP + PATIENCE < TIMEOUT);
     }
 }

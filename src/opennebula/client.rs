@@ -9,7 +9,6 @@ use super::endpoint::Session;
 use super::states::VmState;
 use super::xmlrpc::{self, Answer, Argument, Value};
 use backon::{ExponentialBuilder, Retryable as _};
-use std::error::Error as _;
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -81,7 +80,15 @@ pub enum OneError {
         /// What was said.
         message: String,
     },
-    /// There was no connection: refused, no route, no such name, or a certificate that is not trusted.
+    /// Somebody answers, but not with a certificate that can be trusted; nothing was sent.
+    #[error("no connection to {endpoint} that can be trusted: {detail}")]
+    Untrusted {
+        /// The address.
+        endpoint: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// There was no connection: refused, no route, no such name.
     #[error("can't reach {endpoint}: {detail}")]
     Unreachable {
         /// The address.
@@ -134,10 +141,15 @@ impl OneError {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Interrupted { .. } | Self::Timeout { .. } => true,
+            // a proxy in front of a dead oned
             Self::Http(status) => *status >= 500,
-            Self::Internal(message) => is_election(message),
             _ => false,
         }
+    }
+
+    /// Whether servers of one zone that do answer have no leader.
+    pub fn is_without_leader(&self) -> bool {
+        matches!(self, Self::Internal(message) if is_election(message))
     }
 
     /// Whether a call that was to change something may have done so although it failed.
@@ -686,16 +698,14 @@ impl Client {
         if !error.is_connect() {
             return self.interrupted(error).into();
         }
-        let mut refused = false;
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            refused |= inner
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|inner| inner.kind() == std::io::ErrorKind::ConnectionRefused);
-            cause = inner.source();
+        let kinds = io_kinds(&error);
+        let (endpoint, detail) = (self.endpoint.clone(), chain(&error.without_url()));
+        // as which tokio's TLS passes on what it refuses
+        if kinds.contains(&std::io::ErrorKind::InvalidData) {
+            return OneError::Untrusted { endpoint, detail }.into();
         }
-        let detail = chain(&error.without_url());
-        Attempt { error: OneError::Unreachable { endpoint: self.endpoint.clone(), detail }, refused }
+        let refused = kinds.contains(&std::io::ErrorKind::ConnectionRefused);
+        Attempt { error: OneError::Unreachable { endpoint, detail }, refused }
     }
 
     /// What the front-end said, without the secret that it was sent, should it echo it.
@@ -716,6 +726,16 @@ fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, OneError>
         return Err(unusable("no certificate (PEM) in it".to_owned()));
     }
     Ok(certificates)
+}
+
+/// The kinds of the system's errors among the causes.
+fn io_kinds(error: &dyn std::error::Error) -> Vec<std::io::ErrorKind> {
+    let (mut kinds, mut cause) = (Vec::new(), error.source());
+    while let Some(inner) = cause {
+        kinds.extend(inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind));
+        cause = inner.source();
+    }
+    kinds
 }
 
 /// An error with its causes, in one line.
@@ -1136,7 +1156,9 @@ mod tests {
 
         let server = always(&failure(0x2000, messages[1])).await;
         let error = server.client().vm_action(VmAction::Resume, 2).await.unwrap_err();
-        assert!(error.is_unreachable() && !error.may_have_taken_effect(), "{error}");
+        assert!(error.is_without_leader() && !error.may_have_taken_effect(), "{error}");
+        // its servers do answer
+        assert!(!error.is_unreachable());
         assert_eq!(server.calls().len(), 1);
         // An election without end ends at the deadline, and is told as what it is.
         let vm = async || client(&server.address, Duration::from_millis(400)).vm(2).await.unwrap_err();

@@ -2,7 +2,7 @@
 
 use super::layout::Layout;
 use crate::lifecycle::actions::{Driver, Treatment, row};
-use crate::lifecycle::hook::Event;
+use crate::lifecycle::hook::{Event, TIMEOUT};
 use std::path::{Path, PathBuf};
 use strum::IntoEnumIterator as _;
 
@@ -98,7 +98,7 @@ impl HookDefinition {
             ("REMOTE", "NO".to_owned()),
             ("RESOURCE", resource.to_owned()),
             ("STATE", state.to_owned()),
-            ("TIMEOUT", "60".to_owned()),
+            ("TIMEOUT", TIMEOUT.as_secs().to_string()),
         ];
         let mut once = vec![("TYPE", "state".to_owned())];
         if let Some(lcm_state) = lcm_state {

@@ -1,0 +1,249 @@
+//! Force: may an operator's `--force` go on, and how does it get the images with the least loss?
+
+use super::decision::{Decision, Refusal, Rule};
+use super::gate::{BootKind, Gate};
+use super::observation::{Copy, Denial, Domain, Here, Mode, Observation, PeerVm, Role, There, TokenSeen};
+use super::token::TOKEN_KEY;
+use super::{Locks, Patience};
+use crate::image_spec::ImageSpec;
+use std::collections::BTreeSet;
+
+/// What of the peer's front-end does not hinder a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PassOver {
+    /// All of it counts: no operator forces.
+    Nothing,
+    /// `--force`: that it does not answer, or that nobody knows whether its VM lives. Who writes there is cut off by
+    /// the demotion of the copy there.
+    Doubts,
+    /// `--site-is-off`: an operator knows better than whatever it says.
+    Everything,
+}
+
+/// All that a force needs to know beside the observations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Force<'a> {
+    /// The gate that the VM would go through, as without force.
+    pub gate: Gate<'a>,
+    /// The operator said that the other site is off.
+    pub site_is_off: bool,
+    /// Images whose copy there somebody has open for writing. Only looked up where the operator said that the site is off.
+    pub open_there: &'a BTreeSet<ImageSpec>,
+}
+
+/// How one image is had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forcing {
+    /// The gate lets it pass.
+    Nothing,
+    /// The copy there answers: it is demoted there, and what it has arrives first.
+    TakeOver,
+    /// By a forced promotion. What has not arrived is lost.
+    Promote {
+        /// The copy there is demoted before, so that nobody writes to both.
+        fence: bool,
+    },
+    /// Not at all.
+    Refuse(Refusal),
+}
+
+impl Force<'_> {
+    /// Judges all images of a VM, in their order. If one is refused none may be touched.
+    pub fn judge(&self, observations: &[Observation]) -> Vec<Forcing> {
+        let mut all: Vec<_> = observations.iter().map(|observation| self.judge_image(observation)).collect();
+        // what is taken over as it is now and what was forced earlier are no VM
+        if let Some((place, refusal)) = self.gate.forced_in_part(observations)
+            && let Some(forcing @ Forcing::TakeOver) = all.get_mut(place)
+        {
+            *forcing = match self.site_is_off {
+                true => Forcing::Promote { fence: true },
+                false => Forcing::Refuse(refusal),
+            };
+        }
+        all
+    }
+
+    fn judge_image(&self, observation: &Observation) -> Forcing {
+        let copy = match &observation.here {
+            Here::NotMirrored => return Forcing::Nothing,
+            Here::Absent => {
+                let cause = "has no copy here";
+                return self.refuse(
+                    observation,
+                    cause,
+                    "there is nothing to promote; restore it from a backup",
+                );
+            }
+            Here::Mirrored(copy) => copy,
+        };
+        let Some(refusal) = self.refused_by_gate(observation, PassOver::Nothing, Patience::Exhausted) else {
+            return Forcing::Nothing;
+        };
+        if let Some(refusal) = self.unfit(observation, copy).or_else(|| self.hindered_there(observation)) {
+            return Forcing::Refuse(refusal);
+        }
+        match &observation.there {
+            // who was not asked could answer anything
+            There::NotAsked => Forcing::Refuse(refusal),
+            _ if observation.vm_there == PeerVm::NotAsked => Forcing::Refuse(refusal),
+            There::Mirrored(there) => self.judge_answered(observation, there),
+            There::Unreachable | There::Denied(_) | There::Absent | There::Apart(_) => {
+                Forcing::Promote { fence: false }
+            }
+        }
+    }
+
+    /// The copy there answers, and no VM there hinders.
+    fn judge_answered(&self, observation: &Observation, there: &Copy) -> Forcing {
+        let pass_over = if self.site_is_off { PassOver::Everything } else { PassOver::Doubts };
+        let Some(refusal) = self.refused_by_gate(observation, pass_over, self.gate.patience) else {
+            return Forcing::TakeOver;
+        };
+        // nobody but an operator can tell which copy counts
+        let undecided = matches!(
+            refusal.rule,
+            Some(Rule::SplitBrainUndecided | Rule::TokenConflict | Rule::NoProof | Rule::TokenUnreadable)
+        );
+        match &observation.vm_there {
+            PeerVm::None | PeerVm::Inactive { .. } if undecided => Forcing::Promote { fence: false },
+            _ if self.site_is_off => Forcing::Promote { fence: there.role != Role::NonPrimary },
+            _ => Forcing::Refuse(self.cannot_follow(refusal)),
+        }
+    }
+
+    /// The copy there answers, so nothing that it has is given up for a mere `--force`.
+    fn cannot_follow(&self, refusal: Refusal) -> Refusal {
+        let hint = match refusal.rule {
+            Some(Rule::StaleLeftoverHere | Rule::SplitBrainStaleHere) => {
+                "have it copied back: onemirror failover without --force".to_owned()
+            }
+            _ => refusal.hint.clone(),
+        };
+        let off = format!("if {} is off and what it has may be lost: --site-is-off", self.gate.there);
+        Refusal { hint: format!("{hint}; {off}"), ..refusal }
+    }
+
+    /// What the gate would refuse, if anything.
+    fn refused_by_gate(
+        &self,
+        observation: &Observation,
+        pass_over: PassOver,
+        patience: Patience,
+    ) -> Option<Refusal> {
+        let gate =
+            Gate { pass_over, patience, boot: BootKind::Cold, locks: Locks::Both, ..self.gate.clone() };
+        match gate.judge(std::slice::from_ref(observation)).decision {
+            Decision::Refuse { refusal, .. } => Some(refusal),
+            Decision::Done | Decision::LockThere | Decision::Act(_) | Decision::Wait { .. } => None,
+        }
+    }
+
+    /// What no force makes good.
+    fn unfit(&self, observation: &Observation, copy: &Copy) -> Option<Refusal> {
+        let (image, there) = (&observation.image, self.gate.there);
+        if observation.owned_by_both {
+            return Some(self.refusal(
+                observation,
+                format!("is a disk of another VM, on {there}, by the same name"),
+                "the two sites need images with different names",
+            ));
+        }
+        if let There::Apart(other) = &observation.there
+            && (copy.role != Role::Primary || other.is_forced_past(&copy.token))
+        {
+            // a VM may run on that one
+            return Some(self.refusal(
+                observation,
+                format!("is on {there}, which answers, another image than the one here"),
+                format!("to keep the one here, on {there}: rbd mv {image} {image}.aside"),
+            ));
+        }
+        if copy.token == TokenSeen::Newer {
+            let cause = format!("was handed over by a later onemirror than that of {}", self.gate.here);
+            let hint = format!("upgrade onemirror on {} and try again", self.gate.here);
+            return Some(self.refusal(observation, cause, hint));
+        }
+        if copy.token == TokenSeen::Unreadable {
+            let hint = format!("see: rbd image-meta get {image} {TOKEN_KEY}");
+            return Some(self.refusal(observation, "has an unreadable handoff token here", hint));
+        }
+        may_be_half_copied(copy).then(|| {
+            let hint = format!(
+                "if it was complete all the same (rbd mirror image status {image}): rbd mirror image promote {image} --force"
+            );
+            self.refusal(observation, "may be half copied: it has no handoff token yet", hint)
+        })
+    }
+
+    /// A VM there that may use the disk, or an answer that hides whether one does.
+    fn hindered_there(&self, observation: &Observation) -> Option<Refusal> {
+        let there = self.gate.there;
+        if self.site_is_off {
+            return self.open_there.contains(&observation.image).then(|| {
+                self.refusal(
+                    observation,
+                    format!("is open for writing on {there}, whose cluster answers, so it is not off"),
+                    format!("see who has it open, on {there}: rbd status {}", observation.image),
+                )
+            });
+        }
+        let answers = matches!(observation.there, There::Mirrored(_));
+        let off = format!("if {there} is off for good: --site-is-off");
+        match (&observation.vm_there, &observation.there) {
+            (PeerVm::Active { vm, state, domain: Domain::MayLive }, _) => Some(self.refusal(
+                observation,
+                format!("is in use on {there}: VM {vm} is {state}"),
+                format!("on {there}: onevm poweroff {vm}; then fail over without --force; {off}"),
+            )),
+            (PeerVm::LettingGo { vm, state }, _) => Some(self.refusal(
+                observation,
+                format!("is in use on {there}: VM {vm} is {state}"),
+                format!("it is on its way out, try again; {off}"),
+            )),
+            // its demotion there would cut off who may live
+            (PeerVm::Active { vm, state, domain: Domain::Lost }, _) if !answers => Some(
+                self.refusal(
+                    observation,
+                    format!("may be in use on {there}: VM {vm} is {state}"),
+                    "its host does not report, so nobody knows; switch that host off, then: --site-is-off"
+                        .to_owned(),
+                ),
+            ),
+            (_, There::Denied(denial)) => Some(self.denied(observation, there, denial)),
+            (PeerVm::Denied(denial), _) => {
+                Some(self.denied(observation, &format!("the front-end of {there}"), denial))
+            }
+            _ => None,
+        }
+    }
+
+    fn denied(&self, observation: &Observation, who: &str, denial: &Denial) -> Refusal {
+        self.refusal(
+            observation,
+            format!("cannot be forced: {who} {}", denial.cause.in_words()),
+            format!(
+                "put that right ({}); if {} is off for good: --site-is-off",
+                denial.detail, self.gate.there
+            ),
+        )
+    }
+
+    fn refusal(
+        &self,
+        observation: &Observation,
+        cause: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Refusal {
+        Refusal { image: observation.image.clone(), cause: cause.into(), hint: hint.into(), rule: None }
+    }
+
+    fn refuse(&self, observation: &Observation, cause: &str, hint: &str) -> Forcing {
+        Forcing::Refuse(self.refusal(observation, cause, hint))
+    }
+}
+
+/// In journal mode Ceph promotes by force what is not even copied whole. It copies metadata last (seen on Ceph 16.2), and
+/// every VM that was started has left a token.
+fn may_be_half_copied(copy: &Copy) -> bool {
+    copy.role == Role::NonPrimary && copy.mode == Mode::Journal && copy.token == TokenSeen::None
+}

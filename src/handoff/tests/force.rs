@@ -1,0 +1,245 @@
+//! What an operator's force may do, for every state of a VM there, every answer of its cluster and its front-end, and
+//! every role here.
+
+use super::*;
+
+/// What the front-end there may say.
+fn users() -> [(&'static str, PeerVm); 9] {
+    [
+        ("not asked", PeerVm::NotAsked),
+        ("silent", PeerVm::Silent),
+        ("denied", PeerVm::Denied(denial())),
+        ("none", PeerVm::None),
+        ("poweroff", inactive()),
+        ("epilog", letting_go()),
+        ("suspended", suspended()),
+        ("unknown", lost()),
+        ("running", active()),
+    ]
+}
+
+/// What the cluster there may say of its copy.
+fn clusters() -> [(&'static str, There); 7] {
+    let there = |copy: Copy| There::Mirrored(copy);
+    [
+        ("silent", There::Unreachable),
+        ("denied", There::Denied(denial())),
+        ("absent", There::Absent),
+        ("primary, followed", there(primary("3:site-b:open"))),
+        ("primary, not followed", there(primary("5:site-b:open"))),
+        ("open for writing", there(primary("5:site-b:open"))),
+        ("demoted, all here", there(non_primary("3:site-b:open"))),
+    ]
+}
+
+fn letter(forcing: &Forcing) -> char {
+    match forcing {
+        Forcing::Nothing => '-',
+        Forcing::TakeOver => 'T',
+        Forcing::Promote { fence: false } => 'P',
+        Forcing::Promote { fence: true } => 'F',
+        Forcing::Refuse(_) => 'x',
+    }
+}
+
+/// One letter per answer of the cluster there.
+fn line(here: &Copy, vm: &PeerVm, site_is_off: bool, patience: Patience) -> String {
+    let open_there = BTreeSet::from([spec("one/one-0-2-0")]);
+    let none = BTreeSet::new();
+    let judge = |(name, there): (&str, There)| {
+        let open_there = if name == "open for writing" { &open_there } else { &none };
+        let force = Force { gate: Gate { patience, ..gate() }, site_is_off, open_there };
+        let observation = seen_as(Here::Mirrored(here.clone()), there, vm.clone());
+        letter(&force.judge(&[observation])[0])
+    };
+    clusters().into_iter().map(judge).collect()
+}
+
+/// `-` nothing to force, `T` demoted there and taken over, `P` promoted by force, `F` demoted there and then promoted by
+/// force, `x` refused. Columns: `clusters()`.
+#[test]
+fn force_does_what_the_table_says() {
+    let copy = non_primary("3:site-b:open");
+    // with --force, with --site-is-off, and both once the copy could not follow in time
+    let followers = [
+        ("not asked", "xxxxxxx", "xxxxxxx", "xxxxxxx", "xxxxxxx"),
+        ("silent", "PxPTTTT", "PPPTTxT", "PxPTxxx", "PPPTFxP"),
+        ("denied", "xxxxxxx", "PPPTTxT", "xxxxxxx", "PPPTFxP"),
+        ("none", "PxP-TTT", "PPP-TxT", "PxP-xxP", "PPP-FxP"),
+        ("poweroff", "PxP-TTT", "PPP-TxT", "PxP-xxP", "PPP-FxP"),
+        ("epilog", "xxxxxxx", "PPPTTxT", "xxxxxxx", "PPPTFxP"),
+        ("suspended", "PxPTTTT", "PPPTTxT", "PxPTxxx", "PPPTFxP"),
+        ("unknown", "xxxTTTT", "PPPTTxT", "xxxTxxx", "PPPTFxP"),
+        ("running", "xxxxxxx", "PPPTTxT", "xxxxxxx", "PPPTFxP"),
+    ];
+    let mut wrong = Vec::new();
+    for ((name, vm), (row, force, off, late, off_late)) in users().into_iter().zip(followers) {
+        assert_eq!(name, row);
+        for (expected, site_is_off, patience) in [
+            (force, false, Patience::Fresh),
+            (off, true, Patience::Fresh),
+            (late, false, Patience::Exhausted),
+            (off_late, true, Patience::Exhausted),
+        ] {
+            let found = line(&copy, &vm, site_is_off, patience);
+            if found != expected {
+                wrong.push(format!("{name}, off: {site_is_off}, {patience:?}: {found}, not {expected}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Of a copy that is primary here only a site that cannot be asked, and whose VM may live, keeps a VM from booting.
+#[test]
+fn a_primary_copy_is_forced_only_past_a_vm_that_may_live() {
+    let copy = primary("9:site-a:open").booted("9:site-a:2");
+    let rows = [
+        ("not asked", "-------", "-------"),
+        ("silent", "-------", "-------"),
+        ("denied", "-------", "-------"),
+        ("none", "-------", "-------"),
+        ("poweroff", "-------", "-------"),
+        ("epilog", "xx-xxx-", "PP-FFx-"),
+        ("suspended", "-------", "-------"),
+        ("unknown", "xx-----", "PP-----"),
+        ("running", "xx-xxx-", "PP-FFx-"),
+    ];
+    for ((name, vm), (row, force, off)) in users().into_iter().zip(rows) {
+        assert_eq!(name, row);
+        assert_eq!(line(&copy, &vm, false, Patience::Fresh), force, "{name}");
+        assert_eq!(line(&copy, &vm, true, Patience::Fresh), off, "{name}, off");
+    }
+}
+
+/// Whatever role and token the copies have: a VM there that may live, an answer that hides one, and a copy that somebody
+/// writes to are never passed by.
+#[test]
+fn no_situation_forces_past_a_vm_that_may_live() {
+    let none = BTreeSet::new();
+    let open_there = BTreeSet::from([spec("one/one-0-2-0")]);
+    // who lives there is put in below
+    for observation in every_pair().filter(|seen| seen.vm_there == PeerVm::NotAsked) {
+        for patience in [Patience::Fresh, Patience::Exhausted] {
+            let judge = |vm: PeerVm, site_is_off, open_there| {
+                let gate = Gate { patience, ..gate() };
+                let observation = Observation { vm_there: vm, ..observation.clone() };
+                letter(&Force { gate, site_is_off, open_there }.judge(&[observation])[0])
+            };
+            for vm in [active(), letting_go(), PeerVm::Denied(denial())] {
+                assert!(matches!(judge(vm, false, &none), '-' | 'x'), "{observation:?}");
+            }
+            assert!(matches!(judge(active(), true, &open_there), '-' | 'x'), "{observation:?}");
+        }
+    }
+}
+
+fn image(name: &str, observation: Observation) -> Observation {
+    Observation { image: spec(name), ..observation }
+}
+
+/// Forced here and never booted on.
+fn forced_copy() -> Copy {
+    Copy { forced: Some("1003:site-a:2".parse().unwrap()), ..primary("1003:site-a:open") }
+}
+
+#[test]
+fn a_vm_of_which_one_disk_was_forced_is_no_mix_of_ages() {
+    let silent =
+        |name, here: Copy| image(name, seen_as(Here::Mirrored(here), There::Unreachable, PeerVm::Silent));
+    let told = |observations: &[Observation]| {
+        let judgement = gate().judge(observations);
+        (judgement.findings[1].rule, decision_text(&judgement.decision))
+    };
+    let left = non_primary("3:site-b:open");
+    let half = [silent("one/a", forced_copy()), silent("one/b", left.clone())];
+    assert_eq!(
+        told(&half),
+        (
+            Rule::ForcedInPart,
+            "refuse: b is not primary here, and a was forced; to force the others too: onemirror failover 2 --force --reason TEXT".into()
+        )
+    );
+    let none = BTreeSet::new();
+    let force = |observations: &[Observation], site_is_off| {
+        let all = Force { gate: gate(), site_is_off, open_there: &none }.judge(observations);
+        all.iter().map(letter).collect::<String>()
+    };
+    // the same command again
+    assert_eq!(force(&half, false), "-P");
+    // meanwhile the other site answers: what it has is newer than what was forced
+    let back = [
+        image("one/a", pair(forced_copy(), primary("3:site-b:open"), inactive())),
+        image("one/b", pair(left, primary("3:site-b:open"), inactive())),
+    ];
+    let (rule, text) = told(&back);
+    assert_eq!(rule, Rule::ForcedInPart);
+    assert!(text.contains("rbd mirror image demote one/a && rbd mirror image resync one/a"), "{text}");
+    // once the VM was booted on the forced disk, another one is a new disk of it
+    let booted = forced_copy().booted("1003:site-a:2");
+    let later = [image("one/a", pair(booted, primary("3:site-b:open"), inactive())), back[1].clone()];
+    assert_eq!(decision_text(&gate().judge(&later).decision), "write 4:site-b:c1 there, demote there");
+}
+
+#[test]
+fn in_snapshot_mode_who_may_write_there_is_cut_off_before_the_demotion() {
+    let gate = Gate { pass_over: PassOver::Doubts, ..gate() };
+    let said = |copy: fn(&str) -> Copy, mode: Mode, vm| {
+        let of = |copy: Copy| Copy { mode, ..copy };
+        let observation = pair(of(non_primary("3:site-b:open")), of(copy("3:site-b:open")), vm);
+        decision_text(&gate.judge(&[observation]).decision)
+    };
+    let (cut, plain) =
+        ("fence there, write 4:site-b:c1 there, demote there", "write 4:site-b:c1 there, demote there");
+    for vm in [PeerVm::Silent, lost(), suspended()] {
+        assert_eq!(said(primary, Mode::Snapshot, vm.clone()), cut);
+        assert_eq!(said(primary, Mode::Journal, vm), plain);
+    }
+    for vm in [PeerVm::None, inactive()] {
+        assert_eq!(said(primary, Mode::Snapshot, vm), plain);
+    }
+}
+
+#[test]
+fn one_image_that_cannot_be_forced_is_told_before_any_is_touched() {
+    let none = BTreeSet::new();
+    let unreachable = |here| seen_as(here, There::Unreachable, PeerVm::Silent);
+    let images = [
+        image("one/a", unreachable(Here::Mirrored(non_primary("3:site-b:open")))),
+        image("one/b", unreachable(Here::Absent)),
+        image("one/c", unreachable(Here::Mirrored(non_primary("")))),
+        image("one/d", unreachable(Here::Mirrored(non_primary("?")))),
+        image(
+            "one/e",
+            Observation { owned_by_both: true, ..unreachable(Here::Mirrored(non_primary("3:site-b:open"))) },
+        ),
+        image("one/f", unreachable(Here::NotMirrored)),
+    ];
+    let all = Force { gate: gate(), site_is_off: true, open_there: &none }.judge(&images);
+    assert_eq!(all.iter().map(letter).collect::<String>(), "Pxxxx-");
+}
+
+#[test]
+fn the_refusal_of_a_force_names_the_real_cause() {
+    let none = BTreeSet::new();
+    let said = |there, vm| {
+        let force = Force { gate: gate(), site_is_off: false, open_there: &none };
+        let copy = Here::Mirrored(non_primary("3:site-b:open"));
+        match &force.judge(&[seen_as(copy, there, vm)])[0] {
+            Forcing::Refuse(refusal) => refusal.to_string(),
+            other => format!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        said(There::Denied(denial()), PeerVm::Silent),
+        "one-0-2-0 cannot be forced: site-b denies access; put that right (info: permission denied: why); if site-b is off for good: --site-is-off"
+    );
+    assert_eq!(
+        said(There::Unreachable, active()),
+        "one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0; then fail over without --force; if site-b is off for good: --site-is-off"
+    );
+    assert_eq!(
+        said(There::Unreachable, letting_go()),
+        "one-0-2-0 is in use on site-b: VM 0 is EPILOG; it is on its way out, try again; if site-b is off for good: --site-is-off"
+    );
+}
