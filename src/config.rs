@@ -40,9 +40,9 @@ pub struct Config {
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum Role {
-    /// Where the VMs belong: terminate means terminate.
+    /// Where images belong that say nothing else: terminate means terminate.
     Home,
-    /// Where they run after a failover: terminate hands them back.
+    /// Where those run after a failover: terminate hands them back.
     Recovery,
 }
 
@@ -51,7 +51,7 @@ pub enum Role {
 pub struct Site {
     /// The local cluster's mirroring site name, as `rbd mirror pool info` prints it.
     pub name: String,
-    /// Home or recovery; decides the default of [`Policy::release_on`].
+    /// What it is to images that do not say where they belong.
     pub role: Role,
     /// XML-RPC endpoint of the own front-end. `None`: found as every `one*` command finds it.
     pub endpoint: Option<String>,
@@ -147,7 +147,7 @@ pub struct Policy {
     pub release_timeout: Duration,
     /// What a boot does when the other site cannot be asked.
     pub peer_unreachable: PeerUnreachable,
-    /// Events that hand the images over. `None`: the default of the site's role, see [`Policy::release_events`].
+    /// Events that hand over the images that belong to the other site. `None`: see [`Policy::release_events`].
     pub release_on: Option<Vec<ReleaseOn>>,
     /// Whether the matching VM of the peer is resumed after a release.
     pub resume_on_peer: bool,
@@ -167,14 +167,9 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The events that hand images over on a site of this role: as configured, else `terminate` on a recovery
-    /// site and none on a home site.
-    pub fn release_events(&self, role: Role) -> &[ReleaseOn] {
-        match (&self.release_on, role) {
-            (Some(events), _) => events,
-            (None, Role::Recovery) => &[ReleaseOn::Terminate],
-            (None, Role::Home) => &[],
-        }
+    /// The events that hand over the images that belong to the other site: as configured, else `terminate`.
+    pub fn release_events(&self) -> &[ReleaseOn] {
+        self.release_on.as_deref().unwrap_or(&[ReleaseOn::Terminate])
     }
 }
 
@@ -193,9 +188,9 @@ impl Config {
         document::parse(text, origin)
     }
 
-    /// Whether a VM's images are handed over after this event on this site.
+    /// Whether a VM's images that belong to the other site are handed over after this event.
     pub fn releases_on(&self, event: ReleaseOn) -> bool {
-        self.policy.release_events(self.site.role).contains(&event)
+        self.policy.release_events().contains(&event)
     }
 }
 

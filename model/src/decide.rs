@@ -6,9 +6,9 @@ use crate::mutation::Mutation;
 use crate::storage::{Copy, Mark, Metadata, Mirroring, Note, Site, Token};
 use crate::world::Vm;
 use onemirror::handoff::{
-    self, BootKind, Decision, Domain, Force, Forcing, Gate, Here, Locks, Mode, Observation, PassOver,
-    Patience, PeerUnreachable, PeerVm, Positions, Release, Report, Resync, Role, Rule, Seal, Side, Task,
-    There, TokenSeen, Upkeep,
+    self, BootKind, Decision, Domain, Force, Forcing, Gate, Here, Home, Locks, Mode, Observation, PassOver,
+    Patience, PeerUnreachable, PeerVm, Positions, Release, Report, Resync, Role, Rule, Seal, Side, SiteRole,
+    Task, There, TokenSeen, Upkeep,
 };
 use onemirror::image_spec::ImageSpec;
 use std::cell::RefCell;
@@ -200,6 +200,7 @@ pub fn answer(
         .collect();
     let (here, there) = (NAMES[site], NAMES[1 - site]);
     let vm = vm_id(site);
+    let role = role(site);
     match question {
         Question::Gate { restore, both_locks } => {
             let boot = if restore && mutation != Mutation::RestoreAnyway {
@@ -216,11 +217,13 @@ pub fn answer(
             translate(site, gate.judge(&observations).decision, mutation)
         }
         Question::Release { .. } => {
-            let release = Release { here, there, vm, patience, locks: Locks::Here, closing_id: CLOSING_ID };
+            let release =
+                Release { here, there, role, vm, patience, locks: Locks::Here, closing_id: CLOSING_ID };
             translate(site, release.judge(&observations).judgement.decision, mutation)
         }
         Question::Upkeep { in_use, running } => {
-            let upkeep = Upkeep { here, in_use_here: in_use, running_here: running.then_some(vm) };
+            let upkeep =
+                Upkeep { here, there, role, in_use_here: in_use, running_here: running.then_some(vm) };
             let Some(observation) = observations.first() else { return Answer::Done };
             match upkeep.judge(observation).task {
                 // passing a VM on is a boot at the other site, which may happen at any time anyway
@@ -233,10 +236,15 @@ pub fn answer(
 }
 
 /// The gate of a site, before a cold boot and with both locks.
+fn role(site: Site) -> SiteRole {
+    if site == 0 { SiteRole::Home } else { SiteRole::Recovery }
+}
+
 fn gate(site: Site, patience: Patience) -> Gate<'static> {
     Gate {
         here: NAMES[site],
         there: NAMES[1 - site],
+        role: role(site),
         vm: vm_id(site),
         boot: BootKind::Cold,
         peer_unreachable: PeerUnreachable::RefuseAfterReboot,
@@ -287,6 +295,7 @@ fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
         vm_there,
         in_use_here: false,
         owned_by_both: false,
+        made_here: false,
         in_touch_since_reboot: view.in_touch,
     }
 }
@@ -309,6 +318,8 @@ fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> handof
         release: release.map(real_mark),
         forced: forced.map(real_mark),
         other_site_is_off: false,
+        // the model's VM was made there
+        home: Home::At { site: NAMES[0].into(), is_local: false },
         report,
         resync: match (seen.resync, seen.noted) {
             (true, _) => Resync::Asked,
@@ -401,6 +412,8 @@ fn translate_step(site: Site, step: &handoff::Step) -> Vec<Step> {
         handoff::Step::WriteToken { token, .. } => Step::Token(at, image, model_token(token)),
         handoff::Step::MarkBooted { mark, .. } => Step::Booted(at, image, model_mark(mark)),
         handoff::Step::MarkRelease { mark, .. } => Step::Release(at, image, model_mark(mark)),
+        // every image has a home from the beginning
+        handoff::Step::WriteHome { .. } => return vec![],
         handoff::Step::MirrorSnapshot { .. } => Step::Snapshot(at, image),
         // before a demotion that only an operator's force makes, where the front-end there is silent
         handoff::Step::Fence { .. } => return Vec::new(),

@@ -13,6 +13,7 @@ use crate::setup::layout::Layout;
 use crate::setup::plan::{Goal, plan};
 use crate::state;
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -86,6 +87,7 @@ async fn facts(config: Result<Config, ConfigError>) -> Facts {
         pools: Vec::new(),
         vms: Vec::new(),
         concerns: None,
+        shared_pools: BTreeSet::new(),
     };
     let client = local_client(config.as_ref().ok()).map_err(|error| error.to_string());
     facts.front_end_here = match &client {
@@ -98,11 +100,12 @@ async fn facts(config: Result<Config, ConfigError>) -> Facts {
     };
     facts.setup = setup(client).await;
     if let Some(Ok(engine)) = engine {
-        let (there, pools, vms, overview) = futures::join!(
+        let (there, pools, vms, overview, shared_pools) = futures::join!(
             engine.examine_front_end_there(),
             engine.examine_pools(),
             engine.examine_vms(),
-            engine.overview()
+            engine.overview(),
+            engine.examine_shared_pools()
         );
         facts.front_end_there = Some(there.0);
         facts.clock_difference = there.1;
@@ -110,6 +113,7 @@ async fn facts(config: Result<Config, ConfigError>) -> Facts {
         facts.pools = pools.unwrap_or_default();
         facts.vms = vms.unwrap_or_default();
         facts.concerns = overview.ok().map(|overview| overview.concerns);
+        facts.shared_pools = shared_pools;
     }
     facts
 }

@@ -6,6 +6,7 @@ mod generate;
 mod list;
 mod plan;
 mod reconcile;
+mod rehome;
 mod setup;
 mod show;
 mod switch;
@@ -50,6 +51,8 @@ enum Command {
     Reconcile(reconcile::Arguments),
     /// Start a VM here; with --force also where the other site is lost
     Failover(failover::Arguments),
+    /// Decide for good that the images of a VM belong to this site, or to its peer
+    Rehome(rehome::Arguments),
     /// Everything that must be true for a failback to work, with the fix beside each failure
     Doctor(doctor::Arguments),
     /// Put onemirror into this front-end, keep it there, or take it out
@@ -176,6 +179,10 @@ impl Cli {
             },
             Command::Failover(arguments) => match engine("failover") {
                 Ok(engine) => failover::run(&engine, &arguments).await,
+                Err(error) => Err(error),
+            },
+            Command::Rehome(arguments) => match engine("rehome") {
+                Ok(engine) => rehome::run(&engine, &arguments).await,
                 Err(error) => Err(error),
             },
             Command::Generate(arguments) => generate::run(&arguments),

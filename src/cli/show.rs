@@ -45,6 +45,7 @@ fn render(view: &VmView, here: &str, there: &str, width: Option<u16>) -> String 
         ("TOKEN", Align::Left),
         ("REPORT", Align::Left),
         ("VM", Align::Left),
+        ("HOME", Align::Left),
     ]);
     for disk in &view.disks {
         let id = disk.disk_id.to_string();
@@ -58,6 +59,7 @@ fn render(view: &VmView, here: &str, there: &str, width: Option<u16>) -> String 
                 or_dash(copy.token.as_deref()),
                 or_dash(copy.report.as_deref()),
                 or_dash(vm),
+                or_dash(disk.home.as_deref()),
             ]);
         }
     }

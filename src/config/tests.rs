@@ -120,12 +120,12 @@ fn the_sample_shows_every_key() {
 }
 
 #[test]
-fn releases_depend_on_the_role_unless_written() {
+fn a_terminate_hands_over_unless_something_else_is_written() {
     let recovery = parse(SMALLEST).unwrap();
     assert!(recovery.releases_on(ReleaseOn::Terminate));
     assert!(!recovery.releases_on(ReleaseOn::Poweroff));
     let home = parse(&SMALLEST.replace("recovery", "home")).unwrap();
-    assert!(!home.releases_on(ReleaseOn::Terminate));
+    assert!(home.releases_on(ReleaseOn::Terminate));
     let written = parse(&format!("{SMALLEST}[policy]\nrelease_on = [\"poweroff\", \"undeploy\"]\n")).unwrap();
     assert!(!written.releases_on(ReleaseOn::Terminate));
     assert!(written.releases_on(ReleaseOn::Poweroff) && written.releases_on(ReleaseOn::Undeploy));
@@ -268,8 +268,8 @@ fn wrong_values_are_named_with_what_is_allowed() {
             &sample_with("\"refuse-after-reboot\"\n# The events", "\"never\"\n# The events")
                 .replace("#peer_unr", "peer_unr"),
         ),
-        error(&sample_with("#release_on = []", "release_on = [\"terminate\", \"reboot\"]")),
-        error(&sample_with("#release_on = []", "release_on = \"terminate\"")),
+        error(&sample_with("#release_on = [\"terminate\"]", "release_on = [\"terminate\", \"reboot\"]")),
+        error(&sample_with("#release_on = [\"terminate\"]", "release_on = \"terminate\"")),
         error(&sample_with("#resume_on_peer = true", "resume_on_peer = \"yes\"")),
         error("site = 1\n"),
         error(&format!("policy = [\"1s\"]\n{SMALLEST}")),

@@ -31,6 +31,8 @@ pub struct Facts {
     pub vms: Vec<Vm>,
     /// What is wrong with the protection of disks; `None`: not known.
     pub concerns: Option<Vec<Concern>>,
+    /// The pools in which both front-ends make disks for their VMs.
+    pub shared_pools: BTreeSet<String>,
 }
 
 /// What matters of the configuration.

@@ -84,6 +84,8 @@ pub enum Check {
     Disks,
     /// The images of clones go along.
     Parents,
+    /// No two VMs' disks get the same name.
+    Names,
     /// A VM is waiting on the other site.
     Counterparts,
     /// Copies agree.
@@ -140,6 +142,14 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     }
     for vm in &facts.vms {
         about_vm(vm, facts, &mut found);
+    }
+    for pool in &facts.shared_pools {
+        found.add(
+            Check::Names,
+            Level::Warning,
+            format!("both sites make disks in pool {pool}, and both count from 0, so two of them may get the same name"),
+            "give each site a pool of its own for what it makes: docs/runbook.md, A pool per site",
+        );
     }
     match &facts.concerns {
         Some(concerns) => about_protection(concerns, &mut found),
@@ -269,6 +279,9 @@ fn about_front_ends(facts: &Facts, found: &mut Findings, unknown: &mut BTreeSet<
     }
     if facts.front_end_here.is_err() {
         unknown.extend([Check::Context, Check::Disks, Check::Parents, Check::Hooks]);
+    }
+    if facts.front_end_here.is_err() || !matches!(facts.front_end_there, Some(Ok(_))) {
+        unknown.insert(Check::Names);
     }
     match facts.clock_difference {
         Some(seconds) if seconds.abs() > CLOCK_LIMIT => found.add(

@@ -50,6 +50,7 @@ fn healthy() -> Facts {
             here: side("site-a", "site-b"),
             there: side("site-b", "site-a"),
         }],
+        shared_pools: BTreeSet::new(),
         vms: vec![
             Vm {
                 id: 3,
@@ -219,6 +220,7 @@ const CASES: &[Case] = &[
         Check::Parents,
         Level::Failure,
     ),
+    ("one pool for both", |f| _ = f.shared_pools.insert("one".into()), Check::Names, Level::Warning),
     ("nobody there", |f| f.vms[0].matches = Some(0), Check::Counterparts, Level::Warning),
     ("too many there", |f| f.vms[0].matches = Some(2), Check::Counterparts, Level::Warning),
     (

@@ -6,7 +6,7 @@ use crate::ceph::{Ceph as _, CephError, DaemonState, Expiry, PoolStatus, RbdComm
 use crate::doctor::facts::{Daemon, Disk, FrontEnd, Images, Mirroring, Pool, Side, Trouble, Vm};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::disks::{DEFAULT_POOL, rbd_images};
-use crate::opennebula::{self, Client, Datastore};
+use crate::opennebula::{self, Client, Datastore, DiskKind};
 use futures::{StreamExt as _, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -114,6 +114,13 @@ impl Engine {
         Ok(found)
     }
 
+    /// The pools in which VMs of both front-ends have disks that were made for them; none where one does not answer.
+    pub async fn examine_shared_pools(&self) -> BTreeSet<String> {
+        let Ok(there) = self.front_end_there() else { return BTreeSet::new() };
+        let (here, there) = futures::join!(pools_of_own_disks(&self.one_here), pools_of_own_disks(&there));
+        &here.unwrap_or_default() & &there.unwrap_or_default()
+    }
+
     async fn examine_vm(&self, vm: &opennebula::Vm) -> Vm {
         let mut found = Vm { id: vm.id, has_context: vm.has_context, ..Vm::default() };
         let datastores = match self.datastores(opennebula::disks::datastores_needed(vm)).await {
@@ -143,6 +150,17 @@ impl Engine {
         }
         found
     }
+}
+
+/// The pools in which VMs have clones or volatile disks.
+async fn pools_of_own_disks(client: &Client) -> Result<BTreeSet<String>, opennebula::OneError> {
+    let datastores = client.datastore_pool().await?;
+    let datastores: BTreeMap<i32, Datastore> =
+        datastores.into_iter().map(|datastore| (datastore.id, datastore)).collect();
+    let vms = client.vm_pool().await?;
+    // disks that are not clear have a finding of their own
+    let disks = vms.iter().filter_map(|vm| rbd_images(vm, &datastores).ok()).flatten();
+    Ok(disks.filter(|disk| disk.kind != DiskKind::Persistent).map(|disk| disk.image.pool_spec()).collect())
 }
 
 /// Whether a disk that is no image of the VM's own lies on Ceph all the same: one that is read only, or the same image

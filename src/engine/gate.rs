@@ -161,6 +161,7 @@ impl Engine {
         Gate {
             here: self.here(),
             there: self.there(),
+            role: self.residence().role,
             vm,
             boot,
             peer_unreachable: match self.config.policy.peer_unreachable {
@@ -239,6 +240,9 @@ impl Engine {
         let owner = Owner::this_process(self.here(), &self.state_dir);
         let mut outcome = GateOutcome::default();
         let mut seen = self.observe(images, Purpose::Boot).await?;
+        if !matches!(standing, Standing::Outer(_)) {
+            futures::future::join_all(seen.iter().map(|seen| self.remember_home(seen))).await;
+        }
         outcome.mirrored =
             seen.iter().filter(|seen| matches!(seen.observation.here, Here::Mirrored(_))).count();
         let mirrored = seen.iter().filter(|seen| seen.global_id.is_some()).map(|seen| &seen.image);

@@ -13,6 +13,7 @@ mod pass_on;
 mod pools;
 mod protection;
 mod reconcile;
+mod rehome;
 mod release;
 mod removal;
 mod sites;
@@ -28,6 +29,7 @@ pub use overview::{CopyView, DiskView, Overview, PendingView, Plan, PlanPart, Vm
 pub use pass_on::PassOn;
 pub use pools::NotReached;
 pub use reconcile::{ReconcileItem, ReconcileReport};
+pub use rehome::NewHome;
 pub use release::{LetGo, ReleaseOutcome, ReleaseScope};
 pub use sites::{Engine, local_client};
 

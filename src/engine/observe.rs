@@ -11,7 +11,8 @@ use crate::ceph::{
     ReplayState, Snapshots,
 };
 use crate::handoff::{
-    Apart, Copy, Here, Marks, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There, Token,
+    Apart, Belongs, Copy, HOME_KEY, Here, Home, Marks, Mode, Named, Observation, PeerVm, Positions, Report,
+    Resync, Role, SiteRole, There, Token, home_written,
 };
 use crate::image_spec::ImageSpec;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -59,6 +60,17 @@ impl Seen {
     }
 }
 
+/// Whose an image is, as its copy here tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belonging {
+    /// It is not there, or has no other copy.
+    NotMirrored,
+    /// Its copy here is not primary: it was given up, or follows.
+    GivenUp(Belongs),
+    /// Its copy here is primary.
+    Primary(Belongs),
+}
+
 /// What one cluster says of its copy.
 struct CopySeen {
     info: ImageInfo,
@@ -96,6 +108,7 @@ impl Engine {
                 vm_there: PeerVm::NotAsked,
                 in_use_here: false,
                 owned_by_both: false,
+                made_here: image.is_own(),
                 in_touch_since_reboot: false,
             },
             cluster_there: None,
@@ -108,6 +121,7 @@ impl Engine {
         let here = self.copy_here(image).await?;
         match here {
             CopyHere::NotMirrored(info) => {
+                seen.id_here = Some(info.id.clone());
                 seen.info_here = Some(info);
                 return Ok(seen);
             }
@@ -148,7 +162,7 @@ impl Engine {
         let CopyHere::Mirrored(here) = here else {
             seen.observation.here = Here::Absent;
             seen.observation.there = match there {
-                CopyThere::Mirrored(there) => There::Mirrored(copy(&there)),
+                CopyThere::Mirrored(there) => There::Mirrored(copy(&there, &[])),
                 CopyThere::NotMirrored(metadata) => apart(&metadata, &[]),
                 CopyThere::Absent => There::Absent,
                 CopyThere::Unseen(there) => there,
@@ -158,20 +172,20 @@ impl Engine {
         seen.global_id = Some(here.mirroring.global_id.clone());
         seen.id_here = Some(here.info.id.clone());
         seen.info_here = Some(here.info.clone());
-        let mut copy_here = copy(&here);
+        let mut copy_here = copy(&here, &[]);
         seen.observation.there = match there {
             CopyThere::Unseen(there) => there,
             CopyThere::Absent => There::Absent,
             CopyThere::NotMirrored(metadata) => apart(&metadata, &[&here.mirroring.global_id]),
             CopyThere::Mirrored(there) if there.mirroring.global_id != here.mirroring.global_id => {
                 tracing::warn!("{spec}: the image of this name on {} is another one", self.there());
-                let ids = [here.mirroring.global_id.as_str(), &there.mirroring.global_id];
-                copy_here = copy_beside(&here, &ids);
-                apart(&there.metadata, &ids)
+                copy_here = copy(&here, &[&there]);
+                apart(&there.metadata, &[&here.mirroring.global_id, &there.mirroring.global_id])
             }
             CopyThere::Mirrored(there) => {
                 seen.id_there = Some(there.info.id.clone());
-                let mut copy_there = copy(&there);
+                copy_here = copy(&here, &[&there]);
+                let mut copy_there = copy(&there, &[&here]);
                 self.complete(&seen, [&here, &there], &mut copy_here, &mut copy_there, purpose)
                     .await
                     .map_err(|error| self.error_of(image, error))?;
@@ -202,8 +216,45 @@ impl Engine {
         Ok(match self.copy_here(image).await? {
             CopyHere::Absent => Here::Absent,
             CopyHere::NotMirrored(_) => Here::NotMirrored,
-            CopyHere::Mirrored(seen) => Here::Mirrored(copy(&seen)),
+            CopyHere::Mirrored(seen) => Here::Mirrored(copy(&seen, &[])),
         })
+    }
+
+    /// Where these images belong, as far as this site's own cluster tells; the other one is not asked.
+    pub(super) async fn belongings(&self, images: &[VmImage]) -> Result<Vec<Belonging>, EngineError> {
+        let looks = images.iter().map(|image| async move {
+            Ok(match self.copy_here(image).await? {
+                CopyHere::Absent | CopyHere::NotMirrored(_) => Belonging::NotMirrored,
+                CopyHere::Mirrored(seen) => {
+                    let belongs = self.residence().of(&copy(&seen, &[]), image.is_own());
+                    match seen.mirroring.primary {
+                        true => Belonging::Primary(belongs),
+                        false => Belonging::GivenUp(belongs),
+                    }
+                }
+            })
+        });
+        stream::iter(looks.collect::<Vec<_>>()).buffered(CONCURRENCY).try_collect().await
+    }
+
+    /// Remembers of an image that is not mirrored yet, and says nothing of a home, that it belongs here. On a site that
+    /// is home to such images anyway nothing needs to be remembered.
+    pub(super) async fn remember_home(&self, seen: &Seen) {
+        let (Here::NotMirrored, Some(id)) = (&seen.observation.here, &seen.id_here) else { return };
+        if self.residence().role == SiteRole::Home || seen.image.is_own() {
+            return;
+        }
+        let (cluster, spec) = (&seen.image.cluster, seen.spec());
+        let remembered = async {
+            if cluster.metadata(spec).await?.contains_key(HOME_KEY) {
+                return Ok(());
+            }
+            cluster.set_metadata(spec, HOME_KEY, &home_written(self.here(), Named::Local(id))).await
+        };
+        // an image without a copy boots in any case
+        if let Err(error) = remembered.await {
+            tracing::warn!("{spec}: that it belongs to {} is not noted: {error}", self.here());
+        }
     }
 
     async fn copy_here(&self, image: &VmImage) -> Result<CopyHere, EngineError> {
@@ -495,14 +546,15 @@ fn apart(metadata: &BTreeMap<String, String>, images: &[&str]) -> There {
     There::Apart(Apart { token, forced })
 }
 
-fn copy(seen: &CopySeen) -> Copy {
-    copy_beside(seen, &[&seen.mirroring.global_id])
-}
-
-/// A copy in the terms of the rules; what was written for one of these images counts.
-fn copy_beside(seen: &CopySeen, images: &[&str]) -> Copy {
+/// A copy in the terms of the rules. What was written for it counts, or for one that it is compared with.
+fn copy(seen: &CopySeen, beside: &[&CopySeen]) -> Copy {
+    let images = || std::iter::once(seen).chain(beside.iter().copied());
+    let global_ids: Vec<&str> = images().map(|seen| seen.mirroring.global_id.as_str()).collect();
     let Marks { token, is_unbound, booted, release, forced, other_site_is_off } =
-        Marks::read(&seen.metadata, images);
+        Marks::read(&seen.metadata, &global_ids);
+    let named =
+        images().flat_map(|seen| [Named::Global(&seen.mirroring.global_id), Named::Local(&seen.info.id)]);
+    let home = seen.metadata.get(HOME_KEY).map(String::as_str);
     Copy {
         role: match (seen.mirroring.primary, seen.info.is_read_only) {
             (true, false) => Role::Primary,
@@ -519,6 +571,7 @@ fn copy_beside(seen: &CopySeen, images: &[&str]) -> Copy {
         release,
         forced,
         other_site_is_off,
+        home: Home::read(home, &named.collect::<Vec<_>>()),
         report: Report::Other,
         resync: Resync::None,
         positions: Positions::Unknown,

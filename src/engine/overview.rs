@@ -3,15 +3,15 @@
 use super::error::EngineError;
 use super::gate::{Standing, closing_id, observations};
 use super::images::{VmImage, VmImages};
-use super::observe::{Purpose, Seen};
+use super::observe::{Belonging, Purpose, Seen};
 use super::pools::{ImageKey, NotReached, PoolHere, by_cluster};
 use super::protection::Watched;
 use super::reconcile::UserHere;
 use super::sites::Engine;
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::handoff::{
-    Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release, ReleaseJudgement, Role, Rule,
-    Step, Task, There, TokenSeen,
+    Belongs, Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release, ReleaseJudgement, Role,
+    Rule, Step, Task, There, TokenSeen,
 };
 use crate::protection::Concern;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +42,8 @@ pub struct DiskView {
     pub there: CopyView,
     /// The VM there that uses the image, where it was asked.
     pub vm_there: Option<String>,
+    /// The site that it belongs to; nothing where that is not known, or where it is not mirrored.
+    pub home: Option<String>,
     /// How far the copy that follows is behind, as reported.
     pub lag: Option<String>,
     /// What is undone about the image, if anything.
@@ -172,7 +174,9 @@ impl Engine {
         let name = image.spec().to_string();
         match self.look(&[image], Purpose::Upkeep).await {
             Ok(seen) => {
-                let undone = seen.iter().filter_map(|seen| self.undone(seen, None));
+                let homeless = |seen| self.homeless(seen, None).map(|what| (None, what));
+                let undone =
+                    seen.iter().filter_map(|seen| self.undone(seen, None).or_else(|| homeless(seen)));
                 undone.map(|(vm, handoff)| PendingView { image: name.clone(), vm, handoff }).collect()
             }
             // it may well be pending; nobody can tell
@@ -261,9 +265,38 @@ impl Engine {
             here,
             there,
             vm_there,
+            home: self.home_of(seen).map(str::to_owned),
             lag: [report_here, report_there].into_iter().flatten().find_map(lag),
-            handoff: self.undone(seen, Some(user)).map(|(_, handoff)| handoff),
+            handoff: self
+                .undone(seen, Some(user))
+                .map(|(_, handoff)| handoff)
+                .or_else(|| self.homeless(seen, Some(user.vm()))),
         }
+    }
+
+    /// The site that a mirrored image belongs to.
+    fn home_of(&self, seen: &Seen) -> Option<&str> {
+        let Here::Mirrored(copy) = &seen.observation.here else { return None };
+        match self.residence().of(copy, seen.image.is_own()) {
+            Belongs::Here => Some(self.here()),
+            Belongs::There => Some(self.there()),
+            Belongs::Unknown => None,
+        }
+    }
+
+    /// What an operator has to decide about an image of which nobody knows where it belongs, on the site where that can
+    /// be written down.
+    fn homeless(&self, seen: &Seen, vm: Option<i32>) -> Option<String> {
+        let Here::Mirrored(copy) = &seen.observation.here else { return None };
+        if copy.role != Role::Primary || self.home_of(seen).is_some() {
+            return None;
+        }
+        let image = seen.spec();
+        let what = vm.map_or(format!("--image {image}"), |vm| vm.to_string());
+        Some(format!(
+            "where it belongs is not known; to decide that it is {}: onemirror rehome {what}",
+            self.here()
+        ))
     }
 
     /// What upkeep would still have to do about an image.
@@ -277,6 +310,7 @@ impl Engine {
                 let rules = Release {
                     here: self.here(),
                     there: self.there(),
+                    role: self.residence().role,
                     vm,
                     patience: Patience::Exhausted,
                     locks: Locks::Here,
@@ -306,11 +340,16 @@ impl Engine {
         let gate = self.gate_rules(vm, boot_kind, Standing::Making, Patience::Fresh, Locks::Both, &id);
         let judgement = gate.judge(&observations(&seen));
         let boot = plan_part(&judgement.decision, &judgement.findings, "boot");
-        let terminate = if self.config.releases_on(crate::config::ReleaseOn::Terminate) {
+        let belongings = self.belongings(&vm_images.images).await?;
+        let is_away = belongings.iter().any(|belonging| {
+            matches!(belonging, Belonging::GivenUp(_) | Belonging::Primary(Belongs::There | Belongs::Unknown))
+        });
+        let terminate = if is_away && self.config.releases_on(crate::config::ReleaseOn::Terminate) {
             let seen = self.observe(&vm_images.images, Purpose::Release).await?;
             let rules = Release {
                 here: self.here(),
                 there: self.there(),
+                role: self.residence().role,
                 vm,
                 patience: Patience::Fresh,
                 locks: Locks::Here,

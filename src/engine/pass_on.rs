@@ -3,10 +3,10 @@
 use super::activity::{Activity, activity};
 use super::error::EngineError;
 use super::images::{User, VmImage};
-use super::observe::Purpose;
+use super::observe::{Belonging, Purpose};
 use super::sites::Engine;
 use crate::audit::Outcome;
-use crate::handoff::{Here, Role, There};
+use crate::handoff::{Belongs, Here, Role, There};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{VmAction, VmState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,7 +73,15 @@ impl Engine {
         if !self.config.policy.resume_on_peer {
             return Ok(PassOn::NotAsked);
         }
-        let seen = self.observe(images, Purpose::Release).await?;
+        // an image that stays here is none of the other site's business, and the other site need not be asked about it
+        let belongings = self.belongings(images).await?;
+        let away: Vec<VmImage> = std::iter::zip(images, belongings)
+            .filter(|(_, belonging)| {
+                !matches!(belonging, Belonging::Primary(Belongs::Here) | Belonging::GivenUp(Belongs::Here))
+            })
+            .map(|(image, _)| image.clone())
+            .collect();
+        let seen = self.observe(&away, Purpose::Release).await?;
         let mut mirrored = BTreeSet::new();
         for seen in &seen {
             let Here::Mirrored(copy) = &seen.observation.here else { continue };

@@ -76,6 +76,10 @@ pub(super) struct UserHere {
 }
 
 impl UserHere {
+    pub(super) fn vm(&self) -> i32 {
+        self.vm
+    }
+
     pub(super) fn of(vm: &Vm) -> Self {
         Self { vm: vm.id, in_use: activity(vm) != Activity::Inactive, running: is_running(vm) }
     }
@@ -234,6 +238,8 @@ impl Engine {
     pub(super) fn judge_upkeep(&self, seen: &Seen, users: &[UserHere]) -> UpkeepJudgement {
         Upkeep {
             here: self.here(),
+            there: self.there(),
+            role: self.residence().role,
             in_use_here: users.iter().any(|user| user.in_use),
             running_here: users.iter().find(|user| user.running).map(|user| user.vm),
         }

@@ -5,11 +5,12 @@ use super::error::EngineError;
 use super::gate::{Clock, closing_id, not_carried_out, observations};
 use super::images::{User, VmImage};
 use super::locks::Owner;
-use super::observe::{Purpose, Seen};
+use super::observe::{Belonging, Purpose, Seen};
 use super::sites::Engine;
 use super::steps::{Carried, Cause, HeldLocks};
 use crate::audit::Outcome;
-use crate::handoff::{Decision, Here, Locks, Pending, Release, ReleaseJudgement, Role, Side, Step};
+use crate::config::ReleaseOn;
+use crate::handoff::{Belongs, Decision, Here, Locks, Pending, Release, ReleaseJudgement, Role, Side, Step};
 use crate::image_spec::ImageSpec;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,25 @@ pub struct ReleaseOutcome {
 }
 
 impl Engine {
+    /// Gives up the images of a VM that is at its end, those of them that belong to the other site. Which ones these are
+    /// this site's own cluster tells: what belongs here does not wait for a site that is silent.
+    pub async fn release_at_end(&self, vm: i32, images: &[VmImage]) -> Result<Vec<Pending>, EngineError> {
+        if !self.config.releases_on(ReleaseOn::Terminate) {
+            return Ok(Vec::new());
+        }
+        let away: Vec<VmImage> = std::iter::zip(images, self.belongings(images).await?)
+            .filter(|(_, belonging)| {
+                matches!(belonging, Belonging::Primary(Belongs::There | Belongs::Unknown))
+            })
+            .map(|(image, _)| image.clone())
+            .collect();
+        if away.is_empty() {
+            return Ok(Vec::new());
+        }
+        let limit = self.config.policy.release_timeout;
+        Ok(self.release(vm, &away, LetGo::ByEndingVm, limit).await?.pending)
+    }
+
     /// Gives up the images that `vm` let go of, waiting up to `limit` for the other copies to follow. Images that bear
     /// the name of its clone by accident are in no part of the outcome.
     pub async fn release(
@@ -120,7 +140,7 @@ impl Engine {
                 .await;
             locks.release().await;
             match round {
-                Ok(Some(pending)) => return Ok(outcome_of(&seen, pending, steps)),
+                Ok(Some(judged)) => return Ok(outcome_of(&seen, judged, steps)),
                 Ok(None) => {}
                 Err(EngineError::Locked { image, holder }) if !clock.is_over() => {
                     tracing::info!("{image} is locked by {holder}");
@@ -145,7 +165,7 @@ impl Engine {
         locks: &mut HeldLocks,
         seen: &mut Vec<Seen>,
         steps_taken: &mut Vec<Step>,
-    ) -> Result<Option<Vec<Pending>>, EngineError> {
+    ) -> Result<Option<ReleaseJudgement>, EngineError> {
         self.lock(locks, Side::Here, seen, owner).await?;
         loop {
             *seen = self.observe(images, Purpose::Release).await?;
@@ -158,12 +178,14 @@ impl Engine {
             let rules = Release {
                 here: self.here(),
                 there: self.there(),
+                role: self.residence().role,
                 vm,
                 patience: clock.patience(),
                 locks: Locks::Here,
                 closing_id: &id,
             };
-            let ReleaseJudgement { judgement, pending } = rules.judge(&observations(seen));
+            let judged = rules.judge(&observations(seen));
+            let judgement = &judged.judgement;
             tracing::debug!("{:?} by {:?}", judgement.decision, judgement.findings);
             match &judgement.decision {
                 Decision::Act(steps) => {
@@ -181,14 +203,14 @@ impl Engine {
                     tracing::info!("waiting for {what} ({image})");
                     return Ok(None);
                 }
-                Decision::Done | Decision::LockThere | Decision::Refuse { .. } => return Ok(Some(pending)),
+                Decision::Done | Decision::LockThere | Decision::Refuse { .. } => return Ok(Some(judged)),
             }
         }
     }
 }
 
-fn outcome_of(seen: &[Seen], pending: Vec<Pending>, steps: Vec<Step>) -> ReleaseOutcome {
-    let mut outcome = ReleaseOutcome { pending, steps, ..ReleaseOutcome::default() };
+fn outcome_of(seen: &[Seen], judged: ReleaseJudgement, steps: Vec<Step>) -> ReleaseOutcome {
+    let mut outcome = ReleaseOutcome { pending: judged.pending, steps, ..ReleaseOutcome::default() };
     for seen in seen {
         let spec = seen.spec().clone();
         match &seen.observation.here {

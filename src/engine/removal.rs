@@ -38,12 +38,7 @@ impl Engine {
             // the stock driver says so
             return Ok(None);
         }
-        let rules = Removal {
-            here: self.here(),
-            there: self.there(),
-            belongs_here: self.config.site.role == crate::config::Role::Home,
-            registered,
-        };
+        let rules = Removal { residence: self.residence(), made_here: image.is_own(), registered };
         if let Some(kept) = rules.judge(&here) {
             return Ok(Some(rules.explain(image.spec(), kept)));
         }

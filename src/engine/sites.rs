@@ -4,7 +4,7 @@ use super::error::{EngineError, FrontEndError};
 use crate::audit::AuditLog;
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn, connection_to_peer};
 use crate::config::{self, Config};
-use crate::handoff::TokenSeen;
+use crate::handoff::{Residence, SiteRole, TokenSeen};
 use crate::opennebula::{
     Client, ClientOptions, Datastore, StorageCredentials, discover_auth_file, discover_endpoint, read_session,
 };
@@ -87,6 +87,15 @@ impl Engine {
     /// The peer's name.
     pub fn there(&self) -> &str {
         &self.config.peer.name
+    }
+
+    /// This site, as far as homes of images go.
+    pub(super) fn residence(&self) -> Residence<'_> {
+        let role = match self.config.site.role {
+            config::Role::Home => SiteRole::Home,
+            config::Role::Recovery => SiteRole::Recovery,
+        };
+        Residence { here: self.here(), there: self.there(), role }
     }
 
     /// The own front-end.

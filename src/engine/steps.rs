@@ -7,7 +7,9 @@ use super::observe::Seen;
 use super::sites::Engine;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
-use crate::handoff::{BOOTED_KEY, Finding, RELEASE_KEY, Side, Step, TOKEN_KEY, written_for};
+use crate::handoff::{
+    BOOTED_KEY, Finding, HOME_KEY, Named, RELEASE_KEY, Side, Step, TOKEN_KEY, home_written, written_for,
+};
 use crate::image_spec::ImageSpec;
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
@@ -200,6 +202,9 @@ impl Engine {
             }
             Step::MarkRelease { image, mark } => {
                 cluster.set_metadata(image, RELEASE_KEY, &written_for(mark, global_id)).await?
+            }
+            Step::WriteHome { image, site } => {
+                cluster.set_metadata(image, HOME_KEY, &home_written(site, Named::Global(global_id))).await?
             }
             Step::MirrorSnapshot { image, .. } => cluster.mirror_snapshot(image).await?,
             Step::Fence { image } => drop(cluster.fence(image).await?),

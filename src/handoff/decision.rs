@@ -30,6 +30,13 @@ pub enum Step {
         /// The reign and the VM.
         mark: Mark,
     },
+    /// Writes down on the primary copy here where the image belongs.
+    WriteHome {
+        /// The image.
+        image: ImageSpec,
+        /// The site.
+        site: String,
+    },
     /// Takes a mirror snapshot, which carries metadata over (snapshot mode).
     MirrorSnapshot {
         /// Whose copy.
@@ -70,6 +77,7 @@ impl Step {
             Self::WriteToken { image, .. }
             | Self::MarkBooted { image, .. }
             | Self::MarkRelease { image, .. }
+            | Self::WriteHome { image, .. }
             | Self::MirrorSnapshot { image, .. }
             | Self::Fence { image }
             | Self::Demote { image, .. }
@@ -86,7 +94,10 @@ impl Step {
             | Self::Demote { at, .. }
             | Self::Promote { at, .. } => *at,
             Self::Fence { .. } => Side::There,
-            Self::MarkBooted { .. } | Self::MarkRelease { .. } | Self::Resync { .. } => Side::Here,
+            Self::MarkBooted { .. }
+            | Self::MarkRelease { .. }
+            | Self::WriteHome { .. }
+            | Self::Resync { .. } => Side::Here,
         }
     }
 
@@ -97,6 +108,7 @@ impl Step {
             Self::WriteToken { .. } => "open-token",
             Self::MarkBooted { .. } => "mark-booted",
             Self::MarkRelease { .. } => "mark-release",
+            Self::WriteHome { .. } => "write-home",
             Self::MirrorSnapshot { .. } => "mirror-snapshot",
             Self::Fence { .. } => "fence",
             Self::Demote { .. } => "demote",
@@ -190,6 +202,7 @@ pub enum Rule {
     TokenUnreadable,
     TokenNewer,
     PrimaryHere,
+    HomeHere,
     OpenTokenHere,
     PrimaryHerePeerUnreachableAllowed,
     PrimaryHerePeerUnreachableRefused,
@@ -233,6 +246,8 @@ pub enum Rule {
     ReleaseNotMirrored,
     ReleaseAlreadyDone,
     ReleaseTokenUnread,
+    ReleaseAtHome,
+    ReleaseHomeUnknown,
     ReleaseInUseHere,
     ReleaseHalfDemoted,
     ReleaseStaleHere,
@@ -251,6 +266,7 @@ pub enum Rule {
     // when a site, a host or a timer comes round
     UpkeepNothing,
     UpkeepTokenUnread,
+    UpkeepHome,
     UpkeepInUseHere,
     UpkeepHalfDemoted,
     UpkeepSplitBrainStaleHere,

@@ -2,6 +2,7 @@
 
 use super::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 use super::force::PassOver;
+use super::home::{Residence, SiteRole};
 use super::observation::{
     Apart, Copy, Denial, Domain, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There,
     TokenSeen,
@@ -39,6 +40,8 @@ pub struct Gate<'a> {
     pub here: &'a str,
     /// The peer's name.
     pub there: &'a str,
+    /// What this site is to images that say nothing of a home.
+    pub role: SiteRole,
     /// The VM that is about to boot.
     pub vm: i32,
     /// Cold or from saved memory.
@@ -457,11 +460,12 @@ impl Gate<'_> {
         let released = |token: &Token| here.release.as_ref().is_some_and(|mark| mark.holds_in(token));
         if let Some(reign) = reign.filter(|token| !released(token)) {
             let mark = Mark::of(reign, self.vm);
-            let mut steps = Vec::new();
+            let mut steps: Vec<Step> = self.home_step(observation, here).into_iter().collect();
+            let rule = if steps.is_empty() { rule } else { Rule::HomeHere };
             if here.is_unbound {
                 // the same reign, with the name of its image
                 steps.push(Step::WriteToken { at: Side::Here, image: image.clone(), token: reign.clone() });
-            } else if here.booted.as_ref() == Some(&mark) {
+            } else if steps.is_empty() && here.booted.as_ref() == Some(&mark) {
                 return (rule, Verdict::Pass);
             }
             // a run that was killed may have written the token and sent it nowhere
@@ -477,7 +481,13 @@ impl Gate<'_> {
         let image = &observation.image;
         let token = opening_token(here, &observation.there, self.here);
         let mark = Mark::of(&token, self.vm);
-        begin_reign(here, image, token, mark)
+        let mut steps: Vec<Step> = self.home_step(observation, here).into_iter().collect();
+        steps.extend(begin_reign(here, image, token, mark));
+        steps
+    }
+
+    fn home_step(&self, observation: &Observation, here: &Copy) -> Option<Step> {
+        Residence { here: self.here, there: self.there, role: self.role }.step(observation, here)
     }
 
     fn judge_non_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
@@ -919,7 +929,7 @@ pub(super) fn begin_reign(here: &Copy, image: &ImageSpec, token: Token, mark: Ma
 }
 
 /// What sends this copy's metadata to the other one, where that does not happen by itself.
-fn carried(here: &Copy, image: &ImageSpec) -> Vec<Step> {
+pub(super) fn carried(here: &Copy, image: &ImageSpec) -> Vec<Step> {
     match here.mode {
         Mode::Journal => vec![],
         Mode::Snapshot => vec![Step::MirrorSnapshot { at: Side::Here, image: image.clone() }],

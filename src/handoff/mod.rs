@@ -14,6 +14,7 @@
 mod decision;
 mod force;
 mod gate;
+mod home;
 mod metadata;
 mod observation;
 mod release;
@@ -27,6 +28,7 @@ mod upkeep;
 pub use decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 pub use force::{Force, Forcing, PassOver};
 pub use gate::{BootKind, Gate, PeerUnreachable};
+pub use home::{Belongs, HOME_KEY, Home, Named, Residence, SiteRole, home_written};
 pub use metadata::{Marks, Written, forced_mark, written_for};
 pub use observation::{
     Apart, Copy, Denial, DenialCause, Domain, Here, Mode, Observation, PeerVm, Positions, Report, Resync,

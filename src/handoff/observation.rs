@@ -1,5 +1,6 @@
 //! What the engine has seen of an image on both sites, in the terms that decisions need.
 
+use super::home::Home;
 use super::token::{FORCED_STRIDE, Mark, Token};
 use crate::image_spec::ImageSpec;
 
@@ -20,6 +21,8 @@ pub struct Observation {
     /// Both front-ends have a VM that made this image as its own clone or volatile disk: two VMs that share a
     /// name by accident.
     pub owned_by_both: bool,
+    /// It is the clone or volatile disk of a VM of this site.
+    pub made_here: bool,
     /// The copy there was seen since this host was booted, and did not contradict the one here. Only looked up while
     /// the peer cannot be asked.
     pub in_touch_since_reboot: bool,
@@ -27,6 +30,7 @@ pub struct Observation {
 
 /// The copy in this site's cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "a handful of them, and nearly all hold a copy")]
 pub enum Here {
     /// There is no such image.
     Absent,
@@ -143,6 +147,8 @@ pub struct Copy {
     pub forced: Option<Mark>,
     /// Who forced it said that the other site is off, whatever its front-end says.
     pub other_site_is_off: bool,
+    /// Where the image belongs.
+    pub home: Home,
     /// What the daemon of this copy's own site last reported; up to 30 s and more old.
     pub report: Report,
     /// Whether its daemon is going to throw this copy away, whatever it shows until then.

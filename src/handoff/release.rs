@@ -2,6 +2,7 @@
 
 use super::decision::{Decision, Finding, Judgement, Rule, Side, Step, WaitFor};
 use super::gate::previous_token;
+use super::home::{Belongs, Residence, SiteRole};
 use super::observation::{Copy, Here, Mode, Observation, Report, Role, There};
 use super::token::{Mark, Token};
 use super::{Locks, Patience};
@@ -14,6 +15,8 @@ pub struct Release<'a> {
     pub here: &'a str,
     /// The peer's name.
     pub there: &'a str,
+    /// What this site is to images that say nothing of a home.
+    pub role: SiteRole,
     /// The VM that let go.
     pub vm: i32,
     /// Whether there is time left to wait for the other copy.
@@ -85,13 +88,22 @@ impl Release<'_> {
             }
             Here::Mirrored(copy) => copy,
         };
-        if observation.in_use_here {
-            return (Rule::ReleaseInUseHere, self.pending(observation, "a VM here uses it".into()));
-        }
         let is_unread_there = matches!(&observation.there, There::Mirrored(there) if there.token.is_unread());
         if here.token.is_unread() || is_unread_there {
             let cause = "its handoff token is not understood; see: onemirror plan".to_owned();
             return (Rule::ReleaseTokenUnread, self.pending(observation, cause));
+        }
+        let residence = Residence { here: self.here, there: self.there, role: self.role };
+        match residence.of(here, observation.made_here) {
+            Belongs::Here => return (Rule::ReleaseAtHome, Verdict::Settled),
+            Belongs::Unknown => {
+                let cause = format!("where it belongs is not known; decide: onemirror rehome {}", self.vm);
+                return (Rule::ReleaseHomeUnknown, self.pending(observation, cause));
+            }
+            Belongs::There => {}
+        }
+        if observation.in_use_here {
+            return (Rule::ReleaseInUseHere, self.pending(observation, "a VM here uses it".into()));
         }
         if here.role == Role::HalfDemoted {
             return (Rule::ReleaseHalfDemoted, Verdict::Act(vec![self.demote(observation)]));

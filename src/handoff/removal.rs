@@ -1,17 +1,16 @@
 //! The removal: OpenNebula wants an image deleted; may the stock driver delete the copy here?
 
+use super::home::{Belongs, Residence};
 use super::observation::{Copy, Here, Role, TokenSeen};
 use crate::image_spec::ImageSpec;
 
 /// All that a removal needs to know beside what is seen here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal<'a> {
-    /// This site's name.
-    pub here: &'a str,
-    /// The peer's name.
-    pub there: &'a str,
-    /// Whether an image that does not say where it belongs belongs here.
-    pub belongs_here: bool,
+    /// This site, as far as homes go.
+    pub residence: Residence<'a>,
+    /// It is the clone or volatile disk of a VM of this site.
+    pub made_here: bool,
     /// Another image of this front-end under which the same one is registered.
     pub registered: Option<i32>,
 }
@@ -33,6 +32,8 @@ pub enum Kept {
     Pending,
     /// It belongs to the other site.
     Elsewhere,
+    /// Where it belongs is not known.
+    Homeless,
 }
 
 impl Kept {
@@ -45,6 +46,7 @@ impl Kept {
             Self::Unreadable => "its handoff token cannot be read".into(),
             Self::Pending => format!("its handoff to {there} is pending"),
             Self::Elsewhere => format!("it belongs to {there}"),
+            Self::Homeless => "where it belongs is not known; decide: onemirror rehome".into(),
         }
     }
 }
@@ -69,16 +71,22 @@ impl Removal<'_> {
             Role::Primary if matches!(here.token, TokenSeen::Unreadable | TokenSeen::Newer) => {
                 Some(Kept::Unreadable)
             }
-            Role::Primary if token.is_some_and(|token| token.is_closed() && token.site == self.here) => {
+            Role::Primary
+                if token.is_some_and(|token| token.is_closed() && token.site == self.residence.here) =>
+            {
                 Some(Kept::Pending)
             }
             Role::Primary if here.release.as_ref().is_some_and(is_released) => Some(Kept::Pending),
-            Role::Primary => (!self.belongs_here).then_some(Kept::Elsewhere),
+            Role::Primary => match self.residence.of(here, self.made_here) {
+                Belongs::Here => None,
+                Belongs::There => Some(Kept::Elsewhere),
+                Belongs::Unknown => Some(Kept::Homeless),
+            },
         }
     }
 
     /// The same in words.
     pub fn explain(&self, image: &ImageSpec, kept: Kept) -> String {
-        format!("{image} is kept, not deleted: {}", kept.cause(self.there))
+        format!("{image} is kept, not deleted: {}", kept.cause(self.residence.there))
     }
 }

@@ -36,10 +36,15 @@ fn copy(role: Role, token: &str) -> Copy {
         release: None,
         forced: None,
         other_site_is_off: false,
+        home: at(B),
         report: Report::Other,
         resync: Resync::None,
         positions: Positions::Unknown,
     }
+}
+
+fn at(site: &str) -> Home {
+    Home::At { site: site.into(), is_local: false }
 }
 
 fn primary(token: &str) -> Copy {
@@ -80,6 +85,7 @@ fn seen_as(here: Here, there: There, vm_there: PeerVm) -> Observation {
         vm_there,
         in_use_here: false,
         owned_by_both: false,
+        made_here: false,
         in_touch_since_reboot: true,
     }
 }
@@ -118,6 +124,7 @@ fn gate() -> Gate<'static> {
     Gate {
         here: A,
         there: B,
+        role: SiteRole::Home,
         vm: 2,
         boot: BootKind::Cold,
         peer_unreachable: PeerUnreachable::RefuseAfterReboot,
@@ -136,11 +143,19 @@ fn used(observation: Observation) -> Observation {
 
 /// The release of VM 7 on site A.
 fn release() -> Release<'static> {
-    Release { here: A, there: B, vm: 7, patience: Patience::Fresh, locks: Locks::Here, closing_id: "c1" }
+    Release {
+        here: A,
+        there: B,
+        role: SiteRole::Recovery,
+        vm: 7,
+        patience: Patience::Fresh,
+        locks: Locks::Here,
+        closing_id: "c1",
+    }
 }
 
 fn upkeep() -> Upkeep<'static> {
-    Upkeep { here: A, in_use_here: false, running_here: None }
+    Upkeep { here: A, there: B, role: SiteRole::Recovery, in_use_here: false, running_here: None }
 }
 
 fn step_text(step: &Step) -> String {
@@ -149,6 +164,7 @@ fn step_text(step: &Step) -> String {
         Step::WriteToken { token, .. } => format!("write {token} {at}"),
         Step::MarkBooted { mark, .. } => format!("booted {mark}"),
         Step::MarkRelease { mark, .. } => format!("release {mark}"),
+        Step::WriteHome { site, .. } => format!("home {site}"),
         step => format!("{} {at}", step.name()),
     }
 }
@@ -1449,10 +1465,149 @@ fn binding_rows() -> Vec<Row> {
     ]
 }
 
+/// Whose an image is decides what a terminate does with it.
+fn home_rows() -> Vec<Row> {
+    use Rule::*;
+    let at_home = || Gate { role: SiteRole::Home, ..gate() };
+    let away = || Gate { role: SiteRole::Recovery, ..gate() };
+    let of = |home: Home, copy: Copy| Copy { home, ..copy };
+    let local = || Home::At { site: A.into(), is_local: true };
+    let made = |observation| Observation { made_here: true, ..observation };
+    let reign = || primary("3:site-a:open").booted("3:site-a:2").release("3:site-a:7");
+    let follows = || of(Home::Unset, non_primary("3:site-a:open"));
+    let of_home = |role| Release { role, ..release() };
+    let (home, recovery) = (SiteRole::Home, SiteRole::Recovery);
+    let new = |home: Home, token: &str| {
+        pair(of(home.clone(), primary(token)), of(home, non_primary("")), PeerVm::None)
+    };
+    let pending = "done; pending: where it belongs is not known; decide: onemirror rehome 7";
+    let mut rows = vec![
+        // the first boot of an image that says nothing
+        boots(
+            at_home(),
+            new(Home::Unset, ""),
+            OpenTokenHere,
+            "home site-a, write 1:site-a:open here, booted 1:site-a:2",
+        ),
+        boots(away(), new(Home::Unset, ""), OpenTokenHere, "write 1:site-a:open here, booted 1:site-a:2"),
+        boots(
+            away(),
+            made(new(Home::Unset, "")),
+            OpenTokenHere,
+            "home site-a, write 1:site-a:open here, booted 1:site-a:2",
+        ),
+        // a clone of an image that has a home of its own
+        boots(
+            away(),
+            made(new(Home::OfAnother, "(another's) 9:site-b:open")),
+            OpenTokenHere,
+            "home site-a, write 1:site-a:open here, booted 1:site-a:2",
+        ),
+        boots(
+            at_home(),
+            new(Home::OfAnother, ""),
+            OpenTokenHere,
+            "write 1:site-a:open here, booted 1:site-a:2",
+        ),
+        boots(
+            away(),
+            made(new(Home::OfAnother, "4:site-b:x")),
+            OpenTokenHere,
+            "write 5:site-a:open here, booted 5:site-a:2",
+        ),
+        // taken home, and nobody had written down yet that it is its home
+        boots(
+            at_home(),
+            pair(
+                of(Home::Unset, non_primary("4:site-b:x")),
+                of(Home::Unset, non_primary("4:site-b:x")),
+                inactive(),
+            ),
+            HandoffProven,
+            "promote here, home site-a, write 5:site-a:open here, booted 5:site-a:2",
+        ),
+        boots(
+            away(),
+            pair(of(local(), reign()), follows(), inactive()),
+            OpenTokenHere,
+            "home site-a, write 4:site-a:open here, booted 4:site-a:2",
+        ),
+        boots(
+            at_home(),
+            pair(
+                of(Home::Unset, primary("3:site-a:open").booted("3:site-a:2").by_snapshot()),
+                follows(),
+                inactive(),
+            ),
+            HomeHere,
+            "home site-a, mirror-snapshot here, booted 3:site-a:2",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(of(local(), primary("3:site-a:open").by_snapshot()), follows(), inactive()),
+            UpkeepHome,
+            "home site-a, mirror-snapshot here",
+        ),
+        // an end elsewhere hands over, whatever the site is to others; at home it is an end
+        releases(
+            of_home(home),
+            pair(of(at(B), reign()), follows(), inactive()),
+            ReleaseHandOver,
+            "write 4:site-a:c1 here, demote here",
+        ),
+        keeps_up(
+            Upkeep { role: home, ..upkeep() },
+            pair(of(at(B), reign()), follows(), inactive()),
+            UpkeepRelease,
+            "release of VM 7",
+        ),
+        keeps_up(upkeep(), pair(of(at(A), reign()), follows(), inactive()), UpkeepNothing, "nothing"),
+        releases(
+            of_home(recovery),
+            pair(of(Home::Unset, reign()), follows(), inactive()),
+            ReleaseHandOver,
+            "write 4:site-a:c1 here, demote here",
+        ),
+        releases(
+            of_home(recovery),
+            made(pair(of(Home::Unset, reign()), follows(), inactive())),
+            ReleaseHandOver,
+            "write 4:site-a:c1 here, demote here",
+        ),
+        releases(of_home(home), pair(of(Home::Unset, reign()), follows(), inactive()), ReleaseAtHome, "done"),
+        releases(
+            of_home(recovery),
+            made(pair(of(Home::Unset, primary("1:site-a:open")), follows(), inactive())),
+            ReleaseAtHome,
+            "done",
+        ),
+    ];
+    for role in [home, recovery] {
+        for made_here in [false, true] {
+            let row = |home, rule, says| {
+                let seen = pair(of(home, reign()), follows(), inactive());
+                releases(of_home(role), Observation { made_here, ..seen }, rule, says)
+            };
+            rows.push(row(at(A), ReleaseAtHome, "done"));
+            rows.push(row(local(), ReleaseAtHome, "done"));
+            rows.push(row(at("site-c"), ReleaseHomeUnknown, pending));
+            rows.push(row(Home::OfAnother, ReleaseHomeUnknown, pending));
+            rows.push(row(Home::Unread, ReleaseHomeUnknown, pending));
+        }
+    }
+    rows
+}
+
 #[test]
 fn every_row_decides_as_designed_and_every_rule_fires() {
     let mut fired = BTreeSet::new();
-    for row in gate_rows().into_iter().chain(release_rows()).chain(upkeep_rows()).chain(binding_rows()) {
+    for row in gate_rows()
+        .into_iter()
+        .chain(release_rows())
+        .chain(upkeep_rows())
+        .chain(binding_rows())
+        .chain(home_rows())
+    {
         assert_eq!(row.judged, (row.rule, row.says.to_string()));
         fired.insert(row.rule);
     }
@@ -1596,6 +1751,7 @@ fn no_situation_breaks_what_the_gate_promises() {
                         step,
                         Step::WriteToken { at: Side::Here, .. }
                             | Step::MarkBooted { .. }
+                            | Step::WriteHome { .. }
                             | Step::MirrorSnapshot { at: Side::Here, .. }
                     );
                     assert!(alone || locks == Locks::Both, "without the lock there: {why}");
@@ -1658,7 +1814,7 @@ fn no_situation_breaks_what_the_gate_promises() {
                             let written_to = if *at == Side::Here { here } else { there };
                             assert!(token.sequence > written_to.token.sequence(), "{why}");
                         }
-                        Step::MarkBooted { .. } | Step::MirrorSnapshot { .. } => {}
+                        Step::MarkBooted { .. } | Step::WriteHome { .. } | Step::MirrorSnapshot { .. } => {}
                         Step::Fence { .. } | Step::MarkRelease { .. } => panic!("{why}"),
                     }
                 }
@@ -1698,7 +1854,8 @@ fn no_situation_breaks_what_release_and_upkeep_promise() {
             }
         }
         for (in_use_here, running_here) in [(false, None), (true, None), (true, Some(2))] {
-            let Task::Act(steps) = (Upkeep { here: A, in_use_here, running_here }).judge(&observation).task
+            let Task::Act(steps) =
+                (Upkeep { in_use_here, running_here, ..upkeep() }).judge(&observation).task
             else {
                 continue;
             };

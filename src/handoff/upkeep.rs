@@ -1,7 +1,8 @@
 //! Upkeep: a host, a front-end or the timer came round; put right what events left undone.
 
 use super::decision::{Finding, Rule, Side, Step};
-use super::gate::{begin_reign, opening_token, stale_here_steps};
+use super::gate::{begin_reign, carried, opening_token, stale_here_steps};
+use super::home::{Belongs, Home, Residence, SiteRole};
 use super::observation::{Copy, Here, Observation, PeerVm, Report, Resync, Role, There};
 use super::token::Mark;
 
@@ -10,6 +11,10 @@ use super::token::Mark;
 pub struct Upkeep<'a> {
     /// This site's name.
     pub here: &'a str,
+    /// The peer's name.
+    pub there: &'a str,
+    /// What this site is to images that say nothing of a home.
+    pub role: SiteRole,
     /// A VM of this site may be using the image, or its saved memory belongs to it.
     pub in_use_here: bool,
     /// The VM of this site that runs on it (RUNNING, not only booting).
@@ -127,8 +132,18 @@ impl Upkeep<'_> {
     /// Primary here, and not there.
     fn judge_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Task) {
         let reign = here.token.token().filter(|token| token.is_open_by(self.here));
+        let residence = Residence { here: self.here, there: self.there, role: self.role };
+        // written before the image was mirrored; by now the other site has to know it as well
+        if matches!(here.home, Home::At { is_local: true, .. })
+            && let Some(step) = residence.step(observation, here)
+        {
+            let mut steps = vec![step];
+            steps.extend(carried(here, &observation.image));
+            return (Rule::UpkeepHome, Task::Act(steps));
+        }
         if !self.in_use_here {
-            let asked = here.release.as_ref().filter(|mark| match reign {
+            let is_away = residence.of(here, observation.made_here) == Belongs::There;
+            let asked = here.release.as_ref().filter(|_| is_away).filter(|mark| match reign {
                 Some(reign) => mark.holds_in(reign),
                 // interrupted between token and demotion
                 None => released_by(here, self.here),
@@ -145,7 +160,9 @@ impl Upkeep<'_> {
             let image = &observation.image;
             let token = opening_token(here, &observation.there, self.here);
             let mark = Mark::of(&token, vm);
-            return (Rule::UpkeepOpenToken, Task::Act(begin_reign(here, image, token, mark)));
+            let mut steps: Vec<Step> = residence.step(observation, here).into_iter().collect();
+            steps.extend(begin_reign(here, image, token, mark));
+            return (Rule::UpkeepOpenToken, Task::Act(steps));
         }
         (Rule::UpkeepNothing, Task::Nothing)
     }

@@ -6,19 +6,16 @@ use super::arguments::{Action, Call, parse};
 use super::guards;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
-use crate::config::{self, Config, ConfigError, ReleaseOn};
-use crate::engine::{
-    Engine, EngineError, GateScope, LetGo, ReleaseScope, Standing, VmImages, boot_kind, local_client,
-};
+use crate::config::{self, Config, ConfigError, Role};
+use crate::engine::{Engine, GateScope, ReleaseScope, Standing, VmImage, VmImages, boot_kind, local_client};
 use crate::handoff::BootKind;
 use crate::opennebula::disks::{datastores_needed, rbd_images};
-use crate::opennebula::{Client, Datastore, DiskError, DiskKind, LcmState, StorageCredentials, Vm, VmState};
+use crate::opennebula::{Client, Datastore, DiskKind, LcmState, StorageCredentials, Vm, VmState};
 use crate::state;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
 /// Answers a call of `one_tm`; `stock` is the action that onemirror stands in front of. Returns only if that one
 /// is not to run.
@@ -56,15 +53,6 @@ async fn answer(
         return Answer::Stock;
     }
     let config = Config::load(config_path);
-    if let Ok(config) = &config
-        && matches!(call.action, Action::Mvds | Action::DeleteDisk)
-        && !config.releases_on(ReleaseOn::Terminate)
-    {
-        return match call.action {
-            Action::DeleteDisk => stock_unless_of_another(config.clone(), call).await,
-            _ => Answer::Stock,
-        };
-    }
     let vm = match vm_of(config.as_ref().ok(), call.vm).await {
         Ok(vm) => vm,
         // the stock action does nothing, and the image stays primary: nothing is lost
@@ -80,40 +68,6 @@ async fn answer(
     }
 }
 
-/// Where terminate means terminate: the stock action deletes by name alone, so it is left out for an image that is not
-/// this VM's. Whatever else is wrong is none of onemirror's business there.
-async fn stock_unless_of_another(config: Config, call: Call) -> Answer {
-    let look = async {
-        let engine = Engine::new(config, "tm delete")?;
-        let client = engine.front_end_here();
-        let site = engine.here().to_owned();
-        let mut vm = client
-            .vm(call.vm)
-            .await
-            .map_err(|error| EngineError::OpenNebula { site, error: error.into() })?;
-        vm.disks.retain(|disk| Some(disk.id) == call.disk);
-        let vm_images = engine.images_of(vm).await?;
-        let own = vm_images.images.iter().find(|image| image.is_own());
-        match own {
-            Some(image) => guards::delete(&engine, image).await,
-            None => Ok(Answer::Stock),
-        }
-    };
-    match look.await {
-        Ok(answer) => answer,
-        // what a user wrote there would be deleted
-        Err(EngineError::Disk(error @ (DiskError::ForgedSource { .. } | DiskError::InvalidName { .. }))) => {
-            refuse(error)
-        }
-        // what would go with it is not known
-        Err(error @ EngineError::Ceph { .. }) => refuse(error),
-        Err(error) => {
-            tracing::warn!("VM {} disk {:?}: {error}", call.vm, call.disk);
-            Answer::Stock
-        }
-    }
-}
-
 async fn vm_of(config: Option<&Config>, vm: i32) -> Result<Vm, crate::engine::FrontEndError> {
     Ok(local_client(config)?.vm(vm).await?)
 }
@@ -126,7 +80,6 @@ async fn with_config(
     arguments: &[OsString],
     vm: Vm,
 ) -> Answer {
-    let release_timeout = config.policy.release_timeout;
     let engine = match Engine::new(config, &format!("tm {action}")) {
         Ok(engine) => engine,
         Err(error) => return refuse(error),
@@ -134,6 +87,11 @@ async fn with_config(
     let vm_images = match engine.images_of(vm).await {
         Ok(vm_images) if vm_images.images.is_empty() => return Answer::Stock,
         Ok(vm_images) => vm_images,
+        // the stock action does nothing, and what is there stays primary
+        Err(error) if call.action == Action::Mvds && engine.config().site.role == Role::Home => {
+            tracing::warn!("VM {} not released: {error}", call.vm);
+            return Answer::Stock;
+        }
         Err(error) => return refuse(error),
     };
     match call.action {
@@ -145,12 +103,12 @@ async fn with_config(
                 Ok(status) => return Answer::Failed(status.code().unwrap_or(1)),
                 Err(error) => return refuse(format!("{} does not run: {error}", stock.display())),
             }
-            match release(&engine, call, &vm_images, release_timeout).await {
+            match release(&engine, call, &vm_images).await {
                 Answer::Stock => Answer::Instead(String::new()),
                 other => other,
             }
         }
-        Action::Mvds | Action::DeleteDisk => release(&engine, call, &vm_images, release_timeout).await,
+        Action::Mvds | Action::DeleteDisk => release(&engine, call, &vm_images).await,
         Action::DeleteDirectory => Answer::Stock,
         Action::MakeVolatile => {
             guards::name_is_free(&engine, call, &vm_images).await.unwrap_or(Answer::Stock)
@@ -221,47 +179,42 @@ fn release_scope(vm: &Vm, call: Call) -> ReleaseScope {
     }
 }
 
-async fn release(engine: &Engine, call: Call, vm_images: &VmImages, limit: Duration) -> Answer {
-    let images: Vec<_> = match release_scope(&vm_images.vm, call) {
+/// The disks that this call may give up.
+fn let_go(call: Call, vm_images: &VmImages) -> Vec<&VmImage> {
+    let is_of_this_call = |image: &VmImage| Some(image.disk.disk_id) == call.disk;
+    match release_scope(&vm_images.vm, call) {
         // one that was exported to a file is written back by its own `mvds.ssh`, and released after that
         ReleaseScope::All => {
             let exported =
                 |id: i32| vm_images.vm.disks.iter().any(|disk| disk.id == id && disk.is_exported());
-            let of_this_call = |id: i32| Some(id) == call.disk;
-            let mut images = vm_images.images.clone();
-            images.retain(|image| !exported(image.disk.disk_id) || of_this_call(image.disk.disk_id));
-            images
+            let mine = |image: &&VmImage| !exported(image.disk.disk_id) || is_of_this_call(image);
+            vm_images.images.iter().filter(mine).collect()
         }
         ReleaseScope::Disk(disk) => {
-            vm_images.images.iter().filter(|image| image.disk.disk_id == disk).cloned().collect()
+            vm_images.images.iter().filter(|image| image.disk.disk_id == disk).collect()
         }
-    };
+    }
+}
+
+/// A VM's end: what belongs to the other site is handed over; the rest is the stock action's.
+async fn release(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+    let images: Vec<VmImage> = let_go(call, vm_images).into_iter().cloned().collect();
     let own = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk);
-    let outcome = match engine.release(call.vm, &images, LetGo::ByEndingVm, limit).await {
-        Ok(outcome) => outcome,
+    let is_delete = call.action == Action::DeleteDisk;
+    let pending = match engine.release_at_end(call.vm, &images).await {
+        Ok(pending) => pending,
         // the terminate goes on; the image stays primary, and reconcile finishes the handoff
-        Err(error) if call.action == Action::Mvds => {
+        Err(error) if !is_delete => {
             tracing::warn!("VM {} not released: {error}", call.vm);
             return Answer::Stock;
         }
         Err(error) => return refuse_with_details(engine.here(), &error),
     };
-    for pending in &outcome.pending {
-        tracing::warn!(
-            "{} stays primary here: {}; onemirror reconcile finishes the handoff",
-            pending.image,
-            pending.cause
-        );
+    for pending in &pending {
+        tracing::warn!("{} stays primary here: {}", pending.image, pending.cause);
     }
     match own {
-        Some(image) if call.action == Action::DeleteDisk && !outcome.not_mirrored.contains(image.spec()) => {
-            Answer::Instead(format!(
-                "{} is mirrored with {} and kept, not deleted",
-                image.spec(),
-                engine.there()
-            ))
-        }
-        Some(image) if call.action == Action::DeleteDisk => guards::delete(engine, image)
+        Some(image) if is_delete => guards::delete(engine, image)
             .await
             .unwrap_or_else(|error| refuse_with_details(engine.here(), &error)),
         _ => Answer::Stock,

@@ -1,7 +1,14 @@
 """What is written in an image's metadata belongs to that image, and so does its home."""
 import pytest
 from conftest import full
+from harness.laboratory import Machine, wait_until
+from harness.story import Timer
 from test_failback import unique
+
+
+def told(site, image, what):
+    """Whether `list` says that of the image."""
+    return [line for line in site.onemirror("list").stdout.splitlines() if image in line.split() and what in line]
 
 
 def given_up(lab, name):
@@ -11,8 +18,8 @@ def given_up(lab, name):
     machine = lab.vm_with_one_disk(unique(name), "journal")
     machine.register_on_b()
     (image,) = machine.images.values()
-    a.rbd("snap", "create", image + "@snap")
-    a.rbd("snap", "protect", image + "@snap")
+    a.rbd("snap", "create", image + "@before")
+    a.rbd("snap", "protect", image + "@before")
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
     vm = machine.start_on_b()
@@ -29,9 +36,117 @@ def test_a_copy_of_an_image_that_was_handed_over_is_not_handed_over_itself(lab, 
     """`rbd cp` and `rbd clone` take all metadata along, the token and the mark of the release among it."""
     image = given_up(lab, "inherits")
     copy = "%s-%s" % (image, how)
-    b.rbd(*{"copy": ["cp", image, copy], "clone": ["clone", image + "@snap", copy]}[how])
+    b.rbd(*{"copy": ["cp", image, copy], "clone": ["clone", image + "@before", copy]}[how])
     a.wait_replaying(copy)
     b.reconcile(check=False)
     assert b.is_primary(copy) is True
     assert not [entry for entry in b.audit() if entry.get("image") == copy]
-    assert copy not in b.onemirror("list").stdout
+    assert not told(b, copy, "hand")
+
+
+def mirrored_by_snapshot(site, image, other):
+    site.rbd("mirror", "image", "enable", image, "snapshot")
+    site.rbd("mirror", "image", "snapshot", image)
+    other.wait_replaying(image)
+
+
+def home(site, image):
+    return site.rbd("image-meta", "get", image, "onemirror.home", check=False).stdout.strip()
+
+
+def global_id(site, image):
+    return site.info(image)["mirroring"]["global_id"]
+
+
+def test_a_vm_that_was_made_on_the_recovery_site_ends_there(lab, a, b):
+    """Its own disks are deleted, its image stays, and nothing of it is handed to a site that never had it."""
+    name = unique("made-there")
+    image = b.image_create(name + "-data", "three", True)
+    base = b.image_create(name + "-base", "one", False)
+    vm = b.vm_create(name, [image, base], extra='DISK=[TYPE="fs",SIZE="16"]\n')
+    assert b.settle(vm) == "RUNNING", b.vm_error(vm)
+    data, clone, volatile = (image for _, image in sorted(b.vm_images(vm).items()))
+    # an administrator has it protected, after its first boot
+    mirrored_by_snapshot(b, data, a)
+    for own in (clone, volatile):
+        a.wait_replaying(own)
+    b.reconcile()
+    homes = {home(b, disk) for disk in (data, clone, volatile)}
+    expected = {"site-b:" + global_id(b, disk) for disk in (data, clone, volatile)}
+    b.wait_records(vm)
+    b.action("terminate", vm)
+    assert b.settle(vm) == "DONE", b.vm_error(vm)
+    assert b.is_primary(data) is True
+    assert (b.info(clone), b.info(volatile)) == (None, None)
+    assert homes == expected
+    b.reconcile()
+    assert b.is_primary(data) is True
+    again = b.vm_create(name, [image])
+    assert b.settle(again) == "RUNNING", b.vm_error(again)
+    b.action("terminate", again)
+    b.wait_vm(again, "DONE")
+    assert b.is_primary(data) is True
+
+
+def test_each_site_is_home_of_its_own_vms(lab, a, b):
+    """Home on the site whose role is recovery, away on the one whose role is home, and back."""
+    name = unique("home-at-b")
+    image = b.image_create(name, "three", True)
+    machine = Machine(lab, name, b.vm_create(name, [image]), at=b)
+    (data,) = machine.images.values()
+    mirrored_by_snapshot(b, data, a)
+    b.action("poweroff", machine.home)
+    b.wait_vm(machine.home, "POWEROFF")
+    vm = machine.start_on_b()
+    assert a.settle(vm) == "RUNNING", a.vm_error(vm)
+    a.wait_records(vm)
+    a.action("terminate", vm)
+    assert a.settle(vm) == "DONE", a.vm_error(vm)
+    wait_until("the VM at home", Timer(a, lambda: b.state_name(machine.home) == "RUNNING"), 120, 1)
+    assert machine.primaries() == {data: "b"}
+    machine.assert_complete(b)
+
+
+@full
+@pytest.mark.parametrize("how", ["copied", "told"])
+def test_an_image_whose_home_is_not_known_is_neither_deleted_nor_handed_over(lab, a, b, how):
+    """A copy has taken its original's home along; or an operator says that what was made here belongs elsewhere."""
+    name = unique("whose")
+    image = b.image_create(name, "three", True)
+    first = b.vm_create(name, [image])
+    assert b.settle(first) == "RUNNING", b.vm_error(first)
+    data = b.source(image)
+    mirrored_by_snapshot(b, data, a)
+    b.action("terminate", first)
+    b.wait_vm(first, "DONE")
+    if how == "copied":
+        b.reconcile()
+        b.rbd("cp", data, data + "-copy")
+        data += "-copy"
+        mirrored_by_snapshot(b, data, a)
+        image = b.image_create(name + "-copy", "three", True, source=data)
+    vm = b.vm_create(name, [image])
+    assert b.settle(vm) == "RUNNING", b.vm_error(vm)
+    if how == "copied":
+        hint = "onemirror rehome %d" % vm
+        assert "where it belongs is not known" in b.onemirror("list").stdout
+        shown = b.onemirror("show", vm).stdout
+        assert hint in shown, shown
+        before = b.token(data)
+        b.action("terminate", vm)
+        assert b.settle(vm) == "DONE", b.vm_error(vm)
+        assert (b.is_primary(data), b.token(data)) == (True, before)
+        shown = b.onemirror("list").stdout
+        hint = "onemirror rehome --image " + data
+        assert hint in shown, shown
+        b.onemirror(*hint.split()[1:])
+        b.onemirror(*hint.split()[1:])
+        assert home(b, data) == "site-b:" + global_id(b, data)
+        assert not told(b, data, "where it belongs")
+    else:
+        refused = a.onemirror("rehome", "--image", data, check=False)
+        assert refused.returncode == 1 and "is not primary here; type it on site-b" in refused.stderr, refused.stderr
+        b.onemirror("rehome", vm, "--to", "site-a")
+        b.action("terminate", vm)
+        assert b.settle(vm) == "DONE", b.vm_error(vm)
+        wait_until("the handoff", Timer(b, lambda: b.is_primary(data) is False), 60, 1)

@@ -150,8 +150,8 @@ def not_primary(site, image):
 # ---------------------------------------------------------------- point 4
 
 
-def test_a_non_persistent_disk_is_kept_on_the_recovery_site_and_deleted_at_home(lab, a, b):
-    for site, kept in ((b, True), (a, False)):
+def test_a_non_persistent_disk_is_deleted_where_it_was_made_and_kept_where_it_belongs_elsewhere(lab, a, b):
+    for site, kept in ((b, False), (a, False), (b, True)):
         # a name of its own: both front-ends call their n-th image one-n
         name = unique("base-of-" + site.name)
         site.rbd("create", "one/" + name, "--size", "16M")
@@ -162,6 +162,8 @@ def test_a_non_persistent_disk_is_kept_on_the_recovery_site_and_deleted_at_home(
         other = lab.other(site)
         other.wait_replaying(image)
         site.wait_records(vm)
+        if kept:
+            site.onemirror("rehome", vm, "--to", other.name)
         site.action("terminate", vm)
         assert site.settle(vm) == "DONE", site.vm_error(vm)
         if kept:

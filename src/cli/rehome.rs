@@ -1,0 +1,44 @@
+//! `onemirror rehome VM`.
+
+use super::table::{json, print};
+use super::{CommandError, warn_if_off};
+use crate::engine::Engine;
+use crate::image_spec::ImageSpec;
+
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Arguments {
+    /// The VM's id here
+    #[arg(required_unless_present = "image")]
+    vm: Option<i32>,
+    /// An image that no VM here uses any more, as POOL/IMAGE
+    #[arg(long, value_name = "IMAGE", conflicts_with = "vm")]
+    image: Option<ImageSpec>,
+    /// The site that it belongs to from now on, this one or its peer [default: this one]
+    #[arg(long, value_name = "SITE")]
+    to: Option<String>,
+    /// JSON instead of text
+    #[arg(short, long)]
+    json: bool,
+}
+
+pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), CommandError> {
+    warn_if_off();
+    let site = arguments.to.as_deref().unwrap_or(engine.here());
+    if site != engine.here() && site != engine.there() {
+        let (here, there) = (engine.here(), engine.there());
+        return Err(CommandError::Usage(format!("--to {site}: the two sites are {here} and {there}")));
+    }
+    let images = match (&arguments.image, arguments.vm) {
+        (Some(image), _) => vec![engine.unused_image(image).await?],
+        (None, Some(vm)) => engine.vm_images(vm).await?.images,
+        (None, None) => Vec::new(),
+    };
+    let homes = engine.rehome(arguments.vm, &images, site).await?;
+    if arguments.json {
+        return Ok(print(&json(&homes)?)?);
+    }
+    let text: String =
+        homes.iter().map(|home| format!("{}: belongs to {}\n", home.image, home.site)).collect();
+    Ok(print(&text)?)
+}

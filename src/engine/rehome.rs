@@ -1,0 +1,128 @@
+//! Rehoming: an operator decides for good where the images of a VM belong.
+
+use super::error::EngineError;
+use super::images::VmImage;
+use super::locks::Owner;
+use super::observe::{Purpose, Seen};
+use super::pools::PoolHere;
+use super::sites::Engine;
+use super::steps::{Carried, Cause, HeldLocks};
+use crate::audit::Outcome;
+use crate::handoff::{Copy, Finding, Here, Home, Mode, Refusal, Role, Rule, Side, Step};
+use crate::image_spec::ImageSpec;
+use std::time::Instant;
+
+/// Where an image belongs from now on.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct NewHome {
+    /// The image, as `pool[/namespace]/image`.
+    pub image: String,
+    /// The site.
+    pub site: String,
+}
+
+impl Engine {
+    /// A mirrored image of this site's datastores that no VM here needs to use.
+    pub async fn unused_image(&self, image: &ImageSpec) -> Result<VmImage, EngineError> {
+        let (pools, _) = self.pools_here().await?;
+        let mut found = pools.iter().flat_map(PoolHere::images).filter(|found| found.spec() == image);
+        match (found.next(), found.next()) {
+            (Some(found), None) => Ok(found),
+            (Some(_), Some(_)) => Err(EngineError::Unfit(format!(
+                "{image} is in two clusters of this site; name a VM that uses the one you mean"
+            ))),
+            (None, _) => Err(EngineError::Unfit(format!(
+                "{image} is no mirrored image of a Ceph datastore here; see: onemirror list"
+            ))),
+        }
+    }
+
+    /// Writes down that these images belong to `site`. Only the primary copy can be written to, so all of them have to be
+    /// primary here; otherwise nothing is changed.
+    pub async fn rehome(
+        &self,
+        vm: Option<i32>,
+        images: &[VmImage],
+        site: &str,
+    ) -> Result<Vec<NewHome>, EngineError> {
+        let started = Instant::now();
+        let result = self.try_rehome(vm, images, site).await;
+        if let Err(error) = &result {
+            let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
+            self.note(vm, None, "operator", "rehome", outcome, Some(error.to_string()), started);
+        }
+        result
+    }
+
+    async fn try_rehome(
+        &self,
+        vm: Option<i32>,
+        images: &[VmImage],
+        site: &str,
+    ) -> Result<Vec<NewHome>, EngineError> {
+        let owner = Owner::this_process(self.here(), &self.state_dir);
+        let mut locks = HeldLocks::default();
+        let result = async {
+            let seen = self.observe(images, Purpose::Release).await?;
+            self.lock(&mut locks, Side::Here, &seen, &owner).await?;
+            let seen = self.observe(images, Purpose::Release).await?;
+            let mut steps = Vec::new();
+            for (seen, copy) in seen.iter().filter_map(mirrored) {
+                self.may_rehome(seen, copy)?;
+                steps.extend(steps_home(seen.spec(), copy, site));
+            }
+            if seen.iter().filter_map(mirrored).next().is_none() {
+                return Err(EngineError::Unfit(
+                    "none of its images is mirrored; an image is at home where it is made".into(),
+                ));
+            }
+            let finding = |seen: &Seen| Finding { image: seen.spec().clone(), rule: Rule::HomeHere };
+            let findings: Vec<Finding> = seen.iter().map(finding).collect();
+            match self.carry_out(&steps, &seen, &locks, &Cause { vm, findings: &findings }).await? {
+                Carried::Out => {}
+                left => return Err(super::gate::not_carried_out(&steps, left)),
+            }
+            let home =
+                |(seen, _): (&Seen, _)| NewHome { image: seen.spec().to_string(), site: site.to_owned() };
+            Ok(seen.iter().filter_map(mirrored).map(home).collect())
+        }
+        .await;
+        locks.release().await;
+        result
+    }
+
+    fn may_rehome(&self, seen: &Seen, copy: &Copy) -> Result<(), EngineError> {
+        let refuse = |cause: String, hint: String| {
+            Err(EngineError::Refused(Refusal { image: seen.spec().clone(), cause, hint, rule: None }))
+        };
+        if copy.role != Role::Primary {
+            return refuse("is not primary here".into(), format!("type it on {}", self.there()));
+        }
+        if copy.token.is_unread() {
+            return refuse(
+                "has a handoff token that is not understood here".into(),
+                "see: onemirror plan".into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn mirrored(seen: &Seen) -> Option<(&Seen, &Copy)> {
+    match &seen.observation.here {
+        Here::Mirrored(copy) => Some((seen, copy)),
+        Here::Absent | Here::NotMirrored => None,
+    }
+}
+
+/// What writes the home down and sends it; nothing where it says so already.
+fn steps_home(image: &ImageSpec, copy: &Copy, site: &str) -> Vec<Step> {
+    if copy.home == (Home::At { site: site.to_owned(), is_local: false }) {
+        return Vec::new();
+    }
+    let mut steps = vec![Step::WriteHome { image: image.clone(), site: site.to_owned() }];
+    if copy.mode == Mode::Snapshot {
+        steps.push(Step::MirrorSnapshot { at: Side::Here, image: image.clone() });
+    }
+    steps
+}
