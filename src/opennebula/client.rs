@@ -728,11 +728,15 @@ fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, OneError>
     Ok(certificates)
 }
 
-/// The kinds of the system's errors among the causes.
+/// The kinds of the system's errors among the causes. One may hold another, which is not its cause but itself.
 fn io_kinds(error: &dyn std::error::Error) -> Vec<std::io::ErrorKind> {
     let (mut kinds, mut cause) = (Vec::new(), error.source());
     while let Some(inner) = cause {
-        kinds.extend(inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind));
+        let mut system = inner.downcast_ref::<std::io::Error>();
+        while let Some(error) = system {
+            kinds.push(error.kind());
+            system = error.get_ref().and_then(|held| held.downcast_ref());
+        }
         cause = inner.source();
     }
     kinds
