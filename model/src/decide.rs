@@ -352,7 +352,8 @@ pub fn model_token(token: &handoff::Token) -> Token {
 }
 
 fn real_mark(mark: Mark) -> handoff::Mark {
-    handoff::Mark { sequence: mark.sequence.into(), site: NAMES[mark.site].into(), vm: vm_id(mark.vm) }
+    let (sequence, site, vm) = (mark.sequence.into(), NAMES[mark.site].into(), vm_id(mark.vm));
+    handoff::Mark { sequence, site, vm, others: Default::default() }
 }
 
 fn model_mark(mark: &handoff::Mark) -> Mark {

@@ -30,7 +30,7 @@ pub use pass_on::PassOn;
 pub use pools::NotReached;
 pub use reconcile::{ReconcileItem, ReconcileReport};
 pub use rehome::NewHome;
-pub use release::{LetGo, ReleaseOutcome, ReleaseScope};
+pub use release::{LetGo, ReleaseOutcome};
 pub use sites::{Engine, local_client};
 
 /// How many images are looked at side by side: each is a process or two, on front-ends with few cores.

@@ -14,15 +14,6 @@ use crate::handoff::{Belongs, Decision, Here, Locks, Pending, Release, ReleaseJu
 use crate::image_spec::ImageSpec;
 use std::time::{Duration, Instant};
 
-/// Which disks are released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReleaseScope {
-    /// All disks: the VM is gone.
-    All,
-    /// One disk that was detached.
-    Disk(i32),
-}
-
 /// Whether the VM that let go of the images is still there. Who uses them, oned is asked under the lock at every look: a
 /// VM is ACTIVE before its gate asks for the lock, so one that is seen inactive cannot have passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -448,7 +448,7 @@ impl Gate<'_> {
         let reign = here.token.token().filter(|token| token.is_open_by(self.here));
         if self.boot == BootKind::Restore {
             let untouched = match (reign, &here.booted) {
-                (Some(reign), Some(booted)) => booted.holds_in(reign) && booted.vm == self.vm,
+                (Some(reign), Some(booted)) => booted.holds_in(reign) && booted.names(self.vm),
                 // never handed over since onemirror came
                 (None, _) => here.token == TokenSeen::None,
                 (Some(_), None) => false,
@@ -459,7 +459,9 @@ impl Gate<'_> {
         }
         let released = |token: &Token| here.release.as_ref().is_some_and(|mark| mark.holds_in(token));
         if let Some(reign) = reign.filter(|token| !released(token)) {
-            let mark = Mark::of(reign, self.vm);
+            // others that share the disk stay named: what one of them has saved goes with this reign
+            let booted = here.booted.as_ref().filter(|mark| mark.holds_in(reign));
+            let mark = booted.map_or_else(|| Mark::of(reign, self.vm), |mark| mark.joined_by(self.vm));
             let mut steps: Vec<Step> = self.home_step(observation, here).into_iter().collect();
             let rule = if steps.is_empty() { rule } else { Rule::HomeHere };
             if here.is_unbound {

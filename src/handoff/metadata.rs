@@ -169,7 +169,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(sequence: u64, vm in 0..i32::MAX, image in "[0-9a-f-]{1,36}") {
-            let mark = Mark { sequence, site: "site-a".into(), vm };
+            let mark = Mark { sequence, site: "site-a".into(), vm, others: Default::default() };
             let text = written_for(&mark, &image);
             prop_assert_eq!(text.parse::<Written<Mark>>().unwrap(), Written::For(mark, image));
         }

@@ -50,5 +50,5 @@ fn may_go_on(gate: &Gate<'_>, observation: &Observation) -> bool {
 /// Whether this site's open token on the copy is that of a boot of this VM.
 fn is_own(gate: &Gate<'_>, here: &Copy) -> bool {
     let by_this_site = here.token.token().is_some_and(|token| token.is_open_by(gate.here));
-    by_this_site && was_booted(here) && here.booted.as_ref().is_some_and(|mark| mark.vm == gate.vm)
+    by_this_site && was_booted(here) && here.booted.as_ref().is_some_and(|mark| mark.names(gate.vm))
 }

@@ -593,6 +593,19 @@ fn gate_rows() -> Vec<Row> {
             SplitBrainStaleHere,
             "lock there",
         ),
+        // another VM here has the same disk
+        boots(
+            gate(),
+            used(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())),
+            SplitBrainStaleHere,
+            "refuse: one-0-2-0 is stale here: site-b took it over by force; another VM here uses it; power that off, too, so that it can be copied back",
+        ),
+        boots(
+            gate(),
+            used(pair(primary("3:site-a:open"), non_primary("1004:site-b:x"), inactive())),
+            StaleLeftoverHere,
+            "refuse: one-0-2-0 is stale here: site-b wrote to it last; another VM here uses it; power that off, too, so that it can be copied back",
+        ),
         boots(
             gate(),
             pair(primary("1003:site-a:open").booted("1003:site-a:2"), primary("3:site-b:open"), lost()),
@@ -630,6 +643,25 @@ fn gate_rows() -> Vec<Row> {
             pair(primary("3:site-a:open").booted("3:site-a:2"), non_primary("3:site-a:open"), inactive()),
             PrimaryHere,
             "done",
+        ),
+        // it shares the disk with VM 9, which was booted later, or is booted later than that one
+        boots(
+            Gate { boot: BootKind::Restore, ..gate() },
+            pair(primary("3:site-a:open").booted("3:site-a:9+2"), non_primary("3:site-a:open"), inactive()),
+            PrimaryHere,
+            "done",
+        ),
+        boots(
+            gate(),
+            pair(primary("3:site-a:open").booted("3:site-a:9"), non_primary("3:site-a:open"), inactive()),
+            PrimaryHere,
+            "booted 3:site-a:2+9",
+        ),
+        boots(
+            Gate { boot: BootKind::Restore, ..gate() },
+            pair(primary("3:site-a:open").booted("3:site-a:9"), non_primary("3:site-a:open"), inactive()),
+            RestoreAfterReignElsewhere,
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2 and start a new one from its images",
         ),
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
@@ -1822,6 +1854,35 @@ fn no_situation_breaks_what_the_gate_promises() {
         }
     }
     assert!(judged > 1_000_000, "{judged}");
+}
+
+#[test]
+fn an_image_is_deleted_only_where_it_belongs_and_nobody_waits_for_it() {
+    let site = |role| Residence { here: A, there: B, role };
+    let at_home = Removal { residence: site(SiteRole::Home), made_here: false, registered: None };
+    let elsewhere = || Removal { residence: site(SiteRole::Recovery), ..at_home.clone() };
+    let twice = || Removal { registered: Some(12), ..at_home.clone() };
+    let mirrored = Here::Mirrored;
+    for (rules, here, expected) in [
+        (at_home.clone(), Here::NotMirrored, None),
+        (elsewhere(), Here::NotMirrored, None),
+        (at_home.clone(), Here::Absent, Some(Kept::Absent)),
+        (at_home.clone(), mirrored(primary("")), None),
+        (at_home.clone(), mirrored(primary("3:site-a:open").booted("3:site-a:2")), None),
+        (elsewhere(), mirrored(primary("")), Some(Kept::Elsewhere)),
+        (elsewhere(), mirrored(primary("3:site-a:open")), Some(Kept::Elsewhere)),
+        (twice(), mirrored(primary("3:site-a:open")), Some(Kept::Registered(12))),
+        (at_home.clone(), mirrored(non_primary("3:site-b:open")), Some(Kept::NotPrimary)),
+        (at_home.clone(), mirrored(half_demoted("4:site-a:x")), Some(Kept::HalfDemoted)),
+        // a handoff that is pending, and one that was interrupted between token and demotion
+        (at_home.clone(), mirrored(primary("3:site-a:open").release("3:site-a:7")), Some(Kept::Pending)),
+        (at_home.clone(), mirrored(primary("4:site-a:x")), Some(Kept::Pending)),
+        // of an earlier reign
+        (at_home.clone(), mirrored(primary("5:site-a:open").release("3:site-a:7")), None),
+        (at_home.clone(), mirrored(primary("?")), Some(Kept::Unreadable)),
+    ] {
+        assert_eq!(rules.judge(&here), expected, "{here:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The handoff token and the marks beside it: what travels with an image, in order with its writes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -114,7 +115,8 @@ impl FromStr for Token {
 }
 
 /// `<sequence>:<site>:<VM id>`: something that holds for one reign only, that of the open token with the same
-/// sequence and site. It needs no removal: the next token makes it void.
+/// sequence and site. It needs no removal: the next token makes it void. Of VMs that share a disk the mark of their boots
+/// names several, `<VM id>+<VM id>`, the last one first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Mark {
     /// The open token's sequence.
@@ -123,12 +125,35 @@ pub struct Mark {
     pub site: String,
     /// The VM, by its id on that site.
     pub vm: i32,
+    /// Other VMs of that site, of a disk that they share.
+    pub others: BTreeSet<i32>,
 }
+
+/// More VMs than that are not named: one that is left out has to be booted cold.
+const MOST_SHARERS: usize = 64;
 
 impl Mark {
     /// The mark of `vm` in the reign of `token`.
     pub fn of(token: &Token, vm: i32) -> Self {
-        Self { sequence: token.sequence, site: token.site.clone(), vm }
+        Self { sequence: token.sequence, site: token.site.clone(), vm, others: BTreeSet::new() }
+    }
+
+    /// Whether the mark is of this VM, too.
+    pub fn names(&self, vm: i32) -> bool {
+        self.vm == vm || self.others.contains(&vm)
+    }
+
+    /// The same mark, of this VM as well.
+    pub fn joined_by(&self, vm: i32) -> Self {
+        if self.names(vm) {
+            return self.clone();
+        }
+        let mut others = self.others.clone();
+        others.insert(self.vm);
+        while others.len() > MOST_SHARERS {
+            others.pop_first();
+        }
+        Self { vm, others, ..self.clone() }
     }
 
     /// Whether the mark speaks of the reign of `token`.
@@ -145,9 +170,16 @@ pub fn forced_with_site_off(text: &str) -> bool {
     text.split(' ').nth(1) == Some(SITE_IS_OFF)
 }
 
+/// The id of a VM.
+fn number(text: &str) -> Option<i32> {
+    let number: u32 = text.parse().ok()?;
+    i32::try_from(number).ok().filter(|number| number.to_string() == text)
+}
+
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.sequence, self.site, self.vm)
+        write!(f, "{}:{}:{}", self.sequence, self.site, self.vm)?;
+        self.others.iter().try_for_each(|other| write!(f, "+{other}"))
     }
 }
 
@@ -156,13 +188,12 @@ impl FromStr for Mark {
 
     fn from_str(text: &str) -> Result<Self, Unreadable> {
         let token: Token = text.parse()?;
-        let Seal::Closed(vm) = &token.seal else { return Err(unreadable(text)) };
-        let number: u32 = vm.parse().map_err(|_| unreadable(text))?;
-        let number = i32::try_from(number).map_err(|_| unreadable(text))?;
-        if number.to_string() != *vm {
-            return Err(unreadable(text));
-        }
-        Ok(Self { sequence: token.sequence, site: token.site, vm: number })
+        let Seal::Closed(vms) = &token.seal else { return Err(unreadable(text)) };
+        let mut numbers = vms.split('+').map(|vm| number(vm).ok_or_else(|| unreadable(text)));
+        let vm = numbers.next().unwrap_or_else(|| Err(unreadable(text)))?;
+        let others = numbers.collect::<Result<_, _>>()?;
+        let mark = Self { sequence: token.sequence, site: token.site, vm, others };
+        if mark.to_string() == text { Ok(mark) } else { Err(unreadable(text)) }
     }
 }
 
@@ -194,6 +225,17 @@ mod tests {
     }
 
     #[test]
+    fn vms_that_share_a_disk_are_all_named() {
+        let open = Token::open_after(None, "site-b");
+        let mark = Mark::of(&open, 7).joined_by(9).joined_by(7).joined_by(3);
+        assert_eq!(mark.to_string(), "1:site-b:3+7+9");
+        assert_eq!(mark.to_string().parse::<Mark>().unwrap(), mark);
+        assert!([3, 7, 9].into_iter().all(|vm| mark.names(vm)) && !mark.names(1));
+        let many = (0..1000).fold(mark, |mark, vm| mark.joined_by(vm));
+        assert!(many.names(999) && many.others.len() == MOST_SHARERS && many.to_string().len() < 500);
+    }
+
+    #[test]
     fn refuses_what_it_did_not_write() {
         for text in [
             "",
@@ -210,7 +252,9 @@ mod tests {
         ] {
             assert!(text.parse::<Token>().is_err(), "{text:?}");
         }
-        for text in ["1:a:open", "1:a:-7", "1:a:+7", "1:a:07", "1:a:2147483648"] {
+        for text in
+            ["1:a:open", "1:a:-7", "1:a:+7", "1:a:07", "1:a:2147483648", "1:a:3+", "1:a:3+3+2", "1:a:3+x"]
+        {
             assert!(text.parse::<Mark>().is_err(), "{text:?}");
         }
     }

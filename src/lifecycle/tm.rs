@@ -7,7 +7,7 @@ use super::guards;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
 use crate::config::{self, Config, ConfigError, Role};
-use crate::engine::{Engine, GateScope, ReleaseScope, Standing, VmImage, VmImages, boot_kind, local_client};
+use crate::engine::{Engine, GateScope, Standing, VmImage, VmImages, boot_kind, local_client};
 use crate::handoff::BootKind;
 use crate::opennebula::disks::{datastores_needed, rbd_images};
 use crate::opennebula::{Client, Datastore, DiskKind, LcmState, StorageCredentials, Vm, VmState};
@@ -169,39 +169,41 @@ async fn base_refusal(vm_images: &VmImages, call: Call) -> Option<Answer> {
     }
 }
 
-/// Whether the VM is on its end, and with it all of its disks, or only one disk is detached.
-fn release_scope(vm: &Vm, call: Call) -> ReleaseScope {
-    let ends = vm.state == VmState::Active
+/// Whether the VM is at its end, and with it all of its disks; if not, one of them is detached.
+fn ends(vm: &Vm) -> bool {
+    let by_state = vm.state == VmState::Active
         && matches!(vm.lcm_state, LcmState::Epilog | LcmState::CleanupDelete | LcmState::CleanupResubmit);
-    match (ends || vm.state == VmState::Done, call.disk) {
-        (false, Some(disk)) => ReleaseScope::Disk(disk),
-        _ => ReleaseScope::All,
+    by_state || vm.state == VmState::Done
+}
+
+/// A disk that is detached is not handed over: its VM lives here still, and none may be started on the other site for it.
+/// It stays primary here for whoever gets it next, until the gate of the other site takes it with the rest.
+async fn detached(engine: &Engine, call: Call, own: Option<&VmImage>) -> Answer {
+    match own {
+        Some(image) if call.action == Action::DeleteDisk => guards::delete(engine, image)
+            .await
+            .unwrap_or_else(|error| refuse_with_details(engine.here(), &error)),
+        _ => Answer::Stock,
     }
 }
 
-/// The disks that this call may give up.
-fn let_go(call: Call, vm_images: &VmImages) -> Vec<&VmImage> {
+/// The disks that this call may give up: all of a VM that ends, but one that was exported to a file is written back by its
+/// own `mvds.ssh`, and released after that.
+fn let_go(call: Call, vm_images: &VmImages) -> Vec<VmImage> {
+    let exported = |id: i32| vm_images.vm.disks.iter().any(|disk| disk.id == id && disk.is_exported());
     let is_of_this_call = |image: &VmImage| Some(image.disk.disk_id) == call.disk;
-    match release_scope(&vm_images.vm, call) {
-        // one that was exported to a file is written back by its own `mvds.ssh`, and released after that
-        ReleaseScope::All => {
-            let exported =
-                |id: i32| vm_images.vm.disks.iter().any(|disk| disk.id == id && disk.is_exported());
-            let mine = |image: &&VmImage| !exported(image.disk.disk_id) || is_of_this_call(image);
-            vm_images.images.iter().filter(mine).collect()
-        }
-        ReleaseScope::Disk(disk) => {
-            vm_images.images.iter().filter(|image| image.disk.disk_id == disk).collect()
-        }
-    }
+    let goes = |image: &&VmImage| !exported(image.disk.disk_id) || is_of_this_call(image);
+    vm_images.images.iter().filter(goes).cloned().collect()
 }
 
 /// A VM's end: what belongs to the other site is handed over; the rest is the stock action's.
 async fn release(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
-    let images: Vec<VmImage> = let_go(call, vm_images).into_iter().cloned().collect();
     let own = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk);
+    if !ends(&vm_images.vm) {
+        return detached(engine, call, own).await;
+    }
     let is_delete = call.action == Action::DeleteDisk;
-    let pending = match engine.release_at_end(call.vm, &images).await {
+    let pending = match engine.release_at_end(call.vm, &let_go(call, vm_images)).await {
         Ok(pending) => pending,
         // the terminate goes on; the image stays primary, and reconcile finishes the handoff
         Err(error) if !is_delete => {
