@@ -62,7 +62,9 @@ def test_a_vm_that_was_made_on_the_recovery_site_ends_there(lab, a, b):
     """Its own disks are deleted, its image stays, and nothing of it is handed to a site that never had it."""
     name = unique("made-there")
     image = b.image_create(name + "-data", "three", True)
-    base = b.image_create(name + "-base", "one", False)
+    # a name of its own: both front-ends call their n-th image one-n
+    b.rbd("create", "one/" + name, "--size", "16M")
+    base = b.image_create(name + "-base", "one", False, source="one/" + name)
     vm = b.vm_create(name, [image, base], extra='DISK=[TYPE="fs",SIZE="16"]\n')
     assert b.settle(vm) == "RUNNING", b.vm_error(vm)
     data, clone, volatile = (image for _, image in sorted(b.vm_images(vm).items()))
