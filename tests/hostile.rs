@@ -505,7 +505,7 @@ fn a_disk_in_use_on_the_other_site_is_not_taken_over_however_unclear_its_vm_is_t
 #[test]
 fn a_terminate_at_home_deletes_no_image_of_another_vm() {
     let at_home = |vm: &str, registered: &str| {
-        let site = Site::new(vm, registered);
+        let site = Site::new(&vm.replace("<LCM_STATE>1<", "<LCM_STATE>11<"), registered);
         let config = site.read("onemirror.conf").replace("\"recovery\"", "\"home\"");
         std::fs::write(site.file("onemirror.conf"), config).unwrap();
         let output = site.tm(&DELETE);
@@ -520,6 +520,28 @@ fn a_terminate_at_home_deletes_no_image_of_another_vm() {
     // the stock action would delete `<SOURCE>-7-0`
     let forged = document(7, "vm", &volatile(0, &[("SOURCE", "one/one-3"), ("CLONE", "YES")]), "");
     assert_eq!(at_home(&forged, ""), (Some(1), 0));
+}
+
+#[test]
+fn a_vm_that_runs_again_keeps_its_mirrored_disk_on_both_roles() {
+    // CLEANUP_RESUBMIT; and a driver of it that comes late, when the VM waits, is on HOLD, boots or runs
+    for (state, lcm_state) in [(3, 15), (1, 0), (2, 0), (3, 1), (3, 3)] {
+        for role in ["\"recovery\"", "\"home\""] {
+            let vm = document(7, "vm", &disk(0, &[]), "")
+                .replace("<STATE>3<", &format!("<STATE>{state}<"))
+                .replace("<LCM_STATE>1<", &format!("<LCM_STATE>{lcm_state}<"));
+            let site = Site::new(&vm, "");
+            let config = site.read("onemirror.conf").replace("\"recovery\"", role);
+            std::fs::write(site.file("onemirror.conf"), config).unwrap();
+            let output = site.tm(&DELETE);
+            assert!(output.status.success(), "{}", stderr(&output));
+            assert_eq!(
+                (site.changes(), site.read("stock-calls")),
+                (Vec::new(), String::new()),
+                "{state} {role}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -227,7 +227,7 @@ pub fn answer(
             let Some(observation) = observations.first() else { return Answer::Done };
             match upkeep.judge(observation).task {
                 // passing a VM on is a boot at the other site, which may happen at any time anyway
-                Task::Nothing | Task::Undecided | Task::PassOn { .. } => Answer::Done,
+                Task::Nothing | Task::Undecided | Task::PassOn => Answer::Done,
                 Task::Act(steps) => Answer::Act(translate_steps(site, steps, mutation)),
                 Task::Release { .. } => Answer::GoOn,
             }

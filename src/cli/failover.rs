@@ -36,6 +36,9 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
         return Ok(print(&json(&outcome)?)?);
     }
     let mut text = String::new();
+    if let Some(overridden) = &outcome.overridden {
+        text.push_str(&format!("passed over by force: {overridden}\n"));
+    }
     for image in &outcome.taken_over {
         text.push_str(&format!("{image}: demoted on {} and taken over\n", engine.there()));
     }
@@ -46,5 +49,6 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
         "" => format!("VM {} is pending; OpenNebula starts it\n", outcome.vm),
         by => format!("VM {}: {by}\n", outcome.vm),
     });
+    let text: String = text.lines().map(|line| crate::text::printable(line) + "\n").collect();
     Ok(print(&text)?)
 }

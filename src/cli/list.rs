@@ -16,9 +16,9 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
     let overview = engine.overview().await?;
     let text = if arguments.json { json(&overview)? } else { render(&overview, terminal_width()) };
     print(&text)?;
-    match overview.not_reached.len() + overview.vms.iter().filter(|vm| vm.error.is_some()).count() {
-        0 => Ok(()),
-        _ => Err(CommandError::Incomplete("not everything could be looked at".into())),
+    match overview.is_in_order() {
+        true => Ok(()),
+        false => Err(CommandError::Incomplete("not everything is in order; see HANDOFF".into())),
     }
 }
 

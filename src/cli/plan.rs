@@ -23,8 +23,9 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
 fn render(plan: &Plan) -> String {
     let mut text = format!("VM {} is {}.\n", plan.vm, plan.state);
     for (what, part) in [("A boot", &plan.boot), ("A terminate", &plan.terminate)] {
-        let PlanPart { decision, steps, rules, .. } = part;
-        text.push_str(&format!("{what} would now: {decision}\n"));
+        let PlanPart { decision, steps, rules, code, .. } = part;
+        let code = code.as_ref().map_or(String::new(), |code| format!(" ({code})"));
+        text.push_str(&format!("{what} would now{code}: {decision}\n"));
         for step in steps {
             text.push_str(&format!("  {step}\n"));
         }

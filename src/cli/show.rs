@@ -71,5 +71,10 @@ fn render(view: &VmView, here: &str, there: &str, width: Option<u16>) -> String 
         }
     }
     text.push_str(&concerns(&view.concerns));
+    if let Some(boot) = &view.boot {
+        let code = boot.code.as_ref().map_or(String::new(), |code| format!(" ({code})"));
+        text.push_str(&crate::text::printable(&format!("A boot would now{code}: {}", boot.decision)));
+        text.push('\n');
+    }
     text
 }

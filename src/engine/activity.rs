@@ -18,12 +18,13 @@ pub enum Activity {
 pub fn activity(vm: &Vm) -> Activity {
     match vm.state {
         VmState::Init
-        | VmState::Pending
         | VmState::Hold
         | VmState::Done
         | VmState::Poweroff
         | VmState::Undeployed
         | VmState::CloningFailure => Activity::Inactive,
+        // OpenNebula starts it by itself, at any moment
+        VmState::Pending => Activity::Active,
         // saved memory
         VmState::Suspended | VmState::Stopped => Activity::Active,
         VmState::Active => match vm.lcm_state {
@@ -37,8 +38,8 @@ pub fn activity(vm: &Vm) -> Activity {
             | LcmState::ShutdownPoweroff
             | LcmState::ShutdownUndeploy
             | LcmState::EpilogUndeploy
-            | LcmState::CleanupDelete
-            | LcmState::CleanupResubmit => Activity::LettingGo,
+            | LcmState::CleanupDelete => Activity::LettingGo,
+            // `recover --recreate` among them: the VM is on its way back, not out
             _ => Activity::Active,
         },
         _ => Activity::Active,
@@ -69,19 +70,30 @@ pub fn domain(vm: &Vm) -> Domain {
             | LcmState::PrologResumeFailure
             | LcmState::PrologUndeployFailure,
         ) => Domain::Gone,
-        (VmState::Active | VmState::Cloning | VmState::Unknown(_), _) => Domain::MayLive,
+        // one that waits for a host gets it at any moment
+        (VmState::Pending | VmState::Active | VmState::Cloning | VmState::Unknown(_), _) => Domain::MayLive,
         _ => Domain::Gone,
     }
 }
 
-/// Whether the VM boots, runs, or has saved memory: so no driver that gives its disks up is at work for it, unless one
-/// that its front-end has forgotten.
+/// Whether the VM boots, runs, is about to be started again, or has saved memory: so no driver that gives its disks up is
+/// at work for it, unless one that its front-end has forgotten.
 pub(super) fn keeps_disks(vm: &Vm) -> bool {
     match vm.state {
-        VmState::Suspended | VmState::Stopped => true,
-        VmState::Active => is_running(vm) || vm.lcm_state == LcmState::Unknown || boot_kind(vm).is_some(),
+        VmState::Pending | VmState::Suspended | VmState::Stopped => true,
+        VmState::Active => {
+            is_running(vm)
+                || matches!(vm.lcm_state, LcmState::Unknown | LcmState::CleanupResubmit)
+                || boot_kind(vm).is_some()
+        }
         _ => false,
     }
+}
+
+/// Whether a driver that deletes a disk of the VM does so for `recover --recreate`, or too late: the VM is to run again,
+/// on the disks it has.
+pub fn runs_again(vm: &Vm) -> bool {
+    keeps_disks(vm) || vm.state == VmState::Hold
 }
 
 /// What starting a VM in this state does with its disks; `None` where the domain lives already or no boot is
@@ -139,7 +151,7 @@ mod tests {
     /// Every state of oned 7.4 beside ACTIVE.
     const STATES: [(i32, &str, Activity); 10] = [
         (0, "INIT", Inactive),
-        (1, "PENDING", Inactive),
+        (1, "PENDING", Active),
         (2, "HOLD", Inactive),
         (4, "STOPPED", Active),
         (5, "SUSPENDED", Active),
@@ -166,7 +178,7 @@ mod tests {
         (10, "EPILOG_STOP", Active, None),
         (11, "EPILOG", LettingGo, None),
         (12, "SHUTDOWN", LettingGo, None),
-        (15, "CLEANUP_RESUBMIT", LettingGo, None),
+        (15, "CLEANUP_RESUBMIT", Active, None),
         (16, "UNKNOWN", Active, None),
         (17, "HOTPLUG", Active, None),
         (18, "SHUTDOWN_POWEROFF", LettingGo, None),
@@ -304,11 +316,14 @@ mod tests {
     fn a_vm_whose_disks_are_being_given_up_does_not_keep_them() {
         for (number, name, activity, boot) in LCM_STATES {
             let keeps = keeps_disks(&vm(ACTIVE, number));
-            assert_eq!(keeps, boot.is_some() || matches!(name, "RUNNING" | "UNKNOWN"), "{name}");
+            let lives = matches!(name, "RUNNING" | "UNKNOWN" | "CLEANUP_RESUBMIT");
+            assert_eq!(keeps, boot.is_some() || lives, "{name}");
             assert!(!keeps || activity == Active, "{name}");
         }
         for (number, name, _) in STATES {
-            assert_eq!(keeps_disks(&vm(number, 3)), matches!(name, "SUSPENDED" | "STOPPED"), "{name}");
+            let keeps = matches!(name, "PENDING" | "SUSPENDED" | "STOPPED");
+            assert_eq!(keeps_disks(&vm(number, 3)), keeps, "{name}");
+            assert_eq!(runs_again(&vm(number, 3)), keeps || name == "HOLD", "{name}");
         }
     }
 
@@ -317,7 +332,9 @@ mod tests {
     fn a_domain_may_live_unless_its_end_is_known() {
         for number in -2..99 {
             let expected = match VmState::from(number) {
-                VmState::Active | VmState::Cloning | VmState::Unknown(_) => Domain::MayLive,
+                VmState::Pending | VmState::Active | VmState::Cloning | VmState::Unknown(_) => {
+                    Domain::MayLive
+                }
                 _ => Domain::Gone,
             };
             assert_eq!(domain(&vm(number, 0)), expected, "{number}");

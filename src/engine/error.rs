@@ -2,9 +2,12 @@
 
 use crate::ceph::CephError;
 use crate::config::ConfigError;
-use crate::handoff::{Denial, DenialCause, Refusal};
+use crate::handoff::{Code, Denial, DenialCause, Refusal, Rule};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{DiskError, EndpointError, OneError};
+
+/// What no rule of the handoff refused.
+pub const NO_RULE: Code = Code(90);
 
 /// Why a front-end could not be asked, or what it answered instead.
 #[derive(Debug, thiserror::Error)]
@@ -135,10 +138,36 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// What it is known by in OpenNebula and in docs/runbook.md.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Refused(refusal) => refusal.rule.and_then(Rule::code).unwrap_or(NO_RULE),
+            Self::Locked { .. } => Code(91),
+            Self::OpenNebula { .. } => Code(92),
+            Self::Ceph { .. } => Code(93),
+            Self::Disk(_) => Code(94),
+            Self::Config(_) => Code(95),
+            Self::ForcedInPart(_) => Code(96),
+            Self::Unfit(_) => NO_RULE,
+        }
+    }
+
+    /// One line for OpenNebula, which cuts it after about 60 characters for `onevm show`, and writes all of it into the
+    /// VM's log: what is wrong first, then what to type.
+    pub fn for_oned(&self, vm: i32) -> String {
+        format!("{} {self}; more: onemirror show {vm}", self.code())
+    }
+
     /// Whether everything is as it was: refused, not failed half-way.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Unfit(_) | Self::Locked { .. } | Self::Disk(_))
     }
+}
+
+/// Whether this `USER_TEMPLATE/ERROR` is a refusal of onemirror: its code stands at the beginning, or after what oned has
+/// put before it (`Thu Nov 26 17:00:00 2026: DEPLOY: OM31 one-7 is in use …`).
+pub fn is_own_refusal(error: &str) -> bool {
+    error.split(": ").any(|part| Code::begins(part).is_some())
 }
 
 /// A text as one plain sentence for oned: a single line that does not begin with a dash.
@@ -195,6 +224,37 @@ mod tests {
             (CephError::Failed { what, status: 1, detail }, DenialCause::Unintelligible),
         ] {
             assert_eq!(ceph(&error), Some(cause), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_known_again_in_what_oned_made_of_it_and_nothing_else_is() {
+        let refusal = EngineError::Refused(Refusal {
+            image: "one/one-7".parse().unwrap(),
+            cause: "is in use on site-b: VM 3 is RUNNING".into(),
+            hint: "on site-b: onevm terminate 3".into(),
+            rule: Some(Rule::RunningThere),
+        });
+        let line = refusal.for_oned(12);
+        assert_eq!(
+            line,
+            "OM31 one-7 is in use on site-b: VM 3 is RUNNING; on site-b: onevm terminate 3; more: onemirror show 12"
+        );
+        for before in ["", "Thu Nov 26 17:00:00 2026: DEPLOY: ", "x: Error executing image transfer script: "]
+        {
+            let shown: String = format!("{before}{line}").chars().take(100).collect();
+            assert!(is_own_refusal(&shown), "{shown}");
+        }
+        for other in [
+            "",
+            "Thu Nov 26 17:00:00 2026: DEPLOY: error: one-7 OM31 is what a guest said",
+            "OM3 x",
+            "OM312 x",
+            "OM+1 x",
+            "COM31 x",
+            "OM31",
+        ] {
+            assert!(!is_own_refusal(other), "{other}");
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Failover of one VM: start it here, by its gate alone or, where an operator typed it, by force.
 
-use super::activity::{Activity, activity};
 use super::error::{EngineError, ForcedInPart};
 use super::gate::{Standing, closing_id};
 use super::images::{VmImage, VmImages};
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
 use super::sites::Engine;
+use super::start::{Start, start_of};
 use super::steps::HeldLocks;
 use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
@@ -15,7 +15,7 @@ use crate::handoff::{
     Patience, Refusal, Role, SITE_IS_OFF, Side, TOKEN_KEY, There, Token, written_for,
 };
 use crate::image_spec::ImageSpec;
-use crate::opennebula::{LcmState, Recover, Vm, VmAction, VmState};
+use crate::opennebula::{Vm, VmState};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -24,6 +24,8 @@ use std::time::Instant;
 pub struct FailoverOutcome {
     /// The VM, by its id here.
     pub vm: i32,
+    /// What the gate would have refused, and the force passed over.
+    pub overridden: Option<String>,
     /// Images promoted by force, as `pool[/namespace]/image`.
     pub forced: Vec<String>,
     /// Images that were demoted on the other site and taken over with everything they had.
@@ -74,18 +76,7 @@ impl Engine {
         force: Option<ForceOrder<'_>>,
     ) -> Result<FailoverOutcome, EngineError> {
         let id = vm.vm.id;
-        if activity(&vm.vm) != Activity::Inactive {
-            return Err(EngineError::Unfit(format!(
-                "VM {id} is {} here; there is nothing to fail over",
-                vm.vm.state_name()
-            )));
-        }
-        if starting(&vm.vm).is_none() {
-            return Err(EngineError::Unfit(format!(
-                "VM {id} is {} here, which nothing starts",
-                vm.vm.state_name()
-            )));
-        }
+        check_startable(&vm.vm)?;
         let mut outcome = FailoverOutcome { vm: id, ..FailoverOutcome::default() };
         let seen = self.observe(&vm.images, Purpose::Boot).await?;
         let refusal = self.would_refuse(id, &seen);
@@ -93,7 +84,7 @@ impl Engine {
             (None, _) => {}
             (Some(refusal), None) => return Err(EngineError::Refused(refusal)),
             (Some(refusal), Some(order)) => {
-                tracing::warn!("{refusal}");
+                outcome.overridden = Some(format!("{} {}", refusal.image.image(), refusal.cause));
                 self.force(&vm, &order, &mut outcome).await?;
             }
         }
@@ -390,7 +381,7 @@ impl Engine {
     async fn fence(&self, cluster: &RbdCommand, spec: &ImageSpec) -> Result<(), CephError> {
         let started = Instant::now();
         if cluster.fence(spec).await? {
-            tracing::warn!("{spec}: rbd-mirror here did not let go of it and was fenced");
+            tracing::info!("{spec}: rbd-mirror here did not let go of it and was fenced");
             self.note(None, Some(spec), "operator-force", "fence", Outcome::Done, None, started);
         }
         Ok(())
@@ -398,21 +389,9 @@ impl Engine {
 
     /// Starts the VM by what its state takes.
     async fn start(&self, vm: &Vm) -> Result<String, EngineError> {
-        let client = self.front_end_here();
-        let started = Instant::now();
-        let how = starting(vm);
-        let result = match how {
-            Some(Starting::Resume) => client.vm_action(VmAction::Resume, vm.id).await,
-            Some(Starting::Release) => client.vm_action(VmAction::Release, vm.id).await,
-            Some(Starting::Retry) => client.vm_recover(vm.id, Recover::Retry).await,
-            Some(Starting::ByItself) | None => Ok(()),
-        };
-        let name = match how {
-            Some(Starting::Resume) => "resume",
-            Some(Starting::Release) => "release",
-            Some(Starting::Retry) => "recover --retry",
-            Some(Starting::ByItself) | None => "",
-        };
+        let (how, started) = (start_of(vm), Instant::now());
+        let result = super::start::ask(self.front_end_here(), vm.id, how).await;
+        let name = how.command().unwrap_or_default();
         let (outcome, reason) = match &result {
             Ok(()) => (Outcome::Done, None),
             Err(error) => (Outcome::Failed, Some(error.to_string())),
@@ -423,29 +402,17 @@ impl Engine {
     }
 }
 
-/// What it takes to start a VM.
-#[derive(Clone, Copy)]
-enum Starting {
-    Resume,
-    Release,
-    Retry,
-    ByItself,
-}
-
-/// By the VM's state; `None`: nothing starts it.
-fn starting(vm: &Vm) -> Option<Starting> {
-    match (vm.state, vm.lcm_state) {
-        (VmState::Poweroff | VmState::Undeployed, _) => Some(Starting::Resume),
-        (VmState::Hold, _) => Some(Starting::Release),
-        (VmState::Pending, _) => Some(Starting::ByItself),
-        (
-            VmState::Active,
-            LcmState::BootFailure
-            | LcmState::PrologFailure
-            | LcmState::BootUndeployFailure
-            | LcmState::PrologUndeployFailure,
-        ) => Some(Starting::Retry),
-        _ => None,
+/// Whether there is anything to fail over: a VM that nothing is at work for, or that waits for OpenNebula to place it.
+fn check_startable(vm: &Vm) -> Result<(), EngineError> {
+    let (id, state) = (vm.id, vm.state_name());
+    match start_of(vm) {
+        Start::Resume | Start::Release | Start::Retry => Ok(()),
+        Start::UnderWay if vm.state == VmState::Pending => Ok(()),
+        Start::UnderWay | Start::LettingGo => {
+            Err(EngineError::Unfit(format!("VM {id} is {state} here; there is nothing to fail over")))
+        }
+        Start::ByHand(why) => Err(EngineError::Unfit(format!("VM {id} is {state} here; {}", why.remedy(id)))),
+        Start::Never => Err(EngineError::Unfit(format!("VM {id} is {state} here, which nothing starts"))),
     }
 }
 

@@ -107,6 +107,15 @@ impl Clock {
         self.by_time() == Patience::Exhausted
     }
 
+    /// Whether the run gives up because of this. One whose lock ran out was slow, not wrong: it begins again with a new
+    /// lock, made longer by the look that was too long, and a new look, as long as a run may take at all.
+    pub(super) fn gives_up(&self, left: Carried) -> bool {
+        match left {
+            Carried::LockRanOut => self.started.elapsed() >= self.limit + FRESH * 2,
+            Carried::Halted | Carried::Out => self.is_over(),
+        }
+    }
+
     /// Waits before the next look.
     pub(super) async fn wait_a_moment(&mut self) {
         // some disorder, so that two gates that got in each other's way do not do so again
@@ -346,7 +355,7 @@ impl Engine {
                         patience = clock.patience();
                         outcome.steps.extend(steps);
                     }
-                    left if clock.is_over() => return Err(not_carried_out(&steps, left)),
+                    left if clock.gives_up(left) => return Err(not_carried_out(&steps, left)),
                     Carried::Halted | Carried::LockRanOut => return Ok(false),
                 },
                 Decision::Wait { .. } => return Ok(false),
@@ -360,7 +369,7 @@ impl Engine {
 
     fn refused(&self, refusal: Refusal, seen: &[Seen]) -> EngineError {
         for trouble in seen.iter().filter_map(|seen| seen.trouble.as_ref()) {
-            tracing::warn!("{trouble}");
+            tracing::info!("{trouble}");
         }
         EngineError::Refused(refusal)
     }
@@ -390,6 +399,13 @@ mod tests {
         assert!(clock.is_over());
         assert_eq!(clock.patience(), Patience::Waning);
         assert_eq!(clock.patience(), Patience::Exhausted);
+    }
+
+    #[test]
+    fn a_run_whose_lock_ran_out_begins_again() {
+        let clock = Clock::start(Duration::ZERO);
+        assert!(clock.is_over() && clock.gives_up(Carried::Halted));
+        assert!(!clock.gives_up(Carried::LockRanOut));
     }
 
     #[test]

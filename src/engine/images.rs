@@ -4,7 +4,7 @@ use super::activity::{Activity, activity, domain, is_running, keeps_disks};
 use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
 use crate::ceph::RbdCommand;
-use crate::handoff::Domain;
+use crate::handoff::{Domain, kept_at_recreate};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::disks::{
     Usage, datastores_needed, images_used, named_by, rbd_images, rbd_images_each,
@@ -146,6 +146,12 @@ impl Engine {
             own.contains(&source).then_some((source, image.id))
         };
         Ok(registered.into_iter().filter_map(claim).collect())
+    }
+
+    /// Whether a disk that is deleted because its VM is to run again stays.
+    pub async fn keeps_through_recreate(&self, image: &VmImage) -> Result<bool, EngineError> {
+        let made_anew = image.disk.kind == DiskKind::Volatile;
+        Ok(kept_at_recreate(&self.look_here(image).await?, made_anew))
     }
 
     /// The VMs of the peer that use these images, by image. A name alone never makes a match: the VM's own

@@ -17,10 +17,11 @@ mod rehome;
 mod release;
 mod removal;
 mod sites;
+mod start;
 mod steps;
 
-pub use activity::{Activity, activity, boot_kind, is_running};
-pub use error::{EngineError, FrontEndError, first_sentence};
+pub use activity::{Activity, activity, boot_kind, is_running, runs_again};
+pub use error::{EngineError, FrontEndError, NO_RULE, first_sentence, is_own_refusal};
 pub use examine::{front_end, is_fsid};
 pub use failover::{FailoverOutcome, ForceOrder};
 pub use gate::{GateOutcome, GateScope, Standing};
@@ -32,6 +33,7 @@ pub use reconcile::{ReconcileItem, ReconcileReport};
 pub use rehome::NewHome;
 pub use release::{LetGo, ReleaseOutcome};
 pub use sites::{Engine, local_client};
+pub use start::{ByHand, Start, start_of};
 
 /// How many images are looked at side by side: each is a process or two, on front-ends with few cores.
 const CONCURRENCY: usize = 4;

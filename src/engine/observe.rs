@@ -18,6 +18,7 @@ use crate::image_spec::ImageSpec;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Instant;
 
 /// What the observation is for; it decides how much has to be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,11 +86,13 @@ impl Engine {
         images: &[VmImage],
         purpose: Purpose,
     ) -> Result<Vec<Seen>, EngineError> {
+        let started = Instant::now();
         let mut seen: Vec<Seen> = stream::iter(images.iter().map(|image| self.observe_image(image, purpose)))
             .buffered(CONCURRENCY)
             .try_collect()
             .await?;
         self.observe_users_there(&mut seen, purpose).await;
+        self.slowest_look.set(self.slowest_look.get().max(started.elapsed()));
         Ok(seen)
     }
 

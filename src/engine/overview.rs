@@ -4,15 +4,18 @@ use super::error::EngineError;
 use super::gate::{Standing, closing_id, observations};
 use super::images::{VmImage, VmImages};
 use super::observe::{Belonging, Purpose, Seen};
+use super::pass_on::PassOn;
 use super::pools::{ImageKey, NotReached, PoolHere, by_cluster};
 use super::protection::Watched;
 use super::reconcile::UserHere;
 use super::sites::Engine;
+use super::start::{Start, start_of};
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::handoff::{
     Belongs, Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release, ReleaseJudgement, Role,
-    Rule, Step, Task, There, TokenSeen,
+    Rule, Step, Task, There, TokenSeen, released_by,
 };
+use crate::opennebula::Vm;
 use crate::protection::Concern;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,6 +68,8 @@ pub struct VmView {
     pub disks: Vec<DiskView>,
     /// What is wrong with their protection.
     pub concerns: Vec<Concern>,
+    /// What a boot would do now; only of one VM that is shown, and is at rest.
+    pub boot: Option<PlanPart>,
     /// Why disks could not be looked at.
     pub error: Option<String>,
 }
@@ -110,6 +115,8 @@ pub struct PlanPart {
     pub rules: Vec<String>,
     /// Whether it would be refused.
     pub refused: bool,
+    /// What the refusal is known by in OpenNebula and in docs/runbook.md.
+    pub code: Option<String>,
 }
 
 /// What a boot and a terminate of a VM would do now.
@@ -127,6 +134,14 @@ pub struct Plan {
 
 fn keyed_images(pool: &PoolHere) -> impl Iterator<Item = (ImageKey, VmImage)> {
     pool.images().map(|image| ((pool.id.clone(), image.spec().clone()), image))
+}
+
+impl Overview {
+    /// Whether nothing is undone and everything could be looked at.
+    pub fn is_in_order(&self) -> bool {
+        let vm_is = |vm: &VmView| vm.error.is_none() && vm.disks.iter().all(|disk| disk.handoff.is_none());
+        self.not_reached.is_empty() && self.pending.is_empty() && self.vms.iter().all(vm_is)
+    }
 }
 
 impl Engine {
@@ -174,10 +189,15 @@ impl Engine {
         let name = image.spec().to_string();
         match self.look(&[image], Purpose::Upkeep).await {
             Ok(seen) => {
-                let homeless = |seen| self.homeless(seen, None).map(|what| (None, what));
-                let undone =
-                    seen.iter().filter_map(|seen| self.undone(seen, None).or_else(|| homeless(seen)));
-                undone.map(|(vm, handoff)| PendingView { image: name.clone(), vm, handoff }).collect()
+                let mut views = Vec::new();
+                for seen in &seen {
+                    let undone = self.undone(seen, None).await;
+                    let homeless = || self.homeless(seen, None).map(|what| (None, what));
+                    if let Some((vm, handoff)) = undone.or_else(homeless) {
+                        views.push(PendingView { image: name.clone(), vm, handoff });
+                    }
+                }
+                views
             }
             // it may well be pending; nobody can tell
             Err(error) => vec![PendingView { image: name, vm: None, handoff: error.to_string() }],
@@ -194,7 +214,18 @@ impl Engine {
         if view.error.is_none() {
             view.error = not_reached.into_iter().next().map(|it| format!("{}: {}", it.what, it.why));
         }
+        if view.error.is_none() && start_of(&vm_images.vm) != Start::UnderWay {
+            let seen = self.observe(&vm_images.images, Purpose::Boot).await?;
+            view.boot = Some(self.plan_boot(&vm_images.vm, &seen));
+        }
         Ok(view)
+    }
+
+    fn plan_boot(&self, vm: &Vm, seen: &[Seen]) -> PlanPart {
+        let (id, kind) = (closing_id(), super::activity::saved_memory(vm));
+        let gate = self.gate_rules(vm.id, kind, Standing::Making, Patience::Fresh, Locks::Both, &id);
+        let judgement = gate.judge(&observations(seen));
+        plan_part(&judgement.decision, &judgement.findings, "boot")
     }
 
     /// `errors` tell which disks could not be told.
@@ -219,7 +250,12 @@ impl Engine {
         for seen in &seen {
             let pool = self.pool_id(&seen.image.cluster, &seen.spec().pool_spec()).await;
             let status = watched.reports(&pool).and_then(|reports| reports.of(seen.spec()));
-            disks.push(self.disk_view(seen, status, user));
+            let mut disk = self.disk_view(seen, status);
+            let undone = self.undone(seen, Some(user)).await.map(|(_, handoff)| handoff);
+            disk.handoff = undone
+                .or_else(|| self.not_started_yet(seen, vm))
+                .or_else(|| self.homeless(seen, Some(user.vm())));
+            disks.push(disk);
         }
         VmView {
             id: vm.id,
@@ -228,11 +264,12 @@ impl Engine {
             has_context: vm.has_context,
             disks,
             concerns: self.concerns_of_vm(vm_images, &seen, watched).await,
+            boot: None,
             error: (!errors.is_empty()).then(|| errors.join("; ")),
         }
     }
 
-    fn disk_view(&self, seen: &Seen, status: Option<&ImageStatus>, user: UserHere) -> DiskView {
+    fn disk_view(&self, seen: &Seen, status: Option<&ImageStatus>) -> DiskView {
         let report_here = status.and_then(|status| status.local.as_ref());
         let report_there = status.and_then(|status| status.peers.get(self.there()));
         let text = |report: Option<&StatusReport>| report.map(|report| report.description.clone());
@@ -267,10 +304,7 @@ impl Engine {
             vm_there,
             home: self.home_of(seen).map(str::to_owned),
             lag: [report_here, report_there].into_iter().flatten().find_map(lag),
-            handoff: self
-                .undone(seen, Some(user))
-                .map(|(_, handoff)| handoff)
-                .or_else(|| self.homeless(seen, Some(user.vm()))),
+            handoff: None,
         }
     }
 
@@ -300,7 +334,7 @@ impl Engine {
     }
 
     /// What upkeep would still have to do about an image.
-    fn undone(&self, seen: &Seen, user: Option<UserHere>) -> Option<(Option<i32>, String)> {
+    async fn undone(&self, seen: &Seen, user: Option<UserHere>) -> Option<(Option<i32>, String)> {
         let judgement = self.judge_upkeep(seen, user.as_slice());
         match judgement.task {
             Task::Nothing => None,
@@ -321,9 +355,7 @@ impl Engine {
                     pending.first().map_or("reconcile will finish it", |pending| pending.cause.as_str());
                 Some((Some(vm), format!("handoff pending: {cause}")))
             }
-            Task::PassOn { vm } => {
-                Some((None, format!("handed over; VM {vm} of {} not resumed yet", self.there())))
-            }
+            Task::PassOn => self.not_passed_on(seen).await.map(|text| (None, text)),
             Task::Undecided if judgement.finding.rule == Rule::UpkeepTokenUnread => {
                 Some((None, "its handoff token is not understood; see: onemirror plan".into()))
             }
@@ -331,15 +363,48 @@ impl Engine {
         }
     }
 
+    /// What keeps the peer's VM from being started on an image that this site has given up.
+    async fn not_passed_on(&self, seen: &Seen) -> Option<String> {
+        if !self.config.policy.resume_on_peer {
+            return None;
+        }
+        let there = self.there();
+        match self.user_to_start(&BTreeSet::from([seen.spec().clone()])).await {
+            Ok(PassOn::Start { vm, state, how }) => {
+                let how = how.command().unwrap_or_default();
+                Some(format!("handed over; VM {vm} of {there} is {state}; on {there}: onevm {how} {vm}"))
+            }
+            Ok(outcome) if outcome.needs_operator() => Some(format!("handed over; {}", outcome.tell(there))),
+            Ok(_) => None,
+            Err(error) => Some(format!("handed over; whether its VM runs there is unknown: {error}")),
+        }
+    }
+
+    /// The same on the site of that VM.
+    fn not_started_yet(&self, seen: &Seen, vm: &Vm) -> Option<String> {
+        let (Here::Mirrored(here), There::Mirrored(there)) =
+            (&seen.observation.here, &seen.observation.there)
+        else {
+            return None;
+        };
+        let resting = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
+        if !self.config.policy.resume_on_peer || !resting || !released_by(there, self.there()) {
+            return None;
+        }
+        let start = start_of(vm);
+        let remedy = match start {
+            Start::ByHand(why) => why.remedy(vm.id),
+            _ => format!("onevm {} {}", start.command()?, vm.id),
+        };
+        Some(format!("handed over by {}; VM {} is {}: {remedy}", self.there(), vm.id, vm.state_name()))
+    }
+
     /// What a boot and a terminate of the VM would do now.
     pub async fn plan(&self, vm: i32) -> Result<Plan, EngineError> {
         let vm_images = self.vm_images(vm).await?;
-        let boot_kind = super::activity::saved_memory(&vm_images.vm);
         let seen = self.observe(&vm_images.images, Purpose::Boot).await?;
+        let boot = self.plan_boot(&vm_images.vm, &seen);
         let id = closing_id();
-        let gate = self.gate_rules(vm, boot_kind, Standing::Making, Patience::Fresh, Locks::Both, &id);
-        let judgement = gate.judge(&observations(&seen));
-        let boot = plan_part(&judgement.decision, &judgement.findings, "boot");
         let belongings = self.belongings(&vm_images.images).await?;
         let is_away = belongings.iter().any(|belonging| {
             matches!(belonging, Belonging::GivenUp(_) | Belonging::Primary(Belongs::There | Belongs::Unknown))
@@ -367,6 +432,7 @@ impl Engine {
                 steps: Vec::new(),
                 rules: Vec::new(),
                 refused: false,
+                code: None,
             }
         };
         Ok(Plan { vm, state: vm_images.vm.state_name(), boot, terminate })
@@ -414,16 +480,20 @@ fn step_names(steps: &[Step]) -> Vec<String> {
 }
 
 fn plan_part(decision: &Decision, findings: &[Finding], done: &str) -> PlanPart {
+    let mut code = None;
     let (text, steps, refused) = match decision {
         Decision::Done => (done.to_owned(), Vec::new(), false),
         Decision::LockThere => ("look again under the locks of both sites".to_owned(), Vec::new(), false),
         Decision::Act(steps) => ("these steps, then look again".to_owned(), step_names(steps), false),
         Decision::Wait { what, image } => (format!("wait for {what} ({image})"), Vec::new(), false),
-        Decision::Refuse { refusal, then } => (format!("refuse: {refusal}"), step_names(then), true),
+        Decision::Refuse { refusal, then } => {
+            code = refusal.rule.and_then(Rule::code).map(|code| code.to_string());
+            (format!("refuse: {refusal}"), step_names(then), true)
+        }
     };
     let rules =
         findings.iter().map(|finding| format!("{}: {}", finding.image, finding.rule.name())).collect();
-    PlanPart { decision: text, steps, rules, refused }
+    PlanPart { decision: text, steps, rules, refused, code }
 }
 
 /// How far a copy is behind, in the words of its report.

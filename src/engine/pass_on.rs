@@ -1,14 +1,13 @@
-//! Passing a VM on: after a release, the matching VM of the peer is resumed; its own gate waits for the data.
+//! Passing a VM on: after a release, the matching VM of the peer is started; its own gate waits for the data.
 
-use super::activity::{Activity, activity};
 use super::error::EngineError;
 use super::images::{User, VmImage};
 use super::observe::{Belonging, Purpose};
 use super::sites::Engine;
+use super::start::{ByHand, Start, start_of};
 use crate::audit::Outcome;
 use crate::handoff::{Belongs, Here, Role, There};
 use crate::image_spec::ImageSpec;
-use crate::opennebula::{VmAction, VmState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -17,29 +16,35 @@ use std::time::Instant;
 pub enum PassOn {
     /// `resume_on_peer` is off, or nothing of the VM is mirrored.
     NotAsked,
-    /// Resumed there.
-    Resumed {
-        /// Its id there.
-        vm: i32,
-    },
     /// Something of the VM is still primary here.
     Pending {
         /// Which image.
         image: ImageSpec,
     },
-    /// It is on its way or running already.
-    Active {
+    /// A call starts it, or has started it.
+    Start {
+        /// Its id there.
+        vm: i32,
+        /// Its state in oned's words, before.
+        state: String,
+        /// Which call.
+        how: Start,
+    },
+    /// It starts or runs already, or will be at rest soon.
+    UnderWay {
         /// Its id there.
         vm: i32,
         /// Its state in oned's words.
         state: String,
     },
-    /// It is in a state that `resume` does not start.
-    NotResumable {
+    /// An operator has to decide.
+    ByHand {
         /// Its id there.
         vm: i32,
         /// Its state in oned's words.
         state: String,
+        /// What about.
+        why: ByHand,
     },
     /// No VM there uses the images.
     NoMatch,
@@ -50,24 +55,39 @@ pub enum PassOn {
     },
 }
 
-impl std::fmt::Display for PassOn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl PassOn {
+    /// Whether somebody has to do something, or the VM stays off.
+    pub fn needs_operator(&self) -> bool {
+        matches!(self, Self::ByHand { .. } | Self::Ambiguous { .. })
+    }
+
+    /// What was done, or is to be done, about the VM of that site.
+    pub fn tell(&self, site: &str) -> String {
         match self {
-            Self::NotAsked => write!(f, "nothing to pass on"),
-            Self::Resumed { vm } => write!(f, "VM {vm} resumed there"),
-            Self::Pending { image } => write!(f, "{} is still primary here", image.image()),
-            Self::Active { vm, state } => write!(f, "VM {vm} is {state} there already"),
-            Self::NotResumable { vm, state } => {
-                write!(f, "VM {vm} is {state} there, which resume does not start; start it by hand")
+            Self::NotAsked => "nothing to pass on".to_owned(),
+            Self::Pending { image } => format!("{} is still primary here", image.image()),
+            Self::Start { vm, state, how } => {
+                let how = how.command().unwrap_or_default();
+                format!("VM {vm} of {site} was {state}: {how}")
             }
-            Self::NoMatch => write!(f, "no VM there uses the images"),
-            Self::Ambiguous { vms } => write!(f, "VMs {vms:?} there use the images; resume one by hand"),
+            Self::UnderWay { vm, state } => format!("VM {vm} of {site} is {state} already"),
+            Self::ByHand { vm, state, why } => {
+                format!("VM {vm} of {site} is {state}; on {site}: {}", why.remedy(*vm))
+            }
+            Self::NoMatch => format!("no VM of {site} uses the images"),
+            Self::Ambiguous { vms } => {
+                let vms: Vec<String> = vms.iter().map(i32::to_string).collect();
+                format!(
+                    "VMs {} of {site} use the images; on {site}: onevm resume the right one",
+                    vms.join(", ")
+                )
+            }
         }
     }
 }
 
 impl Engine {
-    /// Resumes the peer's VM that these released images belong to. `vm` is the VM that let them go.
+    /// Starts the peer's VM that these released images belong to. `vm` is the VM that let them go.
     pub async fn pass_on(&self, vm: i32, images: &[VmImage]) -> Result<PassOn, EngineError> {
         let started = Instant::now();
         if !self.config.policy.resume_on_peer {
@@ -96,36 +116,46 @@ impl Engine {
         if mirrored.is_empty() {
             return Ok(PassOn::NotAsked);
         }
-        let outcome = self.resume_user_of(&mirrored).await;
+        let outcome = self.start_user_of(&mirrored).await;
         let (result, reason) = match &outcome {
-            Ok(PassOn::Resumed { .. }) => (Outcome::Done, None),
-            Ok(other) => (Outcome::Skipped, Some(other.to_string())),
+            Ok(PassOn::Start { .. }) => (Outcome::Done, None),
+            Ok(other) => (Outcome::Skipped, Some(other.tell(self.there()))),
             Err(error) => (Outcome::Failed, Some(error.to_string())),
         };
-        self.note(Some(vm), None, "pass-on", "resume", result, reason, started);
+        let step = match &outcome {
+            Ok(PassOn::Start { how, .. }) => how.command().unwrap_or_default(),
+            _ => "resume",
+        };
+        self.note(Some(vm), None, "pass-on", step, result, reason, started);
         outcome
     }
 
-    async fn resume_user_of(&self, images: &BTreeSet<ImageSpec>) -> Result<PassOn, EngineError> {
+    async fn start_user_of(&self, images: &BTreeSet<ImageSpec>) -> Result<PassOn, EngineError> {
+        let next = self.user_to_start(images).await?;
+        if let PassOn::Start { vm, how, .. } = &next {
+            let client = self.front_end_there().map_err(|error| self.error_there(error))?;
+            super::start::ask(&client, *vm, *how).await.map_err(|error| self.error_there(error))?;
+        }
+        Ok(next)
+    }
+
+    /// The peer's VM that uses the images, and what starts it; nothing is changed.
+    pub(super) async fn user_to_start(&self, images: &BTreeSet<ImageSpec>) -> Result<PassOn, EngineError> {
         let users = self.users_there(images).await.map_err(|error| self.error_there(error))?;
-        let id = match owners(images, &users)[..] {
+        let vm = match owners(images, &users)[..] {
             [] => return Ok(PassOn::NoMatch),
-            [id] => id,
+            [vm] => vm,
             ref vms => return Ok(PassOn::Ambiguous { vms: vms.to_vec() }),
         };
         let client = self.front_end_there().map_err(|error| self.error_there(error))?;
-        let vm = client.vm(id).await.map_err(|error| self.error_there(error))?;
-        let state = vm.state_name();
-        match (activity(&vm), vm.state) {
-            (Activity::Inactive, VmState::Poweroff | VmState::Undeployed) => {
-                client.vm_action(VmAction::Resume, id).await.map_err(|error| self.error_there(error))?;
-                Ok(PassOn::Resumed { vm: id })
-            }
-            (Activity::Active, VmState::Active) | (Activity::LettingGo, _) => {
-                Ok(PassOn::Active { vm: id, state })
-            }
-            _ => Ok(PassOn::NotResumable { vm: id, state }),
-        }
+        let there = client.vm(vm).await.map_err(|error| self.error_there(error))?;
+        let state = there.state_name();
+        Ok(match start_of(&there) {
+            how @ (Start::Resume | Start::Release | Start::Retry) => PassOn::Start { vm, state, how },
+            Start::UnderWay | Start::LettingGo => PassOn::UnderWay { vm, state },
+            Start::ByHand(why) => PassOn::ByHand { vm, state, why },
+            Start::Never => PassOn::NoMatch,
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 //! Ceph say now, so an event that was lost costs time and never data.
 
 use super::activity::{Activity, activity, is_running};
-use super::error::EngineError;
+use super::error::{EngineError, is_own_refusal};
 use super::images::{User, VmImage};
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
@@ -100,6 +100,9 @@ impl Engine {
         let (mut images, mut users) = (Vec::new(), Vec::new());
         for vm in vms {
             let user = UserHere::of(&vm);
+            if let Err(error) = self.take_back_refusal(&vm).await {
+                tracing::warn!("VM {}: {error}", vm.id);
+            }
             let (vm_images, errors) = self.images_reached(vm).await;
             users.extend(vm_images.images.iter().map(|_| user));
             images.extend(vm_images.images);
@@ -134,6 +137,22 @@ impl Engine {
         Ok(self.keep_up(kept.collect()).await)
     }
 
+    /// Takes back the refusal that stands in `USER_TEMPLATE/ERROR` of a VM that runs all the same by now: ours, and nothing
+    /// else that a user or oned has written.
+    pub async fn take_back_refusal(&self, vm: &Vm) -> Result<(), EngineError> {
+        if !is_running(vm) || !vm.user_error.as_deref().is_some_and(is_own_refusal) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let result = self.one_here.vm_update_append(vm.id, "ERROR=\"\"").await;
+        let (outcome, reason) = match &result {
+            Ok(()) => (Outcome::Done, None),
+            Err(error) => (Outcome::Failed, Some(error.to_string())),
+        };
+        self.note(Some(vm.id), None, "", "take-back-error", outcome, reason, started);
+        result.map_err(|error| self.error_here(error))
+    }
+
     async fn keep_up(&self, images: Vec<Kept>) -> ReconcileReport {
         let images = images.into_iter().map(|kept| (kept.image.cluster.number(), kept)).collect();
         let mut report = ReconcileReport::default();
@@ -150,7 +169,8 @@ impl Engine {
             let names: Vec<String> = images.iter().map(|image| image.spec().to_string()).collect();
             let (done, error) = match self.pass_on_all_of(vm, images).await {
                 Ok(PassOn::NotAsked) => continue,
-                Ok(outcome) => (outcome.to_string(), None),
+                Ok(outcome) if outcome.needs_operator() => (String::new(), Some(outcome.tell(self.there()))),
+                Ok(outcome) => (outcome.tell(self.there()), None),
                 Err(error) => (String::new(), Some(error.to_string())),
             };
             let rule = Some(Rule::UpkeepPassOn);
@@ -212,7 +232,7 @@ impl Engine {
                 kept_up.to_pass_on = error.is_none().then(|| (vm, image.clone()));
                 kept_up.item = Some(item(Some(rule), done, error));
             }
-            Task::PassOn { vm: _ } => {
+            Task::PassOn => {
                 let vm = seen.first().and_then(released_for).unwrap_or(-1);
                 kept_up.to_pass_on = Some((vm, image.clone()));
             }

@@ -186,7 +186,7 @@ impl Engine {
                             clock.progress();
                             steps_taken.extend(steps.iter().cloned());
                         }
-                        left if clock.is_over() => return Err(not_carried_out(steps, left)),
+                        left if clock.gives_up(left) => return Err(not_carried_out(steps, left)),
                         Carried::Halted | Carried::LockRanOut => return Ok(None),
                     }
                 }

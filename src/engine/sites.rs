@@ -38,6 +38,8 @@ pub struct Engine {
     silent_since: Cell<Option<Instant>>,
     silent_here: RefCell<HashMap<u64, (Instant, String)>>,
     front_end_silent_since: Cell<Option<Instant>>,
+    /// How long the slowest look of this run took.
+    pub(super) slowest_look: Cell<Duration>,
     /// The event on whose behalf this runs, for the audit log.
     pub(super) event: String,
 }
@@ -69,6 +71,7 @@ impl Engine {
             silent_since: Cell::new(None),
             silent_here: RefCell::default(),
             front_end_silent_since: Cell::new(None),
+            slowest_look: Cell::new(Duration::ZERO),
             event: event.to_owned(),
             config,
         })

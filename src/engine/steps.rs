@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+/// A look that takes longer has met a command that hangs; locks do not wait for more.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
+
 /// The locks that a run holds.
 #[derive(Default)]
 pub(super) struct HeldLocks {
@@ -53,10 +56,15 @@ impl Cause<'_> {
     }
 }
 
+/// How long a lock lives: long enough for the slowest sequence of steps under it, and for the looks before and between
+/// them, by what they have taken so far: up to five of them.
+fn lock_duration(command_timeout: Duration, slowest_look: Duration) -> Duration {
+    command_timeout * 3 + Duration::from_secs(15) + slowest_look.min(LONGEST_LOOK) * 5
+}
+
 impl Engine {
-    /// How long a lock lives: long enough for the slowest sequence of steps under it.
     fn lock_duration(&self) -> Duration {
-        self.config.policy.command_timeout * 3 + Duration::from_secs(15)
+        lock_duration(self.config.policy.command_timeout, self.slowest_look.get())
     }
 
     /// Takes the locks of the copies on one side, all or none, without waiting.
@@ -250,5 +258,21 @@ impl Engine {
         };
         // a log that cannot be written must not stop a recovery; the log itself warns once
         let _ = self.audit.record(&entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_do_not_eat_the_lock() {
+        let seconds = Duration::from_secs;
+        assert_eq!(lock_duration(seconds(20), Duration::ZERO), seconds(75));
+        for look in [1, 20, 60] {
+            // under the lock here, under both, after the demotion there; and then as much as a lock that none has eaten of
+            assert!(lock_duration(seconds(20), seconds(look)) >= seconds(75 + 3 * look));
+        }
+        assert_eq!(lock_duration(seconds(20), seconds(3600)), seconds(75 + 300));
     }
 }

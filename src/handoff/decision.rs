@@ -283,6 +283,66 @@ impl Rule {
     pub fn name(self) -> &'static str {
         self.into()
     }
+
+    /// What a refusal by this rule is known by, in OpenNebula and in docs/runbook.md; none where the rule never refuses. A
+    /// number that was given once stays.
+    pub fn code(self) -> Option<Code> {
+        Some(Code(match self {
+            Self::AbsentPeerUnreachable => 11,
+            Self::NotYetCopied => 12,
+            Self::NotCopied => 13,
+            Self::TwoVmsOwnTheImage => 14,
+            Self::NonPrimaryWithoutOtherCopy => 15,
+            Self::NonPrimaryApart => 16,
+            Self::NonPrimaryPeerUnreachable => 21,
+            Self::PrimaryHerePeerUnreachableRefused => 22,
+            Self::PrimaryHereNotInTouchSinceReboot => 23,
+            Self::PeerFrontEndUnknown => 24,
+            Self::HalfDemotedPeerUnreachable => 25,
+            Self::PeerDenied => 26,
+            Self::PeerFrontEndDenied => 27,
+            Self::RunningThere => 31,
+            Self::LettingGoThere => 32,
+            Self::BootingThere => 33,
+            Self::NotFollowingYet => 41,
+            Self::ResyncAskedThere => 42,
+            Self::HandoffSnapshotIncomplete => 43,
+            Self::WritesOnTheirWay => 44,
+            Self::NoProof => 45,
+            Self::StaleLeftoverHere => 51,
+            Self::SplitBrainStaleHere => 52,
+            Self::SplitBrainUndecided => 53,
+            Self::ForcedApart => 54,
+            Self::TokenConflict => 55,
+            Self::TokenUnreadable => 56,
+            Self::TokenNewer => 57,
+            Self::ForcedInPart => 58,
+            Self::RestoreAfterReignElsewhere => 61,
+            _ => return None,
+        }))
+    }
+}
+
+/// A short name for a refusal, `OM31`: it fits into the little that OpenNebula shows of a sentence, and the documentation
+/// goes by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Code(pub(crate) u8);
+
+impl Code {
+    /// The code that a text begins with, if it does.
+    pub fn begins(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix(CODE_PREFIX)?.split_once(' ')?.0;
+        let code = Self(digits.parse().ok()?);
+        (digits.len() == 2 && code.to_string().ends_with(digits)).then_some(code)
+    }
+}
+
+const CODE_PREFIX: &str = "OM";
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{CODE_PREFIX}{:02}", self.0)
+    }
 }
 
 /// What a rule says of one image.

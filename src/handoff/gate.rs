@@ -557,7 +557,7 @@ impl Gate<'_> {
                     (Rule::BootingThere, format!("is claimed on {}: VM {vm} is {state}", self.there))
                 }
             };
-            let hint = format!("terminate VM {vm} on {} first", self.there);
+            let hint = format!("on {}: onevm terminate {vm}", self.there);
             return (rule, self.refuse(observation, cause, hint));
         }
         if self.boot == BootKind::Restore {
@@ -881,7 +881,7 @@ impl Gate<'_> {
             observation,
             "changed since this VM was suspended".into(),
             format!(
-                "its saved memory no longer fits: terminate VM {} and start a new one from its images",
+                "its saved memory no longer fits: onevm recover --recreate {} starts it without, and keeps its disks",
                 self.vm
             ),
         )

@@ -25,7 +25,7 @@ mod tests;
 mod token;
 mod upkeep;
 
-pub use decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
+pub use decision::{Code, Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 pub use force::{Force, Forcing, PassOver};
 pub use gate::{BootKind, Gate, PeerUnreachable};
 pub use home::{Belongs, HOME_KEY, Home, Named, Residence, SiteRole, home_written};
@@ -34,7 +34,7 @@ pub use observation::{
     Apart, Copy, Denial, DenialCause, Domain, Here, Mode, Observation, PeerVm, Positions, Report, Resync,
     Role, There, TokenSeen,
 };
-pub use release::{Pending, Release, ReleaseJudgement};
+pub use release::{Pending, Release, ReleaseJudgement, kept_at_recreate};
 pub use removal::{Kept, Removal};
 pub use running::Running;
 pub use token::{

@@ -3,7 +3,7 @@
 use super::decision::{Decision, Finding, Judgement, Rule, Side, Step, WaitFor};
 use super::gate::previous_token;
 use super::home::{Belongs, Residence, SiteRole};
-use super::observation::{Copy, Here, Mode, Observation, Report, Role, There};
+use super::observation::{Copy, Here, Mode, Observation, Report, Role, There, TokenSeen};
 use super::token::{Mark, Token};
 use super::{Locks, Patience};
 use crate::image_spec::ImageSpec;
@@ -229,5 +229,17 @@ impl Release<'_> {
 
     fn pending(&self, observation: &Observation, cause: String) -> Verdict {
         Verdict::Pending(Pending { image: observation.image.clone(), cause })
+    }
+}
+
+/// Whether a disk that is deleted only so that its VM starts anew (`recover --recreate`) is kept. A mirrored one is, but for
+/// a volatile one (`made_anew`) that no VM was ever booted on: it holds nothing, and would be in the way of the new one.
+pub fn kept_at_recreate(here: &Here, made_anew: bool) -> bool {
+    match here {
+        Here::Absent | Here::NotMirrored => false,
+        Here::Mirrored(copy) => {
+            let unused = copy.role == Role::Primary && copy.token == TokenSeen::None && copy.booted.is_none();
+            !made_anew || !unused
+        }
     }
 }

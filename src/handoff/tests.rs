@@ -189,7 +189,7 @@ fn task_text(task: &Task) -> String {
         Task::Nothing => "nothing".into(),
         Task::Act(steps) => steps_text(steps),
         Task::Release { vm } => format!("release of VM {vm}"),
-        Task::PassOn { vm } => format!("resume VM {vm} there"),
+        Task::PassOn => "pass on".into(),
         Task::Undecided => "undecided".into(),
     }
 }
@@ -293,7 +293,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(non_primary("4:site-b:x"), half_demoted("4:site-b:x"), active()),
             RunningThere,
-            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; terminate VM 0 on site-b first",
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm terminate 0",
         ),
         boots(
             Gate { patience: Patience::Waning, ..gate() },
@@ -667,13 +667,13 @@ fn gate_rows() -> Vec<Row> {
             Gate { boot: BootKind::Restore, ..gate() },
             pair(primary("5:site-a:open").booted("3:site-a:2"), non_primary("5:site-a:open"), inactive()),
             RestoreAfterReignElsewhere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2 and start a new one from its images",
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: onevm recover --recreate 2 starts it without, and keeps its disks",
         ),
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
             pair(non_primary("5:site-b:open"), primary("5:site-b:open"), inactive()),
             RestoreAfterReignElsewhere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2 and start a new one from its images",
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: onevm recover --recreate 2 starts it without, and keeps its disks",
         ),
         // not primary here
         boots(
@@ -692,13 +692,13 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(non_primary("3:site-b:open"), primary("3:site-b:open"), active()),
             RunningThere,
-            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; terminate VM 0 on site-b first",
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm terminate 0",
         ),
         boots(
             gate(),
             pair(non_primary("4:site-b:x"), non_primary("4:site-b:x"), active()),
             BootingThere,
-            "refuse: one-0-2-0 is claimed on site-b: VM 0 is RUNNING; terminate VM 0 on site-b first",
+            "refuse: one-0-2-0 is claimed on site-b: VM 0 is RUNNING; on site-b: onevm terminate 0",
         ),
         boots(
             gate(),
@@ -1356,11 +1356,30 @@ fn upkeep_rows() -> Vec<Row> {
             upkeep(),
             pair(non_primary("4:site-a:x").release("3:site-a:7"), non_primary("4:site-a:x"), inactive()),
             UpkeepPassOn,
-            "resume VM 0 there",
+            "pass on",
         ),
+        // whatever state its VM was left in there, SUSPENDED and UNKNOWN too, and also while nobody can say
         keeps_up(
             upkeep(),
             pair(non_primary("4:site-a:x").release("3:site-a:7"), non_primary("4:site-a:x"), active()),
+            UpkeepPassOn,
+            "pass on",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(non_primary("4:site-a:x").release("3:site-a:7"), non_primary("4:site-a:x"), PeerVm::Silent),
+            UpkeepPassOn,
+            "pass on",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(non_primary("4:site-a:x").release("3:site-a:7"), non_primary("4:site-a:x"), PeerVm::None),
+            UpkeepNothing,
+            "nothing",
+        ),
+        keeps_up(
+            in_use(),
+            pair(non_primary("4:site-a:x").release("3:site-a:7"), non_primary("4:site-a:x"), inactive()),
             UpkeepNothing,
             "nothing",
         ),
@@ -1409,7 +1428,7 @@ fn binding_rows() -> Vec<Row> {
             Gate { boot: BootKind::Restore, ..gate() },
             pair(inherited(), follows(), PeerVm::None),
             RestoreAfterReignElsewhere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2 and start a new one from its images",
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: onevm recover --recreate 2 starts it without, and keeps its disks",
         ),
         keeps_up(
             upkeep(),
@@ -1645,6 +1664,53 @@ fn every_row_decides_as_designed_and_every_rule_fires() {
     }
     let silent: Vec<_> = Rule::iter().filter(|rule| !fired.contains(rule)).collect();
     assert!(silent.is_empty(), "rules that no row fires: {silent:?}");
+}
+
+/// An operator looks a refusal up by its code: every rule that refuses has one of its own, and the runbook tells of each.
+#[test]
+fn every_refusal_has_a_code_that_the_runbook_explains() {
+    let rows = include_str!("../../docs/runbook.md").lines().filter(|line| line.starts_with("| `OM"));
+    let explained: Vec<(&str, &str)> =
+        rows.map(|row| (&row[3..7], row.split('`').nth(3).unwrap_or_default())).collect();
+    let coded: Vec<(String, &str)> =
+        Rule::iter().filter_map(|rule| Some((rule.code()?.to_string(), rule.name()))).collect();
+    for row in gate_rows().iter().filter(|row| row.says.contains("refuse: ")) {
+        assert!(
+            row.rule.code().is_some(),
+            "give {} a code, in Rule::code and docs/runbook.md",
+            row.rule.name()
+        );
+    }
+    for (code, rule) in &coded {
+        assert_eq!(coded.iter().filter(|other| other.0 == *code).count(), 1, "{code}");
+        let told = explained.contains(&(code.as_str(), rule));
+        assert!(told, "docs/runbook.md does not explain {code}, {rule}");
+    }
+    for (code, rule) in explained {
+        let by_rule = coded.iter().any(|known| (known.0.as_str(), known.1) == (code, rule));
+        assert!(by_rule || code.starts_with("OM9"), "{code} of docs/runbook.md is not known");
+    }
+}
+
+#[test]
+fn a_vm_that_is_recreated_keeps_every_mirrored_disk_that_a_vm_was_booted_on() {
+    let kept = |here, made_anew| kept_at_recreate(&here, made_anew);
+    for made_anew in [false, true] {
+        assert!(!kept(Here::Absent, made_anew));
+        assert!(!kept(Here::NotMirrored, made_anew));
+        for used in [
+            primary("1:site-a:open").booted("1:site-a:7"),
+            primary("1:site-a:open"),
+            primary("what?"),
+            non_primary(""),
+            half_demoted(""),
+            non_primary("1:site-b:open").booted("1:site-b:7"),
+        ] {
+            assert!(kept(Here::Mirrored(used.clone()), made_anew), "{used:?}");
+        }
+    }
+    assert!(kept(Here::Mirrored(primary("")), false));
+    assert!(!kept(Here::Mirrored(primary("")), true));
 }
 
 #[test]

@@ -33,11 +33,8 @@ pub enum Task {
         /// The VM, by its id here.
         vm: i32,
     },
-    /// The image is given up and everything is there: resume the VM there.
-    PassOn {
-        /// The VM, by its id there.
-        vm: i32,
-    },
+    /// The image is given up: have the VM there started, whatever state it was left in.
+    PassOn,
     /// Only an operator can tell; shown, never done.
     Undecided,
 }
@@ -106,10 +103,9 @@ impl Upkeep<'_> {
             }
             (Role::NonPrimary, There::Mirrored(_)) => {
                 let given_up = released_by(here, self.here);
-                match &observation.vm_there {
-                    PeerVm::Inactive { vm, .. } if given_up && !self.in_use_here => {
-                        (Rule::UpkeepPassOn, Task::PassOn { vm: *vm })
-                    }
+                match observation.vm_there {
+                    PeerVm::None => nothing,
+                    _ if given_up && !self.in_use_here => (Rule::UpkeepPassOn, Task::PassOn),
                     _ => nothing,
                 }
             }

@@ -2,7 +2,7 @@
 
 use crate::audit::{AuditLog, Entry, Outcome};
 use crate::config;
-use crate::engine::{EngineError, first_sentence};
+use crate::engine::{EngineError, NO_RULE, first_sentence};
 use std::ffi::OsString;
 use std::io::{Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -17,28 +17,27 @@ pub(super) enum Answer {
     Instead(String),
     /// The stock action ran already and failed; it has said why.
     Failed(i32),
-    /// The action fails, with detail lines and one plain sentence.
+    /// The action fails with one plain sentence.
     Refused {
-        details: Vec<String>,
         sentence: String,
         /// The engine has written it into the audit log already.
         noted: bool,
     },
 }
 
-/// A refusal without details.
+/// A refusal by no rule of the handoff.
 pub(super) fn refuse(sentence: impl std::fmt::Display) -> Answer {
-    Answer::Refused { details: Vec::new(), sentence: sentence.to_string(), noted: false }
+    Answer::Refused { sentence: format!("{NO_RULE} {sentence}"), noted: false }
 }
 
-/// A refusal that the engine gave, and where to look for more.
-pub(super) fn refuse_with_details(here: &str, error: &EngineError) -> Answer {
-    let detail = match error {
-        EngineError::Refused(refusal) => format!("{} {}: {}", refusal.image, refusal.cause, refusal.hint),
-        other => other.to_string(),
-    };
-    let more = format!("see on {here}: onemirror plan VM; onemirror list");
-    Answer::Refused { details: vec![detail, more], sentence: error.to_string(), noted: true }
+/// A refusal that the engine gave, and has written into the audit log.
+pub(super) fn refuse_as_noted(vm: i32, error: &EngineError) -> Answer {
+    Answer::Refused { sentence: error.for_oned(vm), noted: true }
+}
+
+/// The same of an image, whatever VM uses it.
+pub(super) fn refuse_image(error: &EngineError) -> Answer {
+    Answer::Refused { sentence: format!("{} {error}", error.code()), noted: true }
 }
 
 /// A call of a driver's action.
@@ -63,13 +62,11 @@ impl Called<'_> {
                 eprintln!("INFO: onemirror: {}", first_sentence(&why));
                 ExitCode::SUCCESS
             }
-            Answer::Refused { details, sentence, noted } => {
+            Answer::Refused { sentence, noted } => {
                 if !noted {
                     note(Entry { outcome: Outcome::Refused, reason: Some(sentence.clone()), ..subject });
                 }
-                for detail in details {
-                    eprintln!("ERROR: onemirror: {}", first_sentence(&detail));
-                }
+                // nothing else: OpenNebula 6 would show all lines as one, and cut the last
                 eprintln!("{}", first_sentence(&sentence));
                 ExitCode::FAILURE
             }

@@ -1,6 +1,6 @@
 //! Actions of the datastore driver: what `oneimage delete` and the snapshots of images do to images that are mirrored.
 
-use super::answer::{Answer, Called, note, refuse, refuse_with_details};
+use super::answer::{Answer, Called, note, refuse, refuse_image};
 use super::tm::connect;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::Ceph as _;
@@ -109,7 +109,7 @@ async fn with_config(
             }
         }
     };
-    look.await.unwrap_or_else(|error: EngineError| refuse_with_details(engine.here(), &error))
+    look.await.unwrap_or_else(|error: EngineError| refuse_image(&error))
 }
 
 /// `oneimage delete`: the registration can go without its image. To end in ERROR would leave the operator with no other way

@@ -1,6 +1,6 @@
 //! What stands before the transfer actions that make, change and delete images by their names.
 
-use super::answer::{Answer, refuse, refuse_with_details};
+use super::answer::{Answer, refuse, refuse_as_noted};
 use super::arguments::{Action, Call};
 use crate::engine::{Engine, EngineError, VmImage, VmImages};
 use crate::handoff::{Here, Role};
@@ -17,7 +17,22 @@ pub(super) async fn name_is_free(engine: &Engine, call: Call, vm_images: &VmImag
     match engine.stranger(image).await {
         Ok(None) => None,
         Ok(Some(why)) => Some(refuse(format!("{why}; instantiate again for another name"))),
-        Err(error) => Some(refuse_with_details(engine.here(), &error)),
+        Err(error) => Some(refuse_as_noted(call.vm, &error)),
+    }
+}
+
+/// Before a volatile disk is made: the VM may have it already, since it was kept when the VM was recreated. The stock driver
+/// would fail at it.
+pub(super) async fn made_already(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+    let Some(image) = images_of_call(vm_images, call).next() else { return Answer::Stock };
+    match engine.look_here(image).await {
+        Ok(Here::Mirrored(copy))
+            if copy.booted.as_ref().is_some_and(|mark| mark.vm == call.vm && mark.site == engine.here()) =>
+        {
+            Answer::Instead(format!("{} is there already: VM {} was recreated", image.spec(), call.vm))
+        }
+        Ok(_) => Answer::Stock,
+        Err(error) => refuse_as_noted(call.vm, &error),
     }
 }
 
@@ -32,7 +47,7 @@ pub(super) async fn change(engine: &Engine, call: Call, vm_images: &VmImages) ->
                 tracing::warn!("{}", engine.becomes_another(image.spec()));
             }
             Ok(_) => {}
-            Err(error) => return refuse_with_details(engine.here(), &error),
+            Err(error) => return refuse_as_noted(call.vm, &error),
         }
     }
     Answer::Stock

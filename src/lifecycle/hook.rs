@@ -153,7 +153,7 @@ async fn done(engine: &Engine, vm: i32) -> Result<(), EngineError> {
     }
     match engine.pass_on(vm, &vm_images.images).await? {
         PassOn::NotAsked => {}
-        outcome => tracing::info!("VM {vm}: {outcome}"),
+        outcome => tracing::info!("VM {vm}: {}", outcome.tell(engine.there())),
     }
     Ok(())
 }
@@ -186,14 +186,14 @@ async fn running(engine: &Engine, vm: i32) -> Result<(), EngineError> {
     if vm_images.images.is_empty() || vm_images.vm.has_context || !crate::engine::is_running(&vm_images.vm) {
         let report = engine.reconcile_vm(vm).await?;
         engine.note_reconcile(&report, Instant::now());
-        return Ok(());
+        return engine.take_back_refusal(&vm_images.vm).await;
     }
     match engine.judge_running(&vm_images).await? {
-        Running::Leave => Ok(()),
+        Running::Leave => engine.take_back_refusal(&vm_images.vm).await,
         Running::Stop(refusal) => stop(engine, vm, refusal).await,
         Running::MakeUp(images) => {
             match tokio::time::timeout(MAKE_UP, engine.make_up(&vm_images, &images)).await {
-                Ok(Ok(_)) => Ok(()),
+                Ok(Ok(_)) => engine.take_back_refusal(&vm_images.vm).await,
                 Ok(Err(EngineError::Refused(refusal))) => stop(engine, vm, refusal).await,
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(EngineError::Unfit(format!(
@@ -206,7 +206,8 @@ async fn running(engine: &Engine, vm: i32) -> Result<(), EngineError> {
 
 /// Powers a VM off that must not run, and says why.
 async fn stop(engine: &Engine, vm: i32, refusal: Refusal) -> Result<(), EngineError> {
-    let message: String = refusal.to_string().chars().filter(|c| !matches!(c, '"' | '\\')).collect();
+    let error = EngineError::Refused(refusal);
+    let message: String = error.for_oned(vm).chars().filter(|c| !matches!(c, '"' | '\\')).collect();
     let client = engine.front_end_here();
     let site = engine.here().to_owned();
     let failed = |error: crate::opennebula::OneError| EngineError::OpenNebula {
@@ -214,9 +215,9 @@ async fn stop(engine: &Engine, vm: i32, refusal: Refusal) -> Result<(), EngineEr
         error: error.into(),
     };
     client.vm_action(VmAction::PoweroffHard, vm).await.map_err(failed)?;
-    client.vm_update_append(vm, &format!("ERROR=\"onemirror: {message}\"")).await.map_err(failed)?;
-    tracing::warn!("VM {vm} powered off ({}): {refusal}", Rule::UpkeepInUseHere.name());
-    Err(EngineError::Refused(refusal))
+    client.vm_update_append(vm, &format!("ERROR=\"{message}\"")).await.map_err(failed)?;
+    tracing::warn!("VM {vm} powered off ({}): {error}", Rule::UpkeepInUseHere.name());
+    Err(error)
 }
 
 #[cfg(test)]

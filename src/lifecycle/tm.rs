@@ -1,13 +1,13 @@
 //! Transfer manager actions: the gate before `ln`, `clone` and `context`, the release at `mvds` and `delete`, and
 //! then the stock action in place of this process.
 
-use super::answer::{Answer, Called, note, refuse, refuse_with_details};
+use super::answer::{Answer, Called, note, refuse, refuse_as_noted};
 use super::arguments::{Action, Call, parse};
 use super::guards;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
 use crate::config::{self, Config, ConfigError, Role};
-use crate::engine::{Engine, GateScope, Standing, VmImage, VmImages, boot_kind, local_client};
+use crate::engine::{Engine, GateScope, Standing, VmImage, VmImages, boot_kind, local_client, runs_again};
 use crate::handoff::BootKind;
 use crate::opennebula::disks::{datastores_needed, rbd_images};
 use crate::opennebula::{Client, Datastore, DiskKind, LcmState, StorageCredentials, Vm, VmState};
@@ -110,9 +110,10 @@ async fn with_config(
         }
         Action::Mvds | Action::DeleteDisk => release(&engine, call, &vm_images).await,
         Action::DeleteDirectory => Answer::Stock,
-        Action::MakeVolatile => {
-            guards::name_is_free(&engine, call, &vm_images).await.unwrap_or(Answer::Stock)
-        }
+        Action::MakeVolatile => match guards::name_is_free(&engine, call, &vm_images).await {
+            Some(refusal) => refusal,
+            None => guards::made_already(&engine, call, &vm_images).await,
+        },
         Action::Change | Action::Replace => guards::change(&engine, call, &vm_images).await,
     }
 }
@@ -143,7 +144,7 @@ async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
     };
     match engine.gate(vm_images, scope, boot, standing).await {
         Ok(_) => Answer::Stock,
-        Err(error) => refuse_with_details(engine.here(), &error),
+        Err(error) => refuse_as_noted(call.vm, &error),
     }
 }
 
@@ -171,8 +172,8 @@ async fn base_refusal(vm_images: &VmImages, call: Call) -> Option<Answer> {
 
 /// Whether the VM is at its end, and with it all of its disks; if not, one of them is detached.
 fn ends(vm: &Vm) -> bool {
-    let by_state = vm.state == VmState::Active
-        && matches!(vm.lcm_state, LcmState::Epilog | LcmState::CleanupDelete | LcmState::CleanupResubmit);
+    let by_state =
+        vm.state == VmState::Active && matches!(vm.lcm_state, LcmState::Epilog | LcmState::CleanupDelete);
     by_state || vm.state == VmState::Done
 }
 
@@ -199,10 +200,13 @@ fn let_go(call: Call, vm_images: &VmImages) -> Vec<VmImage> {
 /// A VM's end: what belongs to the other site is handed over; the rest is the stock action's.
 async fn release(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
     let own = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk);
+    let is_delete = call.action == Action::DeleteDisk;
+    if is_delete && runs_again(&vm_images.vm) {
+        return delete_to_run_again(engine, call, vm_images).await;
+    }
     if !ends(&vm_images.vm) {
         return detached(engine, call, own).await;
     }
-    let is_delete = call.action == Action::DeleteDisk;
     let pending = match engine.release_at_end(call.vm, &let_go(call, vm_images)).await {
         Ok(pending) => pending,
         // the terminate goes on; the image stays primary, and reconcile finishes the handoff
@@ -210,17 +214,36 @@ async fn release(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
             tracing::warn!("VM {} not released: {error}", call.vm);
             return Answer::Stock;
         }
-        Err(error) => return refuse_with_details(engine.here(), &error),
+        Err(error) => return refuse_as_noted(call.vm, &error),
     };
     for pending in &pending {
         tracing::warn!("{} stays primary here: {}", pending.image, pending.cause);
     }
     match own {
-        Some(image) if is_delete => guards::delete(engine, image)
-            .await
-            .unwrap_or_else(|error| refuse_with_details(engine.here(), &error)),
+        Some(image) if is_delete => {
+            guards::delete(engine, image).await.unwrap_or_else(|error| refuse_as_noted(call.vm, &error))
+        }
         _ => Answer::Stock,
     }
+}
+
+/// `recover --recreate` has every disk deleted and the VM started again: a mirrored one stays as it is and where it is,
+/// wherever it belongs, and the VM runs on it.
+async fn delete_to_run_again(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+    let own = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk);
+    let Some(image) = own else { return Answer::Stock };
+    let answer = match engine.keeps_through_recreate(image).await {
+        Ok(true) => Ok(Answer::Instead(format!(
+            "{} is mirrored with {} and kept: VM {} runs again",
+            image.spec(),
+            engine.there(),
+            call.vm
+        ))),
+        Ok(false) => guards::delete(engine, image).await,
+        Err(error) => Err(error),
+    };
+    // oned goes on all the same
+    answer.unwrap_or_else(|error| refuse_as_noted(call.vm, &error))
 }
 
 /// A configuration that is missing or broken must not touch a VM without a mirrored disk.
@@ -250,19 +273,12 @@ async fn without_config(error: &ConfigError, call: Call, vm: &Vm) -> Answer {
     };
     match look.await {
         Ok(None) => Answer::Stock,
-        Ok(Some(image)) => Answer::Refused {
-            details: vec![error.to_string()],
-            sentence: format!(
-                "{} is mirrored, and onemirror.conf is missing or broken: {error}",
-                image.image()
-            ),
-            noted: false,
-        },
-        Err(trouble) => Answer::Refused {
-            details: vec![error.to_string()],
-            sentence: format!("VM {}: cannot tell whether its disks are mirrored: {trouble}", call.vm),
-            noted: false,
-        },
+        Ok(Some(image)) => {
+            refuse(format!("{} is mirrored, and onemirror.conf is missing or broken: {error}", image.image()))
+        }
+        Err(trouble) => {
+            refuse(format!("VM {}: cannot tell whether its disks are mirrored: {trouble}; {error}", call.vm))
+        }
     }
 }
 
