@@ -181,9 +181,9 @@ fn ends(vm: &Vm) -> bool {
 /// It stays primary here for whoever gets it next, until the gate of the other site takes it with the rest.
 async fn detached(engine: &Engine, call: Call, own: Option<&VmImage>) -> Answer {
     match own {
-        Some(image) if call.action == Action::DeleteDisk => guards::delete(engine, image)
-            .await
-            .unwrap_or_else(|error| refuse_with_details(engine.here(), &error)),
+        Some(image) if call.action == Action::DeleteDisk => {
+            guards::delete(engine, image).await.unwrap_or_else(|error| refuse_as_noted(call.vm, &error))
+        }
         _ => Answer::Stock,
     }
 }
