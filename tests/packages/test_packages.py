@@ -16,9 +16,10 @@ PORT = 2633  # where every one* command looks for oned
 ENDPOINT = "http://127.0.0.1:%d/RPC2" % PORT
 GLIBC = (2, 31)  # the oldest that the program is to start with
 # the second version brings an action more
-ACTIONS = {1: "clone context cpds delete ln mkimage mvds mvds.ssh".split()}
-ACTIONS[2] = ACTIONS[1] + ["clone.ssh"]
-WRAPPED = re.compile(r"(clone|context|delete|ln|mvds)(\..*)?$")
+ACTIONS = {1: ["tm/ceph/" + name for name in "clone context cpds delete ln mkimage mvds mvds.ssh".split()]}
+ACTIONS[1] += ["datastore/ceph/" + name for name in "ceph_utils.sh cp rm".split()]
+ACTIONS[2] = ACTIONS[1] + ["tm/ceph/clone.ssh", "datastore/ceph/snap_revert"]
+WRAPPED = re.compile(r"(tm/ceph/(clone|context|delete|ln|mkimage|mvds)(\..*)?|datastore/ceph/(rm|snap_revert))$")
 HOOK = "/hooks/ft/host_error.rb"  # one of OpenNebula's own
 STOCK = '#!/bin/sh\necho "stock {version} {action} $*"\n'
 
@@ -84,7 +85,7 @@ class Debian:
         root = self.root
         tree = "/tmp/one-%d" % version
         for action in ACTIONS[version]:
-            root.write(tree + "/var/lib/one/remotes/tm/ceph/" + action, STOCK.format(version=version, action=action), 0o755)
+            root.write(tree + "/var/lib/one/remotes/" + action, STOCK.format(version=version, action=action), 0o755)
         root.write(tree + "/var/lib/one/remotes" + HOOK, "", 0o755)
         root.write(tree + "/DEBIAN/control", "Package: opennebula\nVersion: %d\nArchitecture: all\n"
                    "Maintainer: nobody <nobody@example.org>\nDescription: the transfer driver of an OpenNebula\n" % version)
@@ -129,7 +130,7 @@ cp -r /tmp/one-{version}/. %{{buildroot}}
     def put_stock(self, version):
         root = self.root
         for action in ACTIONS[version]:
-            root.write("/tmp/one-%d/var/lib/one/remotes/tm/ceph/%s" % (version, action),
+            root.write("/tmp/one-%d/var/lib/one/remotes/%s" % (version, action),
                        STOCK.format(version=version, action=action), 0o755)
         root.write("/tmp/one-%d/var/lib/one/remotes%s" % (version, HOOK), "", 0o755)
         root.write("/tmp/one.spec", self.SPEC.format(version=version))
@@ -176,7 +177,7 @@ class Machine:
         return self.setup("--role", "home", "--peer-endpoint", ENDPOINT, "--peer-auth", "/tmp/peer_auth", **way)
 
     def action(self, name):
-        driver = self.remotes + "/tm/ceph/" + name
+        driver = self.remotes + "/" + name
         words = ["one:one/one-1", "host:/var/lib/one/datastores/0/99/disk.0", "99", "1"]
         return self.root.run("setpriv", "--reuid=oneadmin", "--regid=oneadmin", "--clear-groups", driver, *words, check=False,
                              **self.location)
@@ -190,10 +191,10 @@ class Machine:
         assert check.returncode == 0, check.stdout + check.stderr
         assert self.front_end.hooks(), "no hooks"
         for name in ACTIONS[version]:
-            text = self.root.read(self.remotes + "/tm/ceph/" + name)
+            text = self.root.read(self.remotes + "/" + name)
             assert ("onemirror" in text) == bool(WRAPPED.match(name)), name
         # nobody knows VM 99, so onemirror does not let it boot; switched off it is not asked
-        refused = self.action("ln")
+        refused = self.action("tm/ceph/ln")
         assert refused.returncode != 0 and "99" in refused.stderr and "stock" not in refused.stdout, refused
         self.onemirror("off", "--reason", "test")
         for name in ACTIONS[version]:
@@ -223,7 +224,7 @@ def test_a_package_is_installed_survives_an_upgrade_and_leaves_no_trace(manager,
     without = machine.remember(packages)
 
     assert "onemirror setup --role home" in packages.put_onemirror(built).stdout
-    assert machine.action("mvds").stdout.startswith("stock 1 mvds")
+    assert machine.action("tm/ceph/mvds").stdout.startswith("stock 1 tm/ceph/mvds")
     machine.set_up()
     machine.assert_works(1)
     again = machine.setup("--role", "home")
@@ -274,14 +275,15 @@ def test_a_self_contained_front_end_survives_an_upgrade_and_is_left_without_a_tr
     def put_stock(version):
         # as install.sh of OpenNebula: over whatever is there
         for action in ACTIONS[version]:
-            path = "%s/tm/ceph/%s" % (machine.remotes, action)
+            path = "%s/%s" % (machine.remotes, action)
             machine.root.write(path, STOCK.format(version=version, action=action), 0o755)
         machine.root.write(machine.remotes + HOOK, "", 0o755)
         machine.root.run("chown", "-R", "oneadmin:oneadmin", "/srv/one")
 
     put_stock(2)
     without = machine.root.tree()
-    os.remove(machine.root.path(machine.remotes + "/tm/ceph/clone.ssh"))
+    for action in set(ACTIONS[2]) - set(ACTIONS[1]):
+        os.remove(machine.root.path(os.path.join(machine.remotes, action)))
     put_stock(1)
     machine.set_up(script=script)
     machine.assert_works(1)

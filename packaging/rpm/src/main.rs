@@ -22,7 +22,7 @@ const FOLDERS: [&str; 5] = [
     "/usr/share/zsh/site-functions",
 ];
 /// Whatever package installs or upgrades files there: wrappers are to stand before them again.
-const DRIVER: &str = "/var/lib/one/remotes/tm/ceph/";
+const DRIVERS: [&str; 2] = ["/var/lib/one/remotes/tm/ceph/", "/var/lib/one/remotes/datastore/ceph/"];
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -66,10 +66,10 @@ fn main() -> Result<()> {
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         Ok(Scriptlet::new(text).flags(ScriptletFlags::empty()).prog(vec!["/bin/sh"]))
     };
-    builder
-        .post_install_script(script("post.sh")?)
-        .pre_uninstall_script(script("preun.sh")?)
-        .trans_file_trigger_in(DRIVER, None, script("trigger.sh")?);
+    builder.post_install_script(script("post.sh")?).pre_uninstall_script(script("preun.sh")?);
+    for driver in DRIVERS {
+        builder.trans_file_trigger_in(driver, None, script("trigger.sh")?);
+    }
     builder.build().context("build")?.write_file(&output).with_context(|| output.display().to_string())?;
     Ok(())
 }
