@@ -165,6 +165,11 @@ pub(super) fn ssh_error(question: &Question, said: &str) -> CephError {
     }
 }
 
+/// Whether the bridge host ended the command at its deadline.
+pub(super) fn is_killed_at_deadline(question: &Question, output: &Output) -> bool {
+    question.bridge.is_some() && REMOTE_TIMEOUT.contains(&output.status)
+}
+
 /// Whether it was `ssh` that failed, not the command.
 pub(super) fn is_ssh_failure(output: &Output) -> bool {
     output.status == SSH_FAILED
@@ -273,6 +278,7 @@ mod tests {
             CephError::NoWay { .. } => "no way",
             CephError::BadAnswer { .. } => "bad answer",
             CephError::Failed { .. } => "failed",
+            CephError::PoolFull { .. } => "full",
         }
     }
 

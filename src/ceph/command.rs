@@ -3,11 +3,12 @@
 use super::bridge::{Bridge, SharedConnection};
 use super::classify::{self, Question};
 use super::{
-    Ceph, CephError, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking, PeerConnection,
-    PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
+    Ceph, CephError, Expiry, Fullness, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking,
+    PeerConnection, PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
 };
 use crate::image_spec::ImageSpec;
 use crate::process::{self, Output, RunError};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -29,6 +30,12 @@ const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
 
 /// How much earlier than the deadline the command itself should give up, so that it can say why.
 const HEAD_START: Duration = Duration::from_secs(2);
+
+/// For the question whether a pool is full; the monitors answer it.
+const ROOM_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a pool that was full counts as full without another question.
+const STAYS_FULL: Duration = Duration::from_secs(10);
 
 /// Where the commands run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,13 +72,15 @@ pub struct Programs {
     pub rbd: PathBuf,
     /// `rados`
     pub rados: PathBuf,
+    /// `ceph`
+    pub ceph: PathBuf,
     /// `ssh`
     pub ssh: PathBuf,
 }
 
 impl Default for Programs {
     fn default() -> Self {
-        Self { rbd: "rbd".into(), rados: "rados".into(), ssh: "ssh".into() }
+        Self { rbd: "rbd".into(), rados: "rados".into(), ceph: "ceph".into(), ssh: "ssh".into() }
     }
 }
 
@@ -86,6 +95,8 @@ pub struct RbdCommand {
     connection: Connection,
     programs: Programs,
     bridge: Option<Bridge>,
+    /// Pools that were found full, and when.
+    full: RefCell<BTreeMap<String, (Instant, Fullness)>>,
     /// Removed with us.
     _keyfile: Option<TempPath>,
 }
@@ -94,6 +105,7 @@ pub struct RbdCommand {
 enum Program {
     Rbd,
     Rados,
+    Ceph,
 }
 
 /// One command line, without what depends on the connection.
@@ -107,6 +119,8 @@ struct Call {
     /// Values that stand behind `--`.
     operands: Vec<String>,
     deadline: Duration,
+    /// The pool in which it writes, be it only a watch. Ceph lets a write to a full pool wait until there is room.
+    writes_in: Option<String>,
 }
 
 impl RbdCommand {
@@ -118,7 +132,8 @@ impl RbdCommand {
         };
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Self { number, connection, programs: Programs::default(), bridge, _keyfile: None }
+        let full = RefCell::default();
+        Self { number, connection, programs: Programs::default(), bridge, full, _keyfile: None }
     }
 
     /// A peer cluster; keeps its keyfile as long as needed.
@@ -135,7 +150,8 @@ impl RbdCommand {
 
     fn call(&self, program: Program, what: String, arguments: &[&str]) -> Call {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Call { program, what, arguments, operands: Vec::new(), deadline: self.connection.deadline }
+        let deadline = self.connection.deadline;
+        Call { program, what, arguments, operands: Vec::new(), deadline, writes_in: None }
     }
 
     /// A call of `rbd` about an image.
@@ -170,6 +186,7 @@ impl RbdCommand {
         let program = match call.program {
             Program::Rbd => &self.programs.rbd,
             Program::Rados => &self.programs.rados,
+            Program::Ceph => &self.programs.ceph,
         };
         let mut words = vec![program.clone().into_os_string()];
         let mut option = |name: &str, value: &OsStr| {
@@ -202,8 +219,80 @@ impl RbdCommand {
         words
     }
 
-    /// Runs a call and collects what it left; decides nothing but where it runs.
+    /// Runs a call and collects what it left. One that waits for room in its pool is told from one that nobody answers.
     async fn output(&self, call: &Call) -> Result<(Question, Output), CephError> {
+        let Some(pool) = &call.writes_in else { return self.answer(call).await };
+        let no_room = |fullness: Fullness| CephError::PoolFull {
+            what: call.what.clone(),
+            cluster: self.connection.site.clone(),
+            pool: pool.clone(),
+            fullness,
+        };
+        // one deadline is waited for where there is no room, not one per call
+        if self.full.borrow().contains_key(pool)
+            && let Some(fullness) = self.lacks_room(pool).await
+        {
+            return Err(no_room(fullness));
+        }
+        let answer = self.answer(call).await;
+        let is_silent = match &answer {
+            Ok((question, output)) => classify::is_killed_at_deadline(question, output),
+            Err(error) => error.is_unreachable(),
+        };
+        if is_silent && let Some(fullness) = self.lacks_room(pool).await {
+            return Err(no_room(fullness));
+        }
+        answer
+    }
+
+    /// An image's metadata without opening it: `rbd` registers a watch, which is a write, before it reads them.
+    async fn header_metadata(&self, image: &ImageSpec) -> Result<BTreeMap<String, String>, CephError> {
+        let info = self.info(image).await?.ok_or_else(|| CephError::NotFound { what: image.to_string() })?;
+        let mut call = self.call(Program::Rados, format!("header of {image}"), &["listomapvals"]);
+        call.in_pool(image.pool(), image.namespace());
+        call.operands = vec![format!("rbd_header.{}", info.id)];
+        let (question, output) = self.answer(&call).await?;
+        match output.status {
+            0 => understood(&question, parse::header_metadata(&output.stdout)),
+            _ => Err(classify::rados_error(&question, &output)),
+        }
+    }
+
+    /// Why there is no room in a pool; `None`: there is, or nobody tells.
+    pub async fn lacks_room(&self, pool: &str) -> Option<Fullness> {
+        let pool = split_pool(pool).0;
+        let known = self.full.borrow().get(pool).cloned();
+        if let Some((when, fullness)) = known
+            && when.elapsed() < STAYS_FULL
+        {
+            return Some(fullness);
+        }
+        let fullness = self.ask_for_room(pool).await.unwrap_or_else(|error| {
+            tracing::debug!("{error}");
+            None
+        });
+        let mut full = self.full.borrow_mut();
+        match &fullness {
+            Some(fullness) => full.insert(pool.to_owned(), (Instant::now(), fullness.clone())),
+            None => full.remove(pool),
+        };
+        fullness
+    }
+
+    async fn ask_for_room(&self, pool: &str) -> Result<Option<Fullness>, CephError> {
+        let words = ["osd", "pool", "ls", "detail"];
+        let mut call = self.call(Program::Ceph, format!("{}, for pool {pool}", words.join(" ")), &words);
+        call.arguments.push("--format=json".into());
+        call.deadline = call.deadline.min(ROOM_DEADLINE);
+        let (question, output) = self.answer(&call).await?;
+        match output.status {
+            0 => understood(&question, parse::fullness(&output.stdout, pool)),
+            _ => Err(classify::rados_error(&question, &output)),
+        }
+    }
+
+    /// Runs a call and collects what it left; decides nothing but where it runs.
+    async fn answer(&self, call: &Call) -> Result<(Question, Output), CephError> {
         let mut question =
             Question { what: call.what.clone(), cluster: self.connection.site.clone(), bridge: None };
         let words = self.command_line(call);
@@ -315,6 +404,11 @@ impl RbdCommand {
 }
 
 impl Call {
+    /// The same call, which waits as long as the image's pool has no room.
+    fn that_writes(self, image: &ImageSpec) -> Self {
+        Self { writes_in: Some(image.pool().to_owned()), ..self }
+    }
+
     fn in_pool(&mut self, pool: &str, namespace: Option<&str>) {
         self.arguments.push(format!("--pool={pool}"));
         if let Some(namespace) = namespace {
@@ -374,20 +468,23 @@ impl Ceph for RbdCommand {
     }
 
     async fn metadata(&self, image: &ImageSpec) -> Result<BTreeMap<String, String>, CephError> {
-        let mut call = self.of_image(&["image-meta", "list"], image);
+        let mut call = self.of_image(&["image-meta", "list"], image).that_writes(image);
         call.arguments.push("--format=json".into());
-        let (question, output) = self.rbd(call).await?;
-        understood(&question, parse::metadata(&output.stdout))
+        match self.rbd(call).await {
+            Ok((question, output)) => understood(&question, parse::metadata(&output.stdout)),
+            Err(error @ CephError::PoolFull { .. }) => self.header_metadata(image).await.map_err(|_| error),
+            Err(error) => Err(error),
+        }
     }
 
     async fn set_metadata(&self, image: &ImageSpec, key: &str, value: &str) -> Result<(), CephError> {
-        let mut call = self.of_image(&["image-meta", "set"], image);
+        let mut call = self.of_image(&["image-meta", "set"], image).that_writes(image);
         call.operands = vec![key.into(), value.into()];
         self.rbd(call).await.map(drop)
     }
 
     async fn promote(&self, image: &ImageSpec, force: bool) -> Result<Promotion, CephError> {
-        let mut call = self.of_image(&["mirror", "image", "promote"], image);
+        let mut call = self.of_image(&["mirror", "image", "promote"], image).that_writes(image);
         if force {
             call.arguments.push("--force".into());
             call.deadline = call.deadline.max(FORCED_PROMOTE_DEADLINE);
@@ -401,7 +498,7 @@ impl Ceph for RbdCommand {
     }
 
     async fn demote(&self, image: &ImageSpec) -> Result<(), CephError> {
-        self.rbd(self.of_image(&["mirror", "image", "demote"], image)).await.map(drop)
+        self.rbd(self.of_image(&["mirror", "image", "demote"], image).that_writes(image)).await.map(drop)
     }
 
     async fn fence(&self, image: &ImageSpec) -> Result<bool, CephError> {
@@ -410,7 +507,7 @@ impl Ceph for RbdCommand {
         let (question, output) = self.rbd(call).await?;
         let lockers = understood(&question, parse::lockers(&output.stdout))?;
         for locker in &lockers {
-            let mut call = self.of_image(&["lock", "rm"], image);
+            let mut call = self.of_image(&["lock", "rm"], image).that_writes(image);
             call.operands = vec![locker.id.clone(), locker.locker.clone()];
             self.rbd(call).await?;
         }
@@ -425,15 +522,15 @@ impl Ceph for RbdCommand {
     }
 
     async fn resync(&self, image: &ImageSpec) -> Result<(), CephError> {
-        self.rbd(self.of_image(&["mirror", "image", "resync"], image)).await.map(drop)
+        self.rbd(self.of_image(&["mirror", "image", "resync"], image).that_writes(image)).await.map(drop)
     }
 
     async fn mirror_snapshot(&self, image: &ImageSpec) -> Result<(), CephError> {
-        self.rbd(self.of_image(&["mirror", "image", "snapshot"], image)).await.map(drop)
+        self.rbd(self.of_image(&["mirror", "image", "snapshot"], image).that_writes(image)).await.map(drop)
     }
 
     async fn image_status(&self, image: &ImageSpec) -> Result<ImageStatus, CephError> {
-        let mut call = self.of_image(&["mirror", "image", "status"], image);
+        let mut call = self.of_image(&["mirror", "image", "status"], image).that_writes(image);
         call.arguments.push("--format=json".into());
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::image_status(&output.stdout))
@@ -441,6 +538,7 @@ impl Ceph for RbdCommand {
 
     async fn pool_status(&self, pool: &str) -> Result<PoolStatus, CephError> {
         let mut call = self.of_pool(&["mirror", "pool", "status"], pool);
+        call.writes_in = Some(split_pool(pool).0.to_owned());
         call.arguments.extend(["--verbose".into(), "--format=json".into()]);
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::pool_status(&output.stdout))
@@ -510,7 +608,7 @@ impl Ceph for RbdCommand {
         cookie: &str,
         expiry: Expiry,
     ) -> Result<Locking, CephError> {
-        let mut call = self.of_lock("get", image, object, Some(name));
+        let mut call = self.of_lock("get", image, object, Some(name)).that_writes(image);
         call.arguments.push(format!("--lock-cookie={cookie}"));
         if let Expiry::After(duration) = expiry {
             call.arguments.push(format!("--lock-duration={}", whole_seconds(duration)));
@@ -557,7 +655,7 @@ impl Ceph for RbdCommand {
         name: &str,
         holder: &LockHolder,
     ) -> Result<(), CephError> {
-        let mut call = self.of_lock("break", image, object, Some(name));
+        let mut call = self.of_lock("break", image, object, Some(name)).that_writes(image);
         call.arguments.push(format!("--lock-cookie={}", holder.cookie));
         call.operands.push(holder.client.clone());
         let (question, output) = self.output(&call).await?;

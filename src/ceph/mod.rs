@@ -320,6 +320,48 @@ pub enum Locking {
     Held,
 }
 
+/// Why a pool takes no writes: Ceph lets them wait until there is room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fullness {
+    /// Its quota is reached.
+    Quota {
+        /// The most bytes; 0: any number.
+        bytes: u64,
+        /// The most objects; 0: any number.
+        objects: u64,
+    },
+    /// Its cluster has no more room for it.
+    Cluster,
+}
+
+impl std::fmt::Display for Fullness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::Quota { bytes, objects: 0 } => write!(f, "its quota of {bytes} bytes is reached"),
+            Self::Quota { bytes: 0, objects } => write!(f, "its quota of {objects} objects is reached"),
+            Self::Quota { bytes, objects } => {
+                write!(f, "its quota of {bytes} bytes or {objects} objects is reached")
+            }
+            Self::Cluster => write!(f, "its cluster has no room left"),
+        }
+    }
+}
+
+impl Fullness {
+    /// What makes room, typed where the pool is.
+    pub fn remedy(&self, pool: &str) -> String {
+        match *self {
+            Self::Quota { bytes, .. } if bytes > 0 => {
+                format!("ceph osd pool set-quota {pool} max_bytes {}", bytes.saturating_mul(2))
+            }
+            Self::Quota { objects, .. } => {
+                format!("ceph osd pool set-quota {pool} max_objects {}", objects.saturating_mul(2))
+            }
+            Self::Cluster => "delete what is not needed, or add OSDs (ceph df)".into(),
+        }
+    }
+}
+
 /// Why an operation failed, in classes that tell what can be done.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CephError {
@@ -376,6 +418,18 @@ pub enum CephError {
         what: String,
         /// What is missing.
         detail: String,
+    },
+    /// It waits for room in the pool; nothing has happened.
+    #[error("pool {pool} of {cluster} is full: {fullness}; there: {}", fullness.remedy(pool))]
+    PoolFull {
+        /// The image, and the operation.
+        what: String,
+        /// The cluster, by its site name.
+        cluster: String,
+        /// The pool.
+        pool: String,
+        /// Why it is.
+        fullness: Fullness,
     },
     /// The answer is not what this version understands; nothing is concluded from it.
     #[error("{what}: answer not understood: {detail}")]

@@ -4,7 +4,7 @@
 
 use super::classify::clean;
 use super::{
-    DaemonState, ImageInfo, ImageStatus, JournalPosition, JournalStatus, LockHolder, MirrorMode,
+    DaemonState, Fullness, ImageInfo, ImageStatus, JournalPosition, JournalStatus, LockHolder, MirrorMode,
     MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolStatus, Progress, ReplayState,
     SnapshotSchedule, Snapshots, StatusReport,
 };
@@ -534,6 +534,10 @@ pub fn lock_info(bytes: &[u8]) -> Parsed<Option<LockHolder>> {
 
 /// Longest omap value that is read, in bytes.
 const OMAP_VALUE_LIMIT: usize = 256;
+/// The same among an image's header, whose metadata anybody may write.
+const HEADER_VALUE_LIMIT: usize = 4 << 20;
+/// What stands before the keys of metadata in an image's header.
+const HEADER_METADATA: &str = "metadata_";
 
 /// Who holds an image's exclusive lock, as `rbd lock ls` names it and `rbd lock rm` wants it.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -618,37 +622,62 @@ pub fn metadata_resync(metadata: &BTreeMap<String, String>, own_uuid: Option<&st
         .any(|(_, text)| json(text.as_bytes()).map_or(true, |entry: Entry| entry.resync_requested))
 }
 
+fn not_a_dump() -> NotUnderstood {
+    NotUnderstood("not a hex dump of an omap value".into())
+}
+
 /// The value that `rados getomapval` prints as `value (36 bytes) :` and a hex dump. Its other form, into a file, would
 /// need a file on the bridge host.
 fn omap_value(bytes: &[u8]) -> Parsed<Vec<u8>> {
-    let damaged = || NotUnderstood("not a hex dump of an omap value".into());
-    let text = std::str::from_utf8(bytes).map_err(|_| damaged())?;
-    let mut lines = text.lines();
+    let text = std::str::from_utf8(bytes).map_err(|_| not_a_dump())?;
+    dumped_value(&mut text.lines(), OMAP_VALUE_LIMIT)
+}
+
+/// The value whose dump begins with the next line.
+fn dumped_value(lines: &mut std::str::Lines, limit: usize) -> Parsed<Vec<u8>> {
     let length: usize = lines
         .next()
         .and_then(|line| line.strip_prefix("value (")?.strip_suffix(" bytes) :")?.parse().ok())
-        .filter(|length| *length <= OMAP_VALUE_LIMIT)
-        .ok_or_else(damaged)?;
+        .filter(|length| *length <= limit)
+        .ok_or_else(not_a_dump)?;
     let mut value = Vec::with_capacity(length);
     while value.len() < length {
         // `00000010  62 63 2d 61 35 34 31 2d  62 36 61 33 31 65 61 30  |bc-a541-b6a31ea0|`
-        let line = lines.next().ok_or_else(damaged)?;
-        let (offset, rest) = line.split_once("  ").ok_or_else(damaged)?;
-        let (digits, _) = rest.split_once('|').ok_or_else(damaged)?;
+        let line = lines.next().ok_or_else(not_a_dump)?;
+        let (offset, rest) = line.split_once("  ").ok_or_else(not_a_dump)?;
+        let (digits, _) = rest.split_once('|').ok_or_else(not_a_dump)?;
         if usize::from_str_radix(offset, 16) != Ok(value.len()) {
-            return Err(damaged());
+            return Err(not_a_dump());
         }
         for byte in digits.split_whitespace() {
-            value.push(u8::from_str_radix(byte, 16).map_err(|_| damaged())?);
+            value.push(u8::from_str_radix(byte, 16).map_err(|_| not_a_dump())?);
         }
         if value.len() % 16 != 0 && value.len() != length {
-            return Err(damaged());
+            return Err(not_a_dump());
         }
     }
     if value.len() != length || lines.next().map(|end| usize::from_str_radix(end, 16)) != Some(Ok(length)) {
-        return Err(damaged());
+        return Err(not_a_dump());
     }
     Ok(value)
+}
+
+/// The metadata among what `rados listomapvals` prints of an image's header: each key on a line, then its value.
+pub fn header_metadata(bytes: &[u8]) -> Parsed<BTreeMap<String, String>> {
+    let text = std::str::from_utf8(bytes).map_err(|_| not_a_dump())?;
+    let mut lines = text.lines();
+    let mut metadata = BTreeMap::new();
+    while let Some(key) = lines.next() {
+        let value = dumped_value(&mut lines, HEADER_VALUE_LIMIT)?;
+        if let Some(key) = key.strip_prefix(HEADER_METADATA) {
+            metadata.insert(key.to_owned(), String::from_utf8_lossy(&value).into_owned());
+        }
+        if lines.next() != Some("") {
+            return Err(not_a_dump());
+        }
+    }
+    // every header holds something
+    if text.is_empty() { Err(not_a_dump()) } else { Ok(metadata) }
 }
 
 /// An omap value that is printable text.
@@ -657,6 +686,32 @@ pub fn omap_text(bytes: &[u8]) -> Parsed<String> {
         Ok(text) if text.chars().all(|c| c.is_ascii_graphic()) => Ok(text),
         _ => Err(NotUnderstood("the omap value is not text".into())),
     }
+}
+
+// ---- room in a pool
+
+#[derive(Deserialize)]
+struct RawPoolDetail {
+    pool_name: String,
+    flags_names: String,
+    #[serde(default)]
+    quota_max_bytes: u64,
+    #[serde(default)]
+    quota_max_objects: u64,
+}
+
+/// `ceph osd pool ls detail`: why the pool is full; `None`: it has room, or there is no such pool.
+pub fn fullness(bytes: &[u8], pool: &str) -> Parsed<Option<Fullness>> {
+    let pools: Vec<RawPoolDetail> = json(bytes)?;
+    Ok(pools.into_iter().find(|detail| detail.pool_name == pool).and_then(|detail| {
+        let has = |flag: &str| detail.flags_names.split(',').any(|name| name == flag);
+        let (bytes, objects) = (detail.quota_max_bytes, detail.quota_max_objects);
+        match (has("full"), has("full_quota") && (bytes > 0 || objects > 0)) {
+            (_, true) => Some(Fullness::Quota { bytes, objects }),
+            (true, false) => Some(Fullness::Cluster),
+            (false, false) => None,
+        }
+    }))
 }
 
 #[cfg(test)]
@@ -707,6 +762,41 @@ mod tests {
         assert_eq!(names, ["one/one-7", "p/n/i"]);
         assert!(children(br#"[{"pool":"one","image":"-x"}]"#).is_err());
         assert_eq!(children(b"[]").unwrap(), []);
+    }
+
+    #[test]
+    fn metadata_is_found_in_a_header() {
+        let dump = "features\nvalue (8 bytes) :\n00000000  7d 00 00 00 00 00 00 00                           |}.......|\n00000008\n\n\
+            metadata_k\nvalue (0 bytes) :\n00000000\n\n\
+            metadata_onemirror.handoff\nvalue (13 bytes) :\n\
+            00000000  31 3a 73 69 74 65 2d 61  3a 6f 70 65 6e           |1:site-a:open|\n0000000d\n\n";
+        let expected = [("k", ""), ("onemirror.handoff", "1:site-a:open")];
+        let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(header_metadata(dump.as_bytes()), Ok(BTreeMap::from(expected)));
+        for cut in 0..dump.len() {
+            let ends_with_a_value = dump[..cut].ends_with("\n\n");
+            assert_eq!(header_metadata(&dump.as_bytes()[..cut]).is_ok(), ends_with_a_value, "cut to {cut}");
+        }
+    }
+
+    #[test]
+    fn a_pool_is_full_by_its_quota_or_with_its_cluster() {
+        let pools = |flags: &str| {
+            format!(
+                r#"[{{"pool_name":"onerous","flags_names":"hashpspool,full","quota_max_bytes":0}},
+                    {{"pool_name":"one","flags_names":"{flags}","quota_max_bytes":1000,"quota_max_objects":0}}]"#
+            )
+        };
+        let of = |flags: &str, pool: &str| fullness(pools(flags).as_bytes(), pool).unwrap();
+        assert_eq!(of("hashpspool,selfmanaged_snaps", "one"), None);
+        assert_eq!(of("hashpspool,nearfull", "one"), None);
+        assert_eq!(
+            of("hashpspool,full,full_quota", "one"),
+            Some(Fullness::Quota { bytes: 1000, objects: 0 })
+        );
+        assert_eq!(of("hashpspool,full,backfillfull", "one"), Some(Fullness::Cluster));
+        assert_eq!((of("full", "two"), of("", "onerous")), (None, Some(Fullness::Cluster)));
+        assert!(fullness(b"Error EACCES: access denied", "one").is_err());
     }
 
     #[test]

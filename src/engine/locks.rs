@@ -361,6 +361,7 @@ esac
         let programs = crate::ceph::Programs {
             rados: program("rados", RADOS),
             rbd: program("rbd", "#!/bin/sh\nexit 0\n"),
+            ceph: "false".into(),
             ssh: "false".into(),
         };
         let cluster = RbdCommand::new(crate::ceph::Connection {
