@@ -222,8 +222,14 @@ pub fn answer(
             translate(site, release.judge(&observations).judgement.decision, mutation)
         }
         Question::Upkeep { in_use, running } => {
-            let upkeep =
-                Upkeep { here, there, role, in_use_here: in_use, running_here: running.then_some(vm) };
+            let upkeep = Upkeep {
+                here,
+                there,
+                role,
+                in_use_here: in_use,
+                running_here: running.then_some(vm),
+                ended_here: None,
+            };
             let Some(observation) = observations.first() else { return Answer::Done };
             match upkeep.judge(observation).task {
                 // passing a VM on is a boot at the other site, which may happen at any time anyway

@@ -321,7 +321,7 @@ pub enum Locking {
 }
 
 /// Why a pool takes no writes: Ceph lets them wait until there is room.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Fullness {
     /// Its quota is reached.
     Quota {
@@ -337,11 +337,9 @@ pub enum Fullness {
 impl std::fmt::Display for Fullness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
-            Self::Quota { bytes, objects: 0 } => write!(f, "its quota of {bytes} bytes is reached"),
-            Self::Quota { bytes: 0, objects } => write!(f, "its quota of {objects} objects is reached"),
-            Self::Quota { bytes, objects } => {
-                write!(f, "its quota of {bytes} bytes or {objects} objects is reached")
-            }
+            Self::Quota { bytes, objects: 0 } => write!(f, "quota of {bytes} bytes"),
+            Self::Quota { bytes: 0, objects } => write!(f, "quota of {objects} objects"),
+            Self::Quota { bytes, objects } => write!(f, "quota of {bytes} bytes, {objects} objects"),
             Self::Cluster => write!(f, "its cluster has no room left"),
         }
     }
@@ -357,7 +355,7 @@ impl Fullness {
             Self::Quota { objects, .. } => {
                 format!("ceph osd pool set-quota {pool} max_objects {}", objects.saturating_mul(2))
             }
-            Self::Cluster => "delete what is not needed, or add OSDs (ceph df)".into(),
+            Self::Cluster => "delete what is not needed or add OSDs, see: ceph df".into(),
         }
     }
 }
@@ -420,7 +418,7 @@ pub enum CephError {
         detail: String,
     },
     /// It waits for room in the pool; nothing has happened.
-    #[error("pool {pool} of {cluster} is full: {fullness}; there: {}", fullness.remedy(pool))]
+    #[error("pool {pool} of {cluster} is full ({fullness}); there: {}", fullness.remedy(pool))]
     PoolFull {
         /// The image, and the operation.
         what: String,

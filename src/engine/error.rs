@@ -111,7 +111,7 @@ pub enum EngineError {
     #[error("{0}")]
     Disk(#[from] DiskError),
     /// A cluster could not be asked, or said no.
-    #[error("{image}: Ceph on {site}: {error}")]
+    #[error("{}", of_ceph(image, site, error))]
     Ceph {
         /// Which image.
         image: ImageSpec,
@@ -135,6 +135,14 @@ pub enum EngineError {
     /// The configuration.
     #[error("{0}")]
     Config(#[from] ConfigError),
+}
+
+fn of_ceph(image: &ImageSpec, site: &str, error: &CephError) -> String {
+    match error {
+        // oned cuts after about 60 characters
+        CephError::PoolFull { .. } => format!("{}: {error}", image.image()),
+        error => format!("{image}: Ceph on {site}: {error}"),
+    }
 }
 
 impl EngineError {

@@ -288,6 +288,9 @@ impl Engine {
             }
             return Ok(());
         }
+        if purpose == Purpose::Upkeep && here.role == Role::Primary && here.token != there.token {
+            there.report = report(cluster_there, spec, said_there).await;
+        }
         if here.role == Role::NonPrimary || there.role == Role::Primary {
             here.report = report(cluster_here, spec, said_here).await;
         }
@@ -589,6 +592,7 @@ async fn report(cluster: &RbdCommand, spec: &ImageSpec, said: &CopySeen) -> Repo
             .local
             .filter(|report| !report.predates(&said.info))
             .map_or(Report::Other, |report| translate(&report)),
+        Err(CephError::PoolFull { fullness, .. }) => Report::NoRoom(Box::new(fullness)),
         Err(error) => {
             tracing::info!("{error}");
             Report::Other

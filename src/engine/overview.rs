@@ -335,7 +335,8 @@ impl Engine {
 
     /// What upkeep would still have to do about an image.
     async fn undone(&self, seen: &Seen, user: Option<UserHere>) -> Option<(Option<i32>, String)> {
-        let judgement = self.judge_upkeep(seen, user.as_slice());
+        let ended_here = self.ended_here(seen, user.as_slice()).await;
+        let judgement = self.judge_upkeep(seen, user.as_slice(), ended_here);
         match judgement.task {
             Task::Nothing => None,
             Task::Act(steps) => Some((None, format!("to do: {}", step_names(&steps).join(", ")))),

@@ -12,9 +12,10 @@ use super::release::LetGo;
 use super::sites::Engine;
 use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
-use crate::handoff::{Rule, Side, Task, Upkeep, UpkeepJudgement};
+use crate::config::ReleaseOn;
+use crate::handoff::{Here, Role, Rule, Side, Task, Upkeep, UpkeepJudgement};
 use crate::image_spec::ImageSpec;
-use crate::opennebula::Vm;
+use crate::opennebula::{Vm, VmState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -204,7 +205,8 @@ impl Engine {
             Ok(Some(left)) => kept_up.item = Some(item(None, format!("mirror-snapshot {left}"), None)),
             Err(error) => kept_up.item = Some(item(None, String::new(), Some(error.to_string()))),
         }
-        let Some(judgement) = seen.first().map(|seen| self.judge_upkeep(seen, users)) else { return kept_up };
+        let Some(first) = seen.first() else { return kept_up };
+        let judgement = self.judge_upkeep(first, users, self.ended_here(first, users).await);
         let rule = judgement.finding.rule;
         match judgement.task {
             Task::Nothing => {}
@@ -255,15 +257,32 @@ impl Engine {
         seen
     }
 
-    pub(super) fn judge_upkeep(&self, seen: &Seen, users: &[UserHere]) -> UpkeepJudgement {
+    pub(super) fn judge_upkeep(
+        &self,
+        seen: &Seen,
+        users: &[UserHere],
+        ended_here: Option<i32>,
+    ) -> UpkeepJudgement {
         Upkeep {
             here: self.here(),
             there: self.there(),
             role: self.residence().role,
             in_use_here: users.iter().any(|user| user.in_use),
             running_here: users.iter().find(|user| user.running).map(|user| user.vm),
+            ended_here,
         }
         .judge(&seen.observation)
+    }
+
+    /// The VM that was last booted on an image that no VM uses, if it is gone and should have handed the image over.
+    pub(super) async fn ended_here(&self, seen: &Seen, users: &[UserHere]) -> Option<i32> {
+        let Here::Mirrored(copy) = &seen.observation.here else { return None };
+        if !users.is_empty() || copy.role != Role::Primary || !self.config.releases_on(ReleaseOn::Terminate) {
+            return None;
+        }
+        let vm = self.one_here.vm(copy.booted.as_ref()?.vm).await;
+        let vm = vm.inspect_err(|error| tracing::info!("{}: {error}", seen.spec())).ok()?;
+        (vm.state == VmState::Done).then_some(vm.id)
     }
 
     /// Takes the locks, looks at the VMs here and the image again, and does what is still to be done.
@@ -281,7 +300,7 @@ impl Engine {
             let users = self.users_now(&BTreeSet::from([image.spec().clone()]), users).await?;
             let users = users.get(image.spec()).map_or(&[][..], Vec::as_slice);
             let seen = self.observe(std::slice::from_ref(image), Purpose::Upkeep).await?;
-            let Some(judgement) = seen.first().map(|seen| self.judge_upkeep(seen, users)) else {
+            let Some(judgement) = seen.first().map(|seen| self.judge_upkeep(seen, users, None)) else {
                 return Ok(String::new());
             };
             let Task::Act(steps) = judgement.task else { return Ok("settled meanwhile".to_owned()) };
@@ -365,7 +384,7 @@ pub(super) fn of_vm(vm: i32, error: &EngineError) -> NotReached {
 /// The VM whose release gave the image up.
 fn released_for(seen: &Seen) -> Option<i32> {
     match &seen.observation.here {
-        crate::handoff::Here::Mirrored(copy) => copy.release.as_ref().map(|mark| mark.vm),
+        Here::Mirrored(copy) => copy.release.as_ref().map(|mark| mark.vm),
         _ => None,
     }
 }

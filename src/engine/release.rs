@@ -9,6 +9,7 @@ use super::observe::{Belonging, Purpose, Seen};
 use super::sites::Engine;
 use super::steps::{Carried, Cause, HeldLocks};
 use crate::audit::Outcome;
+use crate::ceph::CephError;
 use crate::config::ReleaseOn;
 use crate::handoff::{Belongs, Decision, Here, Locks, Pending, Release, ReleaseJudgement, Role, Side, Step};
 use crate::image_spec::ImageSpec;
@@ -131,10 +132,15 @@ impl Engine {
                 .await;
             locks.release().await;
             match round {
-                Ok(Some(judged)) => return Ok(outcome_of(&seen, judged, steps)),
+                Ok(Some(judged)) => return Ok(outcome_of(&seen, judged.pending, steps)),
                 Ok(None) => {}
                 Err(EngineError::Locked { image, holder }) if !clock.is_over() => {
                     tracing::info!("{image} is locked by {holder}");
+                }
+                // nothing can be noted there; reconcile finishes it when there is room
+                Err(EngineError::Ceph { error: error @ CephError::PoolFull { .. }, .. }) => {
+                    let pending = still_primary(&seen, &error);
+                    return Ok(outcome_of(&seen, pending, steps));
                 }
                 Err(error) => return Err(error),
             }
@@ -200,8 +206,18 @@ impl Engine {
     }
 }
 
-fn outcome_of(seen: &[Seen], judged: ReleaseJudgement, steps: Vec<Step>) -> ReleaseOutcome {
-    let mut outcome = ReleaseOutcome { pending: judged.pending, steps, ..ReleaseOutcome::default() };
+/// What stays primary here, all for this one cause.
+fn still_primary(seen: &[Seen], cause: &CephError) -> Vec<Pending> {
+    let is_primary = |seen: &&Seen| match &seen.observation.here {
+        Here::Mirrored(copy) => copy.role != Role::NonPrimary,
+        Here::Absent | Here::NotMirrored => false,
+    };
+    let pending = |seen: &Seen| Pending { image: seen.spec().clone(), cause: cause.to_string() };
+    seen.iter().filter(is_primary).map(pending).collect()
+}
+
+fn outcome_of(seen: &[Seen], pending: Vec<Pending>, steps: Vec<Step>) -> ReleaseOutcome {
+    let mut outcome = ReleaseOutcome { pending, steps, ..ReleaseOutcome::default() };
     for seen in seen {
         let spec = seen.spec().clone();
         match &seen.observation.here {

@@ -267,6 +267,11 @@ impl Gate<'_> {
             Here::Mirrored(copy) if copy.token.is_unread() => {
                 self.unread(observation, &copy.token, Side::Here)
             }
+            Here::Mirrored(Copy { report: Report::NoRoom(fullness), .. }) => {
+                let pool = observation.image.pool();
+                let cause = format!("waits: pool {pool} is full here ({fullness})");
+                (Rule::NoRoomHere, self.refuse(observation, cause, fullness.remedy(pool)))
+            }
             Here::Mirrored(copy) => match copy.role {
                 Role::Primary => self.judge_primary(observation, copy),
                 Role::HalfDemoted => self.judge_half_demoted(observation),

@@ -2,6 +2,7 @@
 
 use super::home::Home;
 use super::token::{FORCED_STRIDE, Mark, Token};
+use crate::ceph::Fullness;
 use crate::image_spec::ImageSpec;
 
 /// One image of a VM, as seen on both sites.
@@ -254,6 +255,8 @@ pub enum Report {
     Stopped,
     /// The daemon is down, or has not reported.
     Down,
+    /// The copy's pool takes no writes, so it follows nothing and cannot change hands.
+    NoRoom(Box<Fullness>),
     /// The local image is primary, or nothing is known.
     Other,
 }

@@ -175,13 +175,22 @@ impl Release<'_> {
             let close = Step::WriteToken { at: Side::Here, image: observation.image.clone(), token };
             return (Rule::ReleaseHandOver, Verdict::Act(vec![close, self.demote(observation)]));
         }
-        let cause = match there.report {
+        let cause = match &there.report {
             Report::Syncing(Some(percent)) => format!("{} is still copying it: {percent} %", self.there),
             Report::Syncing(None) => format!("{} is still copying it", self.there),
             Report::SplitBrain => {
                 format!("the copy on {} is split-brained and has to be copied again", self.there)
             }
             Report::Down => format!("rbd-mirror on {} is down", self.there),
+            Report::NoRoom(fullness) => {
+                let pool = observation.image.pool();
+                let cause = format!(
+                    "pool {pool} of {} is full ({fullness}); there: {}",
+                    self.there,
+                    fullness.remedy(pool)
+                );
+                return (Rule::ReleaseNoRoomThere, self.pending(observation, cause));
+            }
             Report::Replaying | Report::Stopped | Report::Other => {
                 format!("the copy on {} does not follow yet", self.there)
             }

@@ -4,6 +4,7 @@ mod force;
 mod running;
 
 use super::*;
+use crate::ceph::Fullness;
 use crate::image_spec::ImageSpec;
 use std::collections::BTreeSet;
 use strum::IntoEnumIterator;
@@ -155,7 +156,14 @@ fn release() -> Release<'static> {
 }
 
 fn upkeep() -> Upkeep<'static> {
-    Upkeep { here: A, there: B, role: SiteRole::Recovery, in_use_here: false, running_here: None }
+    Upkeep {
+        here: A,
+        there: B,
+        role: SiteRole::Recovery,
+        in_use_here: false,
+        running_here: None,
+        ended_here: None,
+    }
 }
 
 fn step_text(step: &Step) -> String {
@@ -227,12 +235,22 @@ fn keeps_up(upkeep: Upkeep<'_>, observation: Observation, rule: Rule, says: &'st
     Row { rule, says, judged: (judgement.finding.rule, task_text(&judgement.task)) }
 }
 
+fn full() -> Report {
+    Report::NoRoom(Box::new(Fullness::Quota { bytes: 1000, objects: 0 }))
+}
+
 fn gate_rows() -> Vec<Row> {
     use Rule::*;
     let alone = |here| seen_as(Here::Mirrored(here), There::Unreachable, PeerVm::Silent);
     let denied = |here| seen_as(Here::Mirrored(here), There::Denied(denial()), PeerVm::Silent);
     let out_of_touch = |here| Observation { in_touch_since_reboot: false, ..alone(here) };
     vec![
+        boots(
+            gate(),
+            pair(non_primary("2:site-b:y").reports(full()), primary("3:site-b:open"), inactive()),
+            NoRoomHere,
+            "refuse: one-0-2-0 waits: pool one is full here (quota of 1000 bytes); ceph osd pool set-quota one max_bytes 2000",
+        ),
         boots(gate(), seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked), NotMirrored, "done"),
         boots(gate(), seen_as(Here::Absent, There::Absent, PeerVm::None), AbsentLeftToStockDriver, "done"),
         boots(
@@ -1200,6 +1218,12 @@ fn release_rows() -> Vec<Row> {
             ReleasePending,
             "done; pending: site-b is still copying it: 7 %",
         ),
+        releases(
+            release(),
+            pair(reigns(), non_primary("2:site-b:y").reports(full()), inactive()),
+            ReleaseNoRoomThere,
+            "done; pending: pool one of site-b is full (quota of 1000 bytes); there: ceph osd pool set-quota one max_bytes 2000",
+        ),
     ]
 }
 
@@ -1217,6 +1241,32 @@ fn upkeep_rows() -> Vec<Row> {
         keeps_up(
             upkeep(),
             pair(primary("3:site-a:open"), non_primary("3:site-a:open"), inactive()),
+            UpkeepNothing,
+            "nothing",
+        ),
+        // its VM ended where nothing could be noted
+        keeps_up(
+            Upkeep { ended_here: Some(7), ..upkeep() },
+            pair(primary("3:site-a:open").booted("3:site-a:7"), non_primary("3:site-a:open"), inactive()),
+            UpkeepRelease,
+            "release of VM 7",
+        ),
+        // another one was booted on it since, or it has changed hands since
+        keeps_up(
+            Upkeep { ended_here: Some(7), ..upkeep() },
+            pair(primary("3:site-a:open").booted("3:site-a:8"), non_primary("3:site-a:open"), inactive()),
+            UpkeepNothing,
+            "nothing",
+        ),
+        keeps_up(
+            Upkeep { ended_here: Some(7), ..upkeep() },
+            pair(primary("3:site-a:open").booted("1:site-a:7"), non_primary("3:site-a:open"), inactive()),
+            UpkeepNothing,
+            "nothing",
+        ),
+        keeps_up(
+            Upkeep { ended_here: Some(7), in_use_here: true, ..upkeep() },
+            pair(primary("3:site-a:open").booted("3:site-a:7"), non_primary("3:site-a:open"), inactive()),
             UpkeepNothing,
             "nothing",
         ),

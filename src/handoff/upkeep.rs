@@ -19,6 +19,9 @@ pub struct Upkeep<'a> {
     pub in_use_here: bool,
     /// The VM of this site that runs on it (RUNNING, not only booting).
     pub running_here: Option<i32>,
+    /// The VM of this site that was last booted on it, if that one is gone for good and the image is to be handed over
+    /// then. Its end may have come where nothing could be noted in the image.
+    pub ended_here: Option<i32>,
 }
 
 /// What to do about one image.
@@ -139,12 +142,15 @@ impl Upkeep<'_> {
         }
         if !self.in_use_here {
             let is_away = residence.of(here, observation.made_here) == Belongs::There;
-            let asked = here.release.as_ref().filter(|_| is_away).filter(|mark| match reign {
+            let asked = here.release.as_ref().filter(|mark| match reign {
                 Some(reign) => mark.holds_in(reign),
                 // interrupted between token and demotion
                 None => released_by(here, self.here),
             });
-            return match asked {
+            let ended = here.booted.as_ref().filter(|mark| {
+                reign.is_some_and(|reign| mark.holds_in(reign)) && self.ended_here == Some(mark.vm)
+            });
+            return match asked.or(ended).filter(|_| is_away) {
                 Some(mark) => (Rule::UpkeepRelease, Task::Release { vm: mark.vm }),
                 None => (Rule::UpkeepNothing, Task::Nothing),
             };
