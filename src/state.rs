@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 const OFF: &str = "off";
 const PEER_CONTACTS: &str = "peer-contacts";
 const RECONCILED: &str = "reconciled";
+const FIRST_REPORTS: &str = "first-reports";
 /// Among the contacts: the peer was asked about some image.
 const ANY_IMAGE: &str = "any";
 /// Far more than any of the files holds, in bytes.
@@ -149,12 +150,16 @@ struct PeerContact {
     agrees: bool,
 }
 
-/// Where it is noted that the peer was asked about this image; `None` for a name that could lead elsewhere.
+/// Where something is noted about an image; `None` for a name that could lead elsewhere.
+fn note_path(folder: &Path, kind: &str, name: &str) -> Option<PathBuf> {
+    let is_word =
+        !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    is_word.then(|| folder.join(kind).join(name))
+}
+
+/// Where it is noted that the peer was asked about this image.
 fn contact_path(folder: &Path, global_id: &str) -> Option<PathBuf> {
-    let is_word = !global_id.is_empty()
-        && global_id.len() <= 64
-        && global_id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    is_word.then(|| folder.join(PEER_CONTACTS).join(global_id))
+    note_path(folder, PEER_CONTACTS, global_id)
 }
 
 /// Notes that the peer was asked about the image in this run of the machine, and whether its copy agrees with the one
@@ -196,6 +201,29 @@ pub fn peer_contact(folder: &Path, global_id: &str, boot_id: &BootId) -> Option<
 /// Whether the peer was reached at all in this run of the machine.
 pub fn peer_contacted_since_boot(folder: &Path, boot_id: &BootId) -> bool {
     peer_contact(folder, ANY_IMAGE, boot_id).is_some()
+}
+
+#[derive(Serialize, Deserialize)]
+struct FirstReport {
+    copy: String,
+    report: String,
+}
+
+/// Whether this report on the copy with that id is another one than the first that was seen beside it, and so was
+/// written while this copy was there. A daemon's last words on a copy that was thrown away may be all there is on the
+/// next one, for minutes. The first report seen is noted under `name`, by equality alone: no clock is asked.
+pub fn is_later_report(folder: &Path, name: &str, copy: &str, report: &str) -> bool {
+    let Some(path) = note_path(folder, FIRST_REPORTS, name) else { return false };
+    let known = read(&path).ok().and_then(|text| serde_json::from_str::<FirstReport>(&text).ok());
+    if let Some(first) = known.filter(|first| first.copy == copy) {
+        return first.report != report;
+    }
+    let first = FirstReport { copy: copy.into(), report: report.into() };
+    if let Err(error) = private_folder(folder).and_then(|()| write(&folder.join(FIRST_REPORTS), name, &first))
+    {
+        tracing::warn!("{}: cannot note a report: {error}", path.display());
+    }
+    false
 }
 
 #[derive(Serialize, Deserialize)]
@@ -296,17 +324,22 @@ fn write(folder: &Path, name: &str, content: &impl Serialize) -> io::Result<()> 
     File::open(folder)?.sync_all()
 }
 
-/// Makes the folder, mode 0700, if it is not there.
-fn private_folder(folder: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => give_to_owner_of_folder(&File::open(folder)?, folder),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+/// Makes the folder, mode 0700, if it is not there. One of root's in another's folder is given to that one: an earlier
+/// release has left some.
+pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
+    let is_new = match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => true,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error),
+    };
+    let metadata = std::fs::symlink_metadata(folder)?;
+    if !metadata.is_dir() {
+        return Err(io::Error::new(ErrorKind::NotADirectory, "its folder is not a folder"));
     }
-    match std::fs::symlink_metadata(folder)?.is_dir() {
-        true => Ok(()),
-        false => Err(io::Error::new(ErrorKind::NotADirectory, "its folder is not a folder")),
+    if is_new || (metadata.uid() == 0 && rustix::process::geteuid().is_root()) {
+        give_to_owner_of_folder(&File::open(folder)?, folder);
     }
+    Ok(())
 }
 
 /// Gives what root has just created at this path to whom its folder belongs: an operator's command as root must
@@ -362,6 +395,39 @@ mod tests {
         drop(next_reconcile(&folder).unwrap().expect("a run"));
         want_reconcile(&folder).unwrap();
         assert!(next_reconcile(&folder).unwrap().is_some());
+    }
+
+    #[test]
+    fn only_a_report_that_changed_beside_the_copy_is_one_on_it() {
+        let (_parent, folder) = fresh();
+        let later = |copy, report| is_later_report(&folder, "g-here", copy, report);
+        // whoever wrote the first one may have meant the copy before
+        assert!(!later("old", "1") && !later("old", "1"));
+        assert!(later("old", "2"));
+        // copied anew: the last words on the old one say nothing of the new one, whichever clock is ahead
+        assert!(!later("new", "2") && !later("new", "2"));
+        assert!(later("new", "1"));
+        assert!(!is_later_report(&folder, "g-there", "new", "1"));
+        assert!(
+            !is_later_report(&folder, "../x", "new", "1") && !is_later_report(&folder, "../x", "new", "2")
+        );
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_folder_above() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (parent, folder) = fresh();
+        let owner = rustix::fs::Uid::from_raw(9869);
+        rustix::fs::chown(parent.path(), Some(owner), None).unwrap();
+        // as an earlier release left it
+        DirBuilder::new().create(&folder).unwrap();
+        let inner = folder.join("running");
+        for folder in [&folder, &inner] {
+            private_folder(folder).unwrap();
+            assert_eq!(std::fs::metadata(folder).unwrap().uid(), 9869, "{}", folder.display());
+        }
     }
 
     const IMAGE: &str = "a5b9a3c4-77d4-4a53-9a44-3a4f8f4b1e53";

@@ -50,6 +50,12 @@ pub fn check(data: &[u8]) {
     if let Some(text) = judge(parse::omap_text(data)) {
         assert!(text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic()));
     }
+    if let Some(metadata) = judge(parse::header_metadata(data)) {
+        assert!(!data.is_empty() && metadata.len() < data.len());
+    }
+    if let Some(fullness) = judge(parse::fullness(data, "one")).flatten() {
+        assert_shown(&fullness.to_string());
+    }
     // a description on its own, as a daemon may write it
     let description = String::from_utf8_lossy(data);
     for state in ["up+replaying", "up+syncing", "up+error", "up+stopped", "down+unknown"] {

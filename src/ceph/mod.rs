@@ -48,8 +48,6 @@ pub struct Mirroring {
 pub struct ImageInfo {
     /// Changes when a resync deletes the copy and makes a new one; the name stays.
     pub id: String,
-    /// When this copy was made, by its OSD's clock, in the local time of whoever asked; whole seconds. A resync makes another.
-    pub created: Option<DateTime>,
     /// Bytes.
     pub size: u64,
     /// Absent where mirroring is off.
@@ -122,15 +120,9 @@ pub struct StatusReport {
     pub replay: ReplayState,
     /// The description as reported, up to its JSON part.
     pub description: String,
-    /// When it was written, by the OSD's clock, in the local time of whoever asked; whole seconds. `None`: never.
+    /// When it was written, by the OSD's clock, in the local time of whoever asked; whole seconds. `None`: never. Tells one
+    /// report from another, and nothing beside.
     pub last_update: Option<DateTime>,
-}
-
-impl StatusReport {
-    /// Whether it may speak of an earlier copy than `image`: one that a resync has deleted since.
-    pub fn predates(&self, image: &ImageInfo) -> bool {
-        matches!((self.last_update, image.created), (Some(reported), Some(created)) if reported <= created)
-    }
 }
 
 /// The reports on one image: of this cluster's copy and of the peers' copies.

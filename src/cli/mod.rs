@@ -187,8 +187,8 @@ impl Cli {
             },
             Command::Generate(arguments) => generate::run(&arguments),
             Command::Setup(arguments) => setup::run(&config_path, &arguments).await,
-            Command::Off(arguments) => switch::off(&arguments),
-            Command::On => switch::on(),
+            Command::Off(arguments) => switch::off(&config_path, &arguments).await,
+            Command::On => switch::on(&config_path).await,
             Command::Hook { event } => {
                 lifecycle::hook::run(&config_path, event, &mut std::io::stdin().lock())
                     .await

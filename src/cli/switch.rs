@@ -3,8 +3,14 @@
 use super::CommandError;
 use super::table::print;
 use crate::audit::{AuditLog, Entry, Outcome};
-use crate::config::{audit_log_path, state_dir};
+use crate::config::{Config, audit_log_path, state_dir};
+use crate::engine::{local_client, servers};
 use crate::state;
+use std::path::Path;
+use std::time::Duration;
+
+/// The switch is thrown where things go wrong, and does not wait for them.
+const SERVERS_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Off {
@@ -13,23 +19,39 @@ pub(super) struct Off {
     reason: String,
 }
 
-pub(super) fn off(arguments: &Off) -> Result<(), CommandError> {
+pub(super) async fn off(config_path: &Path, arguments: &Off) -> Result<(), CommandError> {
     let reason = arguments.reason.trim();
     if reason.is_empty() {
         return Err(CommandError::Usage("--reason has to say something".into()));
     }
     state::switch_off(&state_dir(), reason)?;
     note("off", Some(reason.to_owned()));
-    Ok(print("onemirror is off: every action goes straight to the stock driver; onemirror on ends that\n")?)
+    print("onemirror is off: every action goes straight to the stock driver; onemirror on ends that\n")?;
+    tell_of_other_servers(config_path).await
 }
 
-pub(super) fn on() -> Result<(), CommandError> {
+pub(super) async fn on(config_path: &Path) -> Result<(), CommandError> {
     let ended = state::switch_on(&state_dir())?;
     note("on", ended.as_ref().map(|off| format!("was off: {}", off.reason)));
-    Ok(print(match ended {
+    print(match ended {
         Some(_) => "onemirror is on again; run onemirror reconcile\n",
         None => "onemirror was on already\n",
-    })?)
+    })?;
+    tell_of_other_servers(config_path).await
+}
+
+/// The switch is this machine's; which server of a Raft group leads next, nobody knows.
+async fn tell_of_other_servers(config_path: &Path) -> Result<(), CommandError> {
+    let config = Config::load(config_path).ok();
+    let Ok(client) = local_client(config.as_ref()) else { return Ok(()) };
+    let asked = tokio::time::timeout(SERVERS_DEADLINE, servers(&client)).await;
+    match asked.unwrap_or_default() {
+        names if names.len() > 1 => Ok(print(&format!(
+            "this holds for this server alone: type the same on each of {}\n",
+            crate::text::printable(&names.join(", "))
+        ))?),
+        _ => Ok(()),
+    }
 }
 
 fn note(step: &str, reason: Option<String>) {

@@ -323,7 +323,7 @@ fn about_front_end(check: Check, front_end: &FrontEnd, found: &mut Findings) {
             Check::Servers,
             Level::Advice,
             format!(
-                "this front-end has several servers ({}): a leader without onemirror guards nothing",
+                "this front-end has several servers ({}): a leader without onemirror guards nothing; each has its own off switch, timer, and notes of when the other site was seen",
                 front_end.servers.join(", ")
             ),
             "run onemirror doctor on each of them",

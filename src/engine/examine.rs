@@ -22,18 +22,18 @@ const DEFAULT_POLL_AGE: f64 = 5.0;
 pub async fn front_end(client: &Client) -> Result<FrontEnd, opennebula::OneError> {
     let version = client.system_version().await?;
     let user = client.own_user().await?;
-    // one that may not see the zones is told nothing of servers
-    let zones = client.zone_pool().await.unwrap_or_default();
     Ok(FrontEnd {
         version,
         user: crate::text::printable(&user.name),
         sees_everything: user.sees_everything(),
-        servers: zones
-            .into_iter()
-            .map(|zone| zone.servers)
-            .find(|servers| servers.len() > 1)
-            .unwrap_or_default(),
+        servers: servers(client).await,
     })
+}
+
+/// The servers of the front-end's zone, if there are several. A user who may not see the zones is told nothing of them.
+pub async fn servers(client: &Client) -> Vec<String> {
+    let zones = client.zone_pool().await.unwrap_or_default();
+    zones.into_iter().map(|zone| zone.servers).find(|servers| servers.len() > 1).unwrap_or_default()
 }
 
 impl Engine {

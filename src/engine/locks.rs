@@ -6,7 +6,7 @@
 
 use crate::ceph::{Ceph, CephError, Expiry, LockHolder, Locking, RbdCommand};
 use crate::image_spec::ImageSpec;
-use crate::state::BootId;
+use crate::state::{BootId, give_to_owner_of_folder, private_folder};
 use rustix::fs::FlockOperation;
 use rustix::io::FdFlags;
 use std::fs::File;
@@ -48,9 +48,13 @@ struct SignOfLife {
 
 impl SignOfLife {
     fn give(folder: &Path, name: &str) -> std::io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
+        if let Some(state) = folder.parent() {
+            private_folder(state)?;
+        }
+        private_folder(folder)?;
         let path = folder.join(name);
         let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        give_to_owner_of_folder(&file, &path);
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         rustix::io::fcntl_setfd(&file, FdFlags::empty())?;
         Ok(Self { path, _file: file })

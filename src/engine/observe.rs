@@ -12,9 +12,10 @@ use crate::ceph::{
 };
 use crate::handoff::{
     Apart, Belongs, Copy, HOME_KEY, Here, Home, Marks, Mode, Named, Observation, PeerVm, Positions, Report,
-    Resync, Role, SiteRole, There, Token, home_written,
+    Resync, Role, Side, SiteRole, There, Token, home_written,
 };
 use crate::image_spec::ImageSpec;
+use crate::state::is_later_report;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -278,7 +279,7 @@ impl Engine {
         let Some(cluster_there) = &seen.cluster_there else { return Ok(()) };
         if purpose == Purpose::Release {
             if here.role == Role::Primary && here.token != there.token {
-                there.report = report(cluster_there, spec, said_there).await;
+                there.report = self.report(Side::There, cluster_there, spec, said_there).await;
             }
             // only a copy that is about to be given up is asked about
             if here.role == Role::Primary
@@ -289,10 +290,10 @@ impl Engine {
             return Ok(());
         }
         if purpose == Purpose::Upkeep && here.role == Role::Primary && here.token != there.token {
-            there.report = report(cluster_there, spec, said_there).await;
+            there.report = self.report(Side::There, cluster_there, spec, said_there).await;
         }
         if here.role == Role::NonPrimary || there.role == Role::Primary {
-            here.report = report(cluster_here, spec, said_here).await;
+            here.report = self.report(Side::Here, cluster_here, spec, said_here).await;
         }
         let to_be_resynced = purpose == Purpose::Upkeep && here.report == Report::SplitBrain;
         if here.role == Role::NonPrimary && (purpose.is_boot() || to_be_resynced) {
@@ -320,6 +321,28 @@ impl Engine {
             Mode::Journal => {}
         }
         Ok(())
+    }
+
+    /// The daemon's report on the copy in `cluster`. A report that cannot be had is one that says nothing, and so is a split
+    /// brain that may be that of a copy that was thrown away since: it is no reason to throw the next one away.
+    async fn report(&self, side: Side, cluster: &RbdCommand, spec: &ImageSpec, said: &CopySeen) -> Report {
+        let report = match cluster.image_status(spec).await {
+            Ok(ceph::ImageStatus { local: Some(report), .. }) => report,
+            Ok(ceph::ImageStatus { local: None, .. }) => return Report::Other,
+            Err(CephError::PoolFull { fullness, .. }) => return Report::NoRoom(Box::new(fullness)),
+            Err(error) => {
+                tracing::info!("{error}");
+                return Report::Other;
+            }
+        };
+        let side = if side == Side::Here { "here" } else { "there" };
+        let name = format!("{}-{side}", said.mirroring.global_id);
+        let written = report.last_update.map(|time| time.to_string()).unwrap_or_default();
+        let is_on_this_copy = is_later_report(&self.state_dir, &name, &said.info.id, &written);
+        match translate(&report) {
+            Report::SplitBrain if !is_on_this_copy => Report::Other,
+            report => report,
+        }
     }
 
     /// Whether either copy is going to be thrown away: it was asked for, by us or by anybody, or it is under way.
@@ -584,22 +607,6 @@ fn copy(seen: &CopySeen, beside: &[&CopySeen]) -> Copy {
     }
 }
 
-/// The daemon's report on the copy in `cluster`. A report that cannot be had is one that says nothing, and so is one on a
-/// copy that was thrown away since: that one's split brain is no reason to throw the next one away.
-async fn report(cluster: &RbdCommand, spec: &ImageSpec, said: &CopySeen) -> Report {
-    match cluster.image_status(spec).await {
-        Ok(status) => status
-            .local
-            .filter(|report| !report.predates(&said.info))
-            .map_or(Report::Other, |report| translate(&report)),
-        Err(CephError::PoolFull { fullness, .. }) => Report::NoRoom(Box::new(fullness)),
-        Err(error) => {
-            tracing::info!("{error}");
-            Report::Other
-        }
-    }
-}
-
 /// A report in the terms of the rules.
 pub(super) fn translate(report: &ceph::StatusReport) -> Report {
     if report.daemon == DaemonState::Down {
@@ -670,5 +677,47 @@ mod tests {
         // demoted on both sites, each for itself
         assert_eq!(snapshot_positions(&demoted, &again), Positions::Behind);
         assert_eq!(snapshot_positions(&Snapshots::default(), &demoted), Positions::Unknown);
+    }
+
+    /// Daemons of Ceph 19.2 and later remove what was superseded on either copy, demotions too; the newest one stays.
+    #[test]
+    fn superseded_snapshots_that_are_missing_change_no_verdict() {
+        use MirrorSnapshotState::{Demoted, NonPrimary, Primary};
+        // there and back: A demotes at 4, B reigns to 23, A reigns again to 9
+        let a = [
+            (3, Primary, true, None),
+            (4, Demoted, true, None),
+            (6, NonPrimary, true, Some(21)),
+            (7, Demoted, true, Some(23)),
+            (8, Primary, true, None),
+            (9, Demoted, true, None),
+        ];
+        let b = [
+            (19, NonPrimary, true, Some(3)),
+            (20, Demoted, true, Some(4)),
+            (21, Primary, true, None),
+            (23, Demoted, true, None),
+            (25, NonPrimary, true, Some(8)),
+            (26, Demoted, true, Some(9)),
+        ];
+        let kept = |all: &[(u64, MirrorSnapshotState, bool, Option<u64>)], mask: usize| {
+            let newest = all.len() - 1;
+            let kept =
+                |(at, snapshot): (usize, _)| (at == newest || mask & (1 << at) != 0).then_some(snapshot);
+            snapshots(&all.iter().copied().enumerate().filter_map(kept).collect::<Vec<_>>())
+        };
+        // every moment of both copies that is not pruned yet, with everything older or any part of it
+        for (until_a, until_b) in (1..=a.len()).flat_map(|of_a| (1..=b.len()).map(move |of_b| (of_a, of_b))) {
+            let (of_a, of_b) = (&a[..until_a], &b[..until_b]);
+            let whole = usize::MAX;
+            let verdicts = |mask_a, mask_b| {
+                let (a, b) = (kept(of_a, mask_a), kept(of_b, mask_b));
+                (snapshot_positions(&a, &b), snapshot_positions(&b, &a))
+            };
+            let expected = verdicts(whole, whole);
+            for (mask_a, mask_b) in (0..32).flat_map(|mask_a| (0..32).map(move |mask_b| (mask_a, mask_b))) {
+                assert_eq!(verdicts(mask_a, mask_b), expected, "{until_a} {until_b} {mask_a:b} {mask_b:b}");
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
-"""Clusters in trouble: pools without room."""
+"""Sites in trouble: pools without room, clocks that differ, several servers, root at work."""
 import contextlib
 import json
+import os
+import subprocess
 
 import pytest
 
@@ -47,10 +49,10 @@ def test_a_terminate_on_a_full_pool_is_finished_once_there_is_room(lab, a, b, ha
         b.wait_vm(vm, "DONE")
         assert b.is_primary(image) and not a.is_primary(image)
         told = b.onemirror("list", "-j").stdout
-        assert "pool one of site-b is full (quota of 1 bytes)" in told, told
     b.reconcile()
     a.wait_vm(machine.home, RUNNING)
     machine.assert_complete(a)
+    assert "pool one of site-b is full (quota of 1 bytes)" in told, told
 
 
 def test_a_vm_on_a_full_pool_is_not_started_on_the_other_site(lab, a, b, hasty):
@@ -97,3 +99,101 @@ def test_a_boot_on_a_full_pool_waits_for_room(lab, a, b, hasty, mode):
     a.onemirror("failover", machine.home)
     a.wait_vm(machine.home, RUNNING)
     machine.assert_complete(a)
+
+
+# ---------------------------------------------------------------- several servers, several clocks, several users
+
+
+def test_the_switch_names_the_servers_that_it_does_not_hold_for(lab, a):
+    a.control("servers=3")
+    try:
+        for command in (("off", "--reason", "trial"), ("on",)):
+            said = a.onemirror(*command).stdout
+            assert "this holds for this server alone: type the same on each of " in said, said
+    finally:
+        a.control("servers=0")
+    assert "server" not in a.onemirror("off", "--reason", "trial").stdout
+
+
+FAST_CLOCK = """#!/bin/sh
+# rbd of a cluster where the clock of the OSD that has an image's header is years ahead of that of the others
+for word; do
+  if [ "$word" = info ]; then
+    "%s" "$@" | sed 's/"create_timestamp":"[^"]*"/"create_timestamp":"Mon Nov 23 00:03:24 2099"/'
+    exit
+  fi
+done
+exec "%s" "$@"
+"""
+
+
+@pytest.fixture
+def fast_clock(lab, tmp_path):
+    program = os.path.join(lab.clusters, "bin/rbd")
+    program = program if os.path.exists(program) else "/usr/bin/rbd"
+    script = tmp_path / "rbd"
+    script.write_text(FAST_CLOCK % (program, program))
+    script.chmod(0o755)
+    lab.programs.insert(0, str(tmp_path))
+    yield
+    lab.programs.remove(str(tmp_path))
+
+
+@full_run
+def test_a_split_brained_copy_is_made_anew_whatever_the_clocks_say(lab, a, b, fast_clock):
+    machine = lab.vm_with_one_disk("clocks", "journal")
+    [image] = machine.images.values()
+    machine.register_on_b()
+    a.wait_records(machine.home)
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    # nobody hears of it at home, and an operator there demotes the copy that was outranked
+    a.front_end_kill()
+    a.clusters("daemon-stop")
+    b.rbd("mirror", "image", "promote", "--force", image)
+    b.rbd("image-meta", "set", image, "onemirror.handoff", "1001:site-b:open")
+    a.rbd("mirror", "image", "demote", image)
+    a.clusters("daemon-start")
+    a.front_end_start()
+    wait_until("the split brain", lambda: "split-brain" in a.status(image).get("description", ""), 120, 0.5)
+    before = a.info(image)["id"]
+
+    def is_copied_anew():
+        a.reconcile(check=False)
+        found = a.info(image)
+        return found and found["id"] != before
+    wait_until("the copy at home to be made anew", is_copied_anew, 60, 2)
+    assert a.resume(machine.home) == RUNNING, a.vm_error(machine.home)
+    assert machine.primaries() == {image: "a"}
+
+
+ONEADMIN = 9869
+
+
+@full_run
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_leaves_nothing_that_the_front_end_cannot_write(lab, a, b):
+    machine = lab.vm_with_one_disk("by-root", "journal")
+    machine.register_on_b()
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    vm = b.one.vm.allocate('NAME="by-root"\nCPU="0.1"\nMEMORY="96"\nCONTEXT=[NETWORK="YES"]\nDISK=[IMAGE_ID="%d"]\n'
+                           % machine.registered[0], True)
+    var = os.path.join(b.location, "var")
+    state = os.path.join(var, "onemirror")
+    subprocess.run(["rm", "-rf", state, state + ".log"], check=True)
+    os.chown(var, ONEADMIN, ONEADMIN)
+    try:
+        b.configure(command_timeout="8s")
+        a.clusters("site-lost")
+        a.front_end_kill()
+        b.onemirror("failover", vm, "--force", "--reason", "site-a is lost")
+        b.wait_vm(vm, RUNNING)
+        made = subprocess.run(["find", state, state + ".log"], check=True, text=True, capture_output=True).stdout.split()
+        assert os.path.join(state, "running") in made
+        locked = [path for path in made if os.stat(path).st_uid != ONEADMIN]
+        assert not locked, locked
+    finally:
+        os.chown(var, 0, 0)
+        a.clusters("site-back")
+        a.front_end_start()
