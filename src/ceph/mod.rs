@@ -13,7 +13,7 @@ mod peer;
 mod real_tests;
 
 pub use command::{Connection, DEFAULT_DEADLINE, FORCED_PROMOTE_DEADLINE, Programs, RbdCommand, RunOn};
-pub use peer::{PeerConnection, connection_to_peer};
+pub use peer::{PeerConnection, connection_to_peer, is_fsid};
 
 use crate::image_spec::ImageSpec;
 use jiff::civil::DateTime;

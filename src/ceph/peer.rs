@@ -1,7 +1,7 @@
 //! The other cluster, as this cluster's pool knows it.
 
-use super::PoolInfo;
 use super::command::{Connection, DEFAULT_DEADLINE, RunOn};
+use super::{Peer, PoolInfo};
 use std::io::Write;
 use tempfile::TempPath;
 
@@ -15,9 +15,45 @@ pub struct PeerConnection {
     pub(super) keyfile: TempPath,
 }
 
+/// The direction of a peer to which is only sent.
+const TRANSMIT_ONLY: &str = "tx-only";
+
 /// What an option value may look like: one printable word.
 fn is_word(text: &str) -> bool {
     !text.is_empty() && text.len() <= 4096 && text.chars().all(|c| c.is_ascii_graphic())
+}
+
+impl Peer {
+    /// Whether anything is received from it. Where the other site has added this one, this one's pool lists it a second
+    /// time, by the number of its cluster, as one to which is only sent.
+    pub fn is_received_from(&self) -> bool {
+        self.direction != TRANSMIT_ONLY
+    }
+}
+
+impl PoolInfo {
+    /// The one peer that the pool is received from, by whichever name. `None`: there is none, or more than one.
+    pub fn source(&self) -> Option<&Peer> {
+        let mut sources = self.peers.iter().filter(|peer| peer.is_received_from());
+        let (Some(source), None) = (sources.next(), sources.next()) else { return None };
+        Some(source)
+    }
+}
+
+/// Whether a site's name is only its cluster's number, as it is where nobody has given a name.
+pub fn is_fsid(name: &str) -> bool {
+    name.len() == 36 && name.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
+}
+
+/// The peer that is meant by the configured name: the one of that name, or the only one if it has no name but its
+/// cluster's number.
+fn peer_called<'a>(pool_info: &'a PoolInfo, name: &str) -> Option<&'a Peer> {
+    let mut named = pool_info.peers.iter().filter(|peer| peer.site_name == name && peer.is_received_from());
+    match (named.next(), named.next()) {
+        (Some(peer), None) => Some(peer),
+        (Some(_), Some(_)) => None,
+        (None, _) => pool_info.source().filter(|peer| is_fsid(&peer.site_name)),
+    }
 }
 
 /// Makes a connection to the peer `peer_site` of what `rbd mirror pool info --all` told.
@@ -25,8 +61,7 @@ fn is_word(text: &str) -> bool {
 /// `Ok(None)` where there is no such peer or not exactly one, or where the user may not read its key and monitors: such a
 /// peer needs a configuration. The error is that of writing the keyfile; the key itself is never part of it.
 pub fn connection_to_peer(pool_info: &PoolInfo, peer_site: &str) -> std::io::Result<Option<PeerConnection>> {
-    let mut candidates = pool_info.peers.iter().filter(|peer| peer.site_name == peer_site);
-    let (Some(peer), None) = (candidates.next(), candidates.next()) else { return Ok(None) };
+    let Some(peer) = peer_called(pool_info, peer_site) else { return Ok(None) };
     let (Some(mon_host), Some(key)) = (&peer.mon_host, &peer.key) else { return Ok(None) };
     if ![mon_host, key, &peer.client_name].into_iter().all(|text| is_word(text)) {
         return Ok(None);
@@ -51,7 +86,6 @@ pub fn connection_to_peer(pool_info: &PoolInfo, peer_site: &str) -> std::io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ceph::Peer;
     use std::os::unix::fs::PermissionsExt;
 
     fn pool_info(peers: Vec<Peer>) -> PoolInfo {
@@ -93,6 +127,14 @@ mod tests {
         assert!(without(|peer| peer.mon_host = Some("a b".into())));
         assert!(without(|peer| peer.client_name = "x\n".into()));
         assert!(without(|peer| peer.site_name = "site-c".into()));
+        // the same cluster once more, as the one to which is only sent
+        let number = "3f1c3a2e-8f2b-4c1b-9a57-0d9b6a3c1a10";
+        let sent_to = Peer { site_name: number.into(), direction: "tx-only".into(), key: None, ..peer() };
+        let reached = |peers: Vec<Peer>| connection_to_peer(&pool_info(peers), "site-b").unwrap().is_some();
+        assert!(reached(vec![sent_to.clone(), peer()]) && !reached(vec![sent_to]));
+        // nobody has given it a name
+        assert!(reached(vec![Peer { site_name: number.into(), ..peer() }]));
+        assert!(!reached(vec![Peer { site_name: "site-c".into(), ..peer() }]));
         // which of two is meant cannot be known
         assert!(connection_to_peer(&pool_info(vec![peer(), peer()]), "site-b").unwrap().is_none());
     }

@@ -65,7 +65,11 @@ fn render(findings: &[Finding], all: bool, width: Option<u16>) -> String {
         ]);
     }
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
-    let mut sum = format!("{} failures, {} warnings\n", count(Level::Failure), count(Level::Warning));
+    let number = |level, what: &str| match count(level) {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
+    };
+    let mut sum = format!("{}, {}\n", number(Level::Failure, "failure"), number(Level::Warning, "warning"));
     if !unknown.is_empty() {
         sum = format!("not looked at, see the failures: {}\n{sum}", unknown.join(", "));
     }

@@ -1,6 +1,6 @@
 //! What was found, before anybody judges it.
 
-use crate::ceph::ReplayState;
+use crate::ceph::{Fullness, ReplayState};
 use crate::image_spec::ImageSpec;
 use crate::protection::Concern;
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,6 +98,8 @@ pub struct Mirroring {
     pub enabled: bool,
     /// This cluster's site name, where the user may read it.
     pub site_name: Option<String>,
+    /// Names the pool in its cluster and no other; `None`: not known.
+    pub mirror_uuid: Option<String>,
     /// The other clusters by site name, and in which direction.
     pub peers: Vec<(String, String)>,
 }
@@ -129,6 +131,8 @@ pub enum Trouble {
     Permission(String),
     /// There is no such pool.
     Missing,
+    /// It takes no writes.
+    Full(Fullness),
     /// Anything else.
     Other(String),
 }

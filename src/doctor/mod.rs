@@ -2,7 +2,7 @@
 
 pub mod facts;
 
-use crate::ceph::ReplayState;
+use crate::ceph::{ReplayState, is_fsid};
 use crate::image_spec::ImageSpec;
 use crate::protection::{Concern, Kind};
 use facts::{Configuration, Daemon, Disk, Facts, FrontEnd, Pool, Side, Trouble, Vm};
@@ -132,6 +132,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
             for pool in &facts.pools {
                 about_pool(pool, configuration, &mut found);
             }
+            about_delete_delays(&facts.pools, configuration, &mut found);
         }
         Err(_) => unknown.extend([Check::Credentials, Check::Encryption]),
     }
@@ -163,7 +164,14 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
         }
     }
     found.0.sort_by_key(|finding| (finding.check, std::cmp::Reverse(finding.level)));
-    found.0
+    // what is said of a site is said once, however many pools it has
+    let mut said = Vec::new();
+    for finding in found.0 {
+        if !said.contains(&finding) {
+            said.push(finding);
+        }
+    }
+    said
 }
 
 fn about_onemirror(facts: &Facts, found: &mut Findings) {
@@ -355,9 +363,19 @@ fn about_pool(pool: &Pool, configuration: &Configuration, found: &mut Findings) 
         {
             about_trouble(cluster, pool, side, own, trouble, found);
         }
-        about_mirroring(name, side, own, other, found);
+        if !is_same_cluster(pool) {
+            about_mirroring(name, side, own, other, found);
+        }
         about_daemon(name, side, daemon, own, found);
-        about_settings(name, side, own, found);
+        about_settings(side, own, found);
+    }
+    if is_same_cluster(pool) {
+        found.add(
+            Check::ClusterThere,
+            Level::Failure,
+            format!("[peer.ceph] leads to the cluster of {} itself, not to that of {}", configuration.here, configuration.there),
+            format!("put the configuration file of {}'s cluster, and a user of it, into [peer.ceph] of onemirror.conf", configuration.there),
+        );
     }
     for (image, report) in pool.here.images.iter().flat_map(|images| &images.reports) {
         about_copy(&format!("{name}/{image}"), report, &configuration.here, found);
@@ -365,6 +383,12 @@ fn about_pool(pool: &Pool, configuration: &Configuration, found: &mut Findings) 
     for (image, report) in pool.there.images.iter().flat_map(|images| &images.reports) {
         about_copy(&format!("{name}/{image}"), report, &configuration.there, found);
     }
+}
+
+/// Whether what should be the other cluster is this one.
+fn is_same_cluster(pool: &Pool) -> bool {
+    let uuid = |side: &Side| side.mirroring.as_ref().ok()?.mirror_uuid.clone();
+    uuid(&pool.here).is_some() && uuid(&pool.here) == uuid(&pool.there)
 }
 
 fn about_trouble(
@@ -387,11 +411,22 @@ fn about_trouble(
             format!("{site} has no pool {name}: images are only mirrored between pools of one name"),
             format!("there: ceph osd pool create {name} && rbd pool init {name}"),
         ),
+        Trouble::Full(fullness) => (
+            format!(
+                "pool {name} of {site} is full ({fullness}): no VM changes sites there, none that came back boots"
+            ),
+            format!("there: {}", fullness.remedy(name)),
+        ),
         Trouble::Other(said) => {
             (format!("{site}: {said}"), "see to its monitors, and to conf and user in onemirror.conf".into())
         }
     };
     found.add(check, Level::Failure, text, fix);
+}
+
+/// Whether a peer may be the site of that name: where nobody has given a name, Ceph shows a number.
+fn is_called(peer: &str, name: &str) -> bool {
+    peer == name || is_fsid(peer)
 }
 
 fn about_mirroring(name: &str, side: &Side, own: &str, other: &str, found: &mut Findings) {
@@ -412,8 +447,8 @@ fn about_mirroring(name: &str, side: &Side, own: &str, other: &str, found: &mut 
         );
     }
     match &mirroring.peers[..] {
-        [(peer, direction)] if peer == other && direction == "rx-tx" => {}
-        [(peer, direction)] if peer == other => add(
+        [(peer, direction)] if is_called(peer, other) && direction == "rx-tx" => {}
+        [(peer, direction)] if is_called(peer, other) => add(
             format!("pool {name} on {own} is mirrored in one direction only ({direction})"),
             format!(
                 "rbd mirror pool peer bootstrap import --site-name {own} --direction rx-tx {name} TOKEN, on both sites"
@@ -446,7 +481,7 @@ fn about_daemon(name: &str, side: &Side, check: Check, site: &str, found: &mut F
     }
 }
 
-fn about_settings(name: &str, side: &Side, site: &str, found: &mut Findings) {
+fn about_settings(side: &Side, site: &str, found: &mut Findings) {
     if side.poll_age.is_some_and(|age| age > POLL_AGE) {
         found.add(
             Check::PollInterval,
@@ -455,12 +490,34 @@ fn about_settings(name: &str, side: &Side, site: &str, found: &mut Findings) {
             "there: rbd config global set client rbd_mirror_journal_poll_age 1, the same for rbd_mirror_journal_commit_age, and 2 for rbd_mirror_image_state_check_interval",
         );
     }
-    if side.delete_delay == Some(0) {
+}
+
+/// One advice for all pools of a site.
+fn about_delete_delays(pools: &[Pool], configuration: &Configuration, found: &mut Findings) {
+    let sides: [(&String, fn(&Pool) -> &Side); 2] =
+        [(&configuration.here, |pool| &pool.here), (&configuration.there, |pool| &pool.there)];
+    for (site, side) in sides {
+        let without: Vec<&str> = pools
+            .iter()
+            .filter(|pool| side(pool).delete_delay == Some(0))
+            // a namespace has no setting of its own
+            .map(|pool| pool.name.split('/').next().unwrap_or_default())
+            .collect();
+        if without.is_empty() {
+            continue;
+        }
+        let commands: Vec<String> = without
+            .iter()
+            .map(|pool| format!("rbd config pool set {pool} rbd_mirroring_delete_delay 86400"))
+            .collect();
         found.add(
             Check::DeleteDelay,
             Level::Advice,
-            format!("an image of pool {name} that is deleted at the other site is deleted on {site} at once"),
-            format!("there: rbd config pool set {name} rbd_mirroring_delete_delay 86400 keeps it in the trash for a day"),
+            format!(
+                "an image that is deleted at the other site is deleted on {site} at once, in: {}",
+                without.join(", ")
+            ),
+            format!("there, to keep it in the trash for a day: {}", commands.join(" && ")),
         );
     }
 }

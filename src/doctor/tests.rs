@@ -1,4 +1,5 @@
 use super::*;
+use crate::ceph::Fullness;
 use crate::doctor::facts::{Images, Mirroring};
 use std::collections::BTreeMap;
 
@@ -9,6 +10,7 @@ fn side(own: &str, other: &str) -> Side {
         mirroring: Ok(Mirroring {
             enabled: true,
             site_name: Some(own.into()),
+            mirror_uuid: Some(format!("uuid of {own}")),
             peers: vec![(other.into(), "rx-tx".into())],
         }),
         lock: Ok(()),
@@ -79,6 +81,38 @@ fn a_healthy_pair_of_sites_has_one_ok_per_check() {
     let checks: Vec<Check> = found.iter().map(|finding| finding.check).collect();
     assert_eq!(checks, Check::iter().collect::<Vec<_>>());
     assert_eq!(exit_status(&found), 0);
+}
+
+#[test]
+fn a_site_without_a_name_is_known_by_its_number() {
+    let mut facts = healthy();
+    mirroring(here(&mut facts)).peers[0].0 = "3f1c3a2e-8f2b-4c1b-9a57-0d9b6a3c1a10".into();
+    assert_eq!(exit_status(&examine(&facts)), 0);
+}
+
+#[test]
+fn an_advice_for_a_site_is_given_once_however_many_pools_it_has() {
+    let mut facts = healthy();
+    let mut two = facts.pools[0].clone();
+    two.name = "two".into();
+    facts.pools.push(two);
+    for pool in &mut facts.pools {
+        for side in [&mut pool.here, &mut pool.there] {
+            side.poll_age = Some(5.0);
+            side.delete_delay = Some(0);
+        }
+    }
+    let advice: Vec<_> =
+        examine(&facts).into_iter().filter(|finding| finding.level == Level::Advice).collect();
+    assert_eq!(advice.len(), 4, "{advice:?}");
+    let delay = advice.iter().find(|finding| finding.check == Check::DeleteDelay).unwrap();
+    let fix = delay.fix.as_deref().unwrap();
+    for pool in ["one", "two"] {
+        assert!(
+            fix.contains(&format!("rbd config pool set {pool} rbd_mirroring_delete_delay 86400")),
+            "{fix}"
+        );
+    }
 }
 
 /// What is broken, and what is to be found then.
@@ -187,6 +221,18 @@ const CASES: &[Case] = &[
         "other name",
         |f| mirroring(there(f)).site_name = Some("site-c".into()),
         Check::Mirroring,
+        Level::Failure,
+    ),
+    (
+        "itself",
+        |f| mirroring(there(f)).mirror_uuid = Some("uuid of site-a".into()),
+        Check::ClusterThere,
+        Level::Failure,
+    ),
+    (
+        "no room",
+        |f| here(f).lock = Err(Trouble::Full(Fullness::Quota { bytes: 1000, objects: 0 })),
+        Check::ClusterHere,
         Level::Failure,
     ),
     ("one way", |f| mirroring(there(f)).peers[0].1 = "rx-only".into(), Check::Mirroring, Level::Failure),

@@ -2,7 +2,9 @@
 
 use super::CONCURRENCY;
 use super::sites::Engine;
-use crate::ceph::{Ceph as _, CephError, DaemonState, Expiry, PoolStatus, RbdCommand, ReplayState};
+use crate::ceph::{
+    self, Ceph as _, CephError, DaemonState, Expiry, PoolStatus, RbdCommand, ReplayState, is_fsid,
+};
 use crate::doctor::facts::{Daemon, Disk, FrontEnd, Images, Mirroring, Pool, Side, Trouble, Vm};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::disks::{DEFAULT_POOL, rbd_images};
@@ -186,12 +188,23 @@ impl Side {
 /// A pool on one cluster.
 async fn side(cluster: &RbdCommand, pool: &str) -> Side {
     let mirroring = match cluster.pool_info(pool).await {
-        Ok(info) => Mirroring {
-            enabled: info.enabled,
-            // a user who may not read the name is told the fsid
-            site_name: Some(info.site_name).filter(|name| !name.is_empty() && !is_fsid(name)),
-            peers: info.peers.into_iter().map(|peer| (peer.site_name, peer.direction)).collect(),
-        },
+        Ok(info) => {
+            let sources = info.peers.iter().filter(|peer| peer.is_received_from()).count();
+            // where something is received, a peer to which is only sent is the same cluster once more
+            let counts = |peer: &ceph::Peer| sources == 0 || peer.is_received_from();
+            Mirroring {
+                enabled: info.enabled,
+                // a user who may not read the name is told the fsid
+                site_name: Some(info.site_name).filter(|name| !name.is_empty() && !is_fsid(name)),
+                mirror_uuid: cluster.mirror_uuid(pool).await.ok().flatten(),
+                peers: info
+                    .peers
+                    .into_iter()
+                    .filter(counts)
+                    .map(|peer| (peer.site_name, peer.direction))
+                    .collect(),
+            }
+        }
         // one deadline is enough where nobody answers
         Err(error) => return Side::unknown(&cluster.user(), trouble(error)),
     };
@@ -205,12 +218,11 @@ async fn side(cluster: &RbdCommand, pool: &str) -> Side {
     Side { user: cluster.user(), mirroring: Ok(mirroring), lock, images, delete_delay, poll_age }
 }
 
-/// Whether a site's name is only its cluster's number.
-pub fn is_fsid(name: &str) -> bool {
-    name.len() == 36 && name.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
-}
-
 async fn try_lock(cluster: &RbdCommand, pool: &str) -> Result<(), Trouble> {
+    // nothing tells the difference but a deadline that is over
+    if let Some(fullness) = cluster.lacks_room(pool).await {
+        return Err(Trouble::Full(fullness));
+    }
     // names nothing but the pool
     let image: ImageSpec =
         format!("{pool}/{TRIAL}").parse().map_err(|error| Trouble::Other(format!("pool {pool}: {error}")))?;
@@ -265,6 +277,7 @@ fn trouble(error: CephError) -> Trouble {
     match error {
         CephError::PermissionDenied { detail, .. } => Trouble::Permission(detail),
         CephError::NotFound { .. } => Trouble::Missing,
+        CephError::PoolFull { fullness, .. } => Trouble::Full(fullness),
         error => Trouble::Other(error.to_string()),
     }
 }

@@ -22,7 +22,7 @@ mod steps;
 
 pub use activity::{Activity, activity, boot_kind, is_running, runs_again};
 pub use error::{EngineError, FrontEndError, NO_RULE, first_sentence, is_own_refusal};
-pub use examine::{front_end, is_fsid, servers};
+pub use examine::{front_end, servers};
 pub use failover::{FailoverOutcome, ForceOrder};
 pub use gate::{GateOutcome, GateScope, Standing};
 pub use images::{VmImage, VmImages};

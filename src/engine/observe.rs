@@ -181,6 +181,13 @@ impl Engine {
             CopyThere::Unseen(there) => there,
             CopyThere::Absent => There::Absent,
             CopyThere::NotMirrored(metadata) => apart(&metadata, &[&here.mirroring.global_id]),
+            CopyThere::Mirrored(there) if there.info.id == here.info.id => {
+                return Err(EngineError::Unfit(format!(
+                    "[peer.ceph] in onemirror.conf leads to the cluster of {} itself; put in the file and user of the cluster of {}",
+                    self.here(),
+                    self.there()
+                )));
+            }
             CopyThere::Mirrored(there) if there.mirroring.global_id != here.mirroring.global_id => {
                 tracing::warn!("{spec}: the image of this name on {} is another one", self.there());
                 copy_here = copy(&here, &[&there]);

@@ -271,7 +271,13 @@ impl Engine {
 
     fn disk_view(&self, seen: &Seen, status: Option<&ImageStatus>) -> DiskView {
         let report_here = status.and_then(|status| status.local.as_ref());
-        let report_there = status.and_then(|status| status.peers.get(self.there()));
+        // there is one other site, by whichever name
+        let of_peer = |status: &'_ ImageStatus| match status.peers.get(self.there()) {
+            Some(report) => Some(report.clone()),
+            None => status.peers.values().next().filter(|_| status.peers.len() == 1).cloned(),
+        };
+        let report_there = status.and_then(of_peer);
+        let report_there = report_there.as_ref();
         let text = |report: Option<&StatusReport>| report.map(|report| report.description.clone());
         let observation = &seen.observation;
         let (here, mode) = match &observation.here {

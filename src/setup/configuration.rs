@@ -2,9 +2,8 @@
 
 use super::SetupError;
 use super::layout::Layout;
-use crate::ceph::{Ceph as _, Connection, DEFAULT_DEADLINE, PoolInfo, RbdCommand, RunOn};
+use crate::ceph::{Ceph as _, Connection, DEFAULT_DEADLINE, PoolInfo, RbdCommand, RunOn, is_fsid};
 use crate::config::Role;
-use crate::engine::is_fsid;
 use crate::opennebula::{Client, Datastore, DatastoreKind, StorageCredentials};
 use std::path::{Path, PathBuf};
 use toml_edit::{DocumentMut, value};
@@ -39,13 +38,13 @@ pub struct Clusters {
 
 impl Clusters {
     fn of(info: &PoolInfo, conf_exists: impl Fn(&Path) -> bool) -> Self {
-        let [peer] = &info.peers[..] else { return Self::default() };
+        let Some(peer) = info.source() else { return Self::default() };
         let conf = PathBuf::from(format!("/etc/ceph/{}.conf", peer.site_name));
         let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
         Self {
             // a user who may not read the name is told the fsid
             here: (!info.site_name.is_empty() && !is_fsid(&info.site_name)).then(|| info.site_name.clone()),
-            there: Some(peer.site_name.clone()).filter(|name| !name.is_empty()),
+            there: Some(peer.site_name.clone()).filter(|name| !name.is_empty() && !is_fsid(name)),
             user_there: Some(peer.client_name.clone()).filter(|name| !name.is_empty()),
             tells_the_way: peer.mon_host.is_some() && peer.key.is_some(),
             conf_there: Some(conf).filter(|conf| is_name(&peer.site_name) && conf_exists(conf)),
@@ -60,7 +59,7 @@ pub async fn clusters(client: &Client) -> Result<Clusters, String> {
     for datastore in datastores.iter().filter(|datastore| datastore.kind == DatastoreKind::Image) {
         let Some(pool) = datastore.pool_name.as_deref().filter(|_| datastore.is_ceph()) else { continue };
         match connection(datastore).pool_info(pool).await {
-            Ok(info) if info.enabled && info.peers.len() == 1 => {
+            Ok(info) if info.enabled && info.source().is_some() => {
                 let mut clusters = Clusters::of(&info, |conf| conf.is_file());
                 if clusters.here.is_none() {
                     // who installs may be somebody who may read the name
@@ -71,7 +70,10 @@ pub async fn clusters(client: &Client) -> Result<Clusters, String> {
                 }
                 return Ok(clusters);
             }
-            Ok(info) if info.enabled => reasons.push(format!("pool {pool} has {} peers", info.peers.len())),
+            Ok(info) if info.enabled => {
+                let sources = info.peers.iter().filter(|peer| peer.is_received_from()).count();
+                reasons.push(format!("pool {pool} is received from {sources} peers instead of one"));
+            }
             Ok(_) => reasons.push(format!("pool {pool} is not mirrored")),
             Err(error) => reasons.push(error.to_string()),
         }
@@ -96,44 +98,78 @@ fn connection(datastore: &Datastore) -> RbdCommand {
     })
 }
 
+/// The two sites' names: as the clusters tell them, else as the documentation has them, by role. Never the same twice.
+fn names(answers: &Answers) -> (String, String) {
+    let usual = match answers.role {
+        Role::Home => ("site-a", "site-b"),
+        Role::Recovery => ("site-b", "site-a"),
+    };
+    let Clusters { here, there, .. } = &answers.clusters;
+    let unless = |usual: &str, taken: &Option<String>, other: &str| {
+        if taken.as_deref() == Some(usual) { other.to_owned() } else { usual.to_owned() }
+    };
+    let here_or_usual = here.clone().unwrap_or_else(|| unless(usual.0, there, "this-site"));
+    let there_or_usual = there.clone().unwrap_or_else(|| unless(usual.1, here, "other-site"));
+    (here_or_usual, there_or_usual)
+}
+
+/// Puts a text where the sample has another; the comments around it stay.
+fn set(document: &mut DocumentMut, table: &[&str], key: &str, text: &str) {
+    let mut item = document.as_item_mut();
+    for name in table {
+        item = &mut item[*name];
+    }
+    if let Some(old) = item[key].as_value_mut() {
+        let decor = old.decor().clone();
+        *old = text.into();
+        *old.decor_mut() = decor;
+    } else {
+        item[key] = value(text);
+    }
+}
+
 /// The configuration's text, and what is left to fill in.
 pub fn write(layout: &Layout, answers: &Answers) -> Result<(String, Vec<String>), SetupError> {
     let wrong = |error: &dyn std::fmt::Display| SetupError::Configuration(error.to_string());
     let mut document: DocumentMut = SAMPLE.parse().map_err(|error| wrong(&error))?;
+    let clusters = &answers.clusters;
+    let (here, there) = names(answers);
     let mut left = Vec::new();
-    let mut set = |table: &[&str], key: &str, text: Option<&str>, what: &str| {
-        let mut item = document.as_item_mut();
-        for name in table {
-            item = &mut item[*name];
-        }
-        match text {
-            // the comments around the value stay
-            Some(text) => {
-                if let Some(old) = item[key].as_value_mut() {
-                    let decor = old.decor().clone();
-                    *old = text.into();
-                    *old.decor_mut() = decor;
-                } else {
-                    item[key] = value(text);
-                }
-            }
-            None => left.push(format!("{}.{key}: {what}", table.join("."))),
+    let mut leave = |key: &str, is_known: bool, what: &str| {
+        if !is_known {
+            left.push(format!("{key}: {what}"));
         }
     };
-    let clusters = &answers.clusters;
-    set(&["site"], "name", clusters.here.as_deref(), "site_name of rbd mirror pool info --all --format json");
-    set(&["site"], "role", Some(&answers.role.to_string()), "");
-    set(&["peer"], "name", clusters.there.as_deref(), "the other cluster's site name");
-    set(&["peer"], "endpoint", answers.peer_endpoint.as_deref(), "the address of the other front-end's oned");
-    let auth = layout.peer_auth.to_str();
-    set(&["peer"], "auth", auth, "a file with user:password for the other front-end");
-    if !clusters.tells_the_way {
-        let conf = clusters.conf_there.as_deref().and_then(Path::to_str);
-        set(&["peer", "ceph"], "conf", conf, "the configuration file of the other cluster");
-        set(&["peer", "ceph"], "user", clusters.user_there.as_deref(), "the Ceph user for the other cluster");
-    } else if let Some(peer) = document.get_mut("peer").and_then(|peer| peer.as_table_mut()) {
-        peer.remove("ceph");
+    set(&mut document, &["site"], "name", &here);
+    leave(
+        "site.name",
+        clusters.here.is_some(),
+        "site_name of rbd mirror pool info --all --format json; where that is a number, any name, the same as peer.name on the other front-end",
+    );
+    set(&mut document, &["site"], "role", &answers.role.to_string());
+    set(&mut document, &["peer"], "name", &there);
+    leave("peer.name", clusters.there.is_some(), "site.name of the other front-end");
+    if let Some(endpoint) = &answers.peer_endpoint {
+        set(&mut document, &["peer"], "endpoint", endpoint);
     }
+    leave("peer.endpoint", answers.peer_endpoint.is_some(), "the address of the other front-end's oned");
+    let auth = layout.peer_auth.to_str();
+    set(&mut document, &["peer"], "auth", auth.unwrap_or_default());
+    leave("peer.auth", auth.is_some(), "a file with user:password for the other front-end");
+    if clusters.tells_the_way {
+        if let Some(peer) = document.get_mut("peer").and_then(|peer| peer.as_table_mut()) {
+            peer.remove("ceph");
+        }
+        return Ok((document.to_string(), left));
+    }
+    // the sample's file is this site's own where this is the sample's other site
+    let conf = clusters.conf_there.as_deref().and_then(Path::to_str);
+    let usual = format!("/etc/ceph/{there}.conf");
+    set(&mut document, &["peer", "ceph"], "conf", conf.unwrap_or(&usual));
+    leave("peer.ceph.conf", conf.is_some(), "the configuration file of the other cluster, never this one's");
+    let user = clusters.user_there.as_deref();
+    set(&mut document, &["peer", "ceph"], "user", user.unwrap_or("rbd-mirror-peer"));
+    leave("peer.ceph.user", user.is_some(), "the Ceph user for the other cluster");
     Ok((document.to_string(), left))
 }
 
@@ -177,6 +213,33 @@ mod tests {
         assert_eq!((ceph.conf, ceph.user.as_str()), ("/etc/ceph/site-b.conf".into(), "rbd-mirror-peer"));
         let comments = |text: &str| text.lines().filter(|line| line.starts_with('#')).count();
         assert_eq!(comments(&text), comments(SAMPLE));
+    }
+
+    /// As the page of OpenNebula has it: no names were given, and each site has added the other.
+    #[test]
+    fn a_peer_that_is_only_sent_to_is_the_same_cluster_once_more() {
+        let number = "3f1c3a2e-8f2b-4c1b-9a57-0d9b6a3c1a10";
+        let mut pair = info(number, None);
+        let sent_to = Peer { site_name: number.into(), direction: "tx-only".into(), ..pair.peers[0].clone() };
+        pair.peers.insert(0, sent_to.clone());
+        let (config, _, left) = written(Clusters::of(&pair, |_| true), Some("https://b:1/"));
+        assert_eq!((config.site.name.as_str(), config.peer.name.as_str()), ("this-site", "site-b"));
+        assert!(left.len() == 1 && left[0].starts_with("site.name: "), "{left:?}");
+        // nothing is received from it yet, so nothing could come back
+        pair.peers = vec![sent_to];
+        assert_eq!(Clusters::of(&pair, |_| true), Clusters::default());
+    }
+
+    #[test]
+    fn the_other_clusters_file_is_never_this_ones() {
+        let (config, ..) = written(Clusters::default(), None);
+        assert_eq!((config.site.name.as_str(), config.peer.name.as_str()), ("site-b", "site-a"));
+        assert_eq!(config.peer.ceph.unwrap().conf, Path::new("/etc/ceph/site-a.conf"));
+        let mut told = info("site-b", None);
+        told.peers[0].site_name = "berlin".into();
+        let (config, _, left) = written(Clusters::of(&told, |_| false), None);
+        assert_eq!(config.peer.ceph.unwrap().conf, Path::new("/etc/ceph/berlin.conf"));
+        assert!(left.iter().any(|line| line.starts_with("peer.ceph.conf: ")), "{left:?}");
     }
 
     #[test]

@@ -119,7 +119,8 @@ FAST_CLOCK = """#!/bin/sh
 # rbd of a cluster where the clock of the OSD that has an image's header is years ahead of that of the others
 for word; do
   if [ "$word" = info ]; then
-    "%s" "$@" | sed 's/"create_timestamp":"[^"]*"/"create_timestamp":"Mon Nov 23 00:03:24 2099"/'
+    answer=$("%s" "$@") || exit
+    printf '%%s\\n' "$answer" | sed 's/"create_timestamp":"[^"]*"/"create_timestamp":"Mon Nov 23 00:03:24 2099"/'
     exit
   fi
 done
