@@ -53,6 +53,7 @@ pub(super) fn denial_of(error: &CephError) -> Option<Denial> {
         | CephError::NotPossible { .. }
         | CephError::ReadOnly { .. }
         | CephError::Busy { .. }
+        | CephError::PoolFull { .. }
         | CephError::BadAnswer { .. }
         | CephError::Failed { .. } => DenialCause::Unintelligible,
     };

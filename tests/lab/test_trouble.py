@@ -198,3 +198,54 @@ def test_root_leaves_nothing_that_the_front_end_cannot_write(lab, a, b):
         os.chown(var, 0, 0)
         a.clusters("site-back")
         a.front_end_start()
+
+
+# ---------------------------------------------------------------- a pair that was made by hand
+
+
+@contextlib.contextmanager
+def pool_by_hand(lab, a, b):
+    """A pool that is mirrored as OpenNebula's page has it: no site has a name, and each has added the other."""
+    for site in lab.sites:
+        site.ceph("config-key", "rm", "rbd/mirror/site_name")
+        site.ceph("osd", "pool", "create", "byhand", "8")
+        site.ceph("osd", "pool", "application", "enable", "byhand", "rbd")
+        site.rbd("mirror", "pool", "enable", "byhand", "pool")
+        caps = ["profile rbd pool=%s" % pool for pool in ("one", "two", "three", "byhand")]
+        site.ceph("auth", "caps", "client.libvirt", "mon", "profile rbd", "mgr", "profile rbd", "osd", ", ".join(caps))
+    datastore = None
+    try:
+        for site, other in ((b, a), (a, b)):
+            key, (info,) = os.path.join(lab.root, "key-of-" + other.name), json.loads(
+                other.ceph("auth", "get", "client.rbd-mirror-peer", "--format", "json").stdout)
+            with open(key, "w") as file:
+                file.write(info["key"])
+            monitors = next(line.split("=", 1)[1].strip() for line in open(other.conf) if line.startswith("mon host"))
+            site.rbd("mirror", "pool", "peer", "add", "byhand", "client.rbd-mirror-peer@" + other.name,
+                     "--remote-mon-host", monitors, "--remote-key-file", key)
+        datastore = a.one.datastore.allocate(
+            'NAME="byhand"\nTYPE="IMAGE_DS"\nDS_MAD="ceph"\nTM_MAD="ceph"\nDISK_TYPE="RBD"\nPOOL_NAME="byhand"\n'
+            'CEPH_USER="libvirt"\nCEPH_CONF="%s"\n' % a.conf, -1)
+        wait_until("two peers for one cluster", lambda: len(peers(a)) == 2 and len(peers(b)) == 2, 60, 0.5)
+        yield
+    finally:
+        if datastore is not None:
+            a.one.datastore.delete(datastore)
+        for site in lab.sites:
+            site.ceph("config-key", "set", "rbd/mirror/site_name", site.name)
+            for peer in peers(site):
+                site.rbd("mirror", "pool", "peer", "remove", "byhand", peer["uuid"])
+            site.rbd("mirror", "pool", "disable", "byhand")
+
+
+def peers(site):
+    return json.loads(site.rbd("mirror", "pool", "info", "byhand", "--format", "json").stdout)["peers"]
+
+
+@full_run
+def test_a_pair_that_was_made_by_hand_is_a_pair(lab, a, b):
+    with pool_by_hand(lab, a, b):
+        assert {peer["direction"] for peer in peers(a)} == {"rx-tx", "tx-only"}
+        found = json.loads(a.onemirror("doctor", "-j", check=False).stdout)
+        wrong = [finding for finding in found if finding["check"] == "mirroring" and finding["level"] != "ok"]
+        assert not wrong, wrong
