@@ -684,7 +684,7 @@ def test_the_peers_cluster_is_found_through_the_pools_peers(lab, a):
     a.write_configuration(head + "[policy]" + tail.split("[policy]")[1])
     shown = a.onemirror("-v", "show", machine.home, "-j")
     (disk,) = json.loads(shown.stdout)["disks"]
-    assert disk["there"]["role"] == "unreachable"
+    assert disk["there"]["role"] == "denied"
     assert "set [peer.ceph] conf and user in onemirror.conf" in shown.stderr
 
 

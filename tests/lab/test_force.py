@@ -179,6 +179,8 @@ def test_a_force_that_reached_one_disk_only_boots_no_mix_of_ages(lab, a, b, tmp_
         for part in ("%s could not be forced" % second.split("/")[1], "forced: " + first, "failed: " + second):
             assert part in said.stderr, said
     finally:
+        # what its own onemirror does about the force is for another test
+        a.configure(peer_conf=a.peer_conf_with(mon_host="127.0.0.1:1"), command_timeout="8s")
         a.clusters("site-back")
         a.front_end_start()
         b.clusters("daemon-start")
@@ -194,6 +196,7 @@ def test_a_force_that_reached_one_disk_only_boots_no_mix_of_ages(lab, a, b, tmp_
         b.rbd("mirror", "image", verb, first)
     assert before == a.acknowledged(machine.home)
     wait_until("both copies to follow", lambda: b.is_primary(first) is False and b.token(first) == a.token(first), 120, 1)
+    a.configure()
     b.one.vm.recover(vm, 2)
     wait_until("the VM on site-b", lambda: b.state_name(vm) == RUNNING, 120, 1)
     end_on_b(machine, b, vm)
