@@ -151,6 +151,8 @@ pub struct Policy {
     pub release_on: Option<Vec<ReleaseOn>>,
     /// Whether the matching VM of the peer is resumed after a release.
     pub resume_on_peer: bool,
+    /// After as many days on which reconcile ran here a copy that was set aside is dropped. `None`: never.
+    pub drop_lost_after: Option<u32>,
 }
 
 impl Default for Policy {
@@ -162,6 +164,7 @@ impl Default for Policy {
             peer_unreachable: PeerUnreachable::default(),
             release_on: None,
             resume_on_peer: true,
+            drop_lost_after: None,
         }
     }
 }

@@ -6,9 +6,9 @@ use crate::mutation::Mutation;
 use crate::storage::{Copy, Mark, Metadata, Mirroring, Note, Site, Token};
 use crate::world::Vm;
 use onemirror::handoff::{
-    self, BootKind, Decision, Domain, Force, Forcing, Gate, Here, Home, Locks, Mode, Observation, PassOver,
-    Patience, PeerUnreachable, PeerVm, Positions, Release, Report, Resync, Role, Rule, Seal, Side, SiteRole,
-    Task, There, TokenSeen, Upkeep,
+    self, BootKind, Decision, Domain, Force, Forcing, Gate, Here, Home, Keeping, Locks, Mode, Observation,
+    PassOver, Patience, PeerUnreachable, PeerVm, Positions, Release, Report, Resync, Role, Rule, Seal, Side,
+    SiteRole, Task, There, TokenSeen, Upkeep,
 };
 use onemirror::image_spec::ImageSpec;
 use std::cell::RefCell;
@@ -98,6 +98,10 @@ pub enum Step {
     NoteResync(Site, usize, Note),
     /// Has the copy made anew.
     Resync(Site, usize),
+    /// Promotes an outranked copy by force, to set it aside.
+    PromoteStale(Site, usize),
+    /// Sets an outranked copy aside: it is kept, and mirrored no more.
+    SetAside(Site, usize),
 }
 
 impl Step {
@@ -113,7 +117,9 @@ impl Step {
             | Self::Promote(_, image)
             | Self::ForcePromote(_, image)
             | Self::NoteResync(_, image, _)
-            | Self::Resync(_, image) => image,
+            | Self::Resync(_, image)
+            | Self::PromoteStale(_, image)
+            | Self::SetAside(_, image) => image,
         }
     }
 
@@ -129,7 +135,9 @@ impl Step {
             | Self::Promote(site, _)
             | Self::ForcePromote(site, _)
             | Self::NoteResync(site, ..)
-            | Self::Resync(site, _) => site,
+            | Self::Resync(site, _)
+            | Self::PromoteStale(site, _)
+            | Self::SetAside(site, _) => site,
         }
     }
 }
@@ -303,6 +311,16 @@ fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
         owned_by_both: false,
         made_here: false,
         in_touch_since_reboot: view.in_touch,
+        keeping: keeping(view),
+    }
+}
+
+/// Whether the copy here has something that the other one lacks. The product may not be able to prove that it has not,
+/// and keeps it for nothing then.
+fn keeping(view: &View) -> Keeping {
+    match view.there {
+        CopyThere::Seen(there) if view.here.data & !there.data == 0 => Keeping::Needless,
+        CopyThere::Seen(_) | CopyThere::Unreachable => Keeping::Possible,
     }
 }
 
@@ -426,6 +444,8 @@ fn translate_step(site: Site, step: &handoff::Step) -> Vec<Step> {
         handoff::Step::Fence { .. } => return Vec::new(),
         handoff::Step::Demote { .. } => Step::Demote(at, image),
         handoff::Step::Promote { .. } => Step::Promote(at, image),
+        handoff::Step::PromoteStale { .. } => Step::PromoteStale(at, image),
+        handoff::Step::SetAside { .. } => Step::SetAside(at, image),
         handoff::Step::Resync { .. } => {
             return vec![
                 Step::NoteResync(at, image, Note::AboutToAsk),

@@ -383,6 +383,10 @@ impl Model for Drill {
             Property::always("no acknowledged write is missing after a promotion", |_, world: &World| {
                 !matches!(world.violation, Some(Violation::LostWrite | Violation::BootOnStale))
             }),
+            Property::always("every acknowledged write is kept somewhere", |_, world: &World| {
+                let images = world.images.iter().zip(&world.acknowledged);
+                world.by_hand || images.into_iter().all(|(image, writes)| image.has_kept(*writes))
+            }),
             Property::always("never two running VMs with a writable copy", |_, world: &World| {
                 !matches!(
                     world.violation,

@@ -50,11 +50,15 @@ pub enum Mutation {
     OverlookHalfDemoted,
     /// A release begins a reign on a copy that was promoted by force and never booted on, while the other site is silent.
     ReignWithoutBoot,
+    /// A copy that is outranked is thrown away, whatever only it has.
+    ThrowAway,
+    /// A force outranks the other site whether a VM was booted after it or not.
+    ForceWithoutBoot,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::PromoteWithoutToken,
         Self::DemoteWithoutFollower,
         Self::BootWithoutOpening,
@@ -74,6 +78,8 @@ impl Mutation {
         Self::OverlookResync,
         Self::OverlookHalfDemoted,
         Self::ReignWithoutBoot,
+        Self::ThrowAway,
+        Self::ForceWithoutBoot,
     ];
 
     /// Whether the copies on this side are locked.
@@ -131,6 +137,7 @@ impl Mutation {
                 here.token = there.token.clone();
             }
             Self::DemoteWithoutFollower if !gate => there.token = here.token.clone(),
+            Self::ForceWithoutBoot => there.forced = None,
             Self::OverlookResync => {
                 (here.resync, there.resync) = (Resync::None, Resync::None);
             }
@@ -159,5 +166,17 @@ impl Mutation {
         if self == Self::BootWithoutOpening && steps.iter().any(|step| matches!(step, Step::Promote(..))) {
             steps.retain(|step| !matches!(step, Step::Token(..) | Step::Booted(..)));
         }
+        if self == Self::ThrowAway {
+            *steps = steps.iter().flat_map(|step| thrown_away(*step)).collect();
+        }
+    }
+}
+
+/// What would be done instead of keeping a copy.
+fn thrown_away(step: Step) -> Vec<Step> {
+    match step {
+        Step::PromoteStale(..) => vec![],
+        Step::SetAside(site, image) => vec![Step::Demote(site, image), Step::Resync(site, image)],
+        other => vec![other],
     }
 }

@@ -168,7 +168,10 @@ impl World {
     fn can_tear(&self, process: &Process) -> bool {
         let Some(step) = process.steps.first() else { return false };
         let reached = step.site() == process.site || self.reaches_peer();
-        let changes_role = matches!(step, Step::Demote(..) | Step::Promote(..) | Step::ForcePromote(..));
+        let changes_role = matches!(
+            step,
+            Step::Demote(..) | Step::Promote(..) | Step::ForcePromote(..) | Step::PromoteStale(..)
+        );
         reached && changes_role && self.images[step.image()].mode() == Mirroring::Snapshot
     }
 
@@ -313,7 +316,7 @@ impl World {
                     return Some(false);
                 }
                 let done = holds && self.carry_out(step);
-                if done && matches!(process.purpose, Purpose::Gate { .. } | Purpose::Force) {
+                if done && !process.is_release() {
                     self.note_reign(step);
                 }
                 if !done {
@@ -530,12 +533,14 @@ impl World {
                 self.images[image].set_metadata(site, |metadata| metadata.token = Some(token))
             }
             Step::Booted(site, image, mark) => {
+                self.followed |= self.forced && site == 1;
                 self.images[image].set_metadata(site, |metadata| metadata.booted = Some(mark))
             }
             Step::Release(site, image, mark) => {
                 self.images[image].set_metadata(site, |metadata| metadata.release = Some(mark))
             }
             Step::Forced(site, image, mark) => {
+                self.forced_to[site] = true;
                 self.images[image].set_metadata(site, |metadata| metadata.forced = Some(mark))
             }
             Step::Snapshot(site, image) => self.images[image].snapshot(site),
@@ -553,6 +558,13 @@ impl World {
                 true
             }
             Step::Resync(site, image) => self.images[image].request_resync(site),
+            Step::PromoteStale(site, image) => {
+                self.images[image].copies[site].primary || self.images[image].promote(site, true)
+            }
+            Step::SetAside(site, image) => {
+                let is_primary = self.images[image].copies[site].primary;
+                is_primary && self.note_use(image, site) && self.images[image].set_aside(site)
+            }
         }
     }
 

@@ -43,8 +43,12 @@ pub fn settle(world: &World, mutation: Mutation) -> Result<(), Stuck> {
         replicate(&mut world);
         match gate(&mut world, mutation) {
             Ok(()) => {
-                let complete = (0..world.images.len())
-                    .all(|image| world.owed[image] & !world.images[image].copies[0].data == 0);
+                // a force to the recovery site that nobody followed costs nothing
+                let in_vain = world.forced_to == [false, true] && !world.followed && !world.by_hand;
+                let complete = (0..world.images.len()).all(|image| {
+                    let due = if in_vain { world.acknowledged[image] } else { world.owed[image] };
+                    due & !world.images[image].copies[0].data == 0
+                });
                 return if complete { Ok(()) } else { Err(Stuck::Incomplete) };
             }
             Err(stuck) => last = stuck,

@@ -113,6 +113,8 @@ pub struct Image {
     base: Reign,
     /// What the newest common snapshot holds.
     base_data: u8,
+    /// The writes that copies hold which were set aside.
+    pub kept: u8,
 }
 
 impl Copy {
@@ -140,6 +142,7 @@ impl Image {
             news: [Vec::new(), Vec::new()],
             base: Reign { by: 0, demoted: false },
             base_data: 0,
+            kept: 0,
         }
     }
 
@@ -328,6 +331,24 @@ impl Image {
         }
         // nothing of it is left to differ in
         self.fold(other(site));
+    }
+
+    /// The copy gets another name and is mirrored no more: kept, and to the mirroring as if it were gone.
+    pub fn set_aside(&mut self, site: Site) -> bool {
+        let copy = self.copies[site];
+        if !copy.is_writable() {
+            return false;
+        }
+        self.kept |= copy.data;
+        self.delete_for_resync(site);
+        true
+    }
+
+    /// Whether every one of these writes is still somewhere.
+    pub fn has_kept(&self, writes: u8) -> bool {
+        let there =
+            self.copies.iter().filter(|copy| copy.exists).fold(self.kept, |all, copy| all | copy.data);
+        writes & !there == 0
     }
 
     /// Whether the daemon of `site` can copy the image as a whole.

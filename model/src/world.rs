@@ -118,6 +118,8 @@ pub struct World {
     pub locks: [[Lock; 2]; IMAGES],
     /// The writes that must not be lost: those of the line that no force has cut off.
     pub owed: [u8; IMAGES],
+    /// Every write that a VM was told is done.
+    pub acknowledged: [u8; IMAGES],
     /// The site that wrote the image last, or took it over by force.
     pub line: [Site; IMAGES],
     /// The runs of onemirror.
@@ -138,6 +140,10 @@ pub struct World {
     pub closed: u8,
     /// An operator forced something.
     pub forced: bool,
+    /// The site that an operator forced an image to.
+    pub forced_to: [bool; 2],
+    /// A gate has let a VM boot on the recovery site since an operator forced something.
+    pub followed: bool,
     /// The command has come to its end.
     pub force_completed: bool,
     /// An operator demoted something, or threw a copy away, by hand.
@@ -155,6 +161,7 @@ impl World {
             images: modes.iter().map(|mode| Image::new(*mode)).collect(),
             locks: [[Lock::Free; 2]; IMAGES],
             owed: [0; IMAGES],
+            acknowledged: [0; IMAGES],
             line: [0; IMAGES],
             processes: [const { None }; PROCESSES],
             cut: false,
@@ -165,6 +172,8 @@ impl World {
             written: 0,
             closed: 0,
             forced: false,
+            forced_to: [false; 2],
+            followed: false,
             force_completed: false,
             by_hand: false,
             violation: None,
@@ -195,6 +204,7 @@ impl World {
         if force {
             // nothing is given up before somebody reigns there: the command may have been killed, and never be repeated
             self.forced = true;
+            self.forced_to[site] = true;
         } else {
             if self.owed[image] & !copies[site].data != 0 {
                 self.note(Violation::LostWrite);
@@ -219,8 +229,11 @@ impl World {
         let bit = 1 << self.written;
         self.written += 1;
         for image in 0..self.images.len() {
-            if self.images[image].write(site, bit) && self.line[image] == site {
-                self.owed[image] |= bit;
+            if self.images[image].write(site, bit) {
+                self.acknowledged[image] |= bit;
+                if self.line[image] == site {
+                    self.owed[image] |= bit;
+                }
             }
         }
     }

@@ -26,6 +26,7 @@ fn everything_holds_in_the_second_half_of_the_small_drills() {
 }
 
 const LOST: &str = "no acknowledged write is missing after a promotion";
+const KEPT: &str = "every acknowledged write is kept somewhere";
 const TWO: &str = "never two running VMs with a writable copy";
 const BOOT: &str = "no boot on a non-primary copy";
 const GONE: &str = "no image vanishes from both sites";
@@ -80,6 +81,8 @@ fn no_rule_about_force_can_be_left_out() {
     let lost = Budget { losses: 1, forces: 1, ..two_boots() };
     breaks(Mutation::OverlookSplitBrain, Journal, lost, TWO);
     breaks(Mutation::ForceWithoutStride, Journal, lost, HOME);
+    breaks(Mutation::ThrowAway, Journal, lost, KEPT);
+    breaks(Mutation::ForceWithoutBoot, Journal, Budget { boots: 1, crashes: 1, ..lost }, HOME);
     let killed = Budget { forces: 1, crashes: 1, cuts: 1, hooks: 1, ..Budget::default() };
     breaks(Mutation::ReignWithoutBoot, Journal, Budget { boots: 1, writes: 1, ..killed }, HOME);
     breaks(Mutation::OverlookLeftover, Journal, Budget { hand_demotions: 1, ..lost }, HOME);

@@ -6,7 +6,7 @@
 use super::CephError;
 use crate::process::{Output, RunError};
 
-const ENOENT: i32 = 2;
+pub(super) const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
 const EROFS: i32 = 30;
 /// `ssh` itself failed, or a signal ended the remote command.

@@ -1,5 +1,9 @@
 //! [`Ceph`] on the `rbd` and `rados` commands.
 
+mod aside;
+
+pub use aside::{PoolRoom, is_committed_by};
+
 use super::bridge::{Bridge, SharedConnection};
 use super::classify::{self, Question};
 use super::{

@@ -12,7 +12,10 @@ mod peer;
 #[cfg(test)]
 mod real_tests;
 
-pub use command::{Connection, DEFAULT_DEADLINE, FORCED_PROMOTE_DEADLINE, Programs, RbdCommand, RunOn};
+pub use command::{
+    Connection, DEFAULT_DEADLINE, FORCED_PROMOTE_DEADLINE, PoolRoom, Programs, RbdCommand, RunOn,
+    is_committed_by,
+};
 pub use peer::{PeerConnection, connection_to_peer, is_fsid};
 
 use crate::image_spec::ImageSpec;

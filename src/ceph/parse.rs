@@ -5,8 +5,8 @@
 use super::classify::clean;
 use super::{
     DaemonState, Fullness, ImageInfo, ImageStatus, JournalPosition, JournalStatus, LockHolder, MirrorMode,
-    MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolStatus, Progress, ReplayState,
-    SnapshotSchedule, Snapshots, StatusReport,
+    MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolRoom, PoolStatus, Progress,
+    ReplayState, SnapshotSchedule, Snapshots, StatusReport,
 };
 use crate::image_spec::ImageSpec;
 use jiff::civil::DateTime;
@@ -526,6 +526,57 @@ pub fn lock_info(bytes: &[u8]) -> Parsed<Option<LockHolder>> {
     }
 }
 
+// ---- ls, du, df
+
+/// `rbd ls`.
+pub fn image_names(bytes: &[u8]) -> Parsed<Vec<String>> {
+    json(bytes)
+}
+
+#[derive(Deserialize)]
+struct RawUsage {
+    images: Vec<RawUsageRow>,
+}
+
+#[derive(Deserialize)]
+struct RawUsageRow {
+    used_size: u64,
+}
+
+/// The bytes that an image takes up by `rbd du`, snapshots included.
+pub fn used(bytes: &[u8]) -> Parsed<u64> {
+    let RawUsage { images } = json(bytes)?;
+    Ok(images.iter().fold(0, |sum, row| sum.saturating_add(row.used_size)))
+}
+
+#[derive(Deserialize)]
+struct RawDf {
+    pools: Vec<RawPoolDf>,
+}
+
+#[derive(Deserialize)]
+struct RawPoolDf {
+    name: String,
+    stats: RawPoolStats,
+}
+
+#[derive(Deserialize)]
+struct RawPoolStats {
+    stored: u64,
+    max_avail: u64,
+    #[serde(default)]
+    quota_bytes: u64,
+}
+
+/// The room in a pool by `ceph df detail`. A quota of 0 is none.
+pub fn pool_room(bytes: &[u8], pool: &str) -> Parsed<PoolRoom> {
+    let RawDf { pools } = json(bytes)?;
+    let found = pools.into_iter().find(|found| found.name == pool);
+    let RawPoolStats { stored, max_avail, quota_bytes } = found.ok_or_else(|| unknown("pool", pool))?.stats;
+    let by_quota = if quota_bytes == 0 { u64::MAX } else { quota_bytes.saturating_sub(stored) };
+    Ok(PoolRoom { available: max_avail.min(by_quota) })
+}
+
 /// Longest omap value that is read, in bytes.
 const OMAP_VALUE_LIMIT: usize = 256;
 /// The same among an image's header, whose metadata anybody may write.
@@ -791,6 +842,25 @@ mod tests {
         assert_eq!(of("hashpspool,full,backfillfull", "one"), Some(Fullness::Cluster));
         assert_eq!((of("full", "two"), of("", "onerous")), (None, Some(Fullness::Cluster)));
         assert!(fullness(b"Error EACCES: access denied", "one").is_err());
+    }
+
+    #[test]
+    fn room_is_what_devices_and_quota_leave() {
+        let df = br#"{"stats":{},"pools":[{"name":"one","id":1,"stats":{"stored":60,"max_avail":1000,"quota_bytes":0}},
+            {"name":"two","id":2,"stats":{"stored":60,"max_avail":1000,"quota_bytes":100}},
+            {"name":"old","id":3,"stats":{"stored":60,"max_avail":1000}},
+            {"name":"full","id":4,"stats":{"stored":120,"max_avail":1000,"quota_bytes":100}}]}"#;
+        for (pool, available) in [("one", 1000), ("two", 40), ("old", 1000), ("full", 0)] {
+            assert_eq!(pool_room(df, pool).unwrap(), PoolRoom { available }, "{pool}");
+        }
+        assert!(pool_room(df, "three").is_err());
+    }
+
+    #[test]
+    fn what_an_image_takes_up_is_the_sum_of_it_and_its_snapshots() {
+        let du = br#"{"images":[{"name":"a","snapshot":"s","provisioned_size":32,"used_size":4},{"name":"a","provisioned_size":32,"used_size":8}]}"#;
+        assert_eq!(used(du).unwrap(), 12);
+        assert_eq!(image_names(br#"["a","b"]"#).unwrap(), ["a", "b"]);
     }
 
     #[test]

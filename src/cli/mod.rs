@@ -4,6 +4,7 @@ mod doctor;
 mod failover;
 mod generate;
 mod list;
+mod lost;
 mod plan;
 mod reconcile;
 mod rehome;
@@ -53,6 +54,8 @@ enum Command {
     Failover(failover::Arguments),
     /// Decide for good that the images of a VM belong to this site, or to its peer
     Rehome(rehome::Arguments),
+    /// Copies that were outranked and set aside, with what never reached the other site
+    Lost(lost::Arguments),
     /// Everything that must be true for a failback to work, with the fix beside each failure
     Doctor(doctor::Arguments),
     /// Put onemirror into this front-end, keep it there, or take it out
@@ -183,6 +186,10 @@ impl Cli {
             },
             Command::Rehome(arguments) => match engine("rehome") {
                 Ok(engine) => rehome::run(&engine, &arguments).await,
+                Err(error) => Err(error),
+            },
+            Command::Lost(arguments) => match engine("lost") {
+                Ok(engine) => lost::run(&engine, &arguments).await,
                 Err(error) => Err(error),
             },
             Command::Generate(arguments) => generate::run(&arguments),

@@ -75,6 +75,7 @@ struct PolicyTable {
     peer_unreachable: Option<Word<PeerUnreachable>>,
     release_on: Option<Vec<Word<ReleaseOn>>>,
     resume_on_peer: Option<bool>,
+    drop_lost_after: Option<Keep>,
 }
 
 // Values. Their messages never repeat what was written: a password put where its file belongs must not end up
@@ -188,6 +189,27 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
         }
 
         deserializer.deserialize_str(WordVisitor(PhantomData))
+    }
+}
+
+/// How many days lost copies are kept; `None`: until an operator drops them.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Keep(Option<u32>);
+
+impl TryFrom<String> for Keep {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const SHAPE: &str = "must be \"never\" or a number of days such as \"30d\"";
+        if text == "never" {
+            return Ok(Self(None));
+        }
+        let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+        match days {
+            Some(days) if days > 0 => Ok(Self(Some(days))),
+            _ => Err(SHAPE),
+        }
     }
 }
 
@@ -328,6 +350,7 @@ fn policy(table: PolicyTable) -> Policy {
         peer_unreachable: table.peer_unreachable.map_or(default.peer_unreachable, |word| word.0),
         release_on: table.release_on.map(|events| events.into_iter().map(|word| word.0).collect()),
         resume_on_peer: table.resume_on_peer.unwrap_or(default.resume_on_peer),
+        drop_lost_after: table.drop_lost_after.map_or(default.drop_lost_after, |Keep(days)| days),
     }
 }
 

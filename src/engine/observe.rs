@@ -11,8 +11,8 @@ use crate::ceph::{
     ReplayState, Snapshots,
 };
 use crate::handoff::{
-    Apart, Belongs, Copy, HOME_KEY, Here, Home, Marks, Mode, Named, Observation, PeerVm, Positions, Report,
-    Resync, Role, Side, SiteRole, There, Token, home_written,
+    Apart, Belongs, Copy, HOME_KEY, Here, Home, Keeping, Marks, Mode, Named, Observation, PeerVm, Positions,
+    Report, Resync, Role, Side, SiteRole, There, Token, home_written,
 };
 use crate::image_spec::ImageSpec;
 use crate::state::is_later_report;
@@ -52,6 +52,8 @@ pub(super) struct Seen {
     pub id_here: Option<String>,
     /// The same of the copy there.
     pub id_there: Option<String>,
+    /// Bytes that a new copy here would need, where the present one is to be set aside.
+    pub room_needed: u64,
     /// Why the peer could not be asked, for the log.
     pub trouble: Option<String>,
 }
@@ -93,6 +95,9 @@ impl Engine {
             .try_collect()
             .await?;
         self.observe_users_there(&mut seen, purpose).await;
+        if purpose != Purpose::Release {
+            self.observe_keeping(&mut seen).await;
+        }
         self.slowest_look.set(self.slowest_look.get().max(started.elapsed()));
         Ok(seen)
     }
@@ -114,12 +119,14 @@ impl Engine {
                 owned_by_both: false,
                 made_here: image.is_own(),
                 in_touch_since_reboot: false,
+                keeping: Keeping::Unknown,
             },
             cluster_there: None,
             global_id: None,
             info_here: None,
             id_here: None,
             id_there: None,
+            room_needed: 0,
             trouble: None,
         };
         let here = self.copy_here(image).await?;
@@ -412,7 +419,11 @@ impl Engine {
     }
 
     /// The mirror uuid of the image's pool, asked for once.
-    async fn mirror_uuid(&self, cluster: &RbdCommand, spec: &ImageSpec) -> Result<Option<String>, CephError> {
+    pub(super) async fn mirror_uuid(
+        &self,
+        cluster: &RbdCommand,
+        spec: &ImageSpec,
+    ) -> Result<Option<String>, CephError> {
         self.mirror_uuid_of_pool(cluster, &spec.pool_spec()).await
     }
 
@@ -450,6 +461,54 @@ impl Engine {
             objects
         };
         Ok(if sorted(own) == sorted(&follower) { Positions::Complete } else { Positions::Behind })
+    }
+
+    /// Whether copies that are outranked have to be kept, and whether there is room for all of them together.
+    async fn observe_keeping(&self, seen: &mut [Seen]) {
+        let way = |seen: &Seen| (seen.image.cluster.number(), seen.spec().pool_spec());
+        let mut needed: BTreeMap<_, u64> = BTreeMap::new();
+        for seen in seen.iter_mut().filter(|seen| has_to_give_way(&seen.observation)) {
+            if self.is_all_sent(seen).await {
+                seen.observation.keeping = Keeping::Needless;
+                continue;
+            }
+            seen.observation.keeping = Keeping::NoRoom;
+            seen.room_needed = self.room_needed(seen).await;
+            let sum = needed.entry(way(seen)).or_default();
+            *sum = sum.saturating_add(seen.room_needed);
+        }
+        for (pool, needed) in needed {
+            let in_pool = |seen: &Seen| way(seen) == pool && seen.observation.keeping == Keeping::NoRoom;
+            let Some(first) = seen.iter().find(|seen| in_pool(seen)) else { continue };
+            let taken = self.room_taken.borrow().get(&pool).copied().unwrap_or_default();
+            let wanted = needed.saturating_add(needed / 10).saturating_add(taken);
+            let room = first.image.cluster.room(&pool.1).await;
+            match room {
+                Ok(room) if room.available >= wanted => {
+                    for seen in seen.iter_mut().filter(|seen| in_pool(seen)) {
+                        seen.observation.keeping = Keeping::Possible;
+                    }
+                }
+                Ok(room) => {
+                    let free = room.available;
+                    tracing::warn!("pool {}: to keep copies takes {wanted} bytes, {free} are free", pool.1);
+                }
+                Err(error) => tracing::warn!("whether pool {} has room is not known: {error}", pool.1),
+            }
+        }
+    }
+
+    /// What a new copy takes up, or may take up where that is not known.
+    async fn room_needed(&self, seen: &Seen) -> u64 {
+        if let Some(there) = &seen.cluster_there
+            && let Ok(used) = there.used(seen.spec()).await
+        {
+            return used;
+        }
+        match seen.image.cluster.info(seen.spec()).await {
+            Ok(Some(info)) => info.size,
+            _ => u64::MAX,
+        }
     }
 
     /// Asks the peer's front-end who uses the images whose fate depends on it.
@@ -503,7 +562,8 @@ fn depends_on_users_there(observation: &Observation, purpose: Purpose) -> bool {
     };
     match purpose {
         Purpose::Release => false,
-        Purpose::Upkeep => here.role == Role::NonPrimary && there == Some(Role::NonPrimary),
+        // who boots first on one that was only forced, reigns
+        Purpose::Upkeep => here.role != Role::HalfDemoted && there == Some(here.role),
         Purpose::Boot => match here.role {
             Role::NonPrimary => there.is_some() || observation.there.is_unseen(),
             Role::Primary => there == Some(Role::Primary) || observation.there.is_unseen(),
@@ -511,6 +571,15 @@ fn depends_on_users_there(observation: &Observation, purpose: Purpose) -> bool {
         },
         Purpose::Force => true,
     }
+}
+
+/// Whether the copy there outranks the one here, which cannot follow it by itself.
+fn has_to_give_way(observation: &Observation) -> bool {
+    let (Here::Mirrored(here), There::Mirrored(there)) = (&observation.here, &observation.there) else {
+        return false;
+    };
+    let stopped = here.role == Role::Primary || here.report == Report::SplitBrain;
+    stopped && there.role == Role::Primary && there.token.sequence() > here.token.sequence()
 }
 
 /// Whether what was seen there agrees with the copy here being the one to boot on; `None` where nothing was seen.

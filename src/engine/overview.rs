@@ -3,6 +3,7 @@
 use super::error::EngineError;
 use super::gate::{Standing, closing_id, observations};
 use super::images::{VmImage, VmImages};
+use super::lost::LostImage;
 use super::observe::{Belonging, Purpose, Seen};
 use super::pass_on::PassOn;
 use super::pools::{ImageKey, NotReached, PoolHere, by_cluster};
@@ -102,6 +103,8 @@ pub struct Overview {
     pub concerns: Vec<Concern>,
     /// What could not be looked at.
     pub not_reached: Vec<NotReached>,
+    /// Copies that were outranked and set aside on this site.
+    pub lost: Vec<LostImage>,
 }
 
 /// What would be done.
@@ -178,6 +181,7 @@ impl Engine {
             vms,
             pending: pending.into_iter().flatten().collect(),
             not_reached,
+            lost: self.lost_images().await?,
         };
         overview.pending.sort_by(|a, b| a.image.cmp(&b.image));
         overview.concerns.extend(self.concerns_of_others(&watched, &names, &used));
@@ -187,6 +191,10 @@ impl Engine {
     /// What is undone about an image that no VM uses.
     async fn pending_views(&self, image: VmImage) -> Vec<PendingView> {
         let name = image.spec().to_string();
+        if self.is_being_set_aside(&image).await {
+            let handoff = "being set aside; reconcile will finish it".to_owned();
+            return vec![PendingView { image: name, vm: None, handoff }];
+        }
         match self.look(&[image], Purpose::Upkeep).await {
             Ok(seen) => {
                 let mut views = Vec::new();
@@ -366,7 +374,7 @@ impl Engine {
             Task::Undecided if judgement.finding.rule == Rule::UpkeepTokenUnread => {
                 Some((None, "its handoff token is not understood; see: onemirror plan".into()))
             }
-            Task::Undecided => Some((None, "split brain: an operator has to decide".into())),
+            Task::Undecided => Some((None, self.trouble(judgement.finding.rule, &seen.image))),
         }
     }
 

@@ -13,7 +13,7 @@ use super::sites::Engine;
 use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
 use crate::config::ReleaseOn;
-use crate::handoff::{Here, Role, Rule, Side, Task, Upkeep, UpkeepJudgement};
+use crate::handoff::{Here, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{Vm, VmState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +66,8 @@ struct KeptUp {
     item: Option<ReconcileItem>,
     /// The VM whose release gave the image up.
     to_pass_on: Option<(i32, VmImage)>,
+    /// The VM here that ran on a copy which has to be set aside.
+    to_set_aside: Option<Option<i32>>,
 }
 
 /// A VM of this site as far as upkeep cares.
@@ -120,8 +122,13 @@ impl Engine {
                 kept.entry(key).or_insert(Kept { image, users: Vec::new() });
             }
         }
+        // what is set aside below belongs together with what an earlier run has begun
+        self.lost_seen.replace(self.lost_images().await?);
         let mut report = self.keep_up(kept.into_values().collect()).await;
         report.not_reached = not_reached;
+        if let Err(error) = self.drop_old_lost().await {
+            tracing::warn!("{error}");
+        }
         Ok(report)
     }
 
@@ -158,11 +165,23 @@ impl Engine {
         let images = images.into_iter().map(|kept| (kept.image.cluster.number(), kept)).collect();
         let mut report = ReconcileReport::default();
         let mut to_pass_on: BTreeMap<i32, Vec<VmImage>> = BTreeMap::new();
-        for kept_up in by_cluster(images, async |kept| self.keep_one_up(&kept).await).await {
+        let mut to_set_aside: BTreeMap<Option<i32>, Vec<Kept>> = BTreeMap::new();
+        let looks = by_cluster(images, async |kept| (self.keep_one_up(&kept).await, kept));
+        for (kept_up, kept) in looks.await {
+            if let Some(vm) = kept_up.to_set_aside {
+                to_set_aside.entry(vm).or_default().push(kept);
+            }
             report.looked_at += usize::from(kept_up.is_mirrored);
             report.items.extend(kept_up.item);
             if let Some((vm, image)) = kept_up.to_pass_on {
                 to_pass_on.entry(vm).or_default().push(image);
+            }
+        }
+        for (vm, together) in to_set_aside {
+            // without a VM nothing tells which of them belong together
+            let most = if vm.is_some() { together.len() } else { 1 };
+            for together in together.chunks(most) {
+                report.items.extend(self.act_on(together).await);
             }
         }
         for (vm, mut images) in to_pass_on {
@@ -185,6 +204,10 @@ impl Engine {
     async fn keep_one_up(&self, kept: &Kept) -> KeptUp {
         let Kept { image, users } = kept;
         let mut kept_up = KeptUp::default();
+        if self.is_being_set_aside(image).await {
+            kept_up.item = Some(self.finished(image).await);
+            return kept_up;
+        }
         let item = |rule, done: String, error: Option<String>| ReconcileItem {
             image: image.spec().to_string(),
             vm: users.first().map(|user| user.vm),
@@ -211,24 +234,14 @@ impl Engine {
         match judgement.task {
             Task::Nothing => {}
             Task::Undecided => {
-                let trouble = match rule {
-                    Rule::UpkeepInUseHere => {
-                        "stale here, and a VM uses it; power the VM off so that it can be copied back"
-                    }
-                    Rule::UpkeepTokenUnread => "its handoff token is not understood; see: onemirror plan",
-                    _ => {
-                        "primary on both sites, and only an operator can tell which to keep; see: onemirror show"
-                    }
-                };
-                kept_up.item = Some(item(Some(rule), String::new(), Some(trouble.into())));
+                kept_up.item = Some(item(Some(rule), String::new(), Some(self.trouble(rule, image))));
             }
-            Task::Act(_) => {
-                let (done, error) = match self.act_under_locks(image, users, &seen).await {
-                    Ok(done) => (done, None),
-                    Err(error) => (String::new(), Some(error.to_string())),
-                };
-                kept_up.item = Some(item(Some(rule), done, error));
+            // disks of one VM that are set aside belong together
+            Task::Act(steps) if steps.iter().any(|step| matches!(step, Step::SetAside { .. })) => {
+                let vm = users.first().map(|user| user.vm);
+                kept_up.to_set_aside = Some(vm.or_else(|| seen.first().and_then(booted_by)));
             }
+            Task::Act(_) => kept_up.item = self.act_on(std::slice::from_ref(kept)).await.pop(),
             Task::Release { vm } => {
                 let (done, error) = self.go_on_with_release(vm, image).await;
                 kept_up.to_pass_on = error.is_none().then(|| (vm, image.clone()));
@@ -285,28 +298,86 @@ impl Engine {
         (vm.state == VmState::Done).then_some(vm.id)
     }
 
-    /// Takes the locks, looks at the VMs here and the image again, and does what is still to be done.
-    async fn act_under_locks(
-        &self,
-        image: &VmImage,
-        users: &[UserHere],
-        seen: &[Seen],
-    ) -> Result<String, EngineError> {
+    /// What is wrong where only an operator can help.
+    pub(super) fn trouble(&self, rule: Rule, image: &VmImage) -> String {
+        let there = self.there();
+        match rule {
+            Rule::UpkeepInUseHere => {
+                "stale here, and a VM uses it; power the VM off so that it can be copied back".to_owned()
+            }
+            Rule::UpkeepTokenUnread => "its handoff token is not understood; see: onemirror plan".to_owned(),
+            Rule::UpkeepNoRoomToKeep => format!(
+                "stale here, and it may hold writes of its own; make room in pool {} for one more copy, so that it can be kept",
+                image.spec().pool()
+            ),
+            Rule::UpkeepForcedAndNeverBootedThere => format!(
+                "taken over by force on {there}, and no VM was booted there; start the VM on the site where it belongs now"
+            ),
+            _ => "split brain: primary on both sites, and only an operator can tell which to keep; see: onemirror plan"
+                .to_owned(),
+        }
+    }
+
+    /// The end of what a killed run began.
+    async fn finished(&self, image: &VmImage) -> ReconcileItem {
+        let (done, error) = match self.finish_set_aside(image).await {
+            Ok(()) => ("set aside".to_owned(), None),
+            Err(error) => (String::new(), Some(error.to_string())),
+        };
+        ReconcileItem { image: image.spec().to_string(), vm: None, rule: None, done, error }
+    }
+
+    /// Acts on images, all of one VM, and tells what was done about each.
+    async fn act_on(&self, together: &[Kept]) -> Vec<ReconcileItem> {
+        let item = |kept: &Kept, rule, done: String, error| ReconcileItem {
+            image: kept.image.spec().to_string(),
+            vm: kept.users.first().map(|user| user.vm),
+            rule,
+            done,
+            error,
+        };
+        match self.act_under_locks(together).await {
+            Ok(done) => {
+                let all = together.iter().zip(done);
+                all.map(|(kept, (rule, done))| item(kept, Some(rule), done, None)).collect()
+            }
+            Err(error) => {
+                let error = error.to_string();
+                together.iter().map(|kept| item(kept, None, String::new(), Some(error.clone()))).collect()
+            }
+        }
+    }
+
+    /// Takes the locks, looks at the VMs here and the images again, and does what is still to be done.
+    async fn act_under_locks(&self, together: &[Kept]) -> Result<Vec<(Rule, String)>, EngineError> {
+        let images: Vec<VmImage> = together.iter().map(|kept| kept.image.clone()).collect();
         let owner = Owner::this_process(self.here(), &self.state_dir);
         let mut locks = HeldLocks::default();
         let result = async {
-            self.lock(&mut locks, Side::Here, seen, &owner).await?;
-            self.lock(&mut locks, Side::There, seen, &owner).await?;
-            let users = self.users_now(&BTreeSet::from([image.spec().clone()]), users).await?;
-            let users = users.get(image.spec()).map_or(&[][..], Vec::as_slice);
-            let seen = self.observe(std::slice::from_ref(image), Purpose::Upkeep).await?;
-            let Some(judgement) = seen.first().map(|seen| self.judge_upkeep(seen, users, None)) else {
-                return Ok(String::new());
-            };
-            let Task::Act(steps) = judgement.task else { return Ok("settled meanwhile".to_owned()) };
-            let cause = Cause { vm: users.first().map(|user| user.vm), findings: &[judgement.finding] };
-            self.carry_out(&steps, &seen, &locks, &cause).await?;
-            Ok(steps.iter().map(|step| step.name()).collect::<Vec<_>>().join(", "))
+            let seen = self.look(&images, Purpose::Upkeep).await?;
+            self.lock(&mut locks, Side::Here, &seen, &owner).await?;
+            self.lock(&mut locks, Side::There, &seen, &owner).await?;
+            let mut users = Vec::new();
+            for Kept { image, users: known } in together {
+                let mut now = self.users_now(&BTreeSet::from([image.spec().clone()]), known).await?;
+                users.push(now.remove(image.spec()).unwrap_or_default());
+            }
+            let seen = self.observe(&images, Purpose::Upkeep).await?;
+            let (mut told, mut steps, mut findings) = (Vec::new(), Vec::new(), Vec::new());
+            for (seen, users) in seen.iter().zip(&users) {
+                let UpkeepJudgement { task, finding } = self.judge_upkeep(seen, users, None);
+                let due = if let Task::Act(due) = task { due } else { Vec::new() };
+                let names = due.iter().map(|step| step.name()).collect::<Vec<_>>().join(", ");
+                told.push((
+                    finding.rule,
+                    if due.is_empty() { "settled meanwhile".to_owned() } else { names },
+                ));
+                steps.extend(due);
+                findings.push(finding);
+            }
+            let vm = users.iter().flatten().next().map(|user| user.vm);
+            self.carry_out(&steps, &seen, &locks, &Cause { vm, findings: &findings }).await?;
+            Ok(told)
         }
         .await;
         locks.release().await;
@@ -379,6 +450,14 @@ impl Engine {
 /// Why disks of a VM could not be looked at.
 pub(super) fn of_vm(vm: i32, error: &EngineError) -> NotReached {
     NotReached { what: format!("VM {vm}"), why: error.to_string() }
+}
+
+/// The VM that was last booted on it.
+fn booted_by(seen: &Seen) -> Option<i32> {
+    match &seen.observation.here {
+        Here::Mirrored(copy) => copy.booted.as_ref().map(|mark| mark.vm),
+        Here::Absent | Here::NotMirrored => None,
+    }
 }
 
 /// The VM whose release gave the image up.

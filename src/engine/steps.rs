@@ -6,14 +6,13 @@ use super::locks::{self, Lock, LockError, Owner};
 use super::observe::Seen;
 use super::sites::Engine;
 use crate::audit::{Entry, Outcome};
-use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
+use crate::ceph::{Ceph, CephError, Promotion};
 use crate::handoff::{
     BOOTED_KEY, Finding, HOME_KEY, Named, RELEASE_KEY, Side, Step, TOKEN_KEY, home_written, written_for,
 };
 use crate::image_spec::ImageSpec;
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// A look that takes longer has met a command that hangs; locks do not wait for more.
@@ -63,7 +62,8 @@ fn lock_duration(command_timeout: Duration, slowest_look: Duration) -> Duration 
 }
 
 impl Engine {
-    fn lock_duration(&self) -> Duration {
+    /// How long a lock taken now lives.
+    pub(super) fn lock_duration(&self) -> Duration {
         lock_duration(self.config.policy.command_timeout, self.slowest_look.get())
     }
 
@@ -138,13 +138,7 @@ impl Engine {
     ) -> Result<Carried, EngineError> {
         let started = Instant::now();
         let image = step.image();
-        let (cluster, site) = match step.side() {
-            Side::Here => (&seen.image.cluster, self.here()),
-            Side::There => match &seen.cluster_there {
-                Some(cluster) => (cluster, self.there()),
-                None => return Ok(Carried::Halted),
-            },
-        };
+        let site = if step.side() == Side::Here { self.here() } else { self.there() };
         if !self.locks_hold(locks, image).await? {
             let reason = Some("its lock ran out before".to_owned());
             self.note(
@@ -159,7 +153,7 @@ impl Engine {
             tracing::warn!("{image}: its lock ran out before {}", step.name());
             return Ok(Carried::LockRanOut);
         }
-        let result = self.perform(step, seen, cluster).await;
+        let result = self.perform(step, seen, locks, cause.vm).await;
         let (outcome, reason) = match &result {
             Ok(Carried::Out) => (Outcome::Done, None),
             Ok(Carried::Halted | Carried::LockRanOut) => {
@@ -194,13 +188,24 @@ impl Engine {
         Ok(true)
     }
 
+    /// The same where a command is about to follow another one; what is not known counts as no.
+    pub(super) async fn still_hold(&self, locks: &HeldLocks, image: &ImageSpec) -> bool {
+        self.locks_hold(locks, image).await.unwrap_or(false)
+    }
+
     async fn perform(
         &self,
         step: &Step,
         seen: &Seen,
-        cluster: &Rc<RbdCommand>,
+        locks: &HeldLocks,
+        vm: Option<i32>,
     ) -> Result<Carried, CephError> {
         let Some(global_id) = &seen.global_id else { return Ok(Carried::Halted) };
+        let cluster = match step.side() {
+            Side::Here => Some(&seen.image.cluster),
+            Side::There => seen.cluster_there.as_ref(),
+        };
+        let Some(cluster) = cluster else { return Ok(Carried::Halted) };
         match step {
             Step::WriteToken { image, token, .. } => {
                 cluster.set_metadata(image, TOKEN_KEY, &written_for(token, global_id)).await?;
@@ -222,6 +227,13 @@ impl Engine {
                     return Ok(Carried::Halted);
                 }
             }
+            Step::PromoteStale { image } => {
+                let now = cluster.info(image).await?.map(|info| info.id);
+                if now != seen.id_here || cluster.promote(image, true).await? == Promotion::NotYet {
+                    return Ok(Carried::Halted);
+                }
+            }
+            Step::SetAside { .. } => return self.set_aside(seen, locks, vm).await,
             Step::Resync { image } => {
                 // an earlier request may have been met since the look: the new copy is not to be thrown away as well
                 let now = cluster.info(image).await?.map(|info| info.id);

@@ -68,6 +68,16 @@ pub enum Step {
         /// The image.
         image: ImageSpec,
     },
+    /// Makes the outranked copy here primary, by force, so that it can be set aside.
+    PromoteStale {
+        /// The image.
+        image: ImageSpec,
+    },
+    /// Keeps the outranked copy here under another name, no longer mirrored, and so has a new one copied from there.
+    SetAside {
+        /// The image.
+        image: ImageSpec,
+    },
 }
 
 impl Step {
@@ -82,7 +92,9 @@ impl Step {
             | Self::Fence { image }
             | Self::Demote { image, .. }
             | Self::Promote { image, .. }
-            | Self::Resync { image } => image,
+            | Self::Resync { image }
+            | Self::PromoteStale { image }
+            | Self::SetAside { image } => image,
         }
     }
 
@@ -97,7 +109,9 @@ impl Step {
             Self::MarkBooted { .. }
             | Self::MarkRelease { .. }
             | Self::WriteHome { .. }
-            | Self::Resync { .. } => Side::Here,
+            | Self::Resync { .. }
+            | Self::PromoteStale { .. }
+            | Self::SetAside { .. } => Side::Here,
         }
     }
 
@@ -114,6 +128,8 @@ impl Step {
             Self::Demote { .. } => "demote",
             Self::Promote { .. } => "promote",
             Self::Resync { .. } => "resync",
+            Self::PromoteStale { .. } => "promote-stale",
+            Self::SetAside { .. } => "set-aside",
         }
     }
 }
@@ -216,6 +232,8 @@ pub enum Rule {
     SplitBrainStaleHere,
     SplitBrainStaleThere,
     SplitBrainUndecided,
+    ForcedAndNeverBootedThere,
+    NoRoomToKeep,
     ForcedApart,
     RestoreAfterReignElsewhere,
     NonPrimaryPeerUnreachable,
@@ -274,6 +292,8 @@ pub enum Rule {
     UpkeepSplitBrainStaleHere,
     UpkeepStaleLeftoverHere,
     UpkeepSplitBrainUndecided,
+    UpkeepForcedAndNeverBootedThere,
+    UpkeepNoRoomToKeep,
     UpkeepSplitBrainedCopyHere,
     UpkeepOpenToken,
     UpkeepRelease,

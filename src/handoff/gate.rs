@@ -4,8 +4,8 @@ use super::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, W
 use super::force::PassOver;
 use super::home::{Residence, SiteRole};
 use super::observation::{
-    Apart, Copy, Denial, Domain, Here, Mode, Observation, PeerVm, Positions, Report, Resync, Role, There,
-    TokenSeen,
+    Apart, Copy, Denial, Domain, Here, Keeping, Mode, Observation, PeerVm, Positions, Report, Resync, Role,
+    There, TokenSeen,
 };
 use super::token::{Mark, Token};
 use super::{Locks, Patience};
@@ -336,27 +336,58 @@ impl Gate<'_> {
             };
         }
         match sequence_here.cmp(&sequence_there) {
-            std::cmp::Ordering::Less => (
-                Rule::SplitBrainStaleHere,
-                self.clean_up(
-                    observation,
-                    stale_here_steps(observation, here),
-                    self.refusal(
-                        observation,
-                        format!("is stale here: {} took it over by force", self.there),
-                        format!(
-                            "it is being copied back; terminate the VM on {} when you want it here",
-                            self.there
-                        ),
-                    ),
-                ),
-            ),
+            std::cmp::Ordering::Less if there.is_forced_and_never_booted() => {
+                (Rule::ForcedAndNeverBootedThere, self.judge_never_booted_there(observation, here, there))
+            }
+            std::cmp::Ordering::Less => self.judge_stale_here(observation, here, there),
             std::cmp::Ordering::Greater => match self.lives_there(observation, Domain::MayLive) {
                 Some(refused) => refused,
                 None => self.boot(observation, here, Rule::SplitBrainStaleThere),
             },
             std::cmp::Ordering::Equal => {
                 (Rule::SplitBrainUndecided, self.split_brain(observation, here, there))
+            }
+        }
+    }
+
+    /// Both are primary, and the tokens say that the one there outranks the one here.
+    fn judge_stale_here(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Verdict) {
+        let cause = format!("is stale here: {} took it over by force", self.there);
+        match give_way(observation, here, there) {
+            Some(steps) => {
+                let kept = steps.iter().any(|step| matches!(step, Step::SetAside { .. }));
+                let kept = if kept { ", what only it has is kept (onemirror lost list)" } else { "" };
+                let hint = format!(
+                    "it is being copied back{kept}; terminate the VM on {} when you want it here",
+                    self.there
+                );
+                let refusal = self.refusal(observation, cause, hint);
+                (Rule::SplitBrainStaleHere, self.clean_up(observation, steps, refusal))
+            }
+            None => (Rule::NoRoomToKeep, self.refuse(observation, cause, no_room(observation))),
+        }
+    }
+
+    /// Both are primary, the one there by force, and no VM was ever booted on it: who boots first, reigns.
+    fn judge_never_booted_there(&self, observation: &Observation, here: &Copy, there: &Copy) -> Verdict {
+        match &observation.vm_there {
+            PeerVm::Active { vm, state, .. } | PeerVm::LettingGo { vm, state } => self.refuse(
+                observation,
+                format!("was taken over by force on {}, where VM {vm} is {state}", self.there),
+                format!("to start it here, terminate VM {vm} on {}", self.there),
+            ),
+            PeerVm::NotAsked | PeerVm::Silent | PeerVm::Denied(_) => self.refuse(
+                observation,
+                format!("was taken over by force on {}, whose front-end tells nothing", self.there),
+                "whether a VM uses it there is unknown; try again when the front-end tells it",
+            ),
+            PeerVm::None | PeerVm::Inactive { .. } if !self.fits_saved_memory(here) => {
+                self.restore_refused(observation)
+            }
+            PeerVm::None | PeerVm::Inactive { .. } => {
+                let token = Token::open_after(there.token.token(), self.here);
+                let mark = Mark::of(&token, self.vm);
+                Verdict::PutRight(begin_reign(here, &observation.image, token, mark))
             }
         }
     }
@@ -451,16 +482,8 @@ impl Gate<'_> {
     fn boot(&self, observation: &Observation, here: &Copy, rule: Rule) -> (Rule, Verdict) {
         let image = &observation.image;
         let reign = here.token.token().filter(|token| token.is_open_by(self.here));
-        if self.boot == BootKind::Restore {
-            let untouched = match (reign, &here.booted) {
-                (Some(reign), Some(booted)) => booted.holds_in(reign) && booted.names(self.vm),
-                // never handed over since onemirror came
-                (None, _) => here.token == TokenSeen::None,
-                (Some(_), None) => false,
-            };
-            if !untouched {
-                return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
-            }
+        if !self.fits_saved_memory(here) {
+            return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
         }
         let released = |token: &Token| here.release.as_ref().is_some_and(|mark| mark.holds_in(token));
         if let Some(reign) = reign.filter(|token| !released(token)) {
@@ -481,6 +504,18 @@ impl Gate<'_> {
             return (rule, Verdict::Open(steps));
         }
         (Rule::OpenTokenHere, Verdict::Open(self.opening_steps(observation, here)))
+    }
+
+    /// Whether the copy here is as it was when this VM's memory was saved, if that is what the VM starts from.
+    fn fits_saved_memory(&self, here: &Copy) -> bool {
+        let reign = here.token.token().filter(|token| token.is_open_by(self.here));
+        match (reign, &here.booted) {
+            _ if self.boot == BootKind::Cold => true,
+            (Some(reign), Some(booted)) => booted.holds_in(reign) && booted.names(self.vm),
+            // never handed over since onemirror came
+            (None, _) => here.token == TokenSeen::None,
+            (Some(_), None) => false,
+        }
     }
 
     /// The steps that begin a reign of this site with a boot.
@@ -645,14 +680,16 @@ impl Gate<'_> {
             steps.push(demote(observation, Side::There));
             return (Rule::TakeOver, Verdict::TakeOver(steps));
         }
+        if here.resync == Resync::None && here.report == Report::SplitBrain {
+            return self.judge_split_brained_here(observation, here, there);
+        }
         let ask = match here.resync {
-            Resync::None => here.report == Report::SplitBrain,
             // nothing came of it: who was about to ask may have been killed before
             Resync::Noted => {
                 self.patience == Patience::Waning && !matches!(here.report, Report::Syncing(_) | Report::Down)
             }
             // to ask again could only meet the next copy
-            Resync::Asked => false,
+            Resync::None | Resync::Asked => false,
         };
         if ask {
             return (
@@ -667,6 +704,25 @@ impl Gate<'_> {
         }
         let refusal = self.refusal(observation, self.not_following(here), self.follow_hint(here));
         (Rule::NotFollowingYet, Verdict::WaitToTakeOver(WaitFor::Follow, refusal))
+    }
+
+    /// The daemon here follows no more, and never will: the copy here has to give way.
+    fn judge_split_brained_here(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        there: &Copy,
+    ) -> (Rule, Verdict) {
+        if here.token.sequence() == there.token.sequence() {
+            return (Rule::TokenConflict, self.conflict(observation));
+        }
+        match give_way(observation, here, there) {
+            Some(steps) => (Rule::SplitBrainedCopyHere, Verdict::PutRight(steps)),
+            None => {
+                let cause = format!("went its own way here, and {} outranks it", self.there);
+                (Rule::NoRoomToKeep, self.refuse(observation, cause, no_room(observation)))
+            }
+        }
     }
 
     fn judge_both_non_primary(
@@ -960,12 +1016,41 @@ fn demote(observation: &Observation, at: Side) -> Step {
     Step::Demote { at, image: observation.image.clone() }
 }
 
-/// What puts a stale primary right: it follows the other copy, from the beginning.
-pub(super) fn stale_here_steps(observation: &Observation, here: &Copy) -> Vec<Step> {
-    let mut steps = vec![demote(observation, Side::Here)];
-    // without a daemon the request would only lie about
-    if here.report != Report::Down {
-        steps.push(Step::Resync { image: observation.image.clone() });
+/// What makes the outranked copy here follow the other one, from the beginning. One that may hold writes that never
+/// arrived there is kept under another name. `None`: there is no room for one more copy, so it stays as it is.
+pub(super) fn give_way(observation: &Observation, here: &Copy, there: &Copy) -> Option<Vec<Step>> {
+    let image = &observation.image;
+    let mut steps = Vec::new();
+    if observation.keeping == Keeping::Needless || only_followed(here, there) {
+        if here.role == Role::Primary {
+            steps.push(demote(observation, Side::Here));
+        }
+        // without a daemon the request would only lie about
+        if here.report != Report::Down {
+            steps.push(Step::Resync { image: image.clone() });
+        }
+        return Some(steps);
     }
-    steps
+    if observation.keeping != Keeping::Possible {
+        return None;
+    }
+    if here.role == Role::NonPrimary {
+        steps.push(Step::PromoteStale { image: image.clone() });
+    }
+    steps.push(Step::SetAside { image: image.clone() });
+    Some(steps)
+}
+
+/// Whether the copy here, which is not primary, can hold nothing of its own by the tokens: its last reign was closed, or
+/// was the other site's, and nobody has forced anything since.
+fn only_followed(here: &Copy, there: &Copy) -> bool {
+    let other = |token: &Token| there.token.token().is_some_and(|there| there.site == token.site);
+    here.role == Role::NonPrimary
+        && !there.token.is_forced_past(&here.token)
+        && here.token.token().is_some_and(|token| token.is_closed() || other(token))
+}
+
+/// What to do where a copy cannot be kept.
+fn no_room(observation: &Observation) -> String {
+    format!("make room in pool {} for one more copy, so that this one can be kept", observation.image.pool())
 }

@@ -31,8 +31,8 @@ pub use gate::{BootKind, Gate, PeerUnreachable};
 pub use home::{Belongs, HOME_KEY, Home, Named, Residence, SiteRole, home_written};
 pub use metadata::{Marks, Written, forced_mark, written_for};
 pub use observation::{
-    Apart, Copy, Denial, DenialCause, Domain, Here, Mode, Observation, PeerVm, Positions, Report, Resync,
-    Role, There, TokenSeen,
+    Apart, Copy, Denial, DenialCause, Domain, Here, Keeping, Mode, Observation, PeerVm, Positions, Report,
+    Resync, Role, There, TokenSeen,
 };
 pub use release::{Pending, Release, ReleaseJudgement, kept_at_recreate};
 pub use removal::{Kept, Removal};

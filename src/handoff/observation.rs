@@ -27,6 +27,22 @@ pub struct Observation {
     /// The copy there was seen since this host was booted, and did not contradict the one here. Only looked up while
     /// the peer cannot be asked.
     pub in_touch_since_reboot: bool,
+    /// What may become of the copy here, if the other one outranks it.
+    pub keeping: Keeping,
+}
+
+/// Whether a copy that is outranked has to be kept, and can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Keeping {
+    /// Not asked, or not known.
+    #[default]
+    Unknown,
+    /// The other copy has everything that was ever written to it.
+    Needless,
+    /// It may hold writes of its own, and there is room for one more copy.
+    Possible,
+    /// It may hold writes of its own, and there is no room for one more copy.
+    NoRoom,
 }
 
 /// The copy in this site's cluster.
@@ -73,7 +89,7 @@ impl Apart {
     /// stays when the image is mirrored anew and begins to count anew.
     pub fn is_forced_past(&self, previous: &TokenSeen) -> bool {
         let forced = self.forced.as_ref().map_or(0, |mark| mark.sequence);
-        self.token.sequence().max(forced) >= previous.sequence().saturating_add(FORCED_STRIDE / 2)
+        is_a_force_later(self.token.sequence().max(forced), previous)
     }
 }
 
@@ -127,6 +143,11 @@ impl DenialCause {
             Self::NoWay => "cannot be asked from here",
         }
     }
+}
+
+/// Whether this sequence was reached by a force since `previous`.
+fn is_a_force_later(sequence: u64, previous: &TokenSeen) -> bool {
+    sequence >= previous.sequence().saturating_add(FORCED_STRIDE / 2)
 }
 
 /// One of the two copies of a mirrored image.
@@ -213,6 +234,17 @@ pub enum TokenSeen {
     Unreadable,
 }
 
+impl Copy {
+    /// Whether an operator promoted it by force, and no VM was booted on it since through its gate. That proves nothing
+    /// about what was written to it.
+    pub fn is_forced_and_never_booted(&self) -> bool {
+        let holds = |mark: &Option<Mark>| {
+            self.token.token().is_some_and(|token| mark.as_ref().is_some_and(|mark| mark.holds_in(token)))
+        };
+        self.role == Role::Primary && holds(&self.forced) && !holds(&self.booted)
+    }
+}
+
 impl TokenSeen {
     /// The token, if there is a readable one.
     pub fn token(&self) -> Option<&Token> {
@@ -234,6 +266,11 @@ impl TokenSeen {
     /// Whether it says something that is not understood here.
     pub fn is_unread(&self) -> bool {
         matches!(self, Self::Newer | Self::Unreadable)
+    }
+
+    /// Whether an operator forced a promotion since `previous`, however far that has got unseen.
+    pub fn is_forced_past(&self, previous: &TokenSeen) -> bool {
+        is_a_force_later(self.sequence(), previous)
     }
 
     /// Its place in the history; 0 where there is none.

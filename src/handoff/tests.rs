@@ -88,11 +88,27 @@ fn seen_as(here: Here, there: There, vm_there: PeerVm) -> Observation {
         owned_by_both: false,
         made_here: false,
         in_touch_since_reboot: true,
+        keeping: Keeping::Possible,
     }
 }
 
 fn pair(here: Copy, there: Copy, vm_there: PeerVm) -> Observation {
     seen_as(Here::Mirrored(here), There::Mirrored(there), vm_there)
+}
+
+/// The copy there has everything that the one here has.
+fn sent(observation: Observation) -> Observation {
+    Observation { keeping: Keeping::Needless, ..observation }
+}
+
+/// There is no room here for one more copy.
+fn crowded(observation: Observation) -> Observation {
+    Observation { keeping: Keeping::NoRoom, ..observation }
+}
+
+/// Promoted by force, and no VM was booted on it.
+fn never_booted() -> Copy {
+    Copy { forced: Some("1003:site-b:5".parse().unwrap()), ..primary("1003:site-b:open") }
 }
 
 /// The image of this name there is not the other copy of the one here.
@@ -597,13 +613,13 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(primary("3:site-a:open"), primary("1003:site-b:open"), active()),
             SplitBrainStaleHere,
-            "demote here, resync here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back; terminate the VM on site-b when you want it here",
+            "set-aside here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back, what only it has is kept (onemirror lost list); terminate the VM on site-b when you want it here",
         ),
         boots(
             gate(),
             pair(primary("3:site-a:open").reports(Report::Down), primary("1003:site-b:open"), PeerVm::Silent),
             SplitBrainStaleHere,
-            "demote here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back; terminate the VM on site-b when you want it here",
+            "set-aside here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back, what only it has is kept (onemirror lost list); terminate the VM on site-b when you want it here",
         ),
         boots(
             Gate { locks: Locks::Here, ..gate() },
@@ -623,6 +639,87 @@ fn gate_rows() -> Vec<Row> {
             used(pair(primary("3:site-a:open"), non_primary("1004:site-b:x"), inactive())),
             StaleLeftoverHere,
             "refuse: one-0-2-0 is stale here: site-b wrote to it last; another VM here uses it; power that off, too, so that it can be copied back",
+        ),
+        // everything it has is there, or there is no room to keep it
+        boots(
+            gate(),
+            sent(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())),
+            SplitBrainStaleHere,
+            "demote here, resync here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back; terminate the VM on site-b when you want it here",
+        ),
+        boots(
+            gate(),
+            sent(pair(
+                primary("3:site-a:open").reports(Report::Down),
+                primary("1003:site-b:open"),
+                PeerVm::Silent,
+            )),
+            SplitBrainStaleHere,
+            "demote here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back; terminate the VM on site-b when you want it here",
+        ),
+        boots(
+            gate(),
+            crowded(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())),
+            NoRoomToKeep,
+            "refuse: one-0-2-0 is stale here: site-b took it over by force; make room in pool one for one more copy, so that this one can be kept",
+        ),
+        boots(
+            gate(),
+            Observation {
+                keeping: Keeping::Unknown,
+                ..pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())
+            },
+            NoRoomToKeep,
+            "refuse: one-0-2-0 is stale here: site-b took it over by force; make room in pool one for one more copy, so that this one can be kept",
+        ),
+        // forced there, and nobody booted on it: who boots first, reigns
+        boots(
+            gate(),
+            pair(primary("3:site-a:open"), never_booted(), inactive()),
+            ForcedAndNeverBootedThere,
+            "write 1004:site-a:open here, booted 1004:site-a:2",
+        ),
+        boots(
+            gate(),
+            pair(primary("3:site-a:open").by_snapshot(), never_booted(), PeerVm::None),
+            ForcedAndNeverBootedThere,
+            "write 1004:site-a:open here, mirror-snapshot here, booted 1004:site-a:2",
+        ),
+        boots(
+            Gate { locks: Locks::Here, ..gate() },
+            pair(primary("3:site-a:open"), never_booted(), inactive()),
+            ForcedAndNeverBootedThere,
+            "lock there",
+        ),
+        boots(
+            gate(),
+            pair(primary("3:site-a:open"), never_booted(), active()),
+            ForcedAndNeverBootedThere,
+            "refuse: one-0-2-0 was taken over by force on site-b, where VM 0 is RUNNING; to start it here, terminate VM 0 on site-b",
+        ),
+        boots(
+            gate(),
+            pair(primary("3:site-a:open"), never_booted(), PeerVm::Silent),
+            ForcedAndNeverBootedThere,
+            "refuse: one-0-2-0 was taken over by force on site-b, whose front-end tells nothing; whether a VM uses it there is unknown; try again when the front-end tells it",
+        ),
+        boots(
+            Gate { boot: BootKind::Restore, ..gate() },
+            pair(primary("3:site-a:open").booted("3:site-a:2"), never_booted(), inactive()),
+            ForcedAndNeverBootedThere,
+            "write 1004:site-a:open here, booted 1004:site-a:2",
+        ),
+        boots(
+            Gate { boot: BootKind::Restore, ..gate() },
+            pair(primary("3:site-a:open"), never_booted(), inactive()),
+            ForcedAndNeverBootedThere,
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2 and start a new one from its images",
+        ),
+        boots(
+            gate(),
+            pair(primary("3:site-a:open"), never_booted().booted("1003:site-b:5"), inactive()),
+            SplitBrainStaleHere,
+            "set-aside here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back, what only it has is kept (onemirror lost list); terminate the VM on site-b when you want it here",
         ),
         boots(
             gate(),
@@ -826,7 +923,34 @@ fn gate_rows() -> Vec<Row> {
                 inactive(),
             ),
             SplitBrainedCopyHere,
+            "promote-stale here, set-aside here",
+        ),
+        boots(
+            gate(),
+            sent(pair(
+                non_primary("7:site-a:open").reports(Report::SplitBrain),
+                primary("1003:site-b:open"),
+                inactive(),
+            )),
+            SplitBrainedCopyHere,
             "resync here",
+        ),
+        boots(
+            gate(),
+            crowded(pair(
+                non_primary("7:site-a:x").reports(Report::SplitBrain),
+                primary("1003:site-b:open"),
+                inactive(),
+            )),
+            NoRoomToKeep,
+            "refuse: one-0-2-0 went its own way here, and site-b outranks it; make room in pool one for one more copy, so that this one can be kept",
+        ),
+        // neither outranks the other
+        boots(
+            gate(),
+            pair(non_primary("3:site-a:x").reports(Report::SplitBrain), primary("3:site-b:open"), inactive()),
+            TokenConflict,
+            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync",
         ),
         boots(
             gate(),
@@ -1274,7 +1398,44 @@ fn upkeep_rows() -> Vec<Row> {
             upkeep(),
             pair(primary("3:site-a:open"), primary("1003:site-b:open"), active()),
             UpkeepSplitBrainStaleHere,
+            "set-aside here",
+        ),
+        keeps_up(
+            upkeep(),
+            sent(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())),
+            UpkeepSplitBrainStaleHere,
             "demote here, resync here",
+        ),
+        keeps_up(
+            upkeep(),
+            crowded(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())),
+            UpkeepNoRoomToKeep,
+            "undecided",
+        ),
+        // forced there, and nobody booted on it
+        keeps_up(
+            upkeep(),
+            pair(primary("3:site-a:open"), never_booted(), inactive()),
+            UpkeepForcedAndNeverBootedThere,
+            "undecided",
+        ),
+        keeps_up(
+            in_use(),
+            pair(primary("3:site-a:open"), never_booted(), inactive()),
+            UpkeepForcedAndNeverBootedThere,
+            "undecided",
+        ),
+        keeps_up(
+            running(),
+            pair(primary("3:site-a:open"), never_booted(), active()),
+            UpkeepForcedAndNeverBootedThere,
+            "undecided",
+        ),
+        keeps_up(
+            running(),
+            pair(primary("3:site-a:open"), never_booted(), PeerVm::None),
+            UpkeepForcedAndNeverBootedThere,
+            "write 1004:site-a:open here, booted 1004:site-a:2",
         ),
         keeps_up(
             in_use(),
@@ -1326,7 +1487,7 @@ fn upkeep_rows() -> Vec<Row> {
                 active(),
             ),
             UpkeepSplitBrainedCopyHere,
-            "resync here",
+            "promote-stale here, set-aside here",
         ),
         // asked for before
         keeps_up(
@@ -1348,7 +1509,7 @@ fn upkeep_rows() -> Vec<Row> {
                 active(),
             ),
             UpkeepSplitBrainedCopyHere,
-            "resync here",
+            "promote-stale here, set-aside here",
         ),
         // never thrown away for an older reign, nor while it is copied, nor when it follows by now
         keeps_up(
@@ -1958,6 +2119,13 @@ fn no_situation_breaks_what_the_gate_promises() {
                             );
                             assert_ne!(here.report, Report::Down, "{why}");
                         }
+                        Step::PromoteStale { .. } | Step::SetAside { .. } => {
+                            assert_eq!(there.role, Role::Primary, "nothing to copy from: {why}");
+                            assert!(
+                                there.token.sequence() > here.token.sequence(),
+                                "sets the newest copy aside: {why}"
+                            );
+                        }
                         Step::WriteToken { at, token, .. } => {
                             let written_to = if *at == Side::Here { here } else { there };
                             assert!(token.sequence > written_to.token.sequence(), "{why}");
@@ -2038,7 +2206,10 @@ fn no_situation_breaks_what_release_and_upkeep_promise() {
             };
             for step in steps {
                 match step {
-                    Step::Demote { at: Side::Here, .. } | Step::Resync { .. } => {
+                    Step::Demote { at: Side::Here, .. }
+                    | Step::Resync { .. }
+                    | Step::PromoteStale { .. }
+                    | Step::SetAside { .. } => {
                         assert!(!in_use_here, "takes a disk from a VM: {observation:?}");
                         // writable for nobody
                         let half = here.role == Role::HalfDemoted && matches!(step, Step::Demote { .. });

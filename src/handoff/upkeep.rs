@@ -1,10 +1,10 @@
 //! Upkeep: a host, a front-end or the timer came round; put right what events left undone.
 
 use super::decision::{Finding, Rule, Side, Step};
-use super::gate::{begin_reign, carried, opening_token, stale_here_steps};
+use super::gate::{begin_reign, carried, give_way, opening_token};
 use super::home::{Belongs, Home, Residence, SiteRole};
 use super::observation::{Copy, Here, Observation, PeerVm, Report, Resync, Role, There};
-use super::token::Mark;
+use super::token::{Mark, Token};
 
 /// All that upkeep needs to know beside the observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +99,7 @@ impl Upkeep<'_> {
                     && !asked
                     && !self.in_use_here
                 {
-                    let resync = Step::Resync { image: observation.image.clone() };
-                    return (Rule::UpkeepSplitBrainedCopyHere, Task::Act(vec![resync]));
+                    return give_way_or_tell(observation, here, there, Rule::UpkeepSplitBrainedCopyHere);
                 }
                 nothing
             }
@@ -118,13 +117,29 @@ impl Upkeep<'_> {
 
     fn judge_split_brain(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Task) {
         match here.token.sequence().cmp(&there.token.sequence()) {
+            std::cmp::Ordering::Less if there.is_forced_and_never_booted() => (
+                Rule::UpkeepForcedAndNeverBootedThere,
+                self.judge_never_booted_there(observation, here, there),
+            ),
             std::cmp::Ordering::Less if self.in_use_here => (Rule::UpkeepInUseHere, Task::Undecided),
             std::cmp::Ordering::Less => {
-                (Rule::UpkeepSplitBrainStaleHere, Task::Act(stale_here_steps(observation, here)))
+                give_way_or_tell(observation, here, there, Rule::UpkeepSplitBrainStaleHere)
             }
             // the other site's own upkeep cleans up
             std::cmp::Ordering::Greater => (Rule::UpkeepNothing, Task::Nothing),
             std::cmp::Ordering::Equal => (Rule::UpkeepSplitBrainUndecided, Task::Undecided),
+        }
+    }
+
+    /// Nobody followed the force there: a VM that runs here goes on, and outranks it. While nobody runs, nobody reigns.
+    fn judge_never_booted_there(&self, observation: &Observation, here: &Copy, there: &Copy) -> Task {
+        match (self.running_here, &observation.vm_there) {
+            (Some(vm), PeerVm::None | PeerVm::Inactive { .. }) => {
+                let token = Token::open_after(there.token.token(), self.here);
+                let mark = Mark::of(&token, vm);
+                Task::Act(begin_reign(here, &observation.image, token, mark))
+            }
+            _ => Task::Undecided,
         }
     }
 
@@ -167,6 +182,13 @@ impl Upkeep<'_> {
             return (Rule::UpkeepOpenToken, Task::Act(steps));
         }
         (Rule::UpkeepNothing, Task::Nothing)
+    }
+}
+
+fn give_way_or_tell(observation: &Observation, here: &Copy, there: &Copy, rule: Rule) -> (Rule, Task) {
+    match give_way(observation, here, there) {
+        Some(steps) => (rule, Task::Act(steps)),
+        None => (Rule::UpkeepNoRoomToKeep, Task::Undecided),
     }
 }
 

@@ -80,7 +80,7 @@ pub enum OneError {
         /// What was said.
         message: String,
     },
-    /// Somebody answers, but not with a certificate that can be trusted; nothing was sent.
+    /// Somebody answers, but not with a certificate that can be trusted, or without any; nothing was sent.
     #[error("no connection to {endpoint} that can be trusted: {detail}")]
     Untrusted {
         /// The address.
@@ -506,6 +506,16 @@ impl Client {
     /// `one.vm.recover`.
     pub async fn vm_recover(&self, id: i32, operation: Recover) -> Result<(), OneError> {
         self.change("one.vm.recover", &[Argument::Int(id), Argument::Int(operation.number())]).await
+    }
+
+    /// Registers an image (`one.image.allocate`) and gives its id. What the datastore holds is not changed where the template
+    /// names its source.
+    pub async fn image_allocate(&self, template: &str, datastore: i32) -> Result<i32, OneError> {
+        let arguments = [Argument::Text(template), Argument::Int(datastore)];
+        match self.call("one.image.allocate", &arguments, Effect::Changes).await? {
+            Value::Int(id) => i32::try_from(id).map_err(|_| self.bad_answer("an id out of range")),
+            _ => Err(self.bad_answer("no id of the new image")),
+        }
     }
 
     /// Makes a hook (`one.hook.allocate`) and gives its id.
@@ -1283,7 +1293,7 @@ mod tests {
             let error = with("https://localhost/RPC2", Some(path.clone())).unwrap_err();
             assert!(matches!(&error, OneError::Configuration(text) if text.contains("ca.pem")), "{error}");
         }
-        // Plain HTTP where TLS is expected is no connection, and no reason to fall back.
+        // Plain HTTP where TLS is expected is nobody to be trusted, and no reason to fall back.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let accept = async {
@@ -1297,6 +1307,6 @@ mod tests {
         let (error, first) = tokio::join!(client.vm(2), accept);
         let error = error.unwrap_err();
         assert_eq!(first, 0x16, "a TLS handshake, not a call");
-        assert!(matches!(error, OneError::Unreachable { .. }), "{error}");
+        assert!(matches!(error, OneError::Untrusted { .. }), "{error}");
     }
 }

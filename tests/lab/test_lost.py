@@ -1,0 +1,331 @@
+"""What a site had written and not sent when the other one took over is kept, until an operator drops it."""
+import contextlib
+import json
+import os
+import time
+
+import pytest
+from conftest import full
+from harness.laboratory import wait_until
+
+
+def unique(name):
+    return "%s-%x" % (name, time.time_ns() // 1000)
+
+
+def mirrored_machine(lab, name, kind):
+    """A VM at home, copied to the recovery site; `kind` names a mode, or all of them."""
+    machine = lab.vm_with_three_disks(unique(name)) if kind == "all" else lab.vm_with_one_disk(unique(name), kind)
+    machine.register_on_b()
+    lab.a.wait_records(machine.home)
+    return machine
+
+
+@contextlib.contextmanager
+def home_lost_with_records_unsent(lab, machine):
+    """Home goes down with records that nobody else has, and comes back."""
+    a, b = lab.a, lab.b
+    b.configure(command_timeout="8s")
+    b.clusters("daemon-stop")
+    with open(a.acknowledged(machine.home)[-1]) as log:
+        sent = len(log.readlines())
+    a.wait_records(machine.home, sent + 20)
+    a.front_end_kill()
+    a.clusters("site-lost")
+    a.kill_domains()
+    try:
+        yield
+    finally:
+        a.clusters("site-back")
+        a.front_end_start()
+        b.clusters("daemon-start")
+        b.configure()
+
+
+def forced_over(lab, machine):
+    """`failover --force` on the recovery site; the VM runs there, and writes."""
+    b = lab.b
+    vm = machine.start_on_b(mirrored=False)
+    assert b.settle(vm) == "PROLOG_FAILURE"
+    b.onemirror("failover", vm, "--force", "--reason", "test")
+    b.wait_vm(vm, "RUNNING")
+    b.wait_records(vm)
+    return vm
+
+
+def names(site, image):
+    """Everything in the image's pool that bears its name, or one that begins with it."""
+    pool, name = image.split("/")
+    listed = json.loads(site.rbd("ls", pool, "--format", "json").stdout)
+    return [pool + "/" + found for found in listed if found == name or found.startswith(name + ".")]
+
+
+def is_somewhere(lab, machine, image):
+    """Whether every record that home's VM was told is written is on some image of some site."""
+    logs = lab.a.acknowledged(machine.home)
+    found = [(site, name) for site in lab.sites for name in names(site, image)]
+    return any(site.check_records(name, logs)["ok"] for site, name in found)
+
+
+def copied_back(lab, machine):
+    """Reconcile at home until its copies follow the other site's."""
+    def follows():
+        lab.a.reconcile(check=False)
+        return all(lab.a.token(image) == lab.b.token(image) for image in machine.images.values())
+    wait_until("home to follow", follows, 120, 1)
+    assert set(machine.primaries().values()) == {"b"}
+
+
+def lost_of(site, machine):
+    images = machine.images.values()
+    return [lost for lost in json.loads(site.onemirror("lost", "list", "-j").stdout) if lost["of"] in images]
+
+
+def comes_home(lab, machine, vm):
+    a, b = lab.a, lab.b
+    b.action("terminate", vm)
+    assert b.settle(vm) == "DONE", b.vm_error(vm)
+
+    def at_home():
+        b.reconcile(check=False)
+        return a.state_name(machine.home) == "RUNNING"
+    wait_until("the VM at home", at_home, 120, 1)
+
+
+@pytest.mark.parametrize("kind", ["all", pytest.param("journal", marks=full), pytest.param("snapshot", marks=full)])
+def test_what_home_had_not_sent_is_kept_and_can_be_had_back(lab, a, b, kind):
+    machine = mirrored_machine(lab, "unsent", kind)
+    with home_lost_with_records_unsent(lab, machine):
+        vm = forced_over(lab, machine)
+    a.wait_vm(machine.home, "POWEROFF")
+    unsent = a.acknowledged(machine.home)
+    copied_back(lab, machine)
+    for image in machine.images.values():
+        assert is_somewhere(lab, machine, image), image
+
+    lost = lost_of(a, machine)
+    assert {found["of"] for found in lost} == set(machine.images.values())
+    assert len({found["since"] for found in lost}) == 1
+    assert {found["vm"] for found in lost} == {machine.home}
+    for found in lost:
+        info = a.info(found["image"])
+        assert "mirroring" not in info and "journaling" not in info["features"], info
+        assert a.check_records(found["image"], unsent)["ok"]
+        assert found["size"] > 0 and found["registered"] is None
+    assert lost[0]["image"] in a.onemirror("list").stdout
+    assert [entry for entry in a.audit() if entry.get("step") == "set-aside" and entry["image"] == lost[0]["of"]]
+    assert lost_of(b, machine) == []
+
+    machine.may_lose_tail += unsent
+    comes_home(lab, machine, vm)
+    machine.assert_complete(a)
+    restore_and_drop(a, machine, lost, unsent)
+
+
+def restore_and_drop(a, machine, lost, unsent):
+    """The first one becomes an image of its own, once; it is dropped by nobody then. The others go, and only they."""
+    first, *others = [found["image"] for found in lost]
+    for _ in range(2):
+        said = a.onemirror("lost", "restore", first).stdout
+        image = int(said.split(" is image ")[1].split()[0])
+        assert a.source(image) == first
+    refused = a.onemirror("lost", "drop", first, "--yes", check=False)
+    assert refused.returncode != 0 and "is no copy that was set aside" in refused.stderr, refused.stderr
+    assert "onemirror" not in a.rbd("image-meta", "list", first).stdout
+    vm = a.vm_create(unique("reader"), [image])
+    a.wait_vm(vm, "RUNNING")
+    assert a.check_records(first, unsent)["ok"]
+    a.action("terminate-hard", vm)
+    a.wait_vm(vm, "DONE")
+    before = set(names(a, machine.images[0]))
+    for other in others:
+        assert a.onemirror("lost", "drop", other, check=False).returncode == 2
+        assert a.info(other)
+        a.onemirror("lost", "drop", other, "--yes")
+        assert a.info(other) is None
+    refused = a.onemirror("lost", "drop", machine.images[0], "--yes", check=False)
+    assert "is no copy that was set aside" in refused.stderr, refused.stderr
+    assert set(names(a, machine.images[0])) == before - set(others)
+
+
+@full
+def test_a_copy_whose_every_write_had_arrived_is_not_kept(lab, a, b):
+    machine = mirrored_machine(lab, "sent", "journal")
+    (image,) = machine.images.values()
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+
+    def is_sent():
+        clients = json.loads(a.rbd("journal", "status", "--image", image, "--pool", "one", "--format", "json").stdout)
+        places = [client["commit_position"]["object_positions"] for client in clients["registered_clients"]]
+        return len(places) == 2 and places[0] == places[1]
+    wait_until("everything to arrive", is_sent, 60, 0.5)
+    b.configure(command_timeout="8s")
+    a.front_end_kill()
+    a.clusters("site-lost")
+    try:
+        vm = forced_over(lab, machine)
+    finally:
+        a.clusters("site-back")
+        a.front_end_start()
+        b.configure()
+    copied_back(lab, machine)
+    assert names(a, image) == [image]
+    comes_home(lab, machine, vm)
+    machine.assert_complete(a)
+
+
+def quota(site, pool, more):
+    """Leaves room for as many more bytes in the pool; 0 ends that."""
+    stats = json.loads(site.ceph("df", "--format", "json").stdout)["pools"]
+    (stored,) = (found["stats"]["stored"] for found in stats if found["name"] == pool)
+    site.ceph("osd", "pool", "set-quota", pool, "max_bytes", str(stored + more if more else 0))
+
+
+@full
+def test_without_room_for_one_more_copy_nothing_is_thrown_away(lab, a, b):
+    machine = mirrored_machine(lab, "crowded", "journal")
+    (image,) = machine.images.values()
+    a.control("hooks=lose")
+    with home_lost_with_records_unsent(lab, machine):
+        vm = forced_over(lab, machine)
+    a.wait_vm(machine.home, "POWEROFF")
+    copy = a.info(image)["id"]
+    quota(a, "one", 4 << 20)
+    try:
+        said = a.onemirror("reconcile", check=False)
+        assert said.returncode != 0 and "make room in pool one for one more copy" in said.stdout, said.stdout
+        assert a.resume(machine.home) == "POWEROFF"
+        assert "is stale here: site-b took it over by force" in a.vm_error(machine.home)
+        assert "make room in pool one" in a.onemirror("list").stdout
+        assert a.info(image)["id"] == copy and machine.primaries() == {image: "ab"}
+    finally:
+        quota(a, "one", 0)
+    copied_back(lab, machine)
+    assert is_somewhere(lab, machine, image)
+    machine.may_lose_tail += a.acknowledged(machine.home)
+    comes_home(lab, machine, vm)
+    machine.assert_complete(a)
+
+
+@contextlib.contextmanager
+def killed_at(lab, words):
+    """Whoever calls rbd with these words is killed before it does anything."""
+    folder = os.path.join(lab.root, "killers")
+    os.makedirs(folder, exist_ok=True)
+    program = os.path.join(folder, "rbd")
+    with open(program, "w") as file:
+        file.write("""#!/bin/sh
+case "$*" in %s) kill -9 $PPID; exit 1 ;; esac
+PATH=${PATH#*:} exec rbd "$@"
+""" % words)
+    os.chmod(program, 0o755)
+    lab.programs.insert(0, folder)
+    try:
+        yield
+    finally:
+        lab.programs.remove(folder)
+
+
+@full
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
+@pytest.mark.parametrize("words", ["*rename*", "*'mirror image disable'*"])
+def test_a_run_that_was_killed_while_it_set_a_copy_aside_is_ended_by_the_next(lab, a, b, mode, words):
+    machine = mirrored_machine(lab, "killed", mode)
+    (image,) = machine.images.values()
+    a.control("hooks=lose")
+    with home_lost_with_records_unsent(lab, machine):
+        vm = forced_over(lab, machine)
+    a.wait_vm(machine.home, "POWEROFF")
+    with killed_at(lab, words):
+        assert a.onemirror("reconcile", check=False).returncode < 0
+    copied_back(lab, machine)
+    assert is_somewhere(lab, machine, image)
+    (lost,) = lost_of(a, machine)
+    assert "mirroring" not in a.info(lost["image"])
+    machine.may_lose_tail += a.acknowledged(machine.home)
+    comes_home(lab, machine, vm)
+    machine.assert_complete(a)
+
+
+@full
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
+def test_a_stale_copy_that_was_demoted_by_hand_is_kept_too(lab, a, b, mode):
+    machine = mirrored_machine(lab, "demoted", mode)
+    (image,) = machine.images.values()
+    a.control("hooks=lose")
+    with home_lost_with_records_unsent(lab, machine):
+        vm = forced_over(lab, machine)
+    a.wait_vm(machine.home, "POWEROFF")
+    a.rbd("mirror", "image", "demote", image)
+    copied_back(lab, machine)
+    assert is_somewhere(lab, machine, image)
+    machine.may_lose_tail += a.acknowledged(machine.home)
+    comes_home(lab, machine, vm)
+    machine.assert_complete(a)
+
+
+@full
+def test_a_kept_copy_is_dropped_after_its_days_and_not_by_a_clock(lab, a, b):
+    machine = mirrored_machine(lab, "days", "journal")
+    with home_lost_with_records_unsent(lab, machine):
+        vm = forced_over(lab, machine)
+    a.wait_vm(machine.home, "POWEROFF")
+    copied_back(lab, machine)
+    machine.may_lose_tail += a.acknowledged(machine.home)
+    (lost,) = lost_of(a, machine)
+    a.configure(drop_lost_after="2d")
+    for _ in range(3):
+        a.reconcile(check=False)
+    days = a.rbd("image-meta", "get", lost["image"], "onemirror.lost-days").stdout.split()
+    assert days[0] == "0"
+    # years ahead, and back: one day more
+    a.rbd("image-meta", "set", lost["image"], "onemirror.lost-days", "0 2020-01-01")
+    for _ in range(3):
+        a.reconcile(check=False)
+    assert a.rbd("image-meta", "get", lost["image"], "onemirror.lost-days").stdout.split()[0] == "1"
+    a.rbd("image-meta", "set", lost["image"], "onemirror.lost-days", "1 2020-01-01")
+    a.reconcile(check=False)
+    assert a.info(lost["image"]) is None
+    assert [entry for entry in a.audit() if entry.get("step") == "lost-drop" and entry["image"] == lost["image"]]
+    comes_home(lab, machine, vm)
+    machine.assert_complete(a)
+
+
+# ---------------------------------------------------------------- a force that no VM followed
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("mode", ["journal", pytest.param("snapshot", marks=full)])
+def test_a_force_that_no_vm_followed_costs_home_nothing(lab, a, b, mode):
+    """The forced VM finds no host and stays PENDING; home comes back, and has written more than the other site knows."""
+    machine = mirrored_machine(lab, "unfollowed", mode)
+    (image,) = machine.images.values()
+    (host,) = b.one.hostpool.info().HOST
+    with home_lost_with_records_unsent(lab, machine):
+        b.one.host.delete(host.ID)
+        vm = machine.start_on_b(mirrored=False)
+        b.wait_vm(vm, "PENDING")
+        b.onemirror("failover", vm, "--force", "--reason", "test")
+    try:
+        a.wait_vm(machine.home, "POWEROFF")
+        for site in lab.sites:
+            site.reconcile(check=False)
+        assert is_somewhere(lab, machine, image)
+        assert machine.primaries() == {image: "ab"}
+        assert "no VM was booted there" in a.onemirror("list").stdout
+        b.action("terminate", vm)
+        b.wait_vm(vm, "DONE")
+    finally:
+        b.one.host.allocate(host.NAME, "kvm", "kvm", -1)
+    machine.vms_b.clear()
+    assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
+    a.wait_records(machine.home)
+
+    def follows():
+        b.reconcile(check=False)
+        return b.token(image) == a.token(image) and machine.primaries() == {image: "a"}
+    wait_until("site-b to follow", follows, 120, 1)
+    # no mark of a boot is no proof that nothing was written
+    assert [lost["of"] for lost in lost_of(b, machine)] == [image]
+    machine.assert_complete(a)
