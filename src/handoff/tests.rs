@@ -776,7 +776,7 @@ fn gate_rows() -> Vec<Row> {
             Gate { boot: BootKind::Restore, ..gate() },
             pair(primary("3:site-a:open").booted("3:site-a:9"), non_primary("3:site-a:open"), inactive()),
             RestoreAfterReignElsewhere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2 and start a new one from its images",
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: onevm recover --recreate 2 starts it without, and keeps its disks",
         ),
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
@@ -2146,24 +2146,37 @@ fn an_image_is_deleted_only_where_it_belongs_and_nobody_waits_for_it() {
     let at_home = Removal { residence: site(SiteRole::Home), made_here: false, registered: None };
     let elsewhere = || Removal { residence: site(SiteRole::Recovery), ..at_home.clone() };
     let twice = || Removal { registered: Some(12), ..at_home.clone() };
-    let mirrored = Here::Mirrored;
+    let unsaid = |copy: Copy| Here::Mirrored(Copy { home: Home::Unset, ..copy });
+    let home_of = |site: &str| Home::At { site: site.into(), is_local: false };
     for (rules, here, expected) in [
         (at_home.clone(), Here::NotMirrored, None),
         (elsewhere(), Here::NotMirrored, None),
         (at_home.clone(), Here::Absent, Some(Kept::Absent)),
-        (at_home.clone(), mirrored(primary("")), None),
-        (at_home.clone(), mirrored(primary("3:site-a:open").booted("3:site-a:2")), None),
-        (elsewhere(), mirrored(primary("")), Some(Kept::Elsewhere)),
-        (elsewhere(), mirrored(primary("3:site-a:open")), Some(Kept::Elsewhere)),
-        (twice(), mirrored(primary("3:site-a:open")), Some(Kept::Registered(12))),
-        (at_home.clone(), mirrored(non_primary("3:site-b:open")), Some(Kept::NotPrimary)),
-        (at_home.clone(), mirrored(half_demoted("4:site-a:x")), Some(Kept::HalfDemoted)),
+        (at_home.clone(), unsaid(primary("")), None),
+        (at_home.clone(), unsaid(primary("3:site-a:open").booted("3:site-a:2")), None),
+        (elsewhere(), unsaid(primary("")), Some(Kept::Elsewhere)),
+        (elsewhere(), unsaid(primary("3:site-a:open")), Some(Kept::Elsewhere)),
+        // what it says itself counts for more than what the site is
+        (elsewhere(), Here::Mirrored(Copy { home: home_of(A), ..primary("3:site-a:open") }), None),
+        (
+            at_home.clone(),
+            Here::Mirrored(Copy { home: home_of(B), ..primary("3:site-a:open") }),
+            Some(Kept::Elsewhere),
+        ),
+        (
+            at_home.clone(),
+            Here::Mirrored(Copy { home: Home::OfAnother, ..primary("3:site-a:open") }),
+            Some(Kept::Homeless),
+        ),
+        (twice(), unsaid(primary("3:site-a:open")), Some(Kept::Registered(12))),
+        (at_home.clone(), unsaid(non_primary("3:site-b:open")), Some(Kept::NotPrimary)),
+        (at_home.clone(), unsaid(half_demoted("4:site-a:x")), Some(Kept::HalfDemoted)),
         // a handoff that is pending, and one that was interrupted between token and demotion
-        (at_home.clone(), mirrored(primary("3:site-a:open").release("3:site-a:7")), Some(Kept::Pending)),
-        (at_home.clone(), mirrored(primary("4:site-a:x")), Some(Kept::Pending)),
+        (at_home.clone(), unsaid(primary("3:site-a:open").release("3:site-a:7")), Some(Kept::Pending)),
+        (at_home.clone(), unsaid(primary("4:site-a:x")), Some(Kept::Pending)),
         // of an earlier reign
-        (at_home.clone(), mirrored(primary("5:site-a:open").release("3:site-a:7")), None),
-        (at_home.clone(), mirrored(primary("?")), Some(Kept::Unreadable)),
+        (at_home.clone(), unsaid(primary("5:site-a:open").release("3:site-a:7")), None),
+        (at_home.clone(), unsaid(primary("?")), Some(Kept::Unreadable)),
     ] {
         assert_eq!(rules.judge(&here), expected, "{here:?}");
     }
