@@ -153,6 +153,9 @@ impl EngineError {
             Self::Refused(refusal) => refusal.rule.and_then(Rule::code).unwrap_or(NO_RULE),
             Self::Locked { .. } => Code(91),
             Self::OpenNebula { .. } => Code(92),
+            Self::Ceph { error: CephError::PoolFull { .. }, .. } => {
+                Rule::NoRoomHere.code().unwrap_or(NO_RULE)
+            }
             Self::Ceph { .. } => Code(93),
             Self::Disk(_) => Code(94),
             Self::Config(_) => Code(95),

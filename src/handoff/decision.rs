@@ -331,6 +331,7 @@ impl Rule {
             Self::HandoffSnapshotIncomplete => 43,
             Self::WritesOnTheirWay => 44,
             Self::NoProof => 45,
+            Self::NoRoomHere => 46,
             Self::StaleLeftoverHere => 51,
             Self::SplitBrainStaleHere => 52,
             Self::SplitBrainUndecided => 53,
