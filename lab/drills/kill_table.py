@@ -17,7 +17,7 @@ from .faults import Faults
 
 MODES = ("journal", "snapshot")
 WHEN = ("before", "after")
-OPERATIONS = ("gate", "release", "upkeep", "failover", "failover-force")
+OPERATIONS = ("gate", "release", "upkeep", "failover", "failover-force", "rehome")
 NAMES = ["%s/%s" % (operation, mode) for mode in MODES for operation in OPERATIONS]
 LIMIT = 120  # external calls of one operation that are tried
 # calls that change something; after any other one it is as before the next one
@@ -48,11 +48,10 @@ class Subject:
     def there(self):
         return self.lab.other(self.here)
 
-    def tm(self, action, site):
+    def context(self, site):
         vm = self.vms[site.name]
         disk = "host:%s/var/datastores/100/%d/disk.0" % (site.location, vm)
-        words = {"context": ["context.sh", disk], "mvds": [disk, self.image]}[action]
-        return ["tm", "--stock", "/bin/true", action, *words, str(vm), "100"]
+        return ["tm", "--stock", "/bin/true", "context", "context.sh", disk, str(vm), "100"]
 
     # ------------------------------------------------------------ operations: (before), command, (after)
 
@@ -60,12 +59,13 @@ class Subject:
         """Where the operation runs, and the words after `onemirror`."""
         here, there = self.here, self.there
         return {
-            "gate": (there, self.tm("context", there)),
-            "release": (here, self.tm("mvds", here)),
+            "gate": (there, self.context(there)),
             # what reconcile does, for the images of this VM only: others are at work beside it
+            "release": (here, ["hook", "poweroff"]),
             "upkeep": (here, ["hook", "poweroff"]),
             "failover": (there, ["failover", str(self.vms[there.name])]),
             "failover-force": (there, ["failover", str(self.vms[there.name]), "--force", "--reason", "drill"]),
+            "rehome": (here, ["rehome", str(self.vms[here.name]), "--to", there.name]),
         }[operation]
 
     def document(self, site):
@@ -81,6 +81,9 @@ class Subject:
 
     def before(self, operation):
         """Brings the copies to where the operation begins."""
+        # what is at home is not released
+        home = self.there if operation == "release" else self.here
+        self.here.onemirror("rehome", self.vms[self.here.name], "--to", home.name)
         if operation == "upkeep":
             # as after a failover by force while this site was lost
             self.there.rbd("mirror", "image", "promote", self.image, "--force")
@@ -94,8 +97,10 @@ class Subject:
 
     def after(self, operation):
         """Brings the copies, and what is known of them here, to where the next operation begins."""
+        if operation == "rehome":
+            return
         if operation == "release":
-            self.there.onemirror(*self.tm("context", self.there))
+            self.there.onemirror(*self.context(self.there))
         if operation == "failover-force":
             # the copy that was passed over is stale
             wait_until("the old copy to be seen to", self.followed_by(self.there, upkeep=self.here), 120, 1)
@@ -126,7 +131,7 @@ class Subject:
             wait_until("the stale copy to be copied again", self.followed_by(self.there, upkeep=self.here), 120, 1)
         if operation.startswith("failover"):
             self.there.wait_vm(self.vms[self.there.name], "RUNNING", timeout=60)
-        if operation in ("gate", "release", "failover"):
+        if operation in ("gate", "release", "failover", "rehome"):
             wait_until("the marks to arrive", self.arrived, 60, 0.5)
 
     def marks(self, site):
@@ -153,7 +158,7 @@ class Subject:
             reign = ":".join(marks.get("onemirror.handoff", "").split(":")[:2]) + ":"
             for key, value in marks.items():
                 # a mark of an earlier reign is void
-                if value.startswith(reign) and (key != "onemirror.booted" or seen[name, "primary"]):
+                if key == "onemirror.home" or value.startswith(reign) and (key != "onemirror.booted" or seen[name, "primary"]):
                     seen[name, key] = self.plain(value, base)
         logs = self.machine.logs()
         # what a force gives up depends on when it comes
@@ -278,10 +283,10 @@ def run(options, lab):
     faults = Faults(lab, print)
     faults.prepare(by_ssh=())
     for broken in faults.sites.values():
-        # both sites release at a terminate here, so that the sides can change after each run; long deadlines, since
+        # a VM that is off gives up what is not at home, so that the sides can change after each run; long deadlines, since
         # it is not them that is tried: longer than the lock of a killed run on the other site's cluster lives
         peer = faults.sites[lab.other(broken.site).name]
-        broken.configure(peer, False, release_on=["terminate"], command_timeout="20s", sync_timeout="150s", release_timeout="40s")
+        broken.configure(peer, False, release_on=["poweroff"], resume_on_peer=False, command_timeout="20s", sync_timeout="150s", release_timeout="40s")
         # other processes would only be in the way
         broken.site.control("hooks=lose")
     faults.counting = True

@@ -713,7 +713,7 @@ fn gate_rows() -> Vec<Row> {
             Gate { boot: BootKind::Restore, ..gate() },
             pair(primary("3:site-a:open"), never_booted(), inactive()),
             ForcedAndNeverBootedThere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: terminate VM 2 and start a new one from its images",
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: onevm recover --recreate 2 starts it without, and keeps its disks",
         ),
         boots(
             gate(),
