@@ -297,7 +297,7 @@ const CEPH: &str = r#"#!/bin/sh
 printf '%s ' "${0##*/}" "$@" | tr '\n' ' ' >> "$RECORD/calls"
 echo >> "$RECORD/calls"
 case "$*" in
-  *there.conf*' info '* | *mon-host*' info '*) primary=false ;;
+  *there.conf*' info '* | *mon-host*' info '*) primary=false id=2b ;;
   *) primary=true ;;
 esac
 if [ -e "$RECORD/primary-there" ]; then
@@ -312,7 +312,7 @@ for word; do
 done
 case "${0##*/} $*" in
   rbd*'mirror pool info'*) echo '{"mode":"image","site_name":"site-b","peers":[{"site_name":"site-a","client_name":"client.p","key":"AQSECRET","mon_host":"there"}]}' ;;
-  rbd*' info '*) echo '{"name":"x","id":"1a","size":1,"mirroring":{"mode":"journal","state":"enabled","global_id":"g","primary":'$primary'}}' ;;
+  rbd*' info '*) echo '{"name":"x","id":"'${id-1a}'","size":1,"mirroring":{"mode":"journal","state":"enabled","global_id":"g","primary":'$primary'}}' ;;
   rbd*'mirror image status'*) echo '{"name":"x","global_id":"g","state":"up+replaying","description":"replaying, {}"}' ;;
   rbd*' children '*) echo '[]' ;;
   rbd*'snap ls'*) echo '[]' ;;

@@ -39,7 +39,8 @@ fn breaks(mutation: Mutation, mode: Mirroring, budget: Budget, property: &str) {
         modes: vec![mode],
         budget,
         at_once: 2,
-        tokens: 5,
+        // a force takes over properly, which writes one more
+        tokens: if property == MEMORY { 6 } else { 5 },
         // what is about safety has to be found as a lack of safety
         liveness: property == HOME,
         mutation,
@@ -70,7 +71,7 @@ fn no_rule_of_the_handoff_can_be_left_out() {
     breaks(Mutation::NoLookAtPeerVm, Journal, two_boots(), BOOT);
     breaks(Mutation::PromoteWithoutToken, Journal, Budget { hand_demotions: 1, ..two_boots() }, LOST);
     breaks(Mutation::TokenWithoutSnapshot, Snapshot, two_boots(), LOST);
-    breaks(Mutation::OverlookResync, Journal, Budget { hand_resyncs: 1, ..two_boots() }, GONE);
+    breaks(Mutation::OverlookResync, Journal, Budget { hand_resyncs: 1, ..two_boots() }, KEPT);
     breaks(Mutation::OverlookHalfDemoted, Snapshot, Budget { tears: 1, ..two_boots() }, HOME);
     breaks(Mutation::DemoteWithoutFollower, Journal, two_boots(), HOME);
     breaks(Mutation::BootWithoutOpening, Journal, Budget { hand_demotions: 1, ..two_boots() }, HOME);
@@ -84,20 +85,21 @@ fn no_rule_about_force_can_be_left_out() {
     breaks(Mutation::ThrowAway, Journal, lost, KEPT);
     breaks(Mutation::ForceWithoutBoot, Journal, Budget { boots: 1, crashes: 1, ..lost }, HOME);
     let killed = Budget { forces: 1, crashes: 1, cuts: 1, hooks: 1, ..Budget::default() };
-    breaks(Mutation::ReignWithoutBoot, Journal, Budget { boots: 1, writes: 1, ..killed }, HOME);
+    breaks(Mutation::ReignWithoutBoot, Journal, Budget { boots: 1, writes: 1, ..killed }, BOOT);
     breaks(Mutation::OverlookLeftover, Journal, Budget { hand_demotions: 1, ..lost }, HOME);
 }
 
 #[test]
 fn nothing_that_a_host_remembers_can_be_left_out() {
     let lost = Budget { losses: 1, forces: 1, ..two_boots() };
-    breaks(Mutation::NoTouchNeeded, Journal, Budget { cuts: 1, ..lost }, TWO);
-    breaks(
-        Mutation::RestoreAnyway,
-        Journal,
-        Budget { boots: 3, suspends: 1, forces: 1, ..two_boots() },
-        MEMORY,
-    );
+    breaks(Mutation::NoTouchNeeded, Journal, Budget { cuts: 1, ..lost }, BOOT);
+}
+
+#[test]
+#[ignore = "a force takes over properly now, so that the way there is longer: minutes"]
+fn the_reign_in_which_memory_was_saved_cannot_be_left_out() {
+    let budget = Budget { boots: 3, suspends: 1, forces: 1, ..two_boots() };
+    breaks(Mutation::RestoreAnyway, Journal, budget, MEMORY);
 }
 
 #[test]

@@ -494,12 +494,11 @@ fn about_settings(side: &Side, site: &str, found: &mut Findings) {
 
 /// One advice for all pools of a site.
 fn about_delete_delays(pools: &[Pool], configuration: &Configuration, found: &mut Findings) {
-    let sides: [(&String, fn(&Pool) -> &Side); 2] =
-        [(&configuration.here, |pool| &pool.here), (&configuration.there, |pool| &pool.there)];
-    for (site, side) in sides {
+    for is_here in [true, false] {
+        let site = if is_here { &configuration.here } else { &configuration.there };
         let without: Vec<&str> = pools
             .iter()
-            .filter(|pool| side(pool).delete_delay == Some(0))
+            .filter(|pool| if is_here { &pool.here } else { &pool.there }.delete_delay == Some(0))
             // a namespace has no setting of its own
             .map(|pool| pool.name.split('/').next().unwrap_or_default())
             .collect();

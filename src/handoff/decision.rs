@@ -340,6 +340,8 @@ impl Rule {
             Self::TokenUnreadable => 56,
             Self::TokenNewer => 57,
             Self::ForcedInPart => 58,
+            Self::ForcedAndNeverBootedThere => 59,
+            Self::NoRoomToKeep => 62,
             Self::RestoreAfterReignElsewhere => 61,
             _ => return None,
         }))

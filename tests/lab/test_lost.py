@@ -295,8 +295,9 @@ def test_a_kept_copy_is_dropped_after_its_days_and_not_by_a_clock(lab, a, b):
 # ---------------------------------------------------------------- a force that no VM followed
 
 
+@full
 @pytest.mark.alone
-@pytest.mark.parametrize("mode", ["journal", pytest.param("snapshot", marks=full)])
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
 def test_a_force_that_no_vm_followed_costs_home_nothing(lab, a, b, mode):
     """The forced VM finds no host and stays PENDING; home comes back, and has written more than the other site knows."""
     machine = mirrored_machine(lab, "unfollowed", mode)
