@@ -29,7 +29,6 @@ const LOST: &str = "no acknowledged write is missing after a promotion";
 const KEPT: &str = "every acknowledged write is kept somewhere";
 const TWO: &str = "never two running VMs with a writable copy";
 const BOOT: &str = "no boot on a non-primary copy";
-const GONE: &str = "no image vanishes from both sites";
 const MEMORY: &str = "no saved memory on a changed disk";
 const HOME: &str = "what is let go of becomes bootable at home";
 

@@ -203,6 +203,7 @@ def test_a_force_that_reached_one_disk_only_boots_no_mix_of_ages(lab, a, b, tmp_
     come_home(machine, a, b)
 
 
+@full
 @pytest.mark.parametrize("silence", ["front-end and cluster", pytest.param("link only", marks=full)])
 def test_the_running_hook_stops_no_vm_that_runs_under_its_own_token(lab, a, b, silence):
     """oned fires it again after a restart; the machine was rebooted, so no contact counts, and site-b is silent."""
