@@ -8,7 +8,7 @@ use crate::world::Vm;
 use onemirror::handoff::{
     self, BootKind, Decision, Domain, Force, Forcing, Gate, Here, Home, Keeping, Locks, Mode, Observation,
     PassOver, Patience, PeerUnreachable, PeerVm, Positions, Release, Report, Resync, Role, Rule, Seal, Side,
-    SiteRole, Task, There, TokenSeen, Upkeep,
+    SiteRole, Task, There, TokenSeen, Upkeep, WayOut,
 };
 use onemirror::image_spec::ImageSpec;
 use std::cell::RefCell;
@@ -299,8 +299,8 @@ fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
         None => PeerVm::Silent,
         Some(Vm::Off) => PeerVm::Inactive { vm, state },
         Some(Vm::LettingGo) => PeerVm::LettingGo { vm, state },
-        Some(Vm::Saved) => PeerVm::Active { vm, state, domain: Domain::Gone },
-        Some(_) => PeerVm::Active { vm, state, domain: Domain::MayLive },
+        Some(Vm::Saved) => PeerVm::Active { vm, state, domain: Domain::Gone, way_out: WayOut::ResumeFirst },
+        Some(_) => PeerVm::Active { vm, state, domain: Domain::MayLive, way_out: WayOut::PowerOff },
     };
     Observation {
         image: spec(view.image),

@@ -3,8 +3,9 @@
 use super::activity::{Activity, activity, domain, is_running, keeps_disks};
 use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
+use super::start::way_out;
 use crate::ceph::RbdCommand;
-use crate::handoff::{Domain, kept_at_recreate};
+use crate::handoff::{Domain, WayOut, kept_at_recreate};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::disks::{
     Usage, datastores_needed, images_used, named_by, rbd_images, rbd_images_each,
@@ -50,6 +51,8 @@ pub(super) struct User {
     pub activity: Activity,
     /// Whether its domain may be alive.
     pub domain: Domain,
+    /// How it is brought to let its disks go.
+    pub way_out: WayOut,
     /// It boots, runs, or has saved memory.
     pub keeps: bool,
     /// It runs.
@@ -215,8 +218,8 @@ async fn users(
         for (image, usage) in images_used(&vm, &datastores, images, &registered) {
             let owns = usage == Usage::Owns;
             let (state, activity, keeps) = (vm.state_name(), activity(&vm), keeps_disks(&vm));
-            let (domain, running) = (domain(&vm), is_running(&vm));
-            let user = User { vm: id, state, activity, domain, keeps, running, owns };
+            let (domain, way_out, running) = (domain(&vm), way_out(&vm), is_running(&vm));
+            let user = User { vm: id, state, activity, domain, way_out, keeps, running, owns };
             users.entry(image).or_default().push(user);
         }
     }

@@ -604,7 +604,7 @@ fn peer_vm(users: &[User]) -> PeerVm {
     match user.activity {
         Activity::Inactive => PeerVm::Inactive { vm, state },
         Activity::LettingGo => PeerVm::LettingGo { vm, state },
-        Activity::Active => PeerVm::Active { vm, state, domain },
+        Activity::Active => PeerVm::Active { vm, state, domain, way_out: user.way_out },
     }
 }
 

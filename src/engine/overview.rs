@@ -371,10 +371,9 @@ impl Engine {
                 Some((Some(vm), format!("handoff pending: {cause}")))
             }
             Task::PassOn => self.not_passed_on(seen).await.map(|text| (None, text)),
-            Task::Undecided if judgement.finding.rule == Rule::UpkeepTokenUnread => {
-                Some((None, "its handoff token is not understood; see: onemirror plan".into()))
+            Task::Undecided => {
+                Some((None, self.trouble(judgement.finding.rule, &seen.image, user.as_slice())))
             }
-            Task::Undecided => Some((None, self.trouble(judgement.finding.rule, &seen.image))),
         }
     }
 

@@ -10,10 +10,11 @@ use super::pass_on::PassOn;
 use super::pools::{ImageKey, NotReached, by_cluster};
 use super::release::LetGo;
 use super::sites::Engine;
+use super::start::{stale_way_out, way_out};
 use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
 use crate::config::ReleaseOn;
-use crate::handoff::{Here, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement};
+use crate::handoff::{Here, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement, WayOut};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{Vm, VmState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +77,7 @@ pub(super) struct UserHere {
     vm: i32,
     in_use: bool,
     running: bool,
+    way_out: WayOut,
 }
 
 impl UserHere {
@@ -84,13 +86,23 @@ impl UserHere {
     }
 
     pub(super) fn of(vm: &Vm) -> Self {
-        Self { vm: vm.id, in_use: activity(vm) != Activity::Inactive, running: is_running(vm) }
+        Self {
+            vm: vm.id,
+            in_use: activity(vm) != Activity::Inactive,
+            running: is_running(vm),
+            way_out: way_out(vm),
+        }
     }
 }
 
 impl From<&User> for UserHere {
     fn from(user: &User) -> Self {
-        Self { vm: user.vm, in_use: user.activity != Activity::Inactive, running: user.running }
+        Self {
+            vm: user.vm,
+            in_use: user.activity != Activity::Inactive,
+            running: user.running,
+            way_out: user.way_out,
+        }
     }
 }
 
@@ -234,7 +246,7 @@ impl Engine {
         match judgement.task {
             Task::Nothing => {}
             Task::Undecided => {
-                kept_up.item = Some(item(Some(rule), String::new(), Some(self.trouble(rule, image))));
+                kept_up.item = Some(item(Some(rule), String::new(), Some(self.trouble(rule, image, users))));
             }
             // disks of one VM that are set aside belong together
             Task::Act(steps) if steps.iter().any(|step| matches!(step, Step::SetAside { .. })) => {
@@ -299,18 +311,19 @@ impl Engine {
     }
 
     /// What is wrong where only an operator can help.
-    pub(super) fn trouble(&self, rule: Rule, image: &VmImage) -> String {
+    pub(super) fn trouble(&self, rule: Rule, image: &VmImage, users: &[UserHere]) -> String {
         let there = self.there();
-        match rule {
-            Rule::UpkeepInUseHere => {
-                "stale here, and a VM uses it; power the VM off so that it can be copied back".to_owned()
+        match (rule, users.iter().find(|user| user.in_use)) {
+            (Rule::UpkeepInUseHere, Some(user)) => {
+                let way_out = stale_way_out(user.vm, user.way_out);
+                format!("stale here, and VM {} uses it; so that it can be copied back: {way_out}", user.vm)
             }
-            Rule::UpkeepTokenUnread => "its handoff token is not understood; see: onemirror plan".to_owned(),
-            Rule::UpkeepNoRoomToKeep => format!(
+            (Rule::UpkeepTokenUnread, _) => "its handoff token is not understood; see: onemirror plan".to_owned(),
+            (Rule::UpkeepNoRoomToKeep, _) => format!(
                 "stale here, and it may hold writes of its own; make room in pool {} for one more copy, so that it can be kept",
                 image.spec().pool()
             ),
-            Rule::UpkeepForcedAndNeverBootedThere => format!(
+            (Rule::UpkeepForcedAndNeverBootedThere, _) => format!(
                 "taken over by force on {there}, and no VM was booted there; start the VM on the site where it belongs now"
             ),
             _ => "split brain: primary on both sites, and only an operator can tell which to keep; see: onemirror plan"

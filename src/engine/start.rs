@@ -1,6 +1,7 @@
 //! What it takes to start a VM, by the state it was left in.
 
 use super::activity::{Activity, activity};
+use crate::handoff::WayOut;
 use crate::opennebula::{Client, LcmState, OneError, Recover, Vm, VmAction, VmState};
 
 /// What it takes to start a VM.
@@ -101,6 +102,27 @@ fn start_of_active(vm: &Vm) -> Start {
     }
 }
 
+/// How a VM in this state is brought to let its disks go.
+pub(super) fn way_out(vm: &Vm) -> WayOut {
+    match start_of(vm) {
+        Start::UnderWay if vm.state == VmState::Pending => WayOut::Hold,
+        // a resume that failed is tried again; then it runs
+        Start::ByHand(ByHand::SavedMemory) if vm.state == VmState::Active => WayOut::Retry,
+        Start::ByHand(ByHand::SavedMemory) => WayOut::ResumeFirst,
+        Start::ByHand(ByHand::WayOutFailed) => WayOut::Retry,
+        Start::ByHand(ByHand::HostDied) => WayOut::HostOff,
+        _ => WayOut::PowerOff,
+    }
+}
+
+/// The same where the disk is stale: memory that was saved on it is worth nothing any more.
+pub(super) fn stale_way_out(vm: i32, way_out: WayOut) -> String {
+    match way_out {
+        WayOut::ResumeFirst => ByHand::SavedMemory.remedy(vm),
+        other => other.typed(vm),
+    }
+}
+
 /// Asks a front-end to start the VM. `retry` needs more rights than the others (VM:ADMIN, not VM:MANAGE); who is in the
 /// group oneadmin, as the peer's user has to be, has them all.
 pub(super) async fn ask(client: &Client, vm: i32, start: Start) -> Result<(), OneError> {
@@ -154,6 +176,21 @@ mod tests {
                 _ => Start::UnderWay,
             };
             assert_eq!(start_of(&vm), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_state_that_uses_disks_has_a_way_out_that_oned_takes_in_it() {
+        for vm in every_state().filter(|vm| activity(vm) == Activity::Active) {
+            let name = vm.state_name();
+            let expected = match name.as_str() {
+                "PENDING" => WayOut::Hold,
+                "SUSPENDED" | "STOPPED" => WayOut::ResumeFirst,
+                "UNKNOWN" | "PROLOG_MIGRATE_UNKNOWN_FAILURE" => WayOut::HostOff,
+                name if name.ends_with("_FAILURE") => WayOut::Retry,
+                _ => WayOut::PowerOff,
+            };
+            assert_eq!(way_out(&vm), expected, "{name}");
         }
     }
 

@@ -190,10 +190,10 @@ impl Force<'_> {
         let answers = matches!(observation.there, There::Mirrored(_));
         let off = format!("if {there} is off for good: --site-is-off");
         match (&observation.vm_there, &observation.there) {
-            (PeerVm::Active { vm, state, domain: Domain::MayLive }, _) => Some(self.refusal(
+            (PeerVm::Active { vm, state, domain: Domain::MayLive, way_out }, _) => Some(self.refusal(
                 observation,
                 format!("is in use on {there}: VM {vm} is {state}"),
-                format!("on {there}: onevm poweroff {vm}; then fail over without --force; {off}"),
+                format!("on {there}: {}; then fail over without --force; {off}", way_out.typed(*vm)),
             )),
             (PeerVm::LettingGo { vm, state }, _) => Some(self.refusal(
                 observation,
@@ -201,7 +201,7 @@ impl Force<'_> {
                 format!("it is on its way out, try again; {off}"),
             )),
             // its demotion there would cut off who may live
-            (PeerVm::Active { vm, state, domain: Domain::Lost }, _) if !answers => Some(
+            (PeerVm::Active { vm, state, domain: Domain::Lost, .. }, _) if !answers => Some(
                 self.refusal(
                     observation,
                     format!("may be in use on {there}: VM {vm} is {state}"),

@@ -460,12 +460,14 @@ impl Gate<'_> {
     /// `least`: the domain that is enough for a refusal.
     fn lives_there(&self, observation: &Observation, least: Domain) -> Option<(Rule, Verdict)> {
         let (rule, cause, hint) = match &observation.vm_there {
-            PeerVm::Active { vm, state, domain } if *domain >= least => (
+            PeerVm::Active { vm, state, domain, way_out } if *domain >= least => (
                 Rule::RunningThere,
                 format!("is in use on {}: VM {vm} is {state}", self.there),
                 format!(
-                    "on {}: onevm poweroff {vm}; if that site is off for good, here: onemirror failover {} --force --site-is-off --reason TEXT",
-                    self.there, self.vm
+                    "on {}: {}; if that site is off for good, here: onemirror failover {} --force --site-is-off --reason TEXT",
+                    self.there,
+                    way_out.typed(*vm),
+                    self.vm
                 ),
             ),
             PeerVm::LettingGo { vm, state } => (
@@ -586,7 +588,7 @@ impl Gate<'_> {
         if there.token.is_unread() {
             return self.unread(observation, &there.token, Side::There);
         }
-        if let PeerVm::Active { vm, state, domain } = &observation.vm_there
+        if let PeerVm::Active { vm, state, domain, way_out } = &observation.vm_there
             && !self.passes_over(*domain)
         {
             let (rule, cause) = match there.role {
@@ -597,7 +599,7 @@ impl Gate<'_> {
                     (Rule::BootingThere, format!("is claimed on {}: VM {vm} is {state}", self.there))
                 }
             };
-            let hint = format!("on {}: onevm terminate {vm}", self.there);
+            let hint = format!("on {}: {}", self.there, way_out.typed(*vm));
             return (rule, self.refuse(observation, cause, hint));
         }
         if self.boot == BootKind::Restore {

@@ -342,7 +342,39 @@ pub enum PeerVm {
         state: String,
         /// Whether it may write.
         domain: Domain,
+        /// How it is brought to let its disks go.
+        way_out: WayOut,
     },
+}
+
+/// How a VM is brought to let its disks go, by its state, without the loss of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WayOut {
+    /// It runs, or is worked on.
+    PowerOff,
+    /// It waits for a host.
+    Hold,
+    /// Only its memory is left, which belongs to its disks.
+    ResumeFirst,
+    /// A step of its end failed.
+    Retry,
+    /// Its host died, or is not reached.
+    HostOff,
+}
+
+impl WayOut {
+    /// What to type on its own site.
+    pub fn typed(self, vm: i32) -> String {
+        match self {
+            Self::PowerOff => format!("onevm poweroff {vm}"),
+            Self::Hold => format!("onevm hold {vm}"),
+            Self::ResumeFirst => format!("onevm resume {vm}, and once it runs: onevm poweroff {vm}"),
+            Self::Retry => format!("onevm recover --retry {vm}"),
+            Self::HostOff => format!(
+                "when its host is off for certain: onevm recover --recreate {vm}, and once it runs: onevm poweroff {vm}"
+            ),
+        }
+    }
 }
 
 /// Whether the domain of a VM may be alive.

@@ -120,14 +120,14 @@ fn inactive() -> PeerVm {
     PeerVm::Inactive { vm: 0, state: "POWEROFF".into() }
 }
 fn active() -> PeerVm {
-    PeerVm::Active { vm: 0, state: "RUNNING".into(), domain: Domain::MayLive }
+    PeerVm::Active { vm: 0, state: "RUNNING".into(), domain: Domain::MayLive, way_out: WayOut::PowerOff }
 }
 fn suspended() -> PeerVm {
-    PeerVm::Active { vm: 0, state: "SUSPENDED".into(), domain: Domain::Gone }
+    PeerVm::Active { vm: 0, state: "SUSPENDED".into(), domain: Domain::Gone, way_out: WayOut::ResumeFirst }
 }
 /// Its host does not report.
 fn lost() -> PeerVm {
-    PeerVm::Active { vm: 0, state: "UNKNOWN".into(), domain: Domain::Lost }
+    PeerVm::Active { vm: 0, state: "UNKNOWN".into(), domain: Domain::Lost, way_out: WayOut::HostOff }
 }
 fn denial() -> Denial {
     Denial { cause: DenialCause::Access, detail: "info: permission denied: why".into() }
@@ -327,7 +327,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(non_primary("4:site-b:x"), half_demoted("4:site-b:x"), active()),
             RunningThere,
-            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm terminate 0",
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0",
         ),
         boots(
             Gate { patience: Patience::Waning, ..gate() },
@@ -474,7 +474,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             Observation { vm_there: lost(), ..alone(primary("3:site-a:open").booted("3:site-a:2")) },
             RunningThere,
-            "refuse: one-0-2-0 is in use on site-b: VM 0 is UNKNOWN; on site-b: onevm poweroff 0; if that site is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT",
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is UNKNOWN; on site-b: when its host is off for certain: onevm recover --recreate 0, and once it runs: onevm poweroff 0; if that site is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT",
         ),
         boots(
             gate(),
@@ -807,13 +807,13 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(non_primary("3:site-b:open"), primary("3:site-b:open"), active()),
             RunningThere,
-            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm terminate 0",
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0",
         ),
         boots(
             gate(),
             pair(non_primary("4:site-b:x"), non_primary("4:site-b:x"), active()),
             BootingThere,
-            "refuse: one-0-2-0 is claimed on site-b: VM 0 is RUNNING; on site-b: onevm terminate 0",
+            "refuse: one-0-2-0 is claimed on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0",
         ),
         boots(
             gate(),

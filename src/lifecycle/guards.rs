@@ -27,7 +27,7 @@ pub(super) async fn made_already(engine: &Engine, call: Call, vm_images: &VmImag
     let Some(image) = images_of_call(vm_images, call).next() else { return Answer::Stock };
     match engine.look_here(image).await {
         Ok(Here::Mirrored(copy))
-            if copy.booted.as_ref().is_some_and(|mark| mark.vm == call.vm && mark.site == engine.here()) =>
+            if copy.booted.as_ref().is_some_and(|mark| mark.names(call.vm) && mark.site == engine.here()) =>
         {
             Answer::Instead(format!("{} is there already: VM {} was recreated", image.spec(), call.vm))
         }

@@ -195,7 +195,7 @@ def test_resume_while_it_runs_on_the_other_site_changes_nothing(lab, a, b):
     assert "%s is in use on site-b: VM %d is RUNNING" % (name, vm) in error, error
     refused = [entry for entry in a.audit() if entry["outcome"] == "refused" and entry.get("vm") == machine.home]
     assert refused and refused[-1]["rule"] == "running-there"
-    assert "on site-b: onevm terminate %d" % vm in refused[-1]["reason"]
+    assert "on site-b: onevm poweroff %d" % vm in refused[-1]["reason"]
     b.action("terminate", vm)
     b.wait_vm(vm, "DONE")
     finish(machine, a, b)

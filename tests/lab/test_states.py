@@ -49,9 +49,21 @@ def comes_home_by_itself(lab, machine):
 
 
 def test_a_vm_that_is_recreated_on_the_recovery_site_runs_on_there(lab, a, b):
+    """As OpenNebula's high availability does it: the host died, and until another takes the VM it is PENDING."""
     machine = lab.vm_with_one_disk(unique("recreate"), "journal")
     vm = failed_over(lab, machine)
-    assert recreated(b, vm) == "RUNNING", b.vm_error(vm)
+    b.host_silent()
+    try:
+        b.wait_vm(vm, "UNKNOWN")
+        b.one.vm.recover(vm, RECREATE)
+        b.wait_vm(vm, "PENDING")
+        b.reconcile()
+        a.reconcile()
+        assert a.resume(machine.home) == "POWEROFF"
+        assert "OM31 " in a.vm_error(machine.home) and " is PENDING" in a.vm_error(machine.home), a.vm_error(machine.home)
+    finally:
+        b.host_heard()
+    b.wait_vm(vm, "RUNNING")
     b.reconcile()
     assert a.state_name(machine.home) == "POWEROFF"
     assert set(machine.primaries().values()) == {"b"}
