@@ -32,6 +32,11 @@ class LabError(Exception):
     """The lab itself is broken; says nothing about onemirror."""
 
 
+def unique(name):
+    """A name that no earlier run on a kept lab has used."""
+    return "%s-%x" % (name, time.time_ns() // 1000)
+
+
 def wait_until(what, condition, timeout=60.0, pause=0.1):
     """Waits for a condition and returns what it returned; fails with what was seen last."""
     end = time.monotonic() + timeout * PATIENCE
@@ -694,6 +699,24 @@ class Machine:
         """Every record acknowledged anywhere, checked on the copies of one site."""
         strict = [log for log in self.logs() if log not in self.may_lose_tail]
         return [site.check_records(image, strict, self.may_lose_tail) for image in self.images.values()]
+
+    def end_away(self, vm):
+        """Terminates the VM of the other site."""
+        self.away_site.action("terminate", vm)
+        state = self.away_site.settle(vm)
+        assert state == "DONE", (state, self.away_site.vm_error(vm))
+
+    def comes_home(self):
+        """The VM comes home by itself, or with the timers of both sites, as on real front-ends."""
+        for _ in range(9):
+            with contextlib.suppress(LabError):
+                self.home_site.wait_vm(self.home, RUNNING, timeout=5)
+                break
+            for site in (self.away_site, self.home_site):
+                site.reconcile(check=False)
+        seen = [site.onemirror("list", check=False).stdout for site in self.lab.sites]
+        assert self.home_site.state_name(self.home) == RUNNING, (self.home_site.vm_error(self.home), *seen)
+        assert set(self.primaries().values()) == {self.home_site.name[-1]}, seen
 
     def assert_complete(self, site):
         # a writer at work always has a record that is half written

@@ -1,7 +1,8 @@
 //! From exit status and standard error to what happened; pure.
 //!
 //! `rbd` exits with the errno, so its status decides and its words are only shown. `rados` exits with 1 whatever
-//! happened and names the errno in its last line.
+//! happened and names the errno in the last line of its own. Log lines of Ceph's libraries come from other threads, and
+//! may stand before or behind that.
 
 use super::CephError;
 use crate::process::{Output, RunError};
@@ -54,9 +55,26 @@ fn lines(stderr: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// librbd's own log lines look like `2026-… 7f97… -1 librbd::mirror::DemoteRequest: 0x… handle_get_info: why`.
+/// Log lines look like `2026-… 7f97… -1 librbd::mirror::DemoteRequest: 0x… handle_get_info: why`, in any library.
+fn is_log(line: &str) -> bool {
+    let mut parts = line.split(' ').filter(|part| !part.is_empty());
+    let (time, thread, level) = (parts.next(), parts.next(), parts.next());
+    let is_time = |text: &str| {
+        let date = text.split_once('T').map(|(date, _)| date.split('-').map(str::len).collect::<Vec<_>>());
+        date == Some(vec![4, 2, 2]) && text.starts_with(|c: char| c.is_ascii_digit())
+    };
+    time.is_some_and(is_time)
+        && thread.is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        && level.is_some_and(|level| level.parse::<i32>().is_ok())
+}
+
 fn is_librbd_log(line: &str) -> bool {
-    line.contains(" -1 librbd::")
+    is_log(line) && line.contains(" -1 librbd::")
+}
+
+/// The last line that the program itself said, else the last line of all.
+fn last_said(lines: &[String]) -> Option<&str> {
+    lines.iter().rev().find(|line| !is_log(line)).or(lines.last()).map(String::as_str)
 }
 
 /// The last `rbd:` line, else the last line, and librbd's first reason behind it.
@@ -66,8 +84,7 @@ pub(super) fn detail(stderr: &[u8]) -> String {
         .iter()
         .rev()
         .find_map(|line| line.strip_prefix("rbd: "))
-        .or_else(|| lines.iter().rev().find(|line| !is_librbd_log(line)).map(String::as_str))
-        .or_else(|| lines.last().map(String::as_str))
+        .or_else(|| last_said(&lines))
         .unwrap_or("no message");
     match lines.iter().find(|line| is_librbd_log(line)).map(|line| reason(line)) {
         Some(reason) if !said.contains(&reason) => clean(&format!("{said} ({reason})")),
@@ -188,11 +205,11 @@ pub(super) fn run_error(question: &Question, error: &RunError) -> CephError {
     }
 }
 
-/// The errno of the operation itself, from the line `error 16: (16) Device or resource busy` that `rados` ends
-/// with. Errors before the operation (no such pool, no monitor) have no such line.
+/// The errno of the operation itself, from the line `error 16: (16) Device or resource busy` that is the last of
+/// `rados`. Errors before the operation (no such pool, no monitor) have no such line.
 fn rados_errno(stderr: &[u8]) -> Option<i32> {
     let lines = lines(stderr);
-    let (number, text) = lines.last()?.strip_prefix("error ")?.split_once(": ")?;
+    let (number, text) = last_said(&lines)?.strip_prefix("error ")?.split_once(": ")?;
     text.strip_prefix(&format!("({number}) "))?;
     number.parse().ok()
 }
@@ -211,8 +228,7 @@ pub(super) fn is_lock_absent(output: &Output) -> bool {
 pub(super) fn is_omap_key_absent(output: &Output) -> bool {
     output.status == 1
         && (output.stdout.starts_with(b"No such key: ")
-            || lines(&output.stderr)
-                .last()
+            || last_said(&lines(&output.stderr))
                 .is_some_and(|line| line.starts_with("error getting omap value ") && line.contains(": (2) ")))
 }
 
@@ -223,7 +239,7 @@ pub(super) fn rados_error(question: &Question, output: &Output) -> CephError {
     }
     let Question { what, cluster, .. } = question.clone();
     let lines = lines(&output.stderr);
-    let last = lines.last().map_or("", String::as_str);
+    let last = last_said(&lines).unwrap_or_default();
     let detail = clean(if last.is_empty() { "no message" } else { last });
     let status = output.status;
     if last.starts_with("error opening pool ") && last.contains(": (2) ") {
@@ -389,6 +405,18 @@ mod tests {
         for name in ["rados.err.no-key", "rados.err.no-omap-object"] {
             assert!(is_omap_key_absent(&captured(name)), "{name}");
         }
+        // another thread's log line may come last
+        let log = "2026-11-26T19:59:42.421+0000 7f2c1f57a6c0 -1 monclient: get_auth_request but no auth handler is set up\n";
+        let mut output = captured("rados.err.break-other");
+        output.stderr.extend(log.bytes());
+        assert!(is_lock_absent(&output));
+        let mut output = captured("rados.err.lock-held");
+        output.stderr.extend(log.bytes());
+        assert!(is_lock_held(&output));
+        assert_eq!(class(&rados_error(&question(None), &output)), "busy");
+        let mut output = captured("rados.err.no-omap-object");
+        output.stderr.extend(log.bytes());
+        assert!(is_omap_key_absent(&output));
         // an object's name is no errno
         let stderr = b"error opening pool (16) x: (1) Operation not permitted".to_vec();
         assert!(!is_lock_held(&Output { status: 1, stdout: Vec::new(), stderr }));

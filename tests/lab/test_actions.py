@@ -2,8 +2,7 @@
 import time
 
 from conftest import full
-from harness.laboratory import wait_until
-from test_failback import finish, unique
+from harness.laboratory import unique, wait_until
 
 
 def next_vm(site):
@@ -49,7 +48,7 @@ def test_an_image_whose_handoff_is_pending_outlives_its_registration(lab, a, b):
         a.clusters("daemon-start")
         b.configure()
     b.reconcile(check=False)
-    finish(machine, a, b)
+    machine.comes_home()
     machine.assert_complete(a)
 
 
@@ -154,7 +153,7 @@ def test_a_copy_takes_no_snapshot_and_no_size_and_says_where(lab, a, b):
     assert a.info(image)["size"] == b.info(image)["size"] == 16 << 20
     b.action("terminate", away)
     b.wait_vm(away, "DONE")
-    finish(machine, a, b)
+    machine.comes_home()
     machine.assert_complete(a)
 
 
@@ -217,5 +216,5 @@ def test_a_detached_disk_stays_where_its_vm_runs_and_comes_home_with_it(lab, a, 
     assert b.is_primary(detached) and a.state_name(machine.home) == "POWEROFF"
     b.action("terminate", vm)
     b.wait_vm(vm, "DONE")
-    finish(machine, a, b)
+    machine.comes_home()
     machine.assert_complete(a)

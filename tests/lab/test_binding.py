@@ -1,9 +1,8 @@
 """What is written in an image's metadata belongs to that image, and so does its home."""
 import pytest
 from conftest import full
-from harness.laboratory import Machine, wait_until
+from harness.laboratory import Machine, unique, wait_until
 from harness.story import Timer
-from test_failback import unique
 
 
 def told(site, image, what):

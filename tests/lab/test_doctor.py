@@ -298,6 +298,23 @@ def no_copy(world):
 
 
 @contextlib.contextmanager
+def one_pool_for_both(world):
+    """Each site makes a disk in the same pool; under two names, as it happens."""
+    made = []
+    for site in (world.a, world.b):
+        vm, taken = None, {None, *(other for _, other in made)}
+        while vm in taken:
+            vm = site.one.vm.allocate('NAME="volatile"\nCPU="0.1"\nMEMORY="96"\nDISK=[TYPE="fs",SIZE="8"]\n', True)
+        made.append((site, vm))
+        site.action("release", vm)
+        site.wait_vm(vm, "RUNNING")
+    yield
+    for site, vm in made:
+        site.action("terminate-hard", vm)
+        site.wait_vm(vm, "DONE")
+
+
+@contextlib.contextmanager
 def parent_without_mirroring(world):
     a = world.a
     base = a.image_create("base-" + os.urandom(3).hex(), "one", False)
@@ -356,13 +373,14 @@ CASES = [
     (parent_without_mirroring, "parents", "failure", "rbd mirror image enable", ("counterparts", "replication")),
     (no_counterpart, "counterparts", "warning", "on hold", ()),
     (gone_apart, "split-brain", "failure", "rbd mirror image resync", ("counterparts",)),
+    (one_pool_for_both, "names", "warning", "a pool of its own", ("context", "counterparts")),
     (no_schedule, "protection", "warning", "rbd mirror snapshot schedule add --pool two", ()),
     (no_copy, "replication", "warning", "log of rbd-mirror", ("counterparts",)),
 ]
 
 
 # those that make VMs take half a minute each
-LONG = {"context", "disks", "parents", "split-brain", "replication"}
+LONG = {"context", "disks", "names", "parents", "split-brain", "replication"}
 
 
 def cases():

@@ -9,14 +9,9 @@ import time
 import pytest
 from conftest import full, settled_snapshot_of, snapshot_of
 from harness import story
-from harness.laboratory import LabError, wait_until
+from harness.laboratory import unique, wait_until
 
 CYCLES = int(os.environ.get("ONEMIRROR_LAB_CYCLES") or "10")
-
-
-def unique(name):
-    """A name that no earlier run on a kept lab has used."""
-    return "%s-%x" % (name, time.time_ns() // 1000)
 
 
 # ---------------------------------------------------------------- point 1
@@ -42,19 +37,7 @@ def home_and_back(machine, a, b):
     b.wait_records(vm, 3)
     b.action("terminate", vm)
     assert b.settle(vm) == "DONE", b.vm_error(vm)
-    finish(machine, a, b)
-
-
-def finish(machine, a, b):
-    """The VM comes home by itself; where the daemon was too slow for the terminate, reconcile does it."""
-    for _ in range(5):
-        try:
-            a.wait_vm(machine.home, "RUNNING", timeout=60)
-            break
-        except LabError:
-            b.reconcile(check=False)
-    assert a.state_name(machine.home) == "RUNNING", a.vm_error(machine.home)
-    assert set(machine.primaries().values()) == {"a"}
+    machine.comes_home()
 
 
 @full
@@ -198,7 +181,7 @@ def test_resume_while_it_runs_on_the_other_site_changes_nothing(lab, a, b):
     assert "on site-b: onevm poweroff %d" % vm in refused[-1]["reason"]
     b.action("terminate", vm)
     b.wait_vm(vm, "DONE")
-    finish(machine, a, b)
+    machine.comes_home()
     machine.assert_complete(a)
 
 
@@ -228,7 +211,7 @@ def test_a_release_that_its_front_end_has_forgotten_takes_no_image_from_a_vm_tha
     b.wait_records(vm, written + 10)
     b.action("terminate", vm)
     b.wait_vm(vm, "DONE")
-    finish(machine, a, b)
+    machine.comes_home()
     machine.assert_complete(a)
 
 
@@ -259,7 +242,7 @@ def test_a_copy_that_somebody_asked_to_be_made_anew_is_not_taken_before_it_is(la
     b.wait_records(vm)
     b.action("terminate", vm)
     b.wait_vm(vm, "DONE")
-    finish(machine, a, b)
+    machine.comes_home()
     machine.assert_complete(a)
 
 
@@ -663,7 +646,7 @@ def test_hooks_delivered_twice_late_or_never(lab, a, b, hooks):
     if hooks == "lose":
         assert a.state_name(machine.home) == "POWEROFF"
         b.reconcile()
-    finish(machine, a, b)
+    machine.comes_home()
     machine.assert_complete(a)
 
 

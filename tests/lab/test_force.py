@@ -7,11 +7,7 @@ import time
 
 import pytest
 from conftest import full
-from harness.laboratory import RUNNING, LabError, Machine, wait_until
-
-
-def unique(name):
-    return "%s-%x" % (name, time.time_ns() // 1000)
+from harness.laboratory import RUNNING, Machine, unique, wait_until
 
 
 def one_disk(lab, name, mode="journal", context=True):
@@ -42,24 +38,6 @@ def nothing_runs_twice(lab, machine, vm):
     return not (lab.a.domains(machine.home) and lab.b.state_name(vm) == RUNNING and "ab" in machine.primaries().values())
 
 
-def end_on_b(machine, b, vm):
-    b.action("terminate", vm)
-    assert b.settle(vm) == "DONE", b.vm_error(vm)
-
-
-def come_home(machine, a, b):
-    """The VM comes home by itself, or with the timer's help, and with every record."""
-    for _ in range(6):
-        try:
-            a.wait_vm(machine.home, RUNNING, timeout=30)
-            break
-        except LabError:
-            for site in (b, a):
-                site.reconcile(check=False)
-    assert a.state_name(machine.home) == RUNNING, a.vm_error(machine.home)
-    machine.assert_complete(a)
-
-
 def test_a_force_is_refused_while_only_the_cluster_there_is_cut_off(lab, a, b):
     """Its front-end says that the VM runs, and so it does."""
     machine, image = one_disk(lab, "cut-off")
@@ -71,7 +49,7 @@ def test_a_force_is_refused_while_only_the_cluster_there_is_cut_off(lab, a, b):
         assert (said.returncode, b.is_primary(image)) == (1, False)
         a.action("poweroff", machine.home)
         a.wait_vm(machine.home, "POWEROFF")
-    end_on_b(machine, b, vm)
+    machine.end_away(vm)
     assert a.resume(machine.home) == RUNNING, a.vm_error(machine.home)
     machine.assert_complete(a)
 
@@ -99,8 +77,9 @@ def test_an_operator_may_say_that_a_site_is_off_though_its_front_end_answers(lab
         a.kill_domains()
         a.wait_vm(machine.home, "POWEROFF")
     wait_until("the copy at home to follow", lambda: a.reconcile(check=False) and a.token(image) == b.token(image), 120, 2)
-    end_on_b(machine, b, vm)
-    come_home(machine, a, b)
+    machine.end_away(vm)
+    machine.comes_home()
+    machine.assert_complete(a)
 
 
 @pytest.mark.parametrize("mode", ["journal", pytest.param("snapshot", marks=full)])
@@ -125,8 +104,9 @@ def test_where_only_the_front_end_is_silent_a_force_takes_over_and_loses_nothing
         a.front_end_start()
     a.wait_vm(machine.home, "POWEROFF")
     b.configure()
-    end_on_b(machine, b, vm)
-    come_home(machine, a, b)
+    machine.end_away(vm)
+    machine.comes_home()
+    machine.assert_complete(a)
 
 
 def test_a_wrong_key_is_no_silence(lab, a, b):
@@ -143,7 +123,7 @@ def test_a_wrong_key_is_no_silence(lab, a, b):
             assert "denies access" in b.vm_log(vm) and "does not answer" not in b.vm_log(vm)
     finally:
         a.front_end_start()
-    end_on_b(machine, b, vm)
+    machine.end_away(vm)
     machine.assert_complete(a)
 
 
@@ -199,8 +179,9 @@ def test_a_force_that_reached_one_disk_only_boots_no_mix_of_ages(lab, a, b, tmp_
     a.configure()
     b.one.vm.recover(vm, 2)
     wait_until("the VM on site-b", lambda: b.state_name(vm) == RUNNING, 120, 1)
-    end_on_b(machine, b, vm)
-    come_home(machine, a, b)
+    machine.end_away(vm)
+    machine.comes_home()
+    machine.assert_complete(a)
 
 
 @full

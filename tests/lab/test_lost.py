@@ -2,15 +2,10 @@
 import contextlib
 import json
 import os
-import time
 
 import pytest
 from conftest import full
-from harness.laboratory import wait_until
-
-
-def unique(name):
-    return "%s-%x" % (name, time.time_ns() // 1000)
+from harness.laboratory import unique, wait_until
 
 
 def mirrored_machine(lab, name, kind):
@@ -81,17 +76,6 @@ def lost_of(site, machine):
     return [lost for lost in json.loads(site.onemirror("lost", "list", "-j").stdout) if lost["of"] in images]
 
 
-def comes_home(lab, machine, vm):
-    a, b = lab.a, lab.b
-    b.action("terminate", vm)
-    assert b.settle(vm) == "DONE", b.vm_error(vm)
-
-    def at_home():
-        b.reconcile(check=False)
-        return a.state_name(machine.home) == "RUNNING"
-    wait_until("the VM at home", at_home, 120, 1)
-
-
 @pytest.mark.parametrize("kind", ["all", pytest.param("journal", marks=full), pytest.param("snapshot", marks=full)])
 def test_what_home_had_not_sent_is_kept_and_can_be_had_back(lab, a, b, kind):
     machine = mirrored_machine(lab, "unsent", kind)
@@ -117,7 +101,8 @@ def test_what_home_had_not_sent_is_kept_and_can_be_had_back(lab, a, b, kind):
     assert lost_of(b, machine) == []
 
     machine.may_lose_tail += unsent
-    comes_home(lab, machine, vm)
+    machine.end_away(vm)
+    machine.comes_home()
     machine.assert_complete(a)
     restore_and_drop(a, machine, lost, unsent)
 
@@ -171,7 +156,8 @@ def test_a_copy_whose_every_write_had_arrived_is_not_kept(lab, a, b):
         b.configure()
     copied_back(lab, machine)
     assert names(a, image) == [image]
-    comes_home(lab, machine, vm)
+    machine.end_away(vm)
+    machine.comes_home()
     machine.assert_complete(a)
 
 
@@ -204,7 +190,8 @@ def test_without_room_for_one_more_copy_nothing_is_thrown_away(lab, a, b):
     copied_back(lab, machine)
     assert is_somewhere(lab, machine, image)
     machine.may_lose_tail += a.acknowledged(machine.home)
-    comes_home(lab, machine, vm)
+    machine.end_away(vm)
+    machine.comes_home()
     machine.assert_complete(a)
 
 
@@ -244,7 +231,8 @@ def test_a_run_that_was_killed_while_it_set_a_copy_aside_is_ended_by_the_next(la
     (lost,) = lost_of(a, machine)
     assert "mirroring" not in a.info(lost["image"])
     machine.may_lose_tail += a.acknowledged(machine.home)
-    comes_home(lab, machine, vm)
+    machine.end_away(vm)
+    machine.comes_home()
     machine.assert_complete(a)
 
 
@@ -261,7 +249,8 @@ def test_a_stale_copy_that_was_demoted_by_hand_is_kept_too(lab, a, b, mode):
     copied_back(lab, machine)
     assert is_somewhere(lab, machine, image)
     machine.may_lose_tail += a.acknowledged(machine.home)
-    comes_home(lab, machine, vm)
+    machine.end_away(vm)
+    machine.comes_home()
     machine.assert_complete(a)
 
 
@@ -288,7 +277,8 @@ def test_a_kept_copy_is_dropped_after_its_days_and_not_by_a_clock(lab, a, b):
     a.reconcile(check=False)
     assert a.info(lost["image"]) is None
     assert [entry for entry in a.audit() if entry.get("step") == "lost-drop" and entry["image"] == lost["image"]]
-    comes_home(lab, machine, vm)
+    machine.end_away(vm)
+    machine.comes_home()
     machine.assert_complete(a)
 
 

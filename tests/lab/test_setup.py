@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from conftest import SHORT, full
-from harness.laboratory import LAB, REPOSITORY, wait_until
+from harness.laboratory import LAB, REPOSITORY
 
 # whatever changes a file, a folder or the front-end
 STEPS = "openat rename renameat renameat2 link linkat unlink unlinkat mkdir mkdirat rmdir fchmod fchmodat chmod connect".split()

@@ -1,16 +1,9 @@
 """Whatever state a VM is left in, it runs where it should: recreate, failures, HOLD, and what is said about it."""
-import time
-
 import pytest
 from conftest import full
-from harness.laboratory import PATIENCE, wait_until
+from harness.laboratory import PATIENCE, unique, wait_until
 
 RECREATE = 4  # of one.vm.recover
-
-
-def unique(name):
-    """A name that no earlier run on a kept lab has used."""
-    return "%s-%x" % (name, time.time_ns() // 1000)
 
 
 def failed_over(lab, machine):
@@ -37,17 +30,6 @@ def recreated(site, vm):
     return site.settle(vm)
 
 
-def terminated(site, vm):
-    site.action("terminate", vm)
-    assert site.settle(vm) == "DONE", site.vm_error(vm)
-
-
-def comes_home_by_itself(lab, machine):
-    lab.a.wait_vm(machine.home, "RUNNING")
-    assert set(machine.primaries().values()) == {"a"}
-    machine.assert_complete(lab.a)
-
-
 def test_a_vm_that_is_recreated_on_the_recovery_site_runs_on_there(lab, a, b):
     """As OpenNebula's high availability does it: the host died, and until another takes the VM it is PENDING."""
     machine = lab.vm_with_one_disk(unique("recreate"), "journal")
@@ -68,8 +50,9 @@ def test_a_vm_that_is_recreated_on_the_recovery_site_runs_on_there(lab, a, b):
     assert a.state_name(machine.home) == "POWEROFF"
     assert set(machine.primaries().values()) == {"b"}
     b.wait_records(vm)
-    terminated(b, vm)
-    comes_home_by_itself(lab, machine)
+    machine.end_away(vm)
+    machine.comes_home()
+    machine.assert_complete(a)
 
 
 @full
@@ -88,7 +71,8 @@ def left_behind(lab, machine, state):
     if state == "HOLD":
         # as one that was made beside its running double, and told to wait
         (image,) = [disk["IMAGE_ID"] for disk in disks_of(a, machine.home)]
-        terminated(a, machine.home)
+        a.action("terminate", machine.home)
+        a.wait_vm(machine.home, "DONE")
         machine.home = a.one.vm.allocate('NAME="held"\nCPU="0.1"\nMEMORY="96"\nCONTEXT=[A="b"]\nDISK=[IMAGE_ID="%s"]' % image, True)
         return running_on_b(lab, machine)
     if state == "BOOT_UNDEPLOY_FAILURE":
@@ -113,8 +97,9 @@ def test_home_is_started_from_whatever_state_it_was_left_in(lab, a, b, state):
     a.wait_records(machine.home)
     vm = left_behind(lab, machine, state)
     wait_until(state, lambda: a.state_name(machine.home) == state, 60)
-    terminated(b, vm)
-    comes_home_by_itself(lab, machine)
+    machine.end_away(vm)
+    machine.comes_home()
+    machine.assert_complete(a)
 
 
 def test_a_handoff_whose_home_could_not_be_resumed_is_listed_until_it_runs(lab, a, b):
@@ -124,7 +109,7 @@ def test_a_handoff_whose_home_could_not_be_resumed_is_listed_until_it_runs(lab, 
     vm = failed_over(lab, machine)
     a.front_end_kill()
     try:
-        terminated(b, vm)
+        machine.end_away(vm)
         assert machine.primaries() == {image: ""}
         listed = b.onemirror("list", check=False)
         told = {item["image"]: item["handoff"] for item in b.overview()["pending"]}
@@ -139,7 +124,8 @@ def test_a_handoff_whose_home_could_not_be_resumed_is_listed_until_it_runs(lab, 
     assert at_home.returncode == 3
     assert "handed over by site-b; VM %d is POWEROFF: %s" % (machine.home, command) in at_home.stdout
     b.reconcile()
-    comes_home_by_itself(lab, machine)
+    machine.comes_home()
+    machine.assert_complete(a)
     assert image not in {item["image"] for item in b.overview()["pending"]}
 
 
@@ -157,7 +143,7 @@ def test_a_refusal_is_one_sentence_and_is_taken_back_once_the_vm_runs(lab, a, b)
     assert lines[-1].endswith("; more: onemirror show %d" % machine.home)
     shown = a.onemirror("show", machine.home).stdout
     assert "A boot would now (OM31): refuse: " + cause[len("OM31 "):] in shown, shown
-    terminated(b, vm)
+    machine.end_away(vm)
     a.wait_vm(machine.home, "RUNNING")
     wait_until("the refusal to be taken back", lambda: not a.vm_error(machine.home), 60)
     assert a.one.vm.info(machine.home).USER_TEMPLATE["NOTE"] == "of a user"
@@ -198,6 +184,7 @@ def test_looks_that_take_longer_than_a_lock_do_not_end_a_boot(lab, a, b, tmp_pat
         b.front_end_kill()
         b.front_end_start()
     assert set(machine.primaries().values()) == {"b"}
-    terminated(b, vm)
+    machine.end_away(vm)
     b.reconcile(check=False)
-    comes_home_by_itself(lab, machine)
+    machine.comes_home()
+    machine.assert_complete(a)

@@ -5,18 +5,8 @@ import subprocess
 
 import pytest
 from conftest import full
-from harness.laboratory import LabError, wait_until
-from test_failback import brought_into_the_trap, unique
-
-
-def comes_home(machine, a, b):
-    """Reconcile, as the timer runs it, brings the VM home."""
-    for _ in range(6):
-        b.reconcile(check=False)
-        with contextlib.suppress(LabError):
-            a.wait_vm(machine.home, "RUNNING", timeout=6)
-            break
-    assert a.state_name(machine.home) == "RUNNING", (a.vm_error(machine.home), b.onemirror("list", check=False).stdout)
+from harness.laboratory import unique, wait_until
+from test_failback import brought_into_the_trap
 
 
 @contextlib.contextmanager
@@ -66,7 +56,7 @@ def test_a_pending_handoff_is_finished_whatever_is_wrong_with_datastores(lab, a,
         with spoilt(b):
             assert "%s" % image in b.onemirror("list", check=False).stdout
             a.clusters("daemon-start")
-            comes_home(machine, a, b)
+            machine.comes_home()
     finally:
         a.clusters("daemon-start")
     machine.assert_complete(a)
@@ -171,7 +161,7 @@ def test_a_disk_that_grew_on_the_recovery_site_is_told_at_home(lab, a, b):
     assert b.info(image)["size"] == 24 << 20
     b.action("terminate", vm)
     assert b.settle(vm) == "DONE", b.vm_error(vm)
-    comes_home(machine, a, b)
+    machine.comes_home()
     assert "is 24 MB, and OpenNebula here believes that it is 16 MB" in a.onemirror("list", check=False).stdout
     program, action, *operands = concerns(a, image)["other-size"]["remedy"].split()
     assert (program, action) == ("onevm", "disk-resize")
