@@ -253,18 +253,23 @@ impl Engine {
         Ok(found)
     }
 
+    /// What was set aside, pool by pool; one that cannot be looked at keeps no other waiting.
+    async fn lost_by_pool(&self) -> Result<Vec<(Pool, Vec<Found>)>, EngineError> {
+        let mut all = Vec::new();
+        for pool in self.pools_with_images().await? {
+            match self.find_lost(&pool).await {
+                Ok(found) => all.push((pool, found)),
+                Err(error) => tracing::warn!("pool {}: {error}", pool.name),
+            }
+        }
+        Ok(all)
+    }
+
     /// All copies that were set aside on this site, oldest first.
     pub async fn lost_images(&self) -> Result<Vec<LostImage>, EngineError> {
         let mut all = Vec::new();
         let registered = self.registered_images().await?;
-        for pool in self.pools_with_images().await? {
-            let found = match self.find_lost(&pool).await {
-                Ok(found) => found,
-                Err(error) => {
-                    tracing::warn!("pool {}: {error}", pool.name);
-                    continue;
-                }
-            };
+        for (pool, found) in self.lost_by_pool().await? {
             for found in found {
                 // without a map of its objects it is counted one by one
                 let size = pool.cluster.used(&found.spec).await.unwrap_or(found.info.size);
@@ -458,14 +463,7 @@ impl Engine {
     pub(super) async fn drop_old_lost(&self) -> Result<(), EngineError> {
         let Some(limit) = self.config.policy.drop_lost_after else { return Ok(()) };
         let today = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
-        for pool in self.pools_with_images().await? {
-            let found = match self.find_lost(&pool).await {
-                Ok(found) => found,
-                Err(error) => {
-                    tracing::warn!("pool {}: {error}", pool.name);
-                    continue;
-                }
-            };
+        for (pool, found) in self.lost_by_pool().await? {
             for found in found.iter().filter(|found| found.info.mirroring.is_none()) {
                 if let Err(error) = self.count_day(&pool, found, today, limit).await {
                     tracing::warn!("{error}");

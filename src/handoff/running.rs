@@ -2,7 +2,7 @@
 
 use super::decision::{Decision, Refusal};
 use super::gate::{Gate, was_booted};
-use super::observation::{Copy, Here, Observation, Role, There};
+use super::observation::{Copy, Here, Observation, PeerVm, Role, There};
 use crate::image_spec::ImageSpec;
 
 /// What to do about a VM that runs.
@@ -40,6 +40,10 @@ fn may_go_on(gate: &Gate<'_>, observation: &Observation) -> bool {
         Here::Mirrored(copy) => copy,
     };
     let outranked = match &observation.there {
+        // a force that no VM followed outranks nobody; the gate says so in the token where no VM there can be meant
+        There::Mirrored(there) if there.is_forced_and_never_booted() => {
+            matches!(observation.vm_there, PeerVm::None | PeerVm::Inactive { .. })
+        }
         There::Mirrored(there) => there.token.sequence() > here.token.sequence(),
         There::Apart(there) => there.is_forced_past(&here.token),
         There::NotAsked | There::Unreachable | There::Denied(_) | There::Absent => false,

@@ -3,6 +3,7 @@
 use crate::audit::{AuditLog, Entry, Outcome};
 use crate::config;
 use crate::engine::{EngineError, NO_RULE, first_sentence};
+use crate::state;
 use std::ffi::OsString;
 use std::io::{Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -23,6 +24,23 @@ pub(super) enum Answer {
         /// The engine has written it into the audit log already.
         noted: bool,
     },
+}
+
+/// What an operator who has switched onemirror off gets. It is asked before anything that could go wrong: it is what is
+/// left to them then.
+pub(super) fn switched_off(subject: &Entry) -> Option<Answer> {
+    match state::emergency_off(&config::state_dir()) {
+        Ok(None) => None,
+        Ok(Some(off)) => {
+            let reason = Some(format!("switched off: {}", off.reason));
+            note(Entry { outcome: Outcome::Skipped, reason, ..subject.clone() });
+            Some(Answer::Stock)
+        }
+        Err(error) => {
+            tracing::warn!("{error}");
+            None
+        }
+    }
 }
 
 /// A refusal by no rule of the handoff.

@@ -1,15 +1,14 @@
 //! Actions of the datastore driver: what `oneimage delete` and the snapshots of images do to images that are mirrored.
 
-use super::answer::{Answer, Called, note, refuse, refuse_image};
+use super::answer::{Answer, Called, note, refuse, refuse_image, switched_off};
 use super::tm::connect;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::Ceph as _;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, EngineError, VmImage};
 use crate::handoff::{Here, Role};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::DriverAction;
-use crate::state;
 use base64::Engine as _;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -47,14 +46,8 @@ pub async fn run(config_path: &Path, stock: &Path, action: &str, arguments: &[Os
 }
 
 async fn answer(config_path: &Path, action: &str, input: &[u8], subject: &mut Entry) -> Answer {
-    match state::emergency_off(&config::state_dir()) {
-        Ok(None) => {}
-        Ok(Some(off)) => {
-            let reason = Some(format!("switched off: {}", off.reason));
-            note(Entry { outcome: Outcome::Skipped, reason, ..subject.clone() });
-            return Answer::Stock;
-        }
-        Err(error) => tracing::warn!("{error}"),
+    if let Some(answer) = switched_off(subject) {
+        return answer;
     }
     let Ok(action) = action.parse::<Action>() else {
         return refuse(format!("{action} is no action of onemirror"));

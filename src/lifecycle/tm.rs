@@ -1,17 +1,16 @@
 //! Transfer manager actions: the gate before `ln`, `clone` and `context`, the release at `mvds` and `delete`, and
 //! then the stock action in place of this process.
 
-use super::answer::{Answer, Called, note, refuse, refuse_as_noted};
+use super::answer::{Answer, Called, refuse, refuse_as_noted, switched_off};
 use super::arguments::{Action, Call, parse};
 use super::guards;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
-use crate::config::{self, Config, ConfigError, Role};
+use crate::config::{Config, ConfigError, Role};
 use crate::engine::{Engine, GateScope, Standing, VmImage, VmImages, boot_kind, local_client, runs_again};
 use crate::handoff::BootKind;
 use crate::opennebula::disks::{datastores_needed, rbd_images};
 use crate::opennebula::{Client, Datastore, DiskKind, LcmState, StorageCredentials, Vm, VmState};
-use crate::state;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -35,15 +34,8 @@ async fn answer(
     arguments: &[OsString],
     subject: &Entry,
 ) -> Answer {
-    // before anything else that could go wrong: it is what an operator has left then
-    match state::emergency_off(&config::state_dir()) {
-        Ok(None) => {}
-        Ok(Some(off)) => {
-            let reason = Some(format!("switched off: {}", off.reason));
-            note(Entry { outcome: Outcome::Skipped, reason, ..subject.clone() });
-            return Answer::Stock;
-        }
-        Err(error) => tracing::warn!("{error}"),
+    if let Some(answer) = switched_off(subject) {
+        return answer;
     }
     let call = match parse(action, arguments) {
         Ok(call) => call,

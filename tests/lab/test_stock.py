@@ -1,8 +1,16 @@
-"""The lab is as unkind as OpenNebula: what its front-end and its stock drivers do where onemirror lets them."""
+"""The lab is as unkind as OpenNebula: what its front-end and its stock drivers do by themselves."""
 import json
 import os
 
+import pytest
 from conftest import full, wait_until
+
+
+@pytest.fixture(autouse=True)
+def stock_alone(lab):
+    """onemirror's wrappers pass everything on to the stock scripts."""
+    for site in lab.sites:
+        site.onemirror("off", "--reason", "test")
 
 
 def parent(site, image):

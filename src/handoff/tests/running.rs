@@ -37,6 +37,13 @@ fn a_vm_under_its_own_token_is_stopped_only_where_a_copy_that_answers_outranks_i
     for there in [primary("1003:site-b:open"), non_primary("4:site-b:x")] {
         assert!(judged(pair(own(), there, inactive())).starts_with("stop: one-0-2-0 is stale here"));
     }
+    // a force that no VM followed outranks nobody, and nobody is stopped for it
+    for vm in [PeerVm::Silent, PeerVm::Denied(denial()), PeerVm::NotAsked, active(), letting_go()] {
+        assert_eq!(judged(pair(own(), never_booted(), vm.clone())), "leave", "{vm:?}");
+    }
+    for vm in [PeerVm::None, inactive()] {
+        assert_eq!(judged(pair(own(), never_booted(), vm)), "make up");
+    }
     let apart = seen_as(
         Here::Mirrored(own()),
         There::Apart(Apart { token: seen("1003:site-b:open"), forced: None }),
