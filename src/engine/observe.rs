@@ -82,6 +82,15 @@ struct CopySeen {
     metadata: BTreeMap<String, String>,
 }
 
+/// An error of one cluster, by the name of its site.
+pub(super) fn error_on(cluster: &RbdCommand, image: &ImageSpec, error: CephError) -> EngineError {
+    EngineError::Ceph { image: image.clone(), site: cluster.site().to_owned(), error }
+}
+
+async fn snapshots(cluster: &RbdCommand, image: &ImageSpec) -> Result<Snapshots, EngineError> {
+    cluster.snapshots(image).await.map_err(|error| error_on(cluster, image, error))
+}
+
 impl Engine {
     /// Observes all these images, a few at a time.
     pub(super) async fn observe(
@@ -103,7 +112,7 @@ impl Engine {
     }
 
     pub(super) fn error_of(&self, image: &VmImage, error: CephError) -> EngineError {
-        EngineError::Ceph { image: image.spec().clone(), site: self.here().to_owned(), error }
+        error_on(&image.cluster, image.spec(), error)
     }
 
     async fn observe_image(&self, image: &VmImage, purpose: Purpose) -> Result<Seen, EngineError> {
@@ -204,9 +213,7 @@ impl Engine {
                 seen.id_there = Some(there.info.id.clone());
                 copy_here = copy(&here, &[&there]);
                 let mut copy_there = copy(&there, &[&here]);
-                self.complete(&seen, [&here, &there], &mut copy_here, &mut copy_there, purpose)
-                    .await
-                    .map_err(|error| self.error_of(image, error))?;
+                self.complete(&seen, [&here, &there], &mut copy_here, &mut copy_there, purpose).await?;
                 There::Mirrored(copy_there)
             }
         };
@@ -287,7 +294,7 @@ impl Engine {
         here: &mut Copy,
         there: &mut Copy,
         purpose: Purpose,
-    ) -> Result<(), CephError> {
+    ) -> Result<(), EngineError> {
         let (spec, cluster_here) = (seen.spec(), &seen.image.cluster);
         let [said_here, said_there] = said;
         let Some(cluster_there) = &seen.cluster_there else { return Ok(()) };
@@ -320,7 +327,7 @@ impl Engine {
         match here.mode {
             Mode::Snapshot => {
                 let (snapshots_here, snapshots_there) =
-                    futures::try_join!(cluster_here.snapshots(spec), cluster_there.snapshots(spec))?;
+                    futures::try_join!(snapshots(cluster_here, spec), snapshots(cluster_there, spec))?;
                 here.positions = snapshot_positions(&snapshots_here, &snapshots_there);
                 there.positions = snapshot_positions(&snapshots_there, &snapshots_here);
             }
@@ -366,19 +373,21 @@ impl Engine {
         said: [&CopySeen; 2],
         here: &mut Copy,
         there: &mut Copy,
-    ) -> Result<(), CephError> {
+    ) -> Result<(), EngineError> {
         let Some(global_id) = &seen.global_id else { return Ok(()) };
         let clusters = [Some(&seen.image.cluster), seen.cluster_there.as_ref()];
         for ((copy, said), cluster) in [here, there].into_iter().zip(said).zip(clusters) {
             let Some(cluster) = cluster else { continue };
-            copy.resync =
-                if said.mirroring.in_transition || self.resync_asked(cluster, seen.spec(), said).await? {
-                    Resync::Asked
-                } else if locks::resync_noted(cluster, seen.spec(), global_id, &said.info.id).await? {
-                    Resync::Noted
-                } else {
-                    Resync::None
-                };
+            let spec = seen.spec();
+            let failed = |error| error_on(cluster, spec, error);
+            let asked = said.mirroring.in_transition
+                || self.resync_asked(cluster, spec, said).await.map_err(failed)?;
+            let noted = async || locks::resync_noted(cluster, spec, global_id, &said.info.id).await;
+            copy.resync = match asked {
+                true => Resync::Asked,
+                false if noted().await.map_err(failed)? => Resync::Noted,
+                false => Resync::None,
+            };
         }
         Ok(())
     }
@@ -448,9 +457,9 @@ impl Engine {
         mine: &RbdCommand,
         other: &RbdCommand,
         spec: &ImageSpec,
-    ) -> Result<Positions, CephError> {
-        let uuid = self.mirror_uuid(mine, spec).await?;
-        let status = other.journal_status(spec).await?;
+    ) -> Result<Positions, EngineError> {
+        let uuid = self.mirror_uuid(mine, spec).await.map_err(|error| error_on(mine, spec, error))?;
+        let status = other.journal_status(spec).await.map_err(|error| error_on(other, spec, error))?;
         let Some(follower) = uuid.and_then(|uuid| status.clients.get(&uuid).cloned()) else {
             return Ok(Positions::Unknown);
         };
