@@ -27,7 +27,7 @@ def test_a_seed_always_gives_the_same_plan_and_another_seed_another():
 
 
 def test_the_plans_of_a_long_run_hold_every_operation_and_every_fault_often():
-    steps = [step for seed in range(300) for step in plan.plan(seed).steps]
+    steps = [step for seed in range(400) for step in plan.plan(seed).steps]
     for operation in OPERATIONS:
         assert sum(step.operation == operation for step in steps) >= 20, operation
     strikes = [strike for step in steps for strike in step.strikes]
@@ -49,7 +49,7 @@ def test_only_what_all_disks_have_on_the_recovery_site_must_survive_a_force():
                     raise schedule.LabError("no such image")
                 yield {"logs": [{"log": log, "lost": lost} for log, lost in verdict.items()], "may_lose_tail": []}
 
-        lane = schedule.Lane(types.SimpleNamespace(b=types.SimpleNamespace(name="site-b")), None, 0)
+        lane = schedule.Lane(types.SimpleNamespace(a=None, b=types.SimpleNamespace(name="site-b")), None, 0)
         lane.machine = types.SimpleNamespace(logs=lambda: ["one", "two"], verdicts=answer)
         lane.say = lambda _text: None
         return lane

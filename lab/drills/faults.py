@@ -13,7 +13,7 @@ from .proxy import Proxy
 DRILLS = os.path.join(LAB, "drills")
 # shorter than the defaults, so that deadlines are really reached
 POLICY = {"sync_timeout": "40s", "command_timeout": "8s", "release_timeout": "20s"}
-BY_HAND = ("operators-at-once", "image-vanishes", "site-lost")  # faults that are operations of a plan
+BY_HAND = ("operators-at-once", "image-vanishes", "site-lost", "cluster-cut")  # faults that are operations of a plan
 
 
 class NotNow(Exception):
@@ -91,6 +91,7 @@ class Faults:
         self.tally = collections.Counter()
         self.counting = False
         self.sites = {site.name: Site(lab, site, lambda: self.counting) for site in lab.sites}
+        self.losing = threading.Lock()
         self.front_ends = threading.Lock()  # the lab's list of processes is one file
         self.running = set()
 
@@ -199,6 +200,17 @@ class Faults:
 
     def osd_paused(self, broken, _):
         return self.daemon(broken, "osd", ("osd-pause",), "osd-continue")
+
+    @contextlib.contextmanager
+    def pool_full(self, broken, strike):
+        """Somebody's data is at the quota of a pool: whoever writes metadata waits."""
+        pool = ("one", "two", "three")[strike.number % 3]
+        with broken.only("pool", "monitor"):
+            broken.site.ceph("osd", "pool", "set-quota", pool, "max_bytes", "1")
+            try:
+                yield None
+            finally:
+                broken.site.ceph("osd", "pool", "set-quota", pool, "max_bytes", "0")
 
     @contextlib.contextmanager
     def front_end_stopped(self, broken, _):
@@ -319,7 +331,8 @@ class Faults:
         """Power is gone: front-end, daemons, domains. On its return the machine has rebooted."""
         broken = self.sites[name]
         site = broken.site
-        with broken.only("rbd-mirror", "monitor", "osd", "front-end", patience=40):
+        # one site at a time: with both lost there is nothing to see
+        with self.losing, broken.only("rbd-mirror", "monitor", "osd", "front-end", "pool", patience=40):
             self.stop_front_end(site)
             site.clusters("site-lost")
             site.kill_domains()
@@ -332,6 +345,18 @@ class Faults:
                 self.start_daemon(broken, "site-back")
                 self.start_front_end(site)
                 self.log("%s is back" % name)
+
+    @contextlib.contextmanager
+    def cluster_cut(self, name):
+        """Nobody reaches the cluster's monitor; whoever is connected to its OSD goes on."""
+        broken = self.sites[name]
+        with self.losing, broken.only("monitor", patience=40):
+            self.lab.run_clusters("monitor-stop", "--signal", "STOP", "--site", name)
+            self.struck("cluster-cut")
+            try:
+                yield
+            finally:
+                self.start_daemon(broken, "monitor-start")
 
     # ------------------------------------------------------------ the end of all faults
 

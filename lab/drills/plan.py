@@ -8,14 +8,15 @@ OFF, HOME, HOME_SUSPENDED, HOME_UNDEPLOYED = "off", "home", "home-suspended", "h
 AWAY, AWAY_OFF, AWAY_SUSPENDED, AWAY_UNDEPLOYED = "away", "away-off", "away-suspended", "away-undeployed"
 # operation: (where it leads, weight)
 NEXT = {
-    OFF: {"resume-home": (HOME, 3), "start-away": (AWAY, 5), "failover-home": (HOME, 1)},
-    HOME: {"poweroff-home": (OFF, 5), "suspend-home": (HOME_SUSPENDED, 2), "undeploy-home": (HOME_UNDEPLOYED, 2),
-           "lose-home": (AWAY, 4), "start-away": (HOME, 1)},
-    HOME_SUSPENDED: {"resume-home": (HOME, 2), "start-away": (HOME_SUSPENDED, 1)},
+    OFF: {"resume-home": (HOME, 3), "start-away": (AWAY, 5), "failover-home": (HOME, 1), "delete-image-away": (OFF, 1)},
+    HOME: {"poweroff-home": (OFF, 5), "suspend-home": (HOME_SUSPENDED, 3), "undeploy-home": (HOME_UNDEPLOYED, 2),
+           "lose-home": (AWAY, 5), "start-away": (HOME, 1), "cut-home": (HOME, 3), "attach-home": (HOME, 2)},
+    HOME_SUSPENDED: {"resume-home": (HOME, 2), "start-away": (HOME_SUSPENDED, 2)},
     HOME_UNDEPLOYED: {"resume-home": (HOME, 1), "start-away": (AWAY, 1)},
     AWAY: {"terminate-away": (HOME, 5), "poweroff-away": (AWAY_OFF, 4), "suspend-away": (AWAY_SUSPENDED, 2),
-           "undeploy-away": (AWAY_UNDEPLOYED, 2), "resume-home": (AWAY, 1), "vanish": (AWAY, 1)},
-    AWAY_OFF: {"resume-away": (AWAY, 2), "failover-away": (AWAY, 8), "terminate-away": (HOME, 3), "resume-home": (HOME, 2)},
+           "undeploy-away": (AWAY_UNDEPLOYED, 2), "resume-home": (AWAY, 1), "vanish": (AWAY, 1),
+           "recreate-away": (AWAY, 2), "attach-away": (AWAY, 2)},
+    AWAY_OFF: {"resume-away": (AWAY, 2), "failover-away": (AWAY, 9), "terminate-away": (HOME, 3), "resume-home": (HOME, 2)},
     AWAY_SUSPENDED: {"resume-away": (AWAY, 2), "terminate-away": (HOME, 1)},
     AWAY_UNDEPLOYED: {"resume-away": (AWAY, 2), "terminate-away": (HOME, 1)},
 }
@@ -34,6 +35,7 @@ FAULTS = {
     "monitor-killed": (3, (2, 11)),
     "monitor-paused": (3, (2, 11)),
     "osd-paused": (3, (2, 11)),
+    "pool-full": (3, (4, 12)),
     "front-end-stopped": (3, (1, 8)),
     "answer-500": (3, (2, 8)),
     "answer-half": (3, (2, 8)),

@@ -12,11 +12,8 @@ from harness.laboratory import LabError, Machine, command_line
 
 from . import plan as plans
 
-RETRY = 2  # one.vm.recover
-FAILED = (
-    "BOOT_FAILURE", "PROLOG_FAILURE", "EPILOG_FAILURE", "BOOT_UNDEPLOY_FAILURE", "BOOT_STOPPED_FAILURE",
-    "PROLOG_RESUME_FAILURE", "PROLOG_UNDEPLOY_FAILURE",
-)
+RETRY, RECREATE = 2, 4  # one.vm.recover
+FAILED = ("BOOT_FAILURE", "PROLOG_FAILURE", "EPILOG_FAILURE", "3/46", "3/49", "3/50", "3/61", "3/62", "3/63", "3/64")
 RESTING = ("RUNNING", "POWEROFF", "DONE", "SUSPENDED", "UNDEPLOYED", "STOPPED", "HOLD") + FAILED
 HOME_LIMIT = 480.0  # seconds from the end of all faults until the VM must run at home
 RECONCILE_PAUSE = 20.0
@@ -61,6 +58,8 @@ class Lane:
 
     def __init__(self, lab, faults, number):
         self.lab, self.faults, self.number = lab, faults, number
+        # every third VM has its home on the other site
+        self.home_site, self.away_site = (lab.b, lab.a) if number % 3 == 2 else (lab.a, lab.b)
         self.machine, self.plan, self.log = None, None, None
         self.forced = False  # an operator's force in this schedule
         self.force_ended_early = False  # onemirror was killed in it, or did not end, in this schedule
@@ -75,17 +74,24 @@ class Lane:
 
     def make(self):
         name = "drill-%d-%x" % (self.number, time.time_ns() // 1000000)
-        a = self.lab.a
-        # two or three disks: journal, snapshot, and a clone for every second VM
-        images = [a.image_create(name + "-data", "one", True), a.image_create(name + "-snapshot", "two", True)]
-        if self.number % 2 == 0:
-            images.append(a.image_create(name + "-base", "one", False))
-        a.rbd("mirror", "image", "enable", a.source(images[1]), "snapshot")
-        self.machine = Machine(self.lab, name, a.vm_create(name, images))
+        home = self.home_site
+        if home is self.lab.a:
+            # two or three disks: journal, snapshot, and a clone for every second VM
+            images = [home.image_create(name + "-data", "one", True), home.image_create(name + "-snapshot", "two", True)]
+            if self.number % 2 == 0:
+                images.append(home.image_create(name + "-base", "one", False))
+            home.rbd("mirror", "image", "enable", home.source(images[1]), "snapshot")
+            self.machine = Machine(self.lab, name, home.vm_create(name, images))
+        else:
+            # made on the recovery site: it lives there before anything of it is mirrored
+            images = [home.image_create("%s-%s" % (name, mode), "three", True) for mode in ("journal", "snapshot")]
+            self.machine = Machine(self.lab, name, home.vm_create(name, images), at=home)
+            for image, mode in zip(images, ("journal", "snapshot")):
+                home.rbd("mirror", "image", "enable", home.source(image), mode)
         self.machine.register_on_b()
-        a.wait_records(self.machine.home, 5)
-        a.action("poweroff", self.machine.home)
-        a.wait_vm(self.machine.home, "POWEROFF")
+        home.wait_records(self.machine.home, 5)
+        home.action("poweroff", self.machine.home)
+        home.wait_vm(self.machine.home, "POWEROFF")
         self.judged, self.carried = set(), set()
 
     def say(self, text):
@@ -97,7 +103,7 @@ class Lane:
         if not self.machine.vms_b:
             return None
         vm = self.machine.vms_b[-1]
-        return None if self.state(self.lab.b, vm) == "DONE" else vm
+        return None if self.state(self.away_site, vm) == "DONE" else vm
 
     def state(self, site, vm):
         """The VM's state; None where the front-end does not answer."""
@@ -108,8 +114,8 @@ class Lane:
 
     def where(self):
         away = self.machine.vms_b[-1] if self.machine.vms_b else None
-        state = None if away is None else self.state(self.lab.b, away)
-        return "%s at home, %s away" % (self.state(self.lab.a, self.machine.home), state)
+        state = None if away is None else self.state(self.away_site, away)
+        return "%s at home, %s away" % (self.state(self.home_site, self.machine.home), state)
 
     # ------------------------------------------------------------ operations
 
@@ -149,7 +155,7 @@ class Lane:
 
     def meant(self, step):
         """The VM that the operation was to start, and where."""
-        return (self.lab.b, self.away) if step.operation.endswith("-away") else (self.lab.a, self.machine.home)
+        return (self.away_site, self.away) if step.operation.endswith("-away") else (self.home_site, self.machine.home)
 
     def is_forgotten(self, site, vm):
         """Whether the VM is on its way somewhere and nobody is at work for it: its front-end was restarted meanwhile."""
@@ -172,7 +178,7 @@ class Lane:
         """Until both VMs rest for a moment, or the patience is over."""
         end, calm = time.monotonic() + patience, 0
         while time.monotonic() < end and calm < 4:
-            vms = [(self.lab.a, self.machine.home)] + [(self.lab.b, vm) for vm in self.machine.vms_b[-1:]]
+            vms = [(self.home_site, self.machine.home)] + [(self.away_site, vm) for vm in self.machine.vms_b[-1:]]
             calm = calm + 1 if all(self.is_at_rest(site, vm) for site, vm in vms) else 0
             time.sleep(0.5)
 
@@ -194,63 +200,63 @@ class Lane:
             site.action(action, vm)
 
     def resume_home(self):
-        self.ask(self.lab.a, "resume", self.machine.home)
+        self.ask(self.home_site, "resume", self.machine.home)
 
     def poweroff_home(self):
-        self.ask(self.lab.a, "poweroff", self.machine.home)
+        self.ask(self.home_site, "poweroff", self.machine.home)
 
     def suspend_home(self):
-        self.ask(self.lab.a, "suspend", self.machine.home)
+        self.ask(self.home_site, "suspend", self.machine.home)
 
     def undeploy_home(self):
-        self.ask(self.lab.a, "undeploy", self.machine.home)
+        self.ask(self.home_site, "undeploy", self.machine.home)
 
     def failover_home(self):
-        self.onemirror(self.lab.a, "failover", self.machine.home)
+        self.onemirror(self.home_site, "failover", self.machine.home)
 
     def start_away(self):
         away = self.away
         if away is None:
             self.instantiate()
         else:
-            self.ask(self.lab.b, "resume", away)
+            self.ask(self.away_site, "resume", away)
 
     def instantiate(self):
         # not Machine.start_on_b, which waits until all is well
-        vm = self.lab.b.vm_create(self.machine.name, self.machine.registered)
+        vm = self.away_site.vm_create(self.machine.name, self.machine.registered)
         self.machine.vms_b.append(vm)
         return vm
 
     def resume_away(self):
-        self.ask(self.lab.b, "resume", self.away)
+        self.ask(self.away_site, "resume", self.away)
 
     def poweroff_away(self):
-        self.ask(self.lab.b, "poweroff", self.away)
+        self.ask(self.away_site, "poweroff", self.away)
 
     def suspend_away(self):
-        self.ask(self.lab.b, "suspend", self.away)
+        self.ask(self.away_site, "suspend", self.away)
 
     def undeploy_away(self):
-        self.ask(self.lab.b, "undeploy", self.away)
+        self.ask(self.away_site, "undeploy", self.away)
 
     def terminate_away(self):
-        self.ask(self.lab.b, "terminate", self.away)
+        self.ask(self.away_site, "terminate", self.away)
 
     def failover_away(self):
         if self.away is not None:
-            self.onemirror(self.lab.b, "failover", self.away)
+            self.onemirror(self.away_site, "failover", self.away)
 
     def reconcile_home(self):
-        self.onemirror(self.lab.a, "reconcile")
+        self.onemirror(self.home_site, "reconcile")
 
     def reconcile_away(self):
-        self.onemirror(self.lab.b, "reconcile")
+        self.onemirror(self.away_site, "reconcile")
 
     def crowd(self):
         """Two operators and reconcile, on both sites, at once."""
-        calls = [(self.lab.a, "reconcile"), (self.lab.b, "reconcile"), (self.lab.a, "failover", self.machine.home)]
+        calls = [(self.home_site, "reconcile"), (self.away_site, "reconcile"), (self.home_site, "failover", self.machine.home)]
         if self.away is not None:
-            calls.append((self.lab.b, "failover", self.away))
+            calls.append((self.away_site, "failover", self.away))
         threads = [threading.Thread(target=self.onemirror, args=call, daemon=True) for call in calls]
         for thread in threads:
             thread.start()
@@ -296,7 +302,7 @@ class Lane:
 
     def lose_home(self):
         """The site is lost in the middle of its writes; an operator forces the VM on the other one."""
-        a, b = self.lab.a, self.lab.b
+        a, b = self.home_site, self.away_site
         if self.state(a, self.machine.home) == "POWEROFF" and self.away is None:
             self.resume_home()
             self.rest(20)
@@ -304,7 +310,7 @@ class Lane:
             # a suspended VM's memory, or a VM that runs over there, would make the force a mistake
             self.say("nothing to lose, the VM does not run at home")
             return
-        with self.faults.site_lost("site-a"):
+        with self.faults.site_lost(a.name):
             away = self.away
             if away is None:
                 away = self.instantiate()
@@ -312,11 +318,67 @@ class Lane:
             # what replication had not carried over when the force came is given up; everything else is not
             given_up = [log for log in a.acknowledged(self.machine.home) if log not in self.carried]
             self.forced = True
-            result = self.onemirror(b, "failover", away, "--force", "--reason", "drill: site-a is lost")
+            result = self.onemirror(b, "failover", away, "--force", "--reason", "drill: %s is lost" % a.name)
             if result is None or result.returncode != 0 or "by force" in result.stdout:
                 self.machine.may_lose_tail += given_up
             self.force_ended_early |= result is None or result.returncode < 0
             self.rest(30)
+
+    def cut_home(self):
+        """Only the cluster of the home site is out of reach; its front-end says that the VM runs. A force is a mistake."""
+        home, away_site = self.home_site, self.away_site
+        if self.state(home, self.machine.home) != "RUNNING":
+            self.say("nothing to cut, the VM does not run at home")
+            return
+        away = self.away
+        if away is None:
+            away = self.instantiate()
+            self.rest(60)
+        with self.faults.cluster_cut(home.name):
+            if self.state(home, self.machine.home) != "RUNNING":
+                return
+            result = self.onemirror(away_site, "failover", away, "--force", "--reason", "drill: a mistake")
+            if result is not None and result.returncode == 0:
+                self.trouble.append("forced past a VM that runs at home")
+                self.forced = True
+
+    def recreate_away(self):
+        """What the hook of OpenNebula's VM high availability does."""
+        if self.away is not None:
+            self.away_site.one.vm.recover(self.away, RECREATE)
+
+    def delete_image_away(self):
+        """An administrator tidies up where nothing seems to use the images any more, and registers them again."""
+        site = self.away_site
+        if self.away is not None or not self.machine.registered:
+            self.say("the images are in use")
+            return
+        for image in self.machine.registered:
+            site.one.image.delete(image)
+        for _ in range(60):
+            if not set(self.machine.registered) & {image.ID for image in site.one.imagepool.info(-2, -1, -1).IMAGE}:
+                break
+            time.sleep(0.5)
+        self.machine.registered = None
+        self.machine.register_on_b()
+
+    def attach_home(self):
+        self.attach(self.home_site, self.machine.home)
+
+    def attach_away(self):
+        self.attach(self.away_site, self.away)
+
+    def attach(self, site, vm):
+        """A disk comes and goes: oned's hooks of RUNNING fire at each."""
+        if vm is None or self.state(site, vm) != "RUNNING":
+            self.say("nothing runs that a disk could be attached to")
+            return
+        disks = set(site.vm_images(vm))
+        site.one.vm.attach(vm, 'DISK=[TYPE="fs",FORMAT="raw",SIZE="8"]')
+        self.rest(20)
+        for disk in set(site.vm_images(vm)) - disks:
+            site.one.vm.detach(vm, disk)
+        self.rest(20)
 
     def onemirror(self, site, *arguments):
         result = None
@@ -334,7 +396,7 @@ class Lane:
 
     def bring_home(self, front_end_was_stopped):
         """What an operator would do, until the VM runs at home; the trouble in words if it does not in time."""
-        a, b = self.lab.a, self.lab.b
+        a, b = self.home_site, self.away_site
         end, since, last = time.monotonic() + HOME_LIMIT, time.monotonic(), None
         while time.monotonic() < end:
             away = self.away
@@ -345,7 +407,7 @@ class Lane:
             resting = time.monotonic() - since
             with contextlib.suppress(Exception):
                 if states[0] == "RUNNING" and away is None:
-                    if self.primaries() <= {"a"}:
+                    if self.primaries() <= {self.home_site.name[-1]}:
                         return True
                 elif away is not None:
                     self.away_towards_home(b, away, states[1], resting, front_end_was_stopped)
@@ -356,7 +418,7 @@ class Lane:
         return False
 
     def away_towards_home(self, site, vm, state, resting, front_end_was_stopped):
-        home = self.state(self.lab.a, self.machine.home)
+        home = self.state(self.home_site, self.machine.home)
         if state in ("RUNNING", "POWEROFF", "SUSPENDED", "UNDEPLOYED", "STOPPED", "PENDING", "HOLD") and resting > 1:
             self.say("terminate away")
             site.action("terminate", vm)
@@ -381,12 +443,12 @@ class Lane:
         if state in ("POWEROFF", "UNDEPLOYED", "SUSPENDED", "STOPPED") and resting > 8:
             error = site.vm_error(vm)
             self.say("resume at home: %s" % error[-120:])
-            if self.asked_by_hand and "has no copy on site-b; if this copy is the one to keep" in error:
+            if self.asked_by_hand and "has no copy on %s; if this copy is the one to keep" % self.away_site.name in error:
                 # the other copy was thrown away by hand while this one was given up: only who did it can know. Every
                 # record has to be there all the same
                 self.forced = True
                 self.onemirror(site, "failover", vm, "--force", "--reason", "drill: asked for a new copy by hand")
-            elif self.asked_by_hand and "so it is not copied; on site-b: rbd mirror" in error:
+            elif self.asked_by_hand and "so it is not copied; on %s: rbd mirror" % self.away_site.name in error:
                 self.promote_only_copies(error)
             elif self.asked_by_hand and "a resync of it was asked for there" in error:
                 self.mirror_anew(site, vm)
@@ -409,8 +471,8 @@ class Lane:
         was given up, so nothing is left to copy from."""
         for image in self.machine.images.values():
             is_meant = "%s is not here" % image.rpartition("/")[2] in error
-            if is_meant and self.rbd(self.lab.b, "info", image, primary=False):
-                self.say("promote %s by hand on site-b: %s" % (image, self.rbd(self.lab.b, "mirror", "image", "promote", image)))
+            if is_meant and self.rbd(self.away_site, "info", image, primary=False):
+                self.say("promote %s by hand on %s: %s" % (image, self.away_site.name, self.rbd(self.away_site, "mirror", "image", "promote", image)))
 
     def give_up_what_never_booted(self, site, vm):
         """What the gate says to type where a force was killed before its token: nothing has run on that copy."""
@@ -440,16 +502,16 @@ class Lane:
         of snapshots gets there with the next snapshot only, and the VM's own boots take none."""
         carried = set(self.machine.logs())
         try:
-            for verdict in self.machine.verdicts(self.lab.b):
+            for verdict in self.machine.verdicts(self.away_site):
                 carried -= {log["log"] for log in verdict["logs"] + verdict["may_lose_tail"] if log["lost"]}
         except LabError as error:  # no copy there at the moment
-            self.say("what is on %s is not known: %s" % (self.lab.b.name, error))
+            self.say("what is on %s is not known: %s" % (self.away_site.name, error))
             return set()
         return carried
 
     def judge(self):
         """The VM is off at home; lost records, double primaries."""
-        a = self.lab.a
+        a = self.home_site
         double = [image for image, sites in self.machine.primaries().items() if sites == "ab"]
         for image in double:
             self.trouble.append("primary on both sites: %s" % image)
@@ -461,7 +523,7 @@ class Lane:
                 short = dict(verdict, logs=[log for log in verdict["logs"] if log["lost"]])
                 self.trouble.append("records: %s" % json.dumps(short))
         new = [log for log in self.machine.logs() if log not in self.judged]
-        away = sum(log.startswith(self.lab.b.location) for log in new)
+        away = sum(log.startswith(self.away_site.location) for log in new)
         self.done = {"runs at home": len(new) - away, "runs away": away}
         if not lost:
             self.judged.update(new)
@@ -483,7 +545,7 @@ class Watch:
                 with contextlib.suppress(Exception):
                     if lane.forced or lane in self.seen or not lane.machine.vms_b:
                         continue
-                    if writes(lane.lab.a, lane.machine.home) and writes(lane.lab.b, lane.machine.vms_b[-1]):
+                    if writes(lane.home_site, lane.machine.home) and writes(lane.away_site, lane.machine.vms_b[-1]):
                         self.seen[lane] = True
                         lane.say("WRITES ON BOTH SITES")
                         lane.trouble.append("the VM wrote on both sites at once")
@@ -558,14 +620,14 @@ class Group:
         watch.stopped.set()
 
         def judge(lane):
-            vm, a = lane.machine.home, self.lab.a
+            vm, home = lane.machine.home, lane.home_site
             if results[lane]["stuck"]:
                 # whatever else is wrong, the copies can be looked at
                 results[lane]["double"] = int("ab" in lane.primaries())
                 return
-            a.wait_records(vm, 3)
-            a.action("poweroff", vm)
-            a.wait_vm(vm, "POWEROFF")
+            home.wait_records(vm, 3)
+            home.action("poweroff", vm)
+            home.wait_vm(vm, "POWEROFF")
             results[lane]["lost"], results[lane]["double"] = lane.judge()
 
         self.each(judge)
