@@ -80,7 +80,7 @@ class Table:
         rows = [("schedules", self.counts["schedules"]), ("operations", self.counts["operations"]),
                 ("runs at home", self.counts["runs at home"]), ("runs away", self.counts["runs away"])]
         rows += [(kind, faults.tally[kind]) for kind in [*plan.FAULTS, *BY_HAND]]
-        rows += [("lost records", self.counts["lost"]), ("double primaries", self.counts["double"]),
+        rows += [("runs kept aside", self.counts["kept"]), ("lost records", self.counts["lost"]), ("double primaries", self.counts["double"]),
                  ("stuck VMs", self.counts["stuck"])]
         for name, number in rows:
             print("%-22s %6d" % (name, number))

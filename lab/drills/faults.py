@@ -13,7 +13,8 @@ from .proxy import Proxy
 DRILLS = os.path.join(LAB, "drills")
 # shorter than the defaults, so that deadlines are really reached
 POLICY = {"sync_timeout": "40s", "command_timeout": "8s", "release_timeout": "20s"}
-BY_HAND = ("operators-at-once", "image-vanishes", "site-lost", "cluster-cut")  # faults that are operations of a plan
+# faults that are operations of a plan
+BY_HAND = ("operators-at-once", "image-vanishes", "site-lost", "cluster-cut", "vm-recreated", "disk-attached", "disk-reverted", "image-deleted")
 
 
 class NotNow(Exception):
@@ -203,14 +204,21 @@ class Faults:
 
     @contextlib.contextmanager
     def pool_full(self, broken, strike):
-        """Somebody's data is at the quota of a pool: whoever writes metadata waits."""
+        """Somebody's data is at the quota of a pool: whoever writes there, if only metadata, waits."""
         pool = ("one", "two", "three")[strike.number % 3]
         with broken.only("pool", "monitor"):
-            broken.site.ceph("osd", "pool", "set-quota", pool, "max_bytes", "1")
+            self.set_quota(broken, pool, 1)
             try:
-                yield None
+                yield lambda: "full_quota" in broken.site.ceph("osd", "pool", "ls", "detail").stdout
             finally:
-                broken.site.ceph("osd", "pool", "set-quota", pool, "max_bytes", "0")
+                self.set_quota(broken, pool, 0)
+
+    def set_quota(self, broken, pool, size):
+        for _ in range(4):
+            with contextlib.suppress(LabError, subprocess.TimeoutExpired):
+                broken.site.ceph("osd", "pool", "set-quota", pool, "max_bytes", str(size))
+                return
+        self.log("%s: the quota of %s cannot be set" % (broken.site.name, pool))
 
     @contextlib.contextmanager
     def front_end_stopped(self, broken, _):
@@ -348,9 +356,9 @@ class Faults:
 
     @contextlib.contextmanager
     def cluster_cut(self, name):
-        """Nobody reaches the cluster's monitor; whoever is connected to its OSD goes on."""
+        """Nobody reaches the cluster's monitor; whoever is connected to its OSD goes on. The front-end answers."""
         broken = self.sites[name]
-        with self.losing, broken.only("monitor", patience=40):
+        with self.losing, broken.only("monitor", "front-end", "answers", patience=40):
             self.lab.run_clusters("monitor-stop", "--signal", "STOP", "--site", name)
             self.struck("cluster-cut")
             try:

@@ -8,8 +8,9 @@ OFF, HOME, HOME_SUSPENDED, HOME_UNDEPLOYED = "off", "home", "home-suspended", "h
 AWAY, AWAY_OFF, AWAY_SUSPENDED, AWAY_UNDEPLOYED = "away", "away-off", "away-suspended", "away-undeployed"
 # operation: (where it leads, weight)
 NEXT = {
-    OFF: {"resume-home": (HOME, 3), "start-away": (AWAY, 5), "failover-home": (HOME, 1), "delete-image-away": (OFF, 1)},
-    HOME: {"poweroff-home": (OFF, 5), "suspend-home": (HOME_SUSPENDED, 3), "undeploy-home": (HOME_UNDEPLOYED, 2),
+    OFF: {"resume-home": (HOME, 3), "start-away": (AWAY, 5), "failover-home": (HOME, 1), "delete-image-away": (OFF, 1),
+          "revert-home": (OFF, 2)},
+    HOME: {"poweroff-home": (OFF, 5), "delete-image-away": (HOME, 1), "suspend-home": (HOME_SUSPENDED, 3), "undeploy-home": (HOME_UNDEPLOYED, 2),
            "lose-home": (AWAY, 5), "start-away": (HOME, 1), "cut-home": (HOME, 3), "attach-home": (HOME, 2)},
     HOME_SUSPENDED: {"resume-home": (HOME, 2), "start-away": (HOME_SUSPENDED, 2)},
     HOME_UNDEPLOYED: {"resume-home": (HOME, 1), "start-away": (AWAY, 1)},
@@ -35,7 +36,7 @@ FAULTS = {
     "monitor-killed": (3, (2, 11)),
     "monitor-paused": (3, (2, 11)),
     "osd-paused": (3, (2, 11)),
-    "pool-full": (3, (4, 12)),
+    "pool-full": (4, (8, 20)),
     "front-end-stopped": (3, (1, 8)),
     "answer-500": (3, (2, 8)),
     "answer-half": (3, (2, 8)),

@@ -8,15 +8,19 @@ import threading
 import time
 import traceback
 
-from harness.laboratory import LabError, Machine, command_line
+from harness.laboratory import LabError, Machine, command_line, unique
 
 from . import plan as plans
 
-RETRY, RECREATE = 2, 4  # one.vm.recover
-FAILED = ("BOOT_FAILURE", "PROLOG_FAILURE", "EPILOG_FAILURE", "3/46", "3/49", "3/50", "3/61", "3/62", "3/63", "3/64")
+FAILED = (
+    "BOOT_FAILURE", "PROLOG_FAILURE", "EPILOG_FAILURE", "BOOT_UNDEPLOY_FAILURE", "BOOT_STOPPED_FAILURE",
+    "PROLOG_RESUME_FAILURE", "PROLOG_UNDEPLOY_FAILURE", "EPILOG_UNDEPLOY_FAILURE", "EPILOG_STOP_FAILURE",
+)
 RESTING = ("RUNNING", "POWEROFF", "DONE", "SUSPENDED", "UNDEPLOYED", "STOPPED", "HOLD") + FAILED
 HOME_LIMIT = 480.0  # seconds from the end of all faults until the VM must run at home
 RECONCILE_PAUSE = 20.0
+UNPROTECTED = {"older-image-there", "not-mirrored"}  # what an operator puts right after a revert
+PROTECT_LIMIT = 60.0  # seconds that an operator gives a disk to be mirrored again
 LOOKS_FOR_DRIVERS = 8  # half a second apart: between two actions of one operation no process is at work
 
 
@@ -64,6 +68,8 @@ class Lane:
         self.forced = False  # an operator's force in this schedule
         self.force_ended_early = False  # onemirror was killed in it, or did not end, in this schedule
         self.asked_by_hand = False  # for a new copy of an image, in this schedule
+        self.unprotected = False  # a disk was reverted, and has no copy yet
+        self.kept = set()  # (image, log) of records that a force gave up, and that were found on a copy that was set aside
         self.judged = set()  # logs of records that were found complete at home
         self.carried = set()  # those that were found complete on the recovery site, too
         self.operations = 0
@@ -92,7 +98,7 @@ class Lane:
         home.wait_records(self.machine.home, 5)
         home.action("poweroff", self.machine.home)
         home.wait_vm(self.machine.home, "POWEROFF")
-        self.judged, self.carried = set(), set()
+        self.judged, self.carried, self.kept, self.unprotected = set(), set(), set(), False
 
     def say(self, text):
         self.log(text, "%3d" % self.plan.seed)
@@ -136,9 +142,8 @@ class Lane:
                 if self.state(site, vm) == "RUNNING":
                     break
                 if vm is not None and self.is_forgotten(site, vm):
-                    self.say("recover --retry: %s has forgotten VM %d" % (site.name, vm))
                     with contextlib.suppress(Exception):
-                        site.one.vm.recover(vm, RETRY)
+                        self.remind(site, vm)
                 else:
                     self.operate(step)
                 self.rest(15)
@@ -168,6 +173,14 @@ class Lane:
             time.sleep(0.5)
         return self.state(site, vm) == state
 
+    def remind(self, site, vm):
+        """What an operator types for a VM that its front-end has forgotten in the middle of something."""
+        state = self.state(site, vm)
+        # an action on a disk cannot be repeated, only taken for failed
+        how = "failure" if state.startswith(("HOTPLUG", "DISK_SNAPSHOT")) else "retry"
+        self.say("recover --%s: %s has forgotten VM %d, which is %s" % (how, site.name, vm, state))
+        site.recover(vm, how)
+
     def strike(self, strike, ended):
         try:
             self.faults.strike(strike, ended)
@@ -192,7 +205,7 @@ class Lane:
             self.say("there is no VM on %s" % site.name)
         elif action != "terminate" and self.state(site, vm) in FAILED:
             self.say("recover --retry first: %s" % site.vm_error(vm)[-160:])
-            site.one.vm.recover(vm, RETRY)
+            site.recover(vm, "retry")
             if action != "resume":
                 self.rest(30)
                 site.action(action, vm)
@@ -223,6 +236,7 @@ class Lane:
 
     def instantiate(self):
         # not Machine.start_on_b, which waits until all is well
+        self.register_again()
         vm = self.away_site.vm_create(self.machine.name, self.machine.registered)
         self.machine.vms_b.append(vm)
         return vm
@@ -306,9 +320,9 @@ class Lane:
         if self.state(a, self.machine.home) == "POWEROFF" and self.away is None:
             self.resume_home()
             self.rest(20)
-        if self.state(a, self.machine.home) != "RUNNING":
-            # a suspended VM's memory, or a VM that runs over there, would make the force a mistake
-            self.say("nothing to lose, the VM does not run at home")
+        if self.state(a, self.machine.home) != "RUNNING" or self.unprotected:
+            # a suspended VM's memory, a VM that runs over there, or an older image there would make the force a mistake
+            self.say("nothing to lose, the VM does not run at home with all its copies")
             return
         with self.faults.site_lost(a.name):
             away = self.away
@@ -345,22 +359,33 @@ class Lane:
     def recreate_away(self):
         """What the hook of OpenNebula's VM high availability does."""
         if self.away is not None:
-            self.away_site.one.vm.recover(self.away, RECREATE)
+            self.away_site.recover(self.away, "recreate")
+            self.faults.struck("vm-recreated")
 
     def delete_image_away(self):
         """An administrator tidies up where nothing seems to use the images any more, and registers them again."""
-        site = self.away_site
-        if self.away is not None or not self.machine.registered:
+        if not self.is_away_tidy():
             self.say("the images are in use")
             return
         for image in self.machine.registered:
-            site.one.image.delete(image)
-        for _ in range(60):
-            if not set(self.machine.registered) & {image.ID for image in site.one.imagepool.info(-2, -1, -1).IMAGE}:
-                break
-            time.sleep(0.5)
-        self.machine.registered = None
-        self.machine.register_on_b()
+            self.say("oneimage delete %d: %s" % (image, self.away_site.image_delete(image, timeout=10)))
+            self.faults.struck("image-deleted")
+        self.register_again()
+
+    def is_away_tidy(self):
+        """Whether no VM is left on the other site; one that never ran there is removed."""
+        if self.away is not None and self.state(self.away_site, self.away) in FAILED:
+            self.terminate_away()
+            self.rest(20)
+        return self.away is None
+
+    def register_again(self):
+        """The copies whose registration is gone become images of the other site again."""
+        site = self.away_site
+        for at, (disk, image) in enumerate(sorted(self.machine.images.items())):
+            if site.image_state(self.machine.registered[at]) is None:
+                name = unique("%s-%d" % (self.machine.name, disk))
+                self.machine.registered[at] = site.image_create(name, image.split("/")[0], True, source=image)
 
     def attach_home(self):
         self.attach(self.home_site, self.machine.home)
@@ -378,7 +403,54 @@ class Lane:
         self.rest(20)
         for disk in set(site.vm_images(vm)) - disks:
             site.one.vm.detach(vm, disk)
+            self.faults.struck("disk-attached")
         self.rest(20)
+
+    def revert_home(self):
+        """A disk goes back to a snapshot that was just taken: the same bytes, and another image."""
+        site, vm = self.home_site, self.machine.home
+        if self.state(site, vm) != "POWEROFF" or not self.is_away_tidy() or not self.protect():
+            self.say("nothing that could be reverted")
+            return
+        disk = self.operations % len(self.machine.images)
+        snapshot, state = site.disk_snapshot(vm, disk, timeout=20)
+        self.unprotected = True
+        if state == "POWEROFF":
+            self.say("disk %d goes back to its snapshot %d: %s" % (disk, snapshot, site.disk_revert(vm, disk, snapshot, timeout=20)))
+            self.faults.struck("disk-reverted")
+        self.protect()
+
+    def protect(self):
+        """What `onemirror list` says to type after a revert, until all copies follow, or for a while; whether they do."""
+        if not self.unprotected:
+            return True
+        end = time.monotonic() + PROTECT_LIMIT
+        while time.monotonic() < end:
+            with contextlib.suppress(LabError, subprocess.TimeoutExpired, ValueError):
+                for concern in self.home_site.overview()["concerns"]:
+                    if concern["image"] in self.machine.images.values() and concern["kind"] in UNPROTECTED:
+                        self.type(concern["remedy"])
+                if all(map(self.has_copies, self.machine.images.values())):
+                    self.say("all disks have their copies")
+                    self.unprotected = False
+                    return True
+                self.onemirror(self.home_site, "reconcile")
+            time.sleep(2)
+        self.say("not all disks have their copies")
+        return False
+
+    def type(self, remedy):
+        """The commands of a remedy; the rest of it is to be waited for."""
+        for command in remedy.partition(";")[0].split(" && "):
+            if command.startswith("rbd "):
+                self.say("%s on %s: %s" % (command, self.home_site.name, self.rbd(self.home_site, *command.split()[1:])))
+
+    def has_copies(self, image):
+        """Whether the other site has the copy of this very image, and all of it."""
+        infos = [json.loads(self.quick(site, "info", image, "--format", "json") or "{}") for site in self.lab.sites]
+        ids = {info.get("mirroring", {}).get("global_id") for info in infos}
+        away = self.quick(self.away_site, "mirror", "image", "status", image, "--format", "json")
+        return len(ids) == 1 and None not in ids and "replaying" in json.loads(away or "{}").get("state", "")
 
     def onemirror(self, site, *arguments):
         result = None
@@ -407,7 +479,7 @@ class Lane:
             resting = time.monotonic() - since
             with contextlib.suppress(Exception):
                 if states[0] == "RUNNING" and away is None:
-                    if self.primaries() <= {self.home_site.name[-1]}:
+                    if self.primaries() == {self.home_site.name[-1]} and self.protect():
                         return True
                 elif away is not None:
                     self.away_towards_home(b, away, states[1], resting, front_end_was_stopped)
@@ -418,14 +490,13 @@ class Lane:
         return False
 
     def away_towards_home(self, site, vm, state, resting, front_end_was_stopped):
-        home = self.state(self.home_site, self.machine.home)
         if state in ("RUNNING", "POWEROFF", "SUSPENDED", "UNDEPLOYED", "STOPPED", "PENDING", "HOLD") and resting > 1:
             self.say("terminate away")
             site.action("terminate", vm)
             time.sleep(1)
         elif state == "EPILOG_FAILURE" and resting > 3:
             self.say("recover --retry away")
-            site.one.vm.recover(vm, RETRY)
+            site.recover(vm, "retry")
             time.sleep(3)
         elif state in FAILED and resting > 1:
             self.say("terminate away, which deletes")
@@ -433,8 +504,7 @@ class Lane:
             time.sleep(1)
         elif front_end_was_stopped and resting > 5 and self.is_forgotten(site, vm):
             # the front-end that waited for the driver is gone
-            self.say("recover --retry away (%s, home %s)" % (state, home))
-            site.one.vm.recover(vm, RETRY)
+            self.remind(site, vm)
             time.sleep(5)
 
     def start_home(self, site, state, resting, front_end_was_stopped):
@@ -459,11 +529,10 @@ class Lane:
             time.sleep(2)
         elif state in FAILED and resting > 5:
             self.say("recover --retry at home: %s" % site.vm_error(vm)[-120:])
-            site.one.vm.recover(vm, RETRY)
+            site.recover(vm, "retry")
             time.sleep(2)
         elif front_end_was_stopped and resting > 5 and self.is_forgotten(site, vm):
-            self.say("recover --retry at home (%s)" % state)
-            site.one.vm.recover(vm, RETRY)
+            self.remind(site, vm)
             time.sleep(5)
 
     def promote_only_copies(self, error):
@@ -518,18 +587,48 @@ class Lane:
         lost, exempt = 0, 0
         for verdict in self.machine.verdicts(a):
             exempt += sum(log["lost"] for log in verdict["may_lose_tail"])
+            lost += self.not_kept(verdict)
             if not verdict["ok"]:
                 lost += max(1, verdict["lost"])
                 short = dict(verdict, logs=[log for log in verdict["logs"] if log["lost"]])
                 self.trouble.append("records: %s" % json.dumps(short))
         new = [log for log in self.machine.logs() if log not in self.judged]
         away = sum(log.startswith(self.away_site.location) for log in new)
-        self.done = {"runs at home": len(new) - away, "runs away": away}
+        self.done.update({"runs at home": len(new) - away, "runs away": away})
         if not lost:
             self.judged.update(new)
             self.carried |= self.carried_over()
+            self.drop_kept()
         self.say("at home: %d lost, %d given up by force" % (lost, exempt))
         return lost, len(double)
+
+
+    def lost_copies(self):
+        """What was set aside of the VM's disks: (site, what they were, what they are called now)."""
+        images = self.machine.images.values()
+        return [(site, found["of"], found["image"]) for site in self.lab.sites
+                for found in json.loads(site.onemirror("lost", "list", "-j").stdout) if found["of"] in images]
+
+    def not_kept(self, verdict):
+        """How many runs have records that a force gave up and that nobody has kept; only a resync by hand may cost them."""
+        image = verdict["image"]
+        missing = [log["log"] for log in verdict["may_lose_tail"] if log["lost"] and (image, log["log"]) not in self.kept]
+        if not missing:
+            return 0
+        copies = [(site, name) for site, of, name in self.lost_copies() if of == image]
+        found = {log for log in missing if any(site.check_records(name, [log])["lost"] == 0 for site, name in copies)}
+        nowhere = sorted(set(missing) - found)
+        self.say("%s: %d runs are on copies that were set aside, %d nowhere" % (image, len(found), len(nowhere)))
+        self.done["kept"] = self.done.get("kept", 0) + len(found)
+        self.kept.update((image, log) for log in missing if log in found or self.asked_by_hand)
+        if nowhere and not self.asked_by_hand:
+            self.trouble.append("kept nowhere: %s of %s, copies %s" % (nowhere, image, [name for _, name in copies]))
+            return len(nowhere)
+        return 0
+
+    def drop_kept(self):
+        for site, _, name in self.lost_copies():
+            self.onemirror(site, "lost", "drop", name, "--yes")
 
 
 class Watch:

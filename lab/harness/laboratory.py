@@ -366,14 +366,14 @@ user = "rbd-mirror-peer"
         self.one.vm.detach(vm, disk)
         return self.settle(vm)
 
-    def disk_snapshot(self, vm, disk, name="snapshot"):
+    def disk_snapshot(self, vm, disk, name="snapshot", timeout=120):
         """The snapshot's number, and the state."""
         number = self.one.vm.disksnapshotcreate(vm, disk, name)
-        return number, self.settle(vm)
+        return number, self.settle(vm, timeout)
 
-    def disk_revert(self, vm, disk, snapshot):
+    def disk_revert(self, vm, disk, snapshot, timeout=120):
         self.one.vm.disksnapshotrevert(vm, disk, snapshot)
-        return self.settle(vm)
+        return self.settle(vm, timeout)
 
     def disk_snapshot_delete(self, vm, disk, snapshot):
         self.one.vm.disksnapshotdelete(vm, disk, snapshot)
