@@ -17,12 +17,19 @@ from .faults import Faults
 
 MODES = ("journal", "snapshot")
 WHEN = ("before", "after")
-OPERATIONS = ("gate", "release", "upkeep", "failover", "failover-force", "rehome")
-NAMES = ["%s/%s" % (operation, mode) for mode in MODES for operation in OPERATIONS]
+OPERATIONS = ("gate", "release", "rehome", "failover", "lost-restore", "lost-drop", "upkeep", "set-aside", "takeover", "failover-force")
+# those at which reconcile or a promotion by force is at work, which reaches the other operations' images or the daemon
+ALONE = ("set-aside", "takeover", "failover-force")
+# mirror snapshots do not tell that nothing is missing, so there upkeep is set-aside
+NAMES = ["%s/%s" % (operation, mode) for mode in MODES for operation in OPERATIONS if (operation, mode) != ("upkeep", "snapshot")]
+NOTE = "onemirror.lost"  # what a copy that was set aside says of itself
 LIMIT = 120  # external calls of one operation that are tried
 # calls that change something; after any other one it is as before the next one
-CHANGES = re.compile(r"rbd mirror image (promote|demote|resync|snapshot)|rbd image-meta (set|remove)|rados lock (get|break)|rbd lock rm|"
-                     r"one\.vm\.(action|update)")
+CHANGES = re.compile(r"rbd mirror image (promote|demote|resync|snapshot|disable)|rbd image-meta (set|remove)|rados lock (get|break)|"
+                     r"rbd (lock rm|rename|feature disable|snap unprotect|snap rm|rm)|one\.(vm\.(action|update)|image\.allocate)")
+
+
+STARTS = ("failover", "takeover", "failover-force")  # these start the VM on the other site
 
 
 class Subject:
@@ -63,7 +70,10 @@ class Subject:
             # what reconcile does, for the images of this VM only: others are at work beside it
             "release": (here, ["hook", "poweroff"]),
             "upkeep": (here, ["hook", "poweroff"]),
+            "set-aside": (here, ["reconcile"]),
             "failover": (there, ["failover", str(self.vms[there.name])]),
+            # of a site whose cluster answers, and of one that does not answer at all
+            "takeover": (there, ["failover", str(self.vms[there.name]), "--force", "--reason", "drill"]),
             "failover-force": (there, ["failover", str(self.vms[there.name]), "--force", "--reason", "drill"]),
             "rehome": (here, ["rehome", str(self.vms[here.name]), "--to", there.name]),
         }[operation]
@@ -84,7 +94,7 @@ class Subject:
         # what is at home is not released
         home = self.there if operation == "release" else self.here
         self.here.onemirror("rehome", self.vms[self.here.name], "--to", home.name)
-        if operation == "upkeep":
+        if operation in ("upkeep", "set-aside"):
             # as after a failover by force while this site was lost
             self.there.rbd("mirror", "image", "promote", self.image, "--force")
             newer = "%d:%s:open:%s" % (
@@ -94,6 +104,9 @@ class Subject:
             if self.mode == "snapshot":
                 # which is what carries the mark over
                 self.there.rbd("mirror", "image", "snapshot", self.image)
+        if operation == "set-aside":
+            # an entry of the journal that the other site will never read
+            self.here.rbd("image-meta", "set", self.image, "drill", "unsent")
 
     def after(self, operation):
         """Brings the copies, and what is known of them here, to where the next operation begins."""
@@ -104,7 +117,9 @@ class Subject:
         if operation == "failover-force":
             # the copy that was passed over is stale
             wait_until("the old copy to be seen to", self.followed_by(self.there, upkeep=self.here), 120, 1)
-        if operation.startswith("failover"):
+        for site, name in self.kept():
+            site.onemirror("lost", "drop", name, "--yes")
+        if operation in STARTS:
             vm = self.vms[self.there.name]
             self.there.action("poweroff", vm)
             self.there.wait_vm(vm, "POWEROFF")
@@ -127,12 +142,17 @@ class Subject:
 
     def rested(self, operation):
         """Waits until what the operation set off has come to rest."""
-        if operation == "upkeep":
+        if operation in ("upkeep", "set-aside"):
             wait_until("the stale copy to be copied again", self.followed_by(self.there, upkeep=self.here), 120, 1)
-        if operation.startswith("failover"):
+        if operation in STARTS:
             self.there.wait_vm(self.vms[self.there.name], "RUNNING", timeout=60)
-        if operation in ("gate", "release", "failover", "rehome"):
+        if operation in ("gate", "release", "failover", "takeover", "rehome"):
             wait_until("the marks to arrive", self.arrived, 60, 0.5)
+
+    def kept(self):
+        """What was set aside of the image, on both sites."""
+        return [(site, found["image"]) for site in self.lab.sites
+                for found in json.loads(site.onemirror("lost", "list", "-j").stdout) if found["of"] == self.image]
 
     def marks(self, site):
         """What onemirror has written on the copy there."""
@@ -165,17 +185,73 @@ class Subject:
         there = self.there.check_records(self.image, *(([], logs) if self.forces else (logs,)))
         # a VM that runs has a record that is half written
         seen["records"] = there["lost"] if self.there.state_name(self.vms[self.there.name]) == "RUNNING" else there["ok"]
+        written = self.here.acknowledged(self.vms[self.here.name])
+        seen["kept"] = [(self.role(site), "mirroring" in site.info(name), site.check_records(name, written)["lost"])
+                        for site, name in self.kept()]
         return seen
+
+    def role(self, site):
+        return "here" if site is self.here else "there"
 
     def plain(self, text, base):
         text = text.strip()
-        for site, role in ((self.here, "here"), (self.there, "there")):
-            text = text.replace(site.name, role)
+        for site in self.lab.sites:
+            text = text.replace(site.name, self.role(site))
         text = re.sub(r"\b[0-9a-f]{16}\b", "ID", text)
         # who did it when, in the note of a forced promotion
         text = text.split(" ")[0]
         text = re.sub(r":\d+:[0-9a-f-]{36}$", ":VM", text)
         return re.sub(r"^\d+", lambda number: "%+d" % (int(number.group()) - base), text)
+
+
+class Kept:
+    """A copy that was set aside on the first site; each run has one of its own to restore or to drop."""
+
+    def __init__(self, lab, mode):
+        stale = Subject(lab, mode, False)
+        self.site = stale.here
+        stale.before("set-aside")
+        self.site.reconcile(check=False)
+        stale.rested("set-aside")
+        ((site, self.image),) = stale.kept()
+        assert site is self.site
+        self.written = site.acknowledged(stale.vms[site.name])
+        note = site.rbd("image-meta", "get", self.image, NOTE).stdout.strip()
+        self.note = json.loads(note)
+        # not what its note says it is called, so it is nobody's business any more
+        self.master = self.image + ".master"
+        site.rbd("rename", self.image, self.master)
+
+    def sequence(self, _site):
+        return 0
+
+    def before(self, _operation):
+        self.site.rbd("cp", self.master, self.image)
+        note = dict(self.note, copy=self.site.info(self.image)["id"])
+        self.site.rbd("image-meta", "set", self.image, NOTE, json.dumps(note))
+
+    def command(self, operation):
+        return self.site, ["lost", operation.partition("-")[2], self.image, *(["--yes"] if operation == "lost-drop" else [])]
+
+    def rested(self, _operation):
+        pass
+
+    def registrations(self):
+        return [image.ID for image in self.site.one.imagepool.info(-2, -1, -1).IMAGE if image.SOURCE == self.image]
+
+    def state(self, _base):
+        """Whether it is there, with its records, what onemirror has written on it, and how often it is registered."""
+        if self.site.info(self.image) is None:
+            return {"there": False, "registered": len(self.registrations())}
+        metadata = json.loads(self.site.rbd("image-meta", "list", self.image, "--format", "json").stdout or "{}")
+        return {"there": True, "lost": self.site.check_records(self.image, self.written)["lost"],
+                "marks": sorted(key for key in metadata if key.startswith("onemirror.")), "registered": len(self.registrations())}
+
+    def after(self, _operation):
+        for image in self.registrations():
+            assert self.site.image_delete(image) is None
+        if self.site.info(self.image):
+            self.site.rbd("rm", self.image)
 
 
 def only_sequences_differ(one, other):
@@ -191,11 +267,31 @@ class Table:
     def __init__(self, lab, faults, name, first):
         operation, _, mode = name.partition("/")
         self.lab, self.faults, self.name, self.operation = lab, faults, name, operation
-        self.subject = Subject(lab, mode, operation == "failover-force")
+        self.subject = Kept(lab, mode) if operation.startswith("lost-") else Subject(lab, mode, operation == "failover-force")
         self.first = first
         self.cells = []
 
+    @contextlib.contextmanager
+    def way_there(self, site):
+        """A site that is lost does not answer: here its cluster, and by its proxy its front-end."""
+        if self.operation != "failover-force":
+            yield
+            return
+        with open(site.configuration) as file:
+            before = file.read()
+        conf = self.lab.other(site).conf
+        site.write_configuration(before.replace('"%s"' % conf, '"%s"' % site.peer_conf_with(mon_host="127.0.0.1:1"), 1).replace(
+            'command_timeout = "20s"', 'command_timeout = "8s"'))
+        try:
+            yield
+        finally:
+            site.write_configuration(before)
+
     def call(self, site, words, kill=None):
+        with self.way_there(site):
+            return self.called(site, words, kill)
+
+    def called(self, site, words, kill):
         """Runs onemirror; the calls it made, whether it was killed, its exit status and what it said last."""
         broken = self.faults.sites[site.name]
         mark = "%s-%d" % (self.operation, time.time_ns())
@@ -264,13 +360,13 @@ class Table:
 def kills(names, number):
     """When to kill at a call: before it, and after it if it changes something. A run waits for the daemons, now longer, now
     shorter, so what changes something is found by its name."""
-    name = short(names[number - 1])
-    if not CHANGES.match(name):
+    changes = CHANGES.match(short(names[number - 1]))
+    if not changes:
         return [(number, "before")]
-    if name.startswith("one."):
+    if changes.group().startswith("one."):
         return [(number, when) for when in WHEN]
-    occurrence = [short(other) for other in names[:number]].count(name)
-    return [(occurrence, when, name) for when in WHEN]
+    occurrence = sum(short(other).startswith(changes.group()) for other in names[:number])
+    return [(occurrence, when, changes.group()) for when in WHEN]
 
 
 def short(call):
@@ -305,14 +401,13 @@ def run(options, lab):
 
     for broken in faults.sites.values():
         # what the gate would refuse: nobody can tell whether the VM runs on the other site
-        broken.proxy.deaf_to = "failover-force"
-    # each has a VM of its own; but a promotion by force throws the site's daemon out, so those come last
+        broken.proxy.deaf_to = ("takeover", "failover-force")
+    # each has a VM of its own
+    alone = [name for name in wanted if name.startswith(ALONE)]
     pool = concurrent.futures.ThreadPoolExecutor(options.side_by_side)
     try:
-        list(pool.map(fill, [name for name in wanted if not name.startswith("failover-force")]))
-        for name in wanted:
-            if name.startswith("failover-force"):
-                fill(name)
+        list(pool.map(fill, [name for name in wanted if name not in alone]))
+        list(map(fill, alone))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         tables = {name: tables[name].cells for name in wanted if name in tables}

@@ -126,7 +126,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with open(faults + "/struck.log", "a") as log:
                 log.write("%s %d %d %s\n" % (when, pid, number, method))
         deaf_to = self.server.deaf_to
-        deaf = bool(deaf_to) and mark.startswith(deaf_to) and location != self.server.location
+        deaf = mark.startswith(deaf_to) and location != self.server.location
         return when, pid, deaf
 
 
@@ -139,7 +139,7 @@ class Proxy(http.server.ThreadingHTTPServer):
     def __init__(self, port, location, counting):
         super().__init__(("127.0.0.1", 0), Handler)
         self.port, self.location, self.counting = port, location, counting
-        self.deaf_to = ""  # runs of the other site whose mark begins so get no answer
+        self.deaf_to = ()  # runs of the other site whose mark begins so get no answer
         self.mode, self.late, self.struck = "ok", 12.0, {}
         threading.Thread(target=self.serve_forever, daemon=True).start()
 

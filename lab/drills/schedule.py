@@ -21,6 +21,7 @@ HOME_LIMIT = 480.0  # seconds from the end of all faults until the VM must run a
 RECONCILE_PAUSE = 20.0
 UNPROTECTED = {"older-image-there", "not-mirrored"}  # what an operator puts right after a revert
 PROTECT_LIMIT = 60.0  # seconds that an operator gives a disk to be mirrored again
+FRONT_END_LIMIT = 40.0  # seconds that an operator waits for a front-end
 LOOKS_FOR_DRIVERS = 8  # half a second apart: between two actions of one operation no process is at work
 
 
@@ -62,8 +63,8 @@ class Lane:
 
     def __init__(self, lab, faults, number):
         self.lab, self.faults, self.number = lab, faults, number
-        # every third VM has its home on the other site
-        self.home_site, self.away_site = (lab.b, lab.a) if number % 3 == 2 else (lab.a, lab.b)
+        # every second VM has its home on the other site
+        self.home_site, self.away_site = (lab.b, lab.a) if number % 2 == 1 else (lab.a, lab.b)
         self.machine, self.plan, self.log = None, None, None
         self.forced = False  # an operator's force in this schedule
         self.force_ended_early = False  # onemirror was killed in it, or did not end, in this schedule
@@ -82,9 +83,9 @@ class Lane:
         name = "drill-%d-%x" % (self.number, time.time_ns() // 1000000)
         home = self.home_site
         if home is self.lab.a:
-            # two or three disks: journal, snapshot, and a clone for every second VM
+            # two or three disks: journal, snapshot, and a clone for every second VM of this site
             images = [home.image_create(name + "-data", "one", True), home.image_create(name + "-snapshot", "two", True)]
-            if self.number % 2 == 0:
+            if self.number % 4 == 0:
                 images.append(home.image_create(name + "-base", "one", False))
             home.rbd("mirror", "image", "enable", home.source(images[1]), "snapshot")
             self.machine = Machine(self.lab, name, home.vm_create(name, images))
@@ -152,6 +153,11 @@ class Lane:
             thread.join(90)
 
     def operate(self, step):
+        # a schedule beside this one may have the site down: who works there waits for its front-end
+        site, _ = self.meant(step)
+        end = time.monotonic() + FRONT_END_LIMIT
+        while site.answers() is None and time.monotonic() < end:
+            time.sleep(0.5)
         self.say("%s (%s)" % (step.operation, self.where()))
         try:
             getattr(self, step.operation.replace("-", "_"))()
