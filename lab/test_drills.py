@@ -17,6 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from drills import __main__ as main, faults, kill_table, plan, proxy, schedule  # noqa: E402
 from harness.laboratory import Lab, LabError, wait_until  # noqa: E402
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 OPERATIONS = {name for after in plan.NEXT.values() for name in after} | set(plan.ANYWHERE)
 
 
@@ -33,6 +34,34 @@ def test_the_plans_of_a_long_run_hold_every_operation_and_every_fault_often():
     strikes = [strike for step in steps for strike in step.strikes]
     for kind in plan.FAULTS:
         assert sum(strike.kind == kind for strike in strikes) >= 30, kind
+
+
+def test_the_drills_of_every_run_hold_what_others_do_beside_the_handoff():
+    with open(os.path.join(HERE, "../tests/run")) as script:
+        seeds = main.seeds_of(re.search(r"tests/faults --seed ([\d,]+)", script.read()).group(1))
+    steps = [step for seed in seeds for step in plan.plan(seed).steps]
+    assert {"revert-home", "attach-home", "delete-image-away", "recreate-away", "cut-home", "lose-home"} <= {step.operation for step in steps}
+    assert "pool-full" in {strike.kind for step in steps for strike in step.strikes}
+    homes = {schedule.Lane(types.SimpleNamespace(a="a", b="b"), None, number).home_site for number in range(len(seeds))}
+    assert homes == {"a", "b"}
+
+
+def test_what_a_force_gave_up_has_to_be_kept_somewhere():
+    sites = [types.SimpleNamespace(name="site-a", check_records=lambda copy, logs: {"lost": 0 if logs == ["one"] else 5})]
+
+    def judged(lost, copies, asked_by_hand=False):
+        lane = schedule.Lane(types.SimpleNamespace(a=None, b=None), None, 0)
+        lane.say, lane.asked_by_hand = lambda _text: None, asked_by_hand
+        lane.lost_copies = lambda: [(sites[0], "pool/image", copy) for copy in copies]
+        verdict = {"image": "pool/image", "may_lose_tail": [{"log": log, "lost": 3} for log in lost]}
+        # what was dealt with is not counted again once the copy is dropped
+        return lane.not_kept(verdict), len(lane.trouble), lane.not_kept(verdict)
+
+    assert judged([], []) == (0, 0, 0)
+    assert judged(["one"], ["pool/image.lost-1"]) == (0, 0, 0)
+    assert judged(["one", "two"], ["pool/image.lost-1"]) == (1, 1, 1)
+    assert judged(["one"], []) == (1, 1, 1)
+    assert judged(["one"], [], asked_by_hand=True) == (0, 0, 0)
 
 
 def test_operations_lead_somewhere_that_is_known():
@@ -88,9 +117,6 @@ def test_a_driver_at_work_is_seen_until_it_ends(tmp_path):
 
 # ---------------------------------------------------------------- kill -9 at the n-th call, without any cluster
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
 @pytest.fixture
 def site(tmp_path):
     """A front-end's folder, a program that passes for onemirror and calls rbd four times, and an `rbd` that notes it."""
@@ -144,6 +170,9 @@ def test_what_changes_something_is_killed_by_name_and_what_reads_by_number():
     names = ["one.vm.info", "rbd --id=x info --pool=p", "rbd mirror image demote --pool=p", "rbd info", "rbd mirror image demote"]
     assert kill_table.kills(names, 2) == [(2, "before")]
     assert kill_table.kills(names, 5) == [(2, "before", "rbd mirror image demote"), (2, "after", "rbd mirror image demote")]
+    # a copy that is set aside bears another date each time
+    renamed = ["rbd rename --pool=p one-1 one-1.lost-20261126T164500Z"]
+    assert kill_table.kills(renamed, 1) == [(1, "before", "rbd rename"), (1, "after", "rbd rename")]
     assert kill_table.kills(["one.vm.action"], 1) == [(1, "before"), (1, "after")]
 
 
@@ -274,7 +303,8 @@ def test_the_table_tells_where_a_kill_leads_to_another_end(site, mends):
 
 
 def test_what_changes_something_is_killed_on_both_sides():
-    for call in ("rbd mirror image demote one/one-7", "rbd image-meta set one/one-7", "rados lock get x", "one.vm.action"):
+    for call in ("rbd mirror image demote one/one-7", "rbd image-meta set one/one-7", "rados lock get x", "one.vm.action",
+                 "rbd rename one/one-7", "rbd mirror image disable one/one-7", "rbd rm one/one-7", "one.image.allocate"):
         assert kill_table.CHANGES.match(call), call
     for call in ("rbd info one/one-7", "rbd image-meta list one/one-7", "rbd mirror image status x", "rados lock list x", "one.vm.info"):
         assert not kill_table.CHANGES.match(call), call
