@@ -76,8 +76,7 @@ impl Called<'_> {
             Answer::Failed(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
             Answer::Instead(why) if why.is_empty() => ExitCode::SUCCESS,
             Answer::Instead(why) => {
-                // INFO lines go to the VM's log
-                eprintln!("INFO: onemirror: {}", first_sentence(&why));
+                tell_instead(&why, subject);
                 ExitCode::SUCCESS
             }
             Answer::Refused { sentence, noted } => {
@@ -115,6 +114,16 @@ fn readable(input: &[u8]) -> std::io::Result<Stdio> {
     file.write_all(input)?;
     file.rewind()?;
     Ok(file.into())
+}
+
+/// Why the stock action was left out: in the audit log, and in the log of the VM that it is about, if it is about one.
+fn tell_instead(why: &str, subject: Entry) {
+    let why = first_sentence(why);
+    // OpenNebula 7 takes the number behind INFO for the VM in whose log the rest belongs, and ends if there is no such VM;
+    // OpenNebula 6 throws away what an action says that went well
+    let vm = subject.vm.map(|vm| format!("{vm} ")).unwrap_or_default();
+    eprintln!("INFO: {vm}onemirror: {why}");
+    note(Entry { outcome: Outcome::Skipped, reason: Some(why), ..subject });
 }
 
 /// One line in the audit log for what is answered without an engine.

@@ -96,7 +96,7 @@ async fn with_config(
     let look = async {
         let image = engine.image_in(&asked.datastore, image).await?;
         match action {
-            Action::Rm => remove(&engine, asked, &image, subject).await,
+            Action::Rm => remove(&engine, asked, &image).await,
             Action::SnapDelete | Action::SnapRevert | Action::SnapFlatten => {
                 change(&engine, action, &image).await
             }
@@ -107,20 +107,12 @@ async fn with_config(
 
 /// `oneimage delete`: the registration can go without its image. To end in ERROR would leave the operator with no other way
 /// than to delete the copy by hand.
-async fn remove(
-    engine: &Engine,
-    asked: &DriverAction,
-    image: &VmImage,
-    subject: &Entry,
-) -> Result<Answer, EngineError> {
+async fn remove(engine: &Engine, asked: &DriverAction, image: &VmImage) -> Result<Answer, EngineError> {
     let registered = engine.registrations(&BTreeSet::from([image.spec().clone()])).await?;
     let other = registered.into_values().flatten().find(|id| *id != asked.image.id);
     Ok(match engine.kept(image, other).await? {
         None => Answer::Stock,
-        Some(why) => {
-            note(Entry { outcome: Outcome::Skipped, reason: Some(why.clone()), ..subject.clone() });
-            Answer::Instead(format!("{why}; only its registration here is gone"))
-        }
+        Some(why) => Answer::Instead(format!("{why}; only its registration here is gone")),
     })
 }
 

@@ -19,11 +19,11 @@ use std::process::{Command, ExitCode};
 /// Answers a call of `one_tm`; `stock` is the action that onemirror stands in front of. Returns only if that one
 /// is not to run.
 pub async fn run(config_path: &Path, stock: &Path, action: &str, arguments: &[OsString]) -> ExitCode {
-    let subject = Entry {
+    let mut subject = Entry {
         vm: parse(action, arguments).ok().map(|call| call.vm),
         ..Entry::new("", &format!("tm {action}"), Outcome::Refused)
     };
-    let answer = answer(config_path, stock, action, arguments, &subject).await;
+    let answer = answer(config_path, stock, action, arguments, &mut subject).await;
     Called { stock, arguments, input: None }.give(answer, subject)
 }
 
@@ -32,7 +32,7 @@ async fn answer(
     stock: &Path,
     action: &str,
     arguments: &[OsString],
-    subject: &Entry,
+    subject: &mut Entry,
 ) -> Answer {
     if let Some(answer) = switched_off(subject) {
         return answer;
@@ -55,7 +55,10 @@ async fn answer(
         Err(error) => return refuse(format!("VM {}: cannot tell its disks: {error}", call.vm)),
     };
     match config {
-        Ok(config) => with_config(config, call, stock, action, arguments, vm).await,
+        Ok(config) => {
+            subject.site = config.site.name.clone();
+            with_config(config, call, stock, action, arguments, vm).await
+        }
         Err(error) => without_config(&error, call, &vm).await,
     }
 }

@@ -73,6 +73,8 @@ def test_a_deletion_takes_no_other_image_along(lab, a):
     a.action("terminate", vm)
     assert a.settle(vm) == "DONE", a.vm_error(vm)
     assert exists(a, "one/" + name)
+    assert "one/%s with it" % name in a.vm_log(vm), a.vm_log(vm)
+    assert [entry for entry in a.audit() if entry["vm"] == vm and "one/%s with it" % name in (entry.get("reason") or "")]
     a.rbd("rm", clone)
     assert a.image_delete(base) is None
     assert not exists(a, "one/" + name)
@@ -110,10 +112,11 @@ def test_a_volatile_disk_whose_name_is_taken_says_whose_it_is(lab, a, b):
         before = site.info(image)["id"]
         vm = site.vm_create(unique("volatile"), [], extra=volatile())
         assert site.settle(vm) == "PROLOG_FAILURE"
-        assert "%s is a copy of a disk of %s" % (image.split("/")[1], other.name) in site.vm_error(vm), site.vm_error(vm)
+        said = site.vm_error(vm)
         site.recover(vm, "delete")
         site.wait_vm(vm, "DONE")
         assert site.info(image)["id"] == before
+        assert "%s is a copy of a disk of %s" % (image.split("/")[1], other.name) in said, said
         other.rbd("rm", image)
 
 
@@ -132,11 +135,12 @@ def test_a_volatile_disk_is_not_that_of_a_vm_that_was_failed_over(lab, a, b):
     vm = b.vm_create(unique("volatile"), [], extra=volatile())
     assert image == "one/one-sys-%d-0" % vm
     assert b.settle(vm) == "PROLOG_FAILURE"
-    assert "is registered here as image %d" % registered in b.vm_error(vm), b.vm_error(vm)
+    said = b.vm_error(vm)
     b.recover(vm, "delete")
     b.wait_vm(vm, "DONE")
     assert b.is_primary(image)
     assert b.check_records(image, b.acknowledged(runs))["ok"]
+    assert "is registered here as image %d" % registered in said, said
 
 
 @full

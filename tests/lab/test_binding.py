@@ -3,6 +3,7 @@ import pytest
 from conftest import full
 from harness.laboratory import Machine, unique, wait_until
 from harness.story import Timer
+from test_lost import forced_over, home_lost_with_records_unsent, mirrored_machine
 
 
 def told(site, image, what):
@@ -41,6 +42,46 @@ def test_a_copy_of_an_image_that_was_handed_over_is_not_handed_over_itself(lab, 
     assert b.is_primary(copy) is True
     assert not [entry for entry in b.audit() if entry.get("image") == copy]
     assert not told(b, copy, "hand")
+
+
+@full
+def test_a_clone_or_copy_of_a_forced_image_makes_nobody_stale(lab, a, b):
+    """It has the force and the boot in its metadata, and is called as an image of the other site's: both count from 0."""
+    machine = mirrored_machine(lab, "forced-from", "journal")
+    (image,) = machine.images.values()
+    with home_lost_with_records_unsent(lab, machine):
+        vm = forced_over(lab, machine)
+    a.wait_vm(machine.home, "POWEROFF")
+    machine.may_lose_tail += a.acknowledged(machine.home)
+    b.rbd("snap", "create", image + "@now")
+    b.rbd("snap", "protect", image + "@now")
+
+    for how, make in (("cp", ["cp", image]), ("clone", ["clone", image + "@now"])):
+        same = "three/" + unique("same-" + how)
+        b.rbd(*make, same)
+        assert "onemirror.forced" in b.rbd("image-meta", "list", same).stdout
+        a.rbd("create", same, "--size", "16M")
+        a.rbd("mirror", "image", "enable", same, "snapshot")
+        registered = a.image_create(unique("same"), "three", True, source=same)
+        own = a.vm_create(unique("same"), [registered])
+        assert a.settle(own) == "RUNNING", a.vm_error(own)
+        a.reconcile(check=False)
+        assert a.is_primary(same) and a.state_name(own) == "RUNNING"
+        a.action("terminate", own)
+        a.wait_vm(own, "DONE")
+
+    # a copy that is mirrored itself was never forced: it is booted, ends, and stays
+    copy = image + "-copy"
+    b.rbd("cp", image, copy)
+    a.wait_replaying(copy)
+    for site in lab.sites:
+        site.reconcile(check=False)
+    assert b.is_primary(copy) is True and a.is_primary(copy) is False
+    assert not told(a, copy, "force") and not told(b, copy, "force")
+
+    machine.end_away(vm)
+    machine.comes_home()
+    machine.assert_complete(a)
 
 
 def mirrored_by_snapshot(site, image, other):

@@ -188,3 +188,23 @@ def test_looks_that_take_longer_than_a_lock_do_not_end_a_boot(lab, a, b, tmp_pat
     b.reconcile(check=False)
     machine.comes_home()
     machine.assert_complete(a)
+
+
+@full
+def test_five_vms_are_taken_over_at_once(lab, a, b):
+    """Nobody takes them one after the other when a site is evacuated."""
+    machines = [lab.vm_with_one_disk(unique("five"), "journal") for _ in range(5)]
+    for machine in machines:
+        machine.register_on_b()
+        a.action("poweroff", machine.home)
+        a.wait_vm(machine.home, "POWEROFF")
+    vms = [machine.start_on_b(mirrored=False) for machine in machines]
+    for vm in vms:
+        assert b.settle(vm, timeout=180) == "RUNNING", b.vm_error(vm)
+    for vm in vms:
+        b.action("terminate", vm)
+    for vm in vms:
+        assert b.settle(vm) == "DONE", b.vm_error(vm)
+    for machine in machines:
+        machine.comes_home()
+        machine.assert_complete(a)

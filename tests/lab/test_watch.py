@@ -128,6 +128,56 @@ def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b
 
 
 @full
+def test_a_disk_that_was_restored_in_place_is_seen_and_can_be_protected_again(lab, a, b):
+    """What is restored is a new image of the old name; the old one is removed, and with it its copy."""
+    machine = lab.vm_with_one_disk(unique("restored"), "snapshot")
+    (image,) = machine.images.values()
+    machine.register_on_b()
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    a.control("hooks=lose")
+    backup, _ = a.backup(machine.home)
+    before = a.info(image)["id"]
+    assert a.restore(machine.home, backup) == "POWEROFF", a.vm_error(machine.home)
+    assert a.info(image)["id"] != before and "mirroring" not in a.info(image)
+    listed = a.onemirror("list", check=False)
+    assert image in listed.stdout and "not mirrored" in listed.stdout and listed.returncode == 3, listed
+    wait_until("the copy of what was there before to go", lambda: b.info(image) is None, 60, 0.5)
+    follow(a, concerns(a, image)["not-mirrored"]["remedy"])
+    follow(a, concerns(a, image)["no-schedule"]["remedy"])
+    b.wait_replaying(image)
+    assert b.info(image)["mirroring"]["global_id"] == a.info(image)["mirroring"]["global_id"]
+    assert concerns(a, image) == {}
+    pool, name = image.split("/")
+    a.rbd("mirror", "snapshot", "schedule", "remove", "--pool", pool, "--image", name)
+    assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
+    machine.assert_complete(a)
+
+
+@full
+def test_a_copy_that_falls_behind_its_schedule_is_told_with_who_is_late(lab, a, b):
+    machine = lab.vm_with_one_disk(unique("late"), "snapshot")
+    (image,) = machine.images.values()
+    machine.register_on_b()
+    pool, name = image.split("/")
+    schedule = ["mirror", "snapshot", "schedule", "{}", "--pool", pool, "--image", name, "1m"]
+    a.rbd(*[word.format("add") for word in schedule])
+    b.clusters("daemon-stop")
+    try:
+        late = wait_until("it to be late", lambda: concerns(a, image).get("snapshots-late"), 240, 5)
+        assert "on site-b" in late["what"] and "every 60 s" in late["what"], late
+        listed = a.onemirror("list", check=False)
+        assert late["what"] in listed.stdout and listed.returncode == 3, listed
+    finally:
+        b.clusters("daemon-start")
+        # what is to be waited for is the copy, not the next minute
+        a.rbd("mirror", "image", "snapshot", image)
+        wait_until("the copy to follow", lambda: "snapshots-late" not in concerns(a, image), 120, 1)
+        a.rbd(*[word.format("remove") for word in schedule])
+    machine.assert_complete(a)
+
+
+@full
 def test_a_base_that_lost_its_snapshot_under_a_clone_of_the_other_site_follows_again(lab, a, b):
     base = "one/" + unique("base")
     a.rbd("create", base, "--size", "16M")
