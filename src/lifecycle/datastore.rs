@@ -1,6 +1,6 @@
 //! Actions of the datastore driver: what `oneimage delete` and the snapshots of images do to images that are mirrored.
 
-use super::answer::{Answer, Called, note, refuse, refuse_image, switched_off};
+use super::answer::{Answer, Called, refuse, refuse_image, switched_off};
 use super::tm::connect;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::Ceph as _;

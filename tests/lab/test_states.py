@@ -136,16 +136,17 @@ def test_a_refusal_is_one_sentence_and_is_taken_back_once_the_vm_runs(lab, a, b)
     assert a.resume(machine.home) == "POWEROFF"
     (image,) = machine.images.values()
     cause = "OM31 %s is in use on site-b: VM %d is RUNNING" % (image.split("/")[1], vm)
-    assert cause in a.vm_error(machine.home), a.vm_error(machine.home)
-    # the driver says it, and oned says it again
-    lines = [line for line in a.vm_log(machine.home).splitlines() if "onemirror" in line and "/" not in line]
-    assert {line[line.index("OM31"):] for line in lines} == {lines[-1][lines[-1].index("OM31"):]}, lines
-    assert lines[-1].endswith("; more: onemirror show %d" % machine.home)
+    said, log = a.vm_error(machine.home), a.vm_log(machine.home)
     shown = a.onemirror("show", machine.home).stdout
-    assert "A boot would now (OM31): refuse: " + cause[len("OM31 "):] in shown, shown
     machine.end_away(vm)
     a.wait_vm(machine.home, "RUNNING")
-    wait_until("the refusal to be taken back", lambda: not a.vm_error(machine.home), 60)
+    wait_until("the refusal to be taken back", lambda: not a.vm_error(machine.home), 30)
+    assert cause in said, said
+    # the driver says it, and oned says it again
+    lines = [line for line in log.splitlines() if "onemirror" in line and "/" not in line]
+    assert {line[line.index("OM31"):] for line in lines} == {lines[-1][lines[-1].index("OM31"):]}, lines
+    assert lines[-1].endswith("; more: onemirror show %d" % machine.home)
+    assert "A boot would now (OM31): refuse: " + cause[len("OM31 "):] in shown, shown
     assert a.one.vm.info(machine.home).USER_TEMPLATE["NOTE"] == "of a user"
     # what somebody else has written stays
     a.one.vm.update(machine.home, 'ERROR="Thu Nov 26 17:00:00 2026: ATTACHDISK: of another"', 1)
