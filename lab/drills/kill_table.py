@@ -17,9 +17,9 @@ from .faults import Faults
 
 MODES = ("journal", "snapshot")
 WHEN = ("before", "after")
-OPERATIONS = ("gate", "release", "rehome", "failover", "lost-restore", "lost-drop", "upkeep", "set-aside", "takeover", "failover-force")
+OPERATIONS = ("gate", "release", "rehome", "failover", "takeover", "lost-restore", "lost-drop", "upkeep", "set-aside", "failover-force")
 # those at which reconcile or a promotion by force is at work, which reaches the other operations' images or the daemon
-ALONE = ("set-aside", "takeover", "failover-force")
+ALONE = ("set-aside", "failover-force")
 # mirror snapshots do not tell that nothing is missing, so there upkeep is set-aside
 NAMES = ["%s/%s" % (operation, mode) for mode in MODES for operation in OPERATIONS if (operation, mode) != ("upkeep", "snapshot")]
 NOTE = "onemirror.lost"  # what a copy that was set aside says of itself
@@ -118,7 +118,7 @@ class Subject:
             # the copy that was passed over is stale
             wait_until("the old copy to be seen to", self.followed_by(self.there, upkeep=self.here), 120, 1)
         for site, name in self.kept():
-            site.onemirror("lost", "drop", name, "--yes")
+            site.rbd("rm", name)
         if operation in STARTS:
             vm = self.vms[self.there.name]
             self.there.action("poweroff", vm)
@@ -151,8 +151,9 @@ class Subject:
 
     def kept(self):
         """What was set aside of the image, on both sites."""
-        return [(site, found["image"]) for site in self.lab.sites
-                for found in json.loads(site.onemirror("lost", "list", "-j").stdout) if found["of"] == self.image]
+        pool, _, name = self.image.partition("/")
+        return [(site, "%s/%s" % (pool, found)) for site in self.lab.sites
+                for found in site.rbd("ls", pool).stdout.split() if found.startswith(name + ".lost-")]
 
     def marks(self, site):
         """What onemirror has written on the copy there."""
@@ -264,6 +265,8 @@ def only_sequences_differ(one, other):
 class Table:
     """One operation's column."""
 
+    only_changes = False  # whether calls that only read are passed over
+
     def __init__(self, lab, faults, name, first):
         operation, _, mode = name.partition("/")
         self.lab, self.faults, self.name, self.operation = lab, faults, name, operation
@@ -340,6 +343,8 @@ class Table:
         wanted, names, _, said = self.once()
         print("%s, without a kill: %d calls, %s\n  %s" % (self.name, len(names), said, wanted), flush=True)
         for number, name in list(enumerate(map(short, names), 1))[self.first - 1 : LIMIT]:
+            if self.only_changes and not CHANGES.match(name):
+                continue
             row = [self.cell(name, kill, wanted) for kill in kills(names, number)]
             self.cells.append((number, name, row))
             print("%-24s %3d  %-44s %s" % (self.name, number, name, "  ".join("%-7s" % cell for cell in row)), flush=True)
@@ -392,6 +397,7 @@ def run(options, lab):
     def fill(name):
         try:
             tables[name] = Table(lab, faults, name, options.from_call)
+            tables[name].only_changes = options.only_changes
             tables[name].run()
         except Exception as error:
             unfinished.append(name)
