@@ -483,7 +483,7 @@ class Lane:
                 self.say("%s at home, %s away" % states)
                 last, since = states, time.monotonic()
             resting = time.monotonic() - since
-            with contextlib.suppress(Exception):
+            try:
                 if states[0] == "RUNNING" and away is None:
                     if self.primaries() == {self.home_site.name[-1]} and self.protect():
                         return True
@@ -491,6 +491,8 @@ class Lane:
                     self.away_towards_home(b, away, states[1], resting, front_end_was_stopped)
                 else:
                     self.start_home(a, states[0], resting, front_end_was_stopped)
+            except Exception as error:  # a front-end that is busy; and what is the drill's own fault is to be seen
+                self.say("%s: %s" % (type(error).__name__, error))
             time.sleep(1)
         self.trouble.append("stuck: %s after %.0f s, %s" % (self.where(), HOME_LIMIT, self.primaries()))
         return False

@@ -331,7 +331,8 @@ user = "rbd-mirror-peer"
 
     def vm_error(self, vm):
         template = self.one.vm.info(vm).USER_TEMPLATE or {}
-        return template.get("ERROR", "")
+        # what was taken back is an empty element
+        return template.get("ERROR") or ""
 
     def wait_vm(self, vm, *names, timeout=120):
         return wait_until(
