@@ -5,6 +5,7 @@
 //! the two systems; [`engine`] observes, asks and carries out; [`lifecycle`] is what OpenNebula calls and
 //! [`cli`] what an operator types.
 
+pub mod advice;
 pub mod audit;
 pub mod ceph;
 pub mod cli;

@@ -3,6 +3,7 @@
 //! Snapshots, restores and resizes change images beside the handoff. Nothing fails then, and nobody is told, until the
 //! day on which the copy is needed. Each [`Concern`] says what is so and what to type.
 
+use crate::advice::{Advice, Place};
 use crate::ceph::ReplayState;
 use crate::image_spec::ImageSpec;
 use serde::Serialize;
@@ -42,8 +43,8 @@ pub struct Concern {
     pub image: String,
     /// What is so, in words that follow the image's name.
     pub what: String,
-    /// What to type.
-    pub remedy: String,
+    /// What to do about it.
+    pub advice: Advice,
 }
 
 /// The disk of a VM of this site.
@@ -166,9 +167,9 @@ impl<'a> Facts<'a> {
         found
     }
 
-    fn concern(&self, kind: Kind, what: String, remedy: String) -> Concern {
+    fn concern(&self, kind: Kind, what: String, advice: Advice) -> Concern {
         let image = self.image.to_string();
-        Concern { kind, vm: self.disk.map(|disk| disk.vm), image, what, remedy }
+        Concern { kind, vm: self.disk.map(|disk| disk.vm), image, what, advice }
     }
 
     /// What the disk was before it was reverted to a snapshot of it.
@@ -183,18 +184,18 @@ impl<'a> Facts<'a> {
         let what =
             format!("{state} on {there}, which has an older image of this name; a failover would boot that");
         let again = (!is_mirrored).then(|| self.mirrored_again());
-        let remedy = match (self.left_by_revert(), again) {
+        let gone = format!("rbd-mirror on {there} has removed or renamed the older one");
+        let advice = match (self.left_by_revert(), again) {
             // the copy there takes its original's new name with the next snapshot
             (Some(left), again) if left.sends_snapshots => {
                 let send = format!("rbd mirror image snapshot {}", left.image);
-                [Some(send), again].into_iter().flatten().collect::<Vec<_>>().join(" && ")
+                Advice::commands(Place::Here, [Some(send), again].into_iter().flatten())
             }
-            (_, Some(again)) => format!(
-                "{again}; it is copied as soon as rbd-mirror on {there} has removed or renamed the older one"
-            ),
-            (_, None) => format!("wait until rbd-mirror on {there} has removed or renamed the older one"),
+            (_, Some(again)) => Advice::command(Place::Here, again)
+                .and(Advice::wait(format!("it is copied as soon as {gone}"))),
+            (_, None) => Advice::wait(format!("wait until {gone}")),
         };
-        self.concern(Kind::OlderImageThere, what, remedy)
+        self.concern(Kind::OlderImageThere, what, advice)
     }
 
     fn not_mirrored(&self, is_registered_there: bool) -> Option<Concern> {
@@ -208,7 +209,8 @@ impl<'a> Facts<'a> {
         } else {
             return None;
         };
-        Some(self.concern(Kind::NotMirrored, why, self.mirrored_again()))
+        let again = Advice::command(Place::Here, self.mirrored_again());
+        Some(self.concern(Kind::NotMirrored, why, again))
     }
 
     /// What has the image mirrored.
@@ -240,8 +242,8 @@ impl<'a> Facts<'a> {
                 let what = format!(
                     "has no schedule on {here}: what is written is not sent to {there} until it is handed over"
                 );
-                let remedy = format!("rbd mirror snapshot schedule add {} 5m", options(self.image));
-                return Some(self.concern(Kind::NoSchedule, what, remedy));
+                let add = format!("rbd mirror snapshot schedule add {} 5m", options(self.image));
+                return Some(self.concern(Kind::NoSchedule, what, Advice::command(Place::Here, add)));
             }
             Schedule::Every(every) => every,
         };
@@ -251,15 +253,16 @@ impl<'a> Facts<'a> {
             spoken(age.arrived),
             spoken(every)
         );
-        let remedy = if age.taken > every * INTERVALS {
-            format!(
-                "rbd mirror image snapshot {} now; and for the schedule, which does not run: ceph mgr fail",
-                self.image
+        let advice = if age.taken > every * INTERVALS {
+            let now = Advice::command(Place::Here, format!("rbd mirror image snapshot {}", self.image));
+            now.and(
+                Advice::command(Place::Here, "ceph mgr fail")
+                    .when("and for the schedule, which does not run"),
             )
         } else {
-            format!("on {there}: systemctl restart ceph-rbd-mirror.target")
+            Advice::command(Place::There(there.to_owned()), "systemctl restart ceph-rbd-mirror.target")
         };
-        Some(self.concern(Kind::SnapshotsLate, what, remedy))
+        Some(self.concern(Kind::SnapshotsLate, what, advice))
     }
 
     /// oned counts whole megabytes, and does not always round them up.
@@ -268,21 +271,21 @@ impl<'a> Facts<'a> {
         let (DiskFacts { vm, disk, size, .. }, real) = (disk, bytes.div_ceil(MEGABYTE));
         let believed = size.filter(|believed| believed.abs_diff(real) > 1)?;
         let what = format!("is {real} MB, and OpenNebula here believes that it is {believed} MB");
-        let remedy = if real > believed {
+        let resize = if real > believed {
             // Ceph refuses to resize to the size that there is
             format!("onevm disk-resize {vm} {disk} {}", real + 1)
         } else {
             format!("rbd resize --size {believed} {}", self.image)
         };
-        Some(self.concern(Kind::OtherSize, what, remedy))
+        Some(self.concern(Kind::OtherSize, what, Advice::command(Place::Here, resize)))
     }
 }
 
 /// What to do about a copy whose daemon stopped with an error.
-pub fn follow_again(image: &str, site: &str) -> String {
-    format!(
+pub fn follow_again(image: &str, site: &str) -> Advice {
+    Advice::decide(format!(
         "on {site}: for each clone that rbd children --all {image} names, rbd flatten CLONE: a snapshot that has clones there cannot go with its original; if it names none, the log of rbd-mirror there tells why (docs/runbook.md, \"resync does not end\")"
-    )
+    ))
 }
 
 /// Whether an image's name is what the stock `snap_revert` leaves of another one: with the numbers of its snapshots behind,
@@ -388,12 +391,12 @@ mod tests {
         };
         let reverted = || parent("two/one-7-0:1", true);
         insta::assert_snapshot!(found(NOT_MIRRORED, reverted()).what, @"is not mirrored any more and has no copy on site-b, which has an older image of this name; a failover would boot that");
-        insta::assert_snapshot!(found(NOT_MIRRORED, reverted()).remedy, @"rbd mirror image snapshot two/one-7-0:1 && rbd mirror image enable two/one-7 snapshot");
-        insta::assert_snapshot!(found(NOT_MIRRORED, None).remedy, @"rbd mirror image enable two/one-7 snapshot; it is copied as soon as rbd-mirror on site-b has removed or renamed the older one");
+        insta::assert_snapshot!(found(NOT_MIRRORED, reverted()).advice, @"rbd mirror image snapshot two/one-7-0:1 && rbd mirror image enable two/one-7 snapshot");
+        insta::assert_snapshot!(found(NOT_MIRRORED, None).advice, @"rbd mirror image enable two/one-7 snapshot; it is copied as soon as rbd-mirror on site-b has removed or renamed the older one");
         // mirrored again, and the older image is still in the way
         insta::assert_snapshot!(found(by_snapshot(Schedule::Unknown, None), reverted()).what, @"has no copy on site-b, which has an older image of this name; a failover would boot that");
-        insta::assert_snapshot!(found(by_snapshot(Schedule::Unknown, None), reverted()).remedy, @"rbd mirror image snapshot two/one-7-0:1");
-        insta::assert_snapshot!(found(Standing::WritesByJournal, None).remedy, @"wait until rbd-mirror on site-b has removed or renamed the older one");
+        insta::assert_snapshot!(found(by_snapshot(Schedule::Unknown, None), reverted()).advice, @"rbd mirror image snapshot two/one-7-0:1");
+        insta::assert_snapshot!(found(Standing::WritesByJournal, None).advice, @"wait until rbd-mirror on site-b has removed or renamed the older one");
     }
 
     #[test]
@@ -404,9 +407,9 @@ mod tests {
                 .remove(0)
         };
         insta::assert_snapshot!(found(false, false).what, @"is not mirrored: it is registered on site-b, which has no copy of it");
-        insta::assert_snapshot!(found(false, false).remedy, @"rbd mirror image enable two/one-7 snapshot");
-        insta::assert_snapshot!(found(true, false).remedy, @"rbd mirror image enable two/one-7 journal");
-        insta::assert_snapshot!(found(false, true).remedy, @"rbd feature enable two/one-7 journaling");
+        insta::assert_snapshot!(found(false, false).advice, @"rbd mirror image enable two/one-7 snapshot");
+        insta::assert_snapshot!(found(true, false).advice, @"rbd mirror image enable two/one-7 journal");
+        insta::assert_snapshot!(found(false, true).advice, @"rbd feature enable two/one-7 journaling");
     }
 
     #[test]
@@ -451,9 +454,9 @@ mod tests {
         let every = Schedule::Every(Duration::from_secs(300));
         let found = |age| judge(by_snapshot(every, Some(age)), None).remove(0);
         insta::assert_snapshot!(found((8000, 20)).what, @"has a copy on site-b that is 2 hours old, and its schedule is every 5 minutes");
-        insta::assert_snapshot!(found((8000, 20)).remedy, @"on site-b: systemctl restart ceph-rbd-mirror.target");
-        insta::assert_snapshot!(found((8000, 8000)).remedy, @"rbd mirror image snapshot two/one-7 now; and for the schedule, which does not run: ceph mgr fail");
-        insta::assert_snapshot!(judge(by_snapshot(Schedule::None, None), None)[0].remedy, @"rbd mirror snapshot schedule add --pool two --image one-7 5m");
+        insta::assert_snapshot!(found((8000, 20)).advice, @"on site-b: systemctl restart ceph-rbd-mirror.target");
+        insta::assert_snapshot!(found((8000, 8000)).advice, @"rbd mirror image snapshot two/one-7; and for the schedule, which does not run: ceph mgr fail");
+        insta::assert_snapshot!(judge(by_snapshot(Schedule::None, None), None)[0].advice, @"rbd mirror snapshot schedule add --pool two --image one-7 5m");
     }
 
     #[test]
@@ -471,17 +474,17 @@ mod tests {
     #[test]
     fn another_size_is_told_with_what_puts_it_right() {
         let image = "one/one-7".parse().unwrap();
-        let remedy = |bytes: u64, size: u64| {
+        let advice = |bytes: u64, size: u64| {
             let disk = DiskFacts { vm: 3, disk: 1, size: Some(size), others_are_mirrored: false };
             let facts = facts(&image, Standing::WritesByJournal);
             let found = Facts { disk: Some(disk), size: Some(bytes), ..facts }.judge();
-            found.into_iter().next().map(|concern| concern.remedy)
+            found.into_iter().next().map(|concern| concern.advice.to_string())
         };
-        assert_eq!(remedy(32 << 20, 16).unwrap(), "onevm disk-resize 3 1 33");
-        assert_eq!(remedy(16 << 20, 32).unwrap(), "rbd resize --size 32 one/one-7");
+        assert_eq!(advice(32 << 20, 16).unwrap(), "onevm disk-resize 3 1 33");
+        assert_eq!(advice(16 << 20, 32).unwrap(), "rbd resize --size 32 one/one-7");
         // what does not fill a megabyte is rounded this way or that
         for bytes in [(15 << 20) + 1, 16 << 20, (16 << 20) + 1, 17 << 20] {
-            assert_eq!(remedy(bytes, 16), None, "{bytes}");
+            assert_eq!(advice(bytes, 16), None, "{bytes}");
         }
     }
 }

@@ -553,22 +553,32 @@ class Lane:
 
     def give_up_what_never_booted(self, site, vm):
         """What the gate says to type where a force was killed before its token: nothing has run on that copy."""
-        said = site.onemirror("plan", vm, check=False, timeout=90).stdout
-        for name, image in re.findall(r"on (site-[ab]): rbd mirror image demote (\S+) && rbd mirror image resync \2", said):
-            there = next(candidate for candidate in self.lab.sites if candidate.name == name)
-            for verb in ("demote", "resync"):
-                self.say("%s %s by hand on %s: %s" % (verb, image, name, self.rbd(there, "mirror", "image", verb, image)))
+        for place, commands in self.advised(site, vm):
+            if any(command.startswith("rbd mirror image resync ") for command in commands):
+                self.type_rbd(place, commands)
 
     def mirror_anew(self, site, vm):
         """What the gate says to type where the copy that was forced still has to be thrown away at somebody's request."""
-        said = site.onemirror("plan", vm, check=False, timeout=90).stdout
-        for name, commands in re.findall(r"have it copied here anew, on (site-[ab]): (rbd .+)", said):
-            there = next(candidate for candidate in self.lab.sites if candidate.name == name)
-            for pair in commands.split(", or in a pool that mirrors every image: "):
-                results = [self.rbd(there, *command.split()[1:]) for command in pair.split(" && ")]
-                self.say("%s by hand on %s: %s" % (pair, name, results))
-                if all(results):
-                    break
+        for place, commands in self.advised(site, vm):
+            if all(command.startswith("rbd ") for command in commands) and self.type_rbd(place, commands):
+                break
+
+    def advised(self, site, vm):
+        """What a refused boot tells to type: the site, and the commands."""
+        said = site.onemirror("plan", vm, "-j", check=False, timeout=90).stdout
+        try:
+            ways = json.loads(said)["boot"]["advice"] or []
+        except ValueError:
+            return []
+        return [
+            (site if way["at"] == "here" else self.lab.other(site), [command["command"] for command in way["commands"]])
+            for way in ways if way["kind"] == "type"
+        ]
+
+    def type_rbd(self, site, commands):
+        results = [self.rbd(site, *command.split()[1:]) for command in commands]
+        self.say("%s by hand on %s: %s" % (" && ".join(commands), site.name, results))
+        return all(results)
 
     def primaries(self):
         """How the images are primary: a set of "", "a", "b", "ab"."""

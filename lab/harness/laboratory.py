@@ -4,6 +4,7 @@ import contextlib
 import glob
 import json
 import os
+import shlex
 import shutil
 import signal
 import struct
@@ -215,6 +216,13 @@ user = "rbd-mirror-peer"
 
     def reconcile(self, check=True):
         return self.onemirror("reconcile", check=check)
+
+    def type(self, command, check=True):
+        """A command as an operator of this site types it, word by word."""
+        environment = dict(self.environment, CEPH_CONF=self.conf)
+        client = [os.path.dirname(sys.executable), os.path.join(LAB, "bin"), LAB]
+        environment["PATH"] = ":".join([os.path.join(self.location, "bin"), *client, environment["PATH"]])
+        return run(shlex.split(command), check=check, env=environment, timeout=300)
 
     def overview(self):
         # exit status 3: it tells of something that is undone
@@ -642,10 +650,11 @@ class Lab:
         return Machine(self, name, a.vm_create(name, images))
 
     def vm_with_one_disk(self, name, mode, context=True):
+        # pool one mirrors every image that has a journal
         pool = "one" if mode == "journal" else "two"
         image = self.a.image_create(name + "-disk", pool, True)
-        if mode == "snapshot":
-            self.a.rbd("mirror", "image", "enable", self.a.source(image), "snapshot")
+        if pool == "two":
+            self.a.rbd("mirror", "image", "enable", self.a.source(image), mode.split(",")[0])
         return Machine(self, name, self.a.vm_create(name, [image], context=context))
 
 

@@ -18,6 +18,7 @@ pub use command::{
 };
 pub use peer::{PeerConnection, connection_to_peer, is_fsid};
 
+use crate::advice::{Advice, Place};
 use crate::image_spec::ImageSpec;
 use jiff::civil::DateTime;
 use std::collections::BTreeMap;
@@ -341,16 +342,16 @@ impl std::fmt::Display for Fullness {
 }
 
 impl Fullness {
-    /// What makes room, typed where the pool is.
-    pub fn remedy(&self, pool: &str) -> String {
+    /// What makes room, where the pool is.
+    pub fn advice(&self, pool: &str, place: Place) -> Advice {
+        let set = |what: &str, limit: u64| {
+            let command = format!("ceph osd pool set-quota {pool} {what} {}", limit.saturating_mul(2));
+            Advice::command(place, command)
+        };
         match *self {
-            Self::Quota { bytes, .. } if bytes > 0 => {
-                format!("ceph osd pool set-quota {pool} max_bytes {}", bytes.saturating_mul(2))
-            }
-            Self::Quota { objects, .. } => {
-                format!("ceph osd pool set-quota {pool} max_objects {}", objects.saturating_mul(2))
-            }
-            Self::Cluster => "delete what is not needed or add OSDs, see: ceph df".into(),
+            Self::Quota { bytes, .. } if bytes > 0 => set("max_bytes", bytes),
+            Self::Quota { objects, .. } => set("max_objects", objects),
+            Self::Cluster => Advice::decide("delete what is not needed or add OSDs, see: ceph df"),
         }
     }
 }
@@ -413,7 +414,7 @@ pub enum CephError {
         detail: String,
     },
     /// It waits for room in the pool; nothing has happened.
-    #[error("pool {pool} of {cluster} is full ({fullness}); there: {}", fullness.remedy(pool))]
+    #[error("pool {pool} of {cluster} is full ({fullness}); {}", fullness.advice(pool, Place::There(cluster.clone())))]
     PoolFull {
         /// The image, and the operation.
         what: String,

@@ -231,9 +231,9 @@ fn warn_if_off() {
 /// What is wrong with the protection of disks: a line for each, and one for what to type.
 fn concerns(concerns: &[Concern]) -> String {
     let mut text = String::new();
-    for Concern { vm, image, what, remedy, .. } in concerns {
+    for Concern { vm, image, what, advice, .. } in concerns {
         let whose = vm.map(|vm| format!("VM {vm}: ")).unwrap_or_default();
-        for line in [format!("{whose}{image} {what}"), format!("    {remedy}")] {
+        for line in [format!("{whose}{image} {what}"), format!("    {advice}")] {
             text.push_str(&crate::text::printable(&line));
             text.push('\n');
         }

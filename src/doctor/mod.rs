@@ -2,6 +2,7 @@
 
 pub mod facts;
 
+use crate::advice::Place;
 use crate::ceph::{ReplayState, is_fsid};
 use crate::image_spec::ImageSpec;
 use crate::protection::{Concern, Kind};
@@ -415,7 +416,7 @@ fn about_trouble(
             format!(
                 "pool {name} of {site} is full ({fullness}): no VM changes sites there, none that came back boots"
             ),
-            format!("there: {}", fullness.remedy(name)),
+            fullness.advice(name, Place::There(site.to_owned())).to_string(),
         ),
         Trouble::Other(said) => {
             (format!("{site}: {said}"), "see to its monitors, and to conf and user in onemirror.conf".into())
@@ -527,13 +528,13 @@ fn about_copy(image: &str, report: &ReplayState, site: &str, found: &mut Finding
             Check::SplitBrain,
             Level::Failure,
             format!("{image} on {site}: the copies went apart (split brain)"),
-            format!("compare both; on the site whose data to throw away: rbd mirror image demote {image} && rbd mirror image resync {image}"),
+            "where the handoff's tokens tell which copy is newer, reconcile puts the other one right by itself; else onemirror plan of its VM tells what to type",
         ),
         ReplayState::Error(said) => found.add(
             Check::Replication,
             Level::Failure,
             format!("{image} on {site} does not follow: {said}"),
-            crate::protection::follow_again(image, site),
+            crate::protection::follow_again(image, site).to_string(),
         ),
         _ => {}
     }
@@ -620,7 +621,7 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
 }
 
 fn about_protection(concerns: &[Concern], found: &mut Findings) {
-    for Concern { kind, vm, image, what, remedy } in concerns {
+    for Concern { kind, vm, image, what, advice } in concerns {
         let (check, level) = match kind {
             // told of the copy that does not follow, above
             Kind::CopyInError => continue,
@@ -629,7 +630,7 @@ fn about_protection(concerns: &[Concern], found: &mut Findings) {
             Kind::NoSchedule | Kind::SnapshotsLate | Kind::OtherSize => (Check::Protection, Level::Warning),
         };
         let whose = vm.map(|vm| format!("VM {vm}: ")).unwrap_or_default();
-        found.add(check, level, format!("{whose}{image} {what}"), remedy);
+        found.add(check, level, format!("{whose}{image} {what}"), advice.to_string());
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::advice::Advice;
 use crate::ceph::Fullness;
 use crate::doctor::facts::{Images, Mirroring};
 use std::collections::BTreeMap;
@@ -284,8 +285,8 @@ const CASES: &[Case] = &[
 ];
 
 fn concern(facts: &mut Facts, kind: Kind) {
-    let (what, remedy) = ("is wrong".to_owned(), "type this".to_owned());
-    facts.concerns = Some(vec![Concern { kind, vm: Some(3), image: "one/one-7".into(), what, remedy }]);
+    let (what, advice) = ("is wrong".to_owned(), Advice::command(Place::Here, "type this"));
+    facts.concerns = Some(vec![Concern { kind, vm: Some(3), image: "one/one-7".into(), what, advice }]);
 }
 
 #[test]

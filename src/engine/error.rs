@@ -191,6 +191,7 @@ pub fn first_sentence(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::advice::{Advice, Place};
 
     #[test]
     fn only_silence_is_silence() {
@@ -244,13 +245,13 @@ mod tests {
         let refusal = EngineError::Refused(Refusal {
             image: "one/one-7".parse().unwrap(),
             cause: "is in use on site-b: VM 3 is RUNNING".into(),
-            hint: "on site-b: onevm terminate 3".into(),
+            advice: Advice::command(Place::There("site-b".into()), "onevm poweroff 3"),
             rule: Some(Rule::RunningThere),
         });
         let line = refusal.for_oned(12);
         assert_eq!(
             line,
-            "OM31 one-7 is in use on site-b: VM 3 is RUNNING; on site-b: onevm terminate 3; more: onemirror show 12"
+            "OM31 one-7 is in use on site-b: VM 3 is RUNNING; on site-b: onevm poweroff 3; more: onemirror show 12"
         );
         for before in ["", "Thu Nov 26 17:00:00 2026: DEPLOY: ", "x: Error executing image transfer script: "]
         {

@@ -8,6 +8,7 @@ use super::observe::{Purpose, Seen};
 use super::sites::Engine;
 use super::start::{Start, start_of};
 use super::steps::HeldLocks;
+use crate::advice::Place;
 use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
 use crate::handoff::{
@@ -411,7 +412,9 @@ fn check_startable(vm: &Vm) -> Result<(), EngineError> {
         Start::UnderWay | Start::LettingGo => {
             Err(EngineError::Unfit(format!("VM {id} is {state} here; there is nothing to fail over")))
         }
-        Start::ByHand(why) => Err(EngineError::Unfit(format!("VM {id} is {state} here; {}", why.remedy(id)))),
+        Start::ByHand(why) => {
+            Err(EngineError::Unfit(format!("VM {id} is {state} here; {}", why.advice(id, Place::Here))))
+        }
         Start::Never => Err(EngineError::Unfit(format!("VM {id} is {state} here, which nothing starts"))),
     }
 }

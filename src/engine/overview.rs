@@ -11,6 +11,7 @@ use super::protection::Watched;
 use super::reconcile::UserHere;
 use super::sites::Engine;
 use super::start::{Start, start_of};
+use crate::advice::{Advice, Place};
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::handoff::{
     Belongs, Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release, ReleaseJudgement, Role,
@@ -52,6 +53,8 @@ pub struct DiskView {
     pub lag: Option<String>,
     /// What is undone about the image, if anything.
     pub handoff: Option<String>,
+    /// What to do about that, where somebody has to.
+    pub advice: Option<Advice>,
 }
 
 /// One VM of this site.
@@ -84,6 +87,28 @@ pub struct PendingView {
     pub vm: Option<i32>,
     /// What is undone and why.
     pub handoff: String,
+    /// What to do about that, where somebody has to.
+    pub advice: Option<Advice>,
+}
+
+/// Something that is undone about an image.
+pub(super) struct Undone {
+    /// What, and what to do about it.
+    pub(super) text: String,
+    /// The latter as data.
+    pub(super) advice: Option<Advice>,
+}
+
+impl Undone {
+    /// Something that ends by itself.
+    fn by_itself(text: impl Into<String>) -> Self {
+        Self { text: text.into(), advice: None }
+    }
+
+    /// Something that needs somebody.
+    pub(super) fn needs(what: impl std::fmt::Display, advice: Advice) -> Self {
+        Self { text: format!("{what}; {advice}"), advice: Some(advice) }
+    }
 }
 
 /// Everything at a glance.
@@ -120,6 +145,10 @@ pub struct PlanPart {
     pub refused: bool,
     /// What the refusal is known by in OpenNebula and in docs/runbook.md.
     pub code: Option<String>,
+    /// The rule that refuses.
+    pub refused_by: Option<Rule>,
+    /// What to do about the refusal.
+    pub advice: Option<Advice>,
 }
 
 /// What a boot and a terminate of a VM would do now.
@@ -193,7 +222,7 @@ impl Engine {
         let name = image.spec().to_string();
         if self.is_being_set_aside(&image).await {
             let handoff = "being set aside; reconcile will finish it".to_owned();
-            return vec![PendingView { image: name, vm: None, handoff }];
+            return vec![PendingView { image: name, vm: None, handoff, advice: None }];
         }
         match self.look(&[image], Purpose::Upkeep).await {
             Ok(seen) => {
@@ -201,14 +230,16 @@ impl Engine {
                 for seen in &seen {
                     let undone = self.undone(seen, None).await;
                     let homeless = || self.homeless(seen, None).map(|what| (None, what));
-                    if let Some((vm, handoff)) = undone.or_else(homeless) {
-                        views.push(PendingView { image: name.clone(), vm, handoff });
+                    if let Some((vm, Undone { text, advice })) = undone.or_else(homeless) {
+                        views.push(PendingView { image: name.clone(), vm, handoff: text, advice });
                     }
                 }
                 views
             }
             // it may well be pending; nobody can tell
-            Err(error) => vec![PendingView { image: name, vm: None, handoff: error.to_string() }],
+            Err(error) => {
+                vec![PendingView { image: name, vm: None, handoff: error.to_string(), advice: None }]
+            }
         }
     }
 
@@ -231,9 +262,22 @@ impl Engine {
 
     fn plan_boot(&self, vm: &Vm, seen: &[Seen]) -> PlanPart {
         let (id, kind) = (closing_id(), super::activity::saved_memory(vm));
-        let gate = self.gate_rules(vm.id, kind, Standing::Making, Patience::Fresh, Locks::Both, &id);
-        let judgement = gate.judge(&observations(seen));
-        plan_part(&judgement.decision, &judgement.findings, "boot")
+        let judge = |patience| {
+            let gate = self.gate_rules(vm.id, kind, Standing::Making, patience, Locks::Both, &id);
+            gate.judge(&observations(seen))
+        };
+        let judgement = judge(Patience::Fresh);
+        let part = plan_part(&judgement.decision, &judgement.findings, "boot");
+        if !matches!(judgement.decision, Decision::Wait { .. }) {
+            return part;
+        }
+        let judgement = judge(Patience::Exhausted);
+        let in_vain = plan_part(&judgement.decision, &judgement.findings, "boot");
+        PlanPart {
+            decision: format!("{}; in vain: {}", part.decision, in_vain.decision),
+            refused: false,
+            ..in_vain
+        }
     }
 
     /// `errors` tell which disks could not be told.
@@ -260,9 +304,12 @@ impl Engine {
             let status = watched.reports(&pool).and_then(|reports| reports.of(seen.spec()));
             let mut disk = self.disk_view(seen, status);
             let undone = self.undone(seen, Some(user)).await.map(|(_, handoff)| handoff);
-            disk.handoff = undone
+            let undone = undone
                 .or_else(|| self.not_started_yet(seen, vm))
                 .or_else(|| self.homeless(seen, Some(user.vm())));
+            if let Some(Undone { text, advice }) = undone {
+                (disk.handoff, disk.advice) = (Some(text), advice);
+            }
             disks.push(disk);
         }
         VmView {
@@ -319,6 +366,7 @@ impl Engine {
             home: self.home_of(seen).map(str::to_owned),
             lag: [report_here, report_there].into_iter().flatten().find_map(lag),
             handoff: None,
+            advice: None,
         }
     }
 
@@ -334,26 +382,27 @@ impl Engine {
 
     /// What an operator has to decide about an image of which nobody knows where it belongs, on the site where that can
     /// be written down.
-    fn homeless(&self, seen: &Seen, vm: Option<i32>) -> Option<String> {
+    fn homeless(&self, seen: &Seen, vm: Option<i32>) -> Option<Undone> {
         let Here::Mirrored(copy) = &seen.observation.here else { return None };
         if copy.role != Role::Primary || self.home_of(seen).is_some() {
             return None;
         }
         let image = seen.spec();
         let what = vm.map_or(format!("--image {image}"), |vm| vm.to_string());
-        Some(format!(
-            "where it belongs is not known; to decide that it is {}: onemirror rehome {what}",
-            self.here()
-        ))
+        let rehome = Advice::command(Place::Here, format!("onemirror rehome {what}"));
+        let to_decide = rehome.when(format!("to decide that it is {}", self.here()));
+        Some(Undone::needs("where it belongs is not known", to_decide))
     }
 
     /// What upkeep would still have to do about an image.
-    async fn undone(&self, seen: &Seen, user: Option<UserHere>) -> Option<(Option<i32>, String)> {
+    async fn undone(&self, seen: &Seen, user: Option<UserHere>) -> Option<(Option<i32>, Undone)> {
         let ended_here = self.ended_here(seen, user.as_slice()).await;
         let judgement = self.judge_upkeep(seen, user.as_slice(), ended_here);
         match judgement.task {
             Task::Nothing => None,
-            Task::Act(steps) => Some((None, format!("to do: {}", step_names(&steps).join(", ")))),
+            Task::Act(steps) => {
+                Some((None, Undone::by_itself(format!("to do: {}", step_names(&steps).join(", ")))))
+            }
             Task::Release { vm } => {
                 let id = closing_id();
                 let rules = Release {
@@ -368,7 +417,7 @@ impl Engine {
                 let ReleaseJudgement { pending, .. } = rules.judge(std::slice::from_ref(&seen.observation));
                 let cause =
                     pending.first().map_or("reconcile will finish it", |pending| pending.cause.as_str());
-                Some((Some(vm), format!("handoff pending: {cause}")))
+                Some((Some(vm), Undone::by_itself(format!("handoff pending: {cause}"))))
             }
             Task::PassOn => self.not_passed_on(seen).await.map(|text| (None, text)),
             Task::Undecided => {
@@ -378,24 +427,29 @@ impl Engine {
     }
 
     /// What keeps the peer's VM from being started on an image that this site has given up.
-    async fn not_passed_on(&self, seen: &Seen) -> Option<String> {
+    async fn not_passed_on(&self, seen: &Seen) -> Option<Undone> {
         if !self.config.policy.resume_on_peer {
             return None;
         }
         let there = self.there();
         match self.user_to_start(&BTreeSet::from([seen.spec().clone()])).await {
             Ok(PassOn::Start { vm, state, how }) => {
-                let how = how.command().unwrap_or_default();
-                Some(format!("handed over; VM {vm} of {there} is {state}; on {there}: onevm {how} {vm}"))
+                let command = format!("onevm {} {vm}", how.command()?);
+                let advice = Advice::command(Place::There(there.to_owned()), command);
+                Some(Undone::needs(format!("handed over; VM {vm} of {there} is {state}"), advice))
             }
-            Ok(outcome) if outcome.needs_operator() => Some(format!("handed over; {}", outcome.tell(there))),
-            Ok(_) => None,
-            Err(error) => Some(format!("handed over; whether its VM runs there is unknown: {error}")),
+            Ok(outcome) => {
+                let advice = outcome.advice(there)?;
+                Some(Undone::needs(format!("handed over; {}", outcome.is_so(there)), advice))
+            }
+            Err(error) => {
+                Some(Undone::by_itself(format!("handed over; whether its VM runs there is unknown: {error}")))
+            }
         }
     }
 
     /// The same on the site of that VM.
-    fn not_started_yet(&self, seen: &Seen, vm: &Vm) -> Option<String> {
+    fn not_started_yet(&self, seen: &Seen, vm: &Vm) -> Option<Undone> {
         let (Here::Mirrored(here), There::Mirrored(there)) =
             (&seen.observation.here, &seen.observation.there)
         else {
@@ -406,11 +460,12 @@ impl Engine {
             return None;
         }
         let start = start_of(vm);
-        let remedy = match start {
-            Start::ByHand(why) => why.remedy(vm.id),
-            _ => format!("onevm {} {}", start.command()?, vm.id),
+        let advice = match start {
+            Start::ByHand(why) => why.advice(vm.id, Place::Here),
+            _ => Advice::command(Place::Here, format!("onevm {} {}", start.command()?, vm.id)),
         };
-        Some(format!("handed over by {}; VM {} is {}: {remedy}", self.there(), vm.id, vm.state_name()))
+        let what = format!("handed over by {}; VM {} is {}", self.there(), vm.id, vm.state_name());
+        Some(Undone::needs(what, advice))
     }
 
     /// What a boot and a terminate of the VM would do now.
@@ -447,6 +502,8 @@ impl Engine {
                 rules: Vec::new(),
                 refused: false,
                 code: None,
+                refused_by: None,
+                advice: None,
             }
         };
         Ok(Plan { vm, state: vm_images.vm.state_name(), boot, terminate })
@@ -494,20 +551,22 @@ fn step_names(steps: &[Step]) -> Vec<String> {
 }
 
 fn plan_part(decision: &Decision, findings: &[Finding], done: &str) -> PlanPart {
-    let mut code = None;
+    let (mut refused_by, mut advice) = (None, None);
     let (text, steps, refused) = match decision {
         Decision::Done => (done.to_owned(), Vec::new(), false),
         Decision::LockThere => ("look again under the locks of both sites".to_owned(), Vec::new(), false),
         Decision::Act(steps) => ("these steps, then look again".to_owned(), step_names(steps), false),
         Decision::Wait { what, image } => (format!("wait for {what} ({image})"), Vec::new(), false),
         Decision::Refuse { refusal, then } => {
-            code = refusal.rule.and_then(Rule::code).map(|code| code.to_string());
+            refused_by = refusal.rule;
+            advice = Some(refusal.advice.clone());
             (format!("refuse: {refusal}"), step_names(then), true)
         }
     };
     let rules =
         findings.iter().map(|finding| format!("{}: {}", finding.image, finding.rule.name())).collect();
-    PlanPart { decision: text, steps, rules, refused, code }
+    let code = refused_by.and_then(Rule::code).map(|code| code.to_string());
+    PlanPart { decision: text, steps, rules, refused, code, refused_by, advice }
 }
 
 /// How far a copy is behind, in the words of its report.

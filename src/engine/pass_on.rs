@@ -5,6 +5,7 @@ use super::images::{User, VmImage};
 use super::observe::{Belonging, Purpose};
 use super::sites::Engine;
 use super::start::{ByHand, Start, start_of};
+use crate::advice::{Advice, Place};
 use crate::audit::Outcome;
 use crate::handoff::{Belongs, Here, Role, There};
 use crate::image_spec::ImageSpec;
@@ -56,13 +57,30 @@ pub enum PassOn {
 }
 
 impl PassOn {
-    /// Whether somebody has to do something, or the VM stays off.
-    pub fn needs_operator(&self) -> bool {
-        matches!(self, Self::ByHand { .. } | Self::Ambiguous { .. })
+    /// What somebody of that site has to do, or the VM stays off.
+    pub fn advice(&self, site: &str) -> Option<Advice> {
+        let there = Place::There(site.to_owned());
+        match self {
+            Self::ByHand { vm, why, .. } => Some(why.advice(*vm, there)),
+            Self::Ambiguous { .. } => Some(Advice::decide(format!("on {site}, which of them to resume"))),
+            Self::NotAsked
+            | Self::Pending { .. }
+            | Self::Start { .. }
+            | Self::UnderWay { .. }
+            | Self::NoMatch => None,
+        }
     }
 
     /// What was done, or is to be done, about the VM of that site.
     pub fn tell(&self, site: &str) -> String {
+        match self.advice(site) {
+            Some(advice) => format!("{}; {advice}", self.is_so(site)),
+            None => self.is_so(site),
+        }
+    }
+
+    /// What was done, or is so.
+    pub(super) fn is_so(&self, site: &str) -> String {
         match self {
             Self::NotAsked => "nothing to pass on".to_owned(),
             Self::Pending { image } => format!("{} is still primary here", image.image()),
@@ -71,16 +89,11 @@ impl PassOn {
                 format!("VM {vm} of {site} was {state}: {how}")
             }
             Self::UnderWay { vm, state } => format!("VM {vm} of {site} is {state} already"),
-            Self::ByHand { vm, state, why } => {
-                format!("VM {vm} of {site} is {state}; on {site}: {}", why.remedy(*vm))
-            }
+            Self::ByHand { vm, state, .. } => format!("VM {vm} of {site} is {state}"),
             Self::NoMatch => format!("no VM of {site} uses the images"),
             Self::Ambiguous { vms } => {
                 let vms: Vec<String> = vms.iter().map(i32::to_string).collect();
-                format!(
-                    "VMs {} of {site} use the images; on {site}: onevm resume the right one",
-                    vms.join(", ")
-                )
+                format!("VMs {} of {site} use the images", vms.join(", "))
             }
         }
     }

@@ -6,12 +6,14 @@ use super::error::{EngineError, is_own_refusal};
 use super::images::{User, VmImage};
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
+use super::overview::Undone;
 use super::pass_on::PassOn;
 use super::pools::{ImageKey, NotReached, by_cluster};
 use super::release::LetGo;
 use super::sites::Engine;
 use super::start::{stale_way_out, way_out};
 use super::steps::{Cause, HeldLocks};
+use crate::advice::Advice;
 use crate::audit::Outcome;
 use crate::config::ReleaseOn;
 use crate::handoff::{Here, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement, WayOut};
@@ -201,7 +203,9 @@ impl Engine {
             let names: Vec<String> = images.iter().map(|image| image.spec().to_string()).collect();
             let (done, error) = match self.pass_on_all_of(vm, images).await {
                 Ok(PassOn::NotAsked) => continue,
-                Ok(outcome) if outcome.needs_operator() => (String::new(), Some(outcome.tell(self.there()))),
+                Ok(outcome) if outcome.advice(self.there()).is_some() => {
+                    (String::new(), Some(outcome.tell(self.there())))
+                }
                 Ok(outcome) => (outcome.tell(self.there()), None),
                 Err(error) => (String::new(), Some(error.to_string())),
             };
@@ -246,7 +250,8 @@ impl Engine {
         match judgement.task {
             Task::Nothing => {}
             Task::Undecided => {
-                kept_up.item = Some(item(Some(rule), String::new(), Some(self.trouble(rule, image, users))));
+                kept_up.item =
+                    Some(item(Some(rule), String::new(), Some(self.trouble(rule, image, users).text)));
             }
             // disks of one VM that are set aside belong together
             Task::Act(steps) if steps.iter().any(|step| matches!(step, Step::SetAside { .. })) => {
@@ -311,23 +316,32 @@ impl Engine {
     }
 
     /// What is wrong where only an operator can help.
-    pub(super) fn trouble(&self, rule: Rule, image: &VmImage, users: &[UserHere]) -> String {
+    pub(super) fn trouble(&self, rule: Rule, image: &VmImage, users: &[UserHere]) -> Undone {
         let there = self.there();
         match (rule, users.iter().find(|user| user.in_use)) {
             (Rule::UpkeepInUseHere, Some(user)) => {
-                let way_out = stale_way_out(user.vm, user.way_out);
-                format!("stale here, and VM {} uses it; so that it can be copied back: {way_out}", user.vm)
+                let what = format!("stale here, and VM {} uses it, so it cannot be copied back", user.vm);
+                Undone::needs(what, stale_way_out(user.vm, user.way_out))
             }
-            (Rule::UpkeepTokenUnread, _) => "its handoff token is not understood; see: onemirror plan".to_owned(),
-            (Rule::UpkeepNoRoomToKeep, _) => format!(
-                "stale here, and it may hold writes of its own; make room in pool {} for one more copy, so that it can be kept",
-                image.spec().pool()
+            (Rule::UpkeepTokenUnread, _) => Undone::needs(
+                "its handoff token is not understood",
+                Advice::decide("whose it is, see what a boot of its VM would do (onemirror plan)"),
             ),
-            (Rule::UpkeepForcedAndNeverBootedThere, _) => format!(
-                "taken over by force on {there}, and no VM was booted there; start the VM on the site where it belongs now"
+            (Rule::UpkeepNoRoomToKeep, _) => Undone::needs(
+                "stale here, and it may hold writes of its own",
+                Advice::decide(format!(
+                    "make room in pool {} for one more copy, so that it can be kept",
+                    image.spec().pool()
+                )),
             ),
-            _ => "split brain: primary on both sites, and only an operator can tell which to keep; see: onemirror plan"
-                .to_owned(),
+            (Rule::UpkeepForcedAndNeverBootedThere, _) => Undone::needs(
+                format!("taken over by force on {there}, and no VM was booted there"),
+                Advice::decide("start the VM on the site where it belongs now"),
+            ),
+            _ => Undone::needs(
+                "split brain: primary on both sites",
+                Advice::decide("which copy to keep; what to type for that is told by onemirror plan"),
+            ),
         }
     }
 

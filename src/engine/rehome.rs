@@ -7,6 +7,7 @@ use super::observe::{Purpose, Seen};
 use super::pools::PoolHere;
 use super::sites::Engine;
 use super::steps::{Carried, Cause, HeldLocks};
+use crate::advice::{Advice, Place};
 use crate::audit::Outcome;
 use crate::handoff::{Copy, Finding, Here, Home, Mode, Refusal, Role, Rule, Side, Step};
 use crate::image_spec::ImageSpec;
@@ -68,7 +69,7 @@ impl Engine {
             let seen = self.observe(images, Purpose::Release).await?;
             let mut steps = Vec::new();
             for (seen, copy) in seen.iter().filter_map(mirrored) {
-                self.may_rehome(seen, copy)?;
+                self.may_rehome(seen, copy, site)?;
                 steps.extend(steps_home(seen.spec(), copy, site));
             }
             if seen.iter().filter_map(mirrored).next().is_none() {
@@ -91,18 +92,19 @@ impl Engine {
         result
     }
 
-    fn may_rehome(&self, seen: &Seen, copy: &Copy) -> Result<(), EngineError> {
-        let refuse = |cause: String, hint: String| {
-            Err(EngineError::Refused(Refusal { image: seen.spec().clone(), cause, hint, rule: None }))
+    fn may_rehome(&self, seen: &Seen, copy: &Copy, site: &str) -> Result<(), EngineError> {
+        let refuse = |cause: &str, advice: Advice| {
+            let (image, cause) = (seen.spec().clone(), cause.to_owned());
+            Err(EngineError::Refused(Refusal { image, cause, advice, rule: None }))
         };
         if copy.role != Role::Primary {
-            return refuse("is not primary here".into(), format!("type it on {}", self.there()));
+            let place = Place::There(self.there().to_owned());
+            let command = format!("onemirror rehome --image {} --to {site}", seen.spec());
+            return refuse("is not primary here", Advice::command(place, command));
         }
         if copy.token.is_unread() {
-            return refuse(
-                "has a handoff token that is not understood here".into(),
-                "see: onemirror plan".into(),
-            );
+            let advice = Advice::wait("see what a boot would do (onemirror plan), and put that right first");
+            return refuse("has a handoff token that is not understood here", advice);
         }
         Ok(())
     }

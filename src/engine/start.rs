@@ -1,6 +1,7 @@
 //! What it takes to start a VM, by the state it was left in.
 
 use super::activity::{Activity, activity};
+use crate::advice::{Advice, Place};
 use crate::handoff::WayOut;
 use crate::opennebula::{Client, LcmState, OneError, Recover, Vm, VmAction, VmState};
 
@@ -37,19 +38,16 @@ pub enum ByHand {
 }
 
 impl ByHand {
-    /// What to type, on the site of the VM.
-    pub fn remedy(self, vm: i32) -> String {
+    /// What to do, on the site of the VM.
+    pub fn advice(self, vm: i32, place: Place) -> Advice {
+        let recreate = |place| Advice::command(place, format!("onevm recover --recreate {vm}"));
         match self {
             Self::SavedMemory => {
-                format!(
-                    "onevm recover --recreate {vm} starts it without its saved memory, and keeps its disks"
-                )
+                recreate(place).when("to start it without its saved memory, on its disks as they are")
             }
-            Self::HostDied => {
-                format!("when its host is off for certain: onevm recover --recreate {vm}; it keeps its disks")
-            }
-            Self::WayOutFailed => format!("onevm recover --retry {vm}"),
-            Self::Cloning => format!("see: onevm show {vm}"),
+            Self::HostDied => recreate(place).when("when its host is off for certain; it keeps its disks"),
+            Self::WayOutFailed => Advice::command(place, format!("onevm recover --retry {vm}")),
+            Self::Cloning => Advice::wait("its disks are being copied for it"),
         }
     }
 }
@@ -116,10 +114,10 @@ pub(super) fn way_out(vm: &Vm) -> WayOut {
 }
 
 /// The same where the disk is stale: memory that was saved on it is worth nothing any more.
-pub(super) fn stale_way_out(vm: i32, way_out: WayOut) -> String {
+pub(super) fn stale_way_out(vm: i32, way_out: WayOut) -> Advice {
     match way_out {
-        WayOut::ResumeFirst => ByHand::SavedMemory.remedy(vm),
-        other => other.typed(vm),
+        WayOut::ResumeFirst => ByHand::SavedMemory.advice(vm, Place::Here),
+        other => other.advice(vm, Place::Here),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Decisions as data: what to do next, what to wait for, or why not.
 
 use super::token::{Mark, Token};
+use crate::advice::Advice;
 use crate::image_spec::ImageSpec;
 use std::fmt;
 
@@ -173,8 +174,8 @@ pub struct Refusal {
     pub image: ImageSpec,
     /// `is primary on site-b, where VM 0 is RUNNING`.
     pub cause: String,
-    /// `terminate it there first`.
-    pub hint: String,
+    /// What to do: `on site-b: onevm poweroff 0`.
+    pub advice: Advice,
     /// The rule that refused; `None` where it was no rule of the handoff.
     pub rule: Option<Rule>,
 }
@@ -186,7 +187,7 @@ fn as_text<T: fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> R
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // oned cuts after about 60 characters: the image's own name and the cause come first
-        write!(f, "{} {}; {}", self.image.image(), self.cause, self.hint)
+        write!(f, "{} {}; {}", self.image.image(), self.cause, self.advice)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Force: may an operator's `--force` go on, and how does it get the images with the least loss?
 
-use super::decision::{Decision, Refusal, Rule};
-use super::gate::{BootKind, Gate};
+use super::decision::{Decision, Refusal, Rule, Side};
+use super::gate::{BootKind, Gate, aside};
 use super::observation::{Copy, Denial, Domain, Here, Mode, Observation, PeerVm, Role, There, TokenSeen};
-use super::token::TOKEN_KEY;
 use super::{Locks, Patience};
+use crate::advice::{Advice, Place};
 use crate::image_spec::ImageSpec;
 use std::collections::BTreeSet;
 
@@ -71,7 +71,7 @@ impl Force<'_> {
                 return self.refuse(
                     observation,
                     cause,
-                    "there is nothing to promote; restore it from a backup",
+                    Advice::decide("there is nothing to promote; restore it from a backup"),
                 );
             }
             Here::Mirrored(copy) => copy,
@@ -113,14 +113,14 @@ impl Force<'_> {
 
     /// The copy there answers, so nothing that it has is given up for a mere `--force`.
     fn cannot_follow(&self, refusal: Refusal) -> Refusal {
-        let hint = match refusal.rule {
+        let advice = match refusal.rule {
             Some(Rule::StaleLeftoverHere | Rule::SplitBrainStaleHere) => {
-                "have it copied back: onemirror failover without --force".to_owned()
+                self.without_force().when("to have it copied back")
             }
-            _ => refusal.hint.clone(),
+            _ => refusal.advice,
         };
-        let off = format!("if {} is off and what it has may be lost: --site-is-off", self.gate.there);
-        Refusal { hint: format!("{hint}; {off}"), ..refusal }
+        let off = format!("if {} is off and what it has may be lost", self.gate.there);
+        Refusal { advice: advice.and(self.gate.force_past_all().when(off)), ..refusal }
     }
 
     /// What the gate would refuse, if anything.
@@ -145,7 +145,7 @@ impl Force<'_> {
             return Some(self.refusal(
                 observation,
                 format!("is a disk of another VM, on {there}, by the same name"),
-                "the two sites need images with different names",
+                Advice::decide("the two sites need images with different names"),
             ));
         }
         if let There::Apart(other) = &observation.there
@@ -155,23 +155,23 @@ impl Force<'_> {
             return Some(self.refusal(
                 observation,
                 format!("is on {there}, which answers, another image than the one here"),
-                format!("to keep the one here, on {there}: rbd mv {image} {image}.aside"),
+                Advice::command(self.over_there(), aside(image)).when("to keep the one here"),
             ));
         }
         if copy.token == TokenSeen::Newer {
             let cause = format!("was handed over by a later onemirror than that of {}", self.gate.here);
-            let hint = format!("upgrade onemirror on {} and try again", self.gate.here);
-            return Some(self.refusal(observation, cause, hint));
+            let advice = Advice::wait(format!("upgrade onemirror on {} and try again", self.gate.here));
+            return Some(self.refusal(observation, cause, advice));
         }
         if copy.token == TokenSeen::Unreadable {
-            let hint = format!("see: rbd image-meta get {image} {TOKEN_KEY}");
-            return Some(self.refusal(observation, "has an unreadable handoff token here", hint));
+            let advice = self.gate.without_token(observation, Side::Here);
+            return Some(self.refusal(observation, "has an unreadable handoff token here", advice));
         }
         may_be_half_copied(copy).then(|| {
-            let hint = format!(
-                "if it was complete all the same (rbd mirror image status {image}): rbd mirror image promote {image} --force"
-            );
-            self.refusal(observation, "may be half copied: it has no handoff token yet", hint)
+            let promote = format!("rbd mirror image promote {image} --force");
+            let when = format!("if it was complete all the same (rbd mirror image status {image})");
+            let advice = Advice::command(Place::Here, promote).when(when);
+            self.refusal(observation, "may be half copied: it has no handoff token yet", advice)
         })
     }
 
@@ -183,30 +183,34 @@ impl Force<'_> {
                 self.refusal(
                     observation,
                     format!("is open for writing on {there}, whose cluster answers, so it is not off"),
-                    format!("see who has it open, on {there}: rbd status {}", observation.image),
+                    Advice::wait(format!(
+                        "close it there; who has it open is told by: rbd status {}",
+                        observation.image
+                    )),
                 )
             });
         }
         let answers = matches!(observation.there, There::Mirrored(_));
-        let off = format!("if {there} is off for good: --site-is-off");
+        let off = self.gate.force_past_all().when(format!("if {there} is off for good"));
         match (&observation.vm_there, &observation.there) {
             (PeerVm::Active { vm, state, domain: Domain::MayLive, way_out }, _) => Some(self.refusal(
                 observation,
                 format!("is in use on {there}: VM {vm} is {state}"),
-                format!("on {there}: {}; then fail over without --force; {off}", way_out.typed(*vm)),
+                way_out.advice(*vm, self.over_there()).and(self.without_force().when("then")).and(off),
             )),
             (PeerVm::LettingGo { vm, state }, _) => Some(self.refusal(
                 observation,
                 format!("is in use on {there}: VM {vm} is {state}"),
-                format!("it is on its way out, try again; {off}"),
+                Advice::wait("it is on its way out, try again").and(off),
             )),
             // its demotion there would cut off who may live
             (PeerVm::Active { vm, state, domain: Domain::Lost, .. }, _) if !answers => Some(
                 self.refusal(
                     observation,
                     format!("may be in use on {there}: VM {vm} is {state}"),
-                    "its host does not report, so nobody knows; switch that host off, then: --site-is-off"
-                        .to_owned(),
+                    self.gate
+                        .force_past_all()
+                        .when("its host does not report, so nobody knows; once that host is off for certain"),
                 ),
             ),
             (_, There::Denied(denial)) => Some(self.denied(observation, there, denial)),
@@ -221,24 +225,25 @@ impl Force<'_> {
         self.refusal(
             observation,
             format!("cannot be forced: {who} {}", denial.cause.in_words()),
-            format!(
-                "put that right ({}); if {} is off for good: --site-is-off",
-                denial.detail, self.gate.there
-            ),
+            Advice::wait(format!("put that right ({})", denial.detail))
+                .and(self.gate.force_past_all().when(format!("if {} is off for good", self.gate.there))),
         )
     }
 
-    fn refusal(
-        &self,
-        observation: &Observation,
-        cause: impl Into<String>,
-        hint: impl Into<String>,
-    ) -> Refusal {
-        Refusal { image: observation.image.clone(), cause: cause.into(), hint: hint.into(), rule: None }
+    fn over_there(&self) -> Place {
+        Place::There(self.gate.there.to_owned())
     }
 
-    fn refuse(&self, observation: &Observation, cause: &str, hint: &str) -> Forcing {
-        Forcing::Refuse(self.refusal(observation, cause, hint))
+    fn without_force(&self) -> Advice {
+        Advice::command(Place::Here, format!("onemirror failover {}", self.gate.vm))
+    }
+
+    fn refusal(&self, observation: &Observation, cause: impl Into<String>, advice: Advice) -> Refusal {
+        Refusal { image: observation.image.clone(), cause: cause.into(), advice, rule: None }
+    }
+
+    fn refuse(&self, observation: &Observation, cause: &str, advice: Advice) -> Forcing {
+        Forcing::Refuse(self.refusal(observation, cause, advice))
     }
 }
 

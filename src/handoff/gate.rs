@@ -9,6 +9,7 @@ use super::observation::{
 };
 use super::token::{Mark, Token};
 use super::{Locks, Patience};
+use crate::advice::{Advice, Place};
 use crate::image_spec::ImageSpec;
 
 /// What a VM does with its disks when it starts.
@@ -88,8 +89,9 @@ impl Gate<'_> {
         if !observation.in_use_here {
             return Verdict::CleanUp(steps, refusal);
         }
-        refusal.hint =
-            "another VM here uses it; power that off, too, so that it can be copied back".to_owned();
+        refusal.advice = Advice::wait(
+            "it is copied back once no other VM here uses it either, see which one does: onemirror list",
+        );
         Verdict::Refuse(refusal)
     }
 
@@ -129,15 +131,15 @@ impl Gate<'_> {
             .find(|seen| is(seen, &|copy| self.is_forced_here(copy) && !was_booted(copy)))?;
         let place = observations.iter().position(|seen| is(seen, &|copy| copy.role != Role::Primary))?;
         let left = observations.get(place)?;
-        let hint = match left.there.is_unseen() {
-            true => format!("to force the others too: onemirror failover {} --force --reason TEXT", self.vm),
-            false => format!(
-                "{} answers; if nothing ran on it since, give the forced one up, here: rbd mirror image demote {1} && rbd mirror image resync {1}",
-                self.there, forced.image
+        let cause = format!("is not primary here, and {} was forced", forced.image.image());
+        let (cause, advice) = match left.there.is_unseen() {
+            true => (cause, self.force().when("to force the others too")),
+            false => (
+                format!("{cause}; {} answers again", self.there),
+                give_up(&forced.image, Place::Here).when("if nothing ran on the forced one, give it up"),
             ),
         };
-        let cause = format!("is not primary here, and {} was forced", forced.image.image());
-        Some((place, self.refusal(left, cause, hint)))
+        Some((place, self.refusal(left, cause, advice)))
     }
 
     /// Whether the reign of this copy was begun by an operator's force here.
@@ -219,7 +221,7 @@ impl Gate<'_> {
                     let refusal = self.refusal(
                         observation,
                         format!("is mirrored on {} and not yet copied here", self.there),
-                        "try again when the copy is complete (onemirror list)",
+                        Advice::wait("try again when the copy is complete (onemirror list)"),
                     );
                     (Rule::NotYetCopied, Verdict::WaitToTakeOver(WaitFor::Follow, refusal))
                 }
@@ -228,9 +230,9 @@ impl Gate<'_> {
                     self.refuse(
                         observation,
                         format!("is not here, and half demoted on {}, so it is not copied", self.there),
-                        format!(
-                            "on {}: rbd mirror image demote {1} && rbd mirror image promote {1}",
-                            self.there, observation.image
+                        Advice::commands(
+                            self.over_there(),
+                            ["demote", "promote"].map(|verb| mirror_image(verb, &observation.image)),
                         ),
                     ),
                 ),
@@ -239,7 +241,7 @@ impl Gate<'_> {
                     self.refuse(
                         observation,
                         format!("is not here, and not primary on {}, so it is not copied", self.there),
-                        format!("on {}: rbd mirror image promote {}", self.there, observation.image),
+                        Advice::command(self.over_there(), mirror_image("promote", &observation.image)),
                     ),
                 ),
                 // it may come back at any moment, not primary: a resync deletes a copy for a while
@@ -251,7 +253,10 @@ impl Gate<'_> {
                     self.refuse(
                         observation,
                         format!("is not here and {} does not answer", self.there),
-                        format!("bring {} back, or make sure that the image exists", self.there),
+                        Advice::wait(format!(
+                            "bring {} back, or make sure that the image exists",
+                            self.there
+                        )),
                     ),
                 ),
                 _ => (Rule::AbsentLeftToStockDriver, Verdict::Pass),
@@ -261,7 +266,7 @@ impl Gate<'_> {
                 self.refuse(
                     observation,
                     format!("is a disk of another VM, on {}, by the same name", self.there),
-                    "the two sites need images with different names",
+                    Advice::decide("the two sites need images with different names"),
                 ),
             ),
             Here::Mirrored(copy) if copy.token.is_unread() => {
@@ -270,7 +275,7 @@ impl Gate<'_> {
             Here::Mirrored(Copy { report: Report::NoRoom(fullness), .. }) => {
                 let pool = observation.image.pool();
                 let cause = format!("waits: pool {pool} is full here ({fullness})");
-                (Rule::NoRoomHere, self.refuse(observation, cause, fullness.remedy(pool)))
+                (Rule::NoRoomHere, self.refuse(observation, cause, fullness.advice(pool, Place::Here)))
             }
             Here::Mirrored(copy) => match copy.role {
                 Role::Primary => self.judge_primary(observation, copy),
@@ -291,10 +296,7 @@ impl Gate<'_> {
                 self.refuse(
                     observation,
                     format!("is half demoted here and {} does not answer", self.there),
-                    format!(
-                        "bring {} back; if it is lost for good: onemirror failover {} --force --reason TEXT",
-                        self.there, self.vm
-                    ),
+                    self.bring_back().and(self.force().when("if it is lost for good")),
                 ),
             ),
             _ => (Rule::HalfDemotedHere, Verdict::PutRight(vec![demote(observation, Side::Here)])),
@@ -325,7 +327,7 @@ impl Gate<'_> {
                         self.refusal(
                             observation,
                             format!("is stale here: {} wrote to it last", self.there),
-                            "it was demoted; try again when it is copied back",
+                            Advice::wait("it was demoted; try again when it is copied back"),
                         ),
                     ),
                 )
@@ -337,7 +339,7 @@ impl Gate<'_> {
         }
         match sequence_here.cmp(&sequence_there) {
             std::cmp::Ordering::Less if there.is_forced_and_never_booted() => {
-                (Rule::ForcedAndNeverBootedThere, self.judge_never_booted_there(observation, here, there))
+                self.judge_never_booted_there(observation, here, there)
             }
             std::cmp::Ordering::Less => self.judge_stale_here(observation, here, there),
             std::cmp::Ordering::Greater => match self.lives_there(observation, Domain::MayLive) {
@@ -357,11 +359,12 @@ impl Gate<'_> {
             Some(steps) => {
                 let kept = steps.iter().any(|step| matches!(step, Step::SetAside { .. }));
                 let kept = if kept { ", what only it has is kept (onemirror lost list)" } else { "" };
-                let hint = format!(
-                    "it is being copied back{kept}; terminate the VM on {} when you want it here",
-                    self.there
-                );
-                let refusal = self.refusal(observation, cause, hint);
+                let mut advice = Advice::wait(format!("it is being copied back{kept}"));
+                if let PeerVm::Active { vm, way_out, .. } = &observation.vm_there {
+                    let off = way_out.advice(*vm, self.over_there());
+                    advice = advice.and(off.when("when you want the VM here"));
+                }
+                let refusal = self.refusal(observation, cause, advice);
                 (Rule::SplitBrainStaleHere, self.clean_up(observation, steps, refusal))
             }
             None => (Rule::NoRoomToKeep, self.refuse(observation, cause, no_room(observation))),
@@ -369,27 +372,38 @@ impl Gate<'_> {
     }
 
     /// Both are primary, the one there by force, and no VM was ever booted on it: who boots first, reigns.
-    fn judge_never_booted_there(&self, observation: &Observation, here: &Copy, there: &Copy) -> Verdict {
-        match &observation.vm_there {
-            PeerVm::Active { vm, state, .. } | PeerVm::LettingGo { vm, state } => self.refuse(
+    fn judge_never_booted_there(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        there: &Copy,
+    ) -> (Rule, Verdict) {
+        let verdict = match &observation.vm_there {
+            PeerVm::Active { vm, state, way_out, .. } => self.refuse(
                 observation,
                 format!("was taken over by force on {}, where VM {vm} is {state}", self.there),
-                format!("to start it here, terminate VM {vm} on {}", self.there),
+                way_out.advice(*vm, self.over_there()).when("to start it here"),
+            ),
+            PeerVm::LettingGo { vm, state } => self.refuse(
+                observation,
+                format!("was taken over by force on {}, where VM {vm} is {state}", self.there),
+                Advice::wait("try again when it is done"),
             ),
             PeerVm::NotAsked | PeerVm::Silent | PeerVm::Denied(_) => self.refuse(
                 observation,
                 format!("was taken over by force on {}, whose front-end tells nothing", self.there),
-                "whether a VM uses it there is unknown; try again when the front-end tells it",
+                Advice::wait("whether a VM uses it there is unknown; try again when the front-end tells it"),
             ),
             PeerVm::None | PeerVm::Inactive { .. } if !self.fits_saved_memory(here) => {
-                self.restore_refused(observation)
+                return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
             }
             PeerVm::None | PeerVm::Inactive { .. } => {
                 let token = Token::open_after(there.token.token(), self.here);
                 let mark = Mark::of(&token, self.vm);
                 Verdict::PutRight(begin_reign(here, &observation.image, token, mark))
             }
-        }
+        };
+        (Rule::ForcedAndNeverBootedThere, verdict)
     }
 
     /// Primary here, and the image of this name there is not its other copy. Names may be the same by accident; but it
@@ -406,13 +420,9 @@ impl Gate<'_> {
                 Rule::ForcedApart,
                 self.refuse(
                     observation,
-                    format!(
-                        "is stale here: {} took it over by force",
-                        self.there
-                    ),
-                    format!(
-                        "it is mirrored anew there, so set this copy aside, to have that one copied here: rbd mv {0} {0}.aside",
-                        observation.image
+                    format!("is stale here: {} took it over by force", self.there),
+                    Advice::command(Place::Here, aside(&observation.image)).when(
+                        "it is mirrored anew there, so set this copy aside, to have that one copied here",
                     ),
                 ),
             ),
@@ -424,11 +434,11 @@ impl Gate<'_> {
     fn judge_alone(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
         let silence = observation.there.why_unseen();
         let refused = |rule, cause: String| {
-            let hint = match &observation.there {
+            let advice = match &observation.there {
                 There::Denied(denial) => put_right(denial),
-                _ => format!("bring {} back, or set peer_unreachable in onemirror.conf", self.there),
+                _ => self.bring_back().and(self.force().when("if it is off for certain")),
             };
-            (rule, self.refuse(observation, cause, hint))
+            (rule, self.refuse(observation, cause, advice))
         };
         // an operator said that the other site is lost, and that holds as long as the reign that this began
         let by_force = self.is_forced_here(here);
@@ -459,25 +469,22 @@ impl Gate<'_> {
     /// The front-end there says that a VM may use the disk, and the roles of the copies do not keep it from writing.
     /// `least`: the domain that is enough for a refusal.
     fn lives_there(&self, observation: &Observation, least: Domain) -> Option<(Rule, Verdict)> {
-        let (rule, cause, hint) = match &observation.vm_there {
+        let (rule, cause, advice) = match &observation.vm_there {
             PeerVm::Active { vm, state, domain, way_out } if *domain >= least => (
                 Rule::RunningThere,
                 format!("is in use on {}: VM {vm} is {state}", self.there),
-                format!(
-                    "on {}: {}; if that site is off for good, here: onemirror failover {} --force --site-is-off --reason TEXT",
-                    self.there,
-                    way_out.typed(*vm),
-                    self.vm
-                ),
+                way_out
+                    .advice(*vm, self.over_there())
+                    .and(self.force_past_all().when("if that site is off for good")),
             ),
             PeerVm::LettingGo { vm, state } => (
                 Rule::LettingGoThere,
                 format!("is in use on {}: VM {vm} is {state}", self.there),
-                "try again when it is done".to_owned(),
+                Advice::wait("try again when it is done"),
             ),
             _ => return None,
         };
-        Some((rule, self.refuse(observation, cause, hint)))
+        Some((rule, self.refuse(observation, cause, advice)))
     }
 
     /// The copy here may be booted on; the token has to say that this site reigns before the boot goes on.
@@ -550,10 +557,7 @@ impl Gate<'_> {
                     self.refuse(
                         observation,
                         format!("is not primary here and {} does not answer", self.there),
-                        format!(
-                            "if {} is lost for good: onemirror failover {} --force --reason TEXT",
-                            self.there, self.vm
-                        ),
+                        self.force().when(format!("if {} is lost for good", self.there)),
                     ),
                 );
             }
@@ -563,10 +567,7 @@ impl Gate<'_> {
                     self.refuse(
                         observation,
                         format!("is not a copy of the image of this name on {}", self.there),
-                        format!(
-                            "to keep that one, here: rbd mirror image promote {0} --force && rbd mv {0} {0}.aside; to keep this one, there: rbd mv {0} {0}.aside",
-                            observation.image
-                        ),
+                        self.keep_one_of_two(&observation.image),
                     ),
                 );
             }
@@ -576,10 +577,7 @@ impl Gate<'_> {
                     self.refuse(
                         observation,
                         format!("is not primary here and has no copy on {}", self.there),
-                        format!(
-                            "if this copy is the one to keep: onemirror failover {} --force --reason TEXT",
-                            self.vm
-                        ),
+                        self.force().when("if this copy is the one to keep"),
                     ),
                 );
             }
@@ -599,8 +597,7 @@ impl Gate<'_> {
                     (Rule::BootingThere, format!("is claimed on {}: VM {vm} is {state}", self.there))
                 }
             };
-            let hint = format!("on {}: {}", self.there, way_out.typed(*vm));
-            return (rule, self.refuse(observation, cause, hint));
+            return (rule, self.refuse(observation, cause, way_out.advice(*vm, self.over_there())));
         }
         if self.boot == BootKind::Restore {
             return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
@@ -621,7 +618,7 @@ impl Gate<'_> {
                 let refusal = self.refusal(
                     observation,
                     format!("is in use on {}: VM {vm} is {state}", self.there),
-                    "try again when it is done",
+                    Advice::wait("try again when it is done"),
                 );
                 return (Rule::LettingGoThere, Verdict::WaitToTakeOver(WaitFor::PeerVm, refusal));
             }
@@ -641,7 +638,10 @@ impl Gate<'_> {
                     self.refuse(
                         observation,
                         format!("is primary on {}, whose front-end does not answer", self.there),
-                        "whether a VM uses it there is unknown; try again when the front-end is back",
+                        Advice::wait(
+                            "whether a VM uses it there is unknown; try again when the front-end is back",
+                        )
+                        .and(self.force().when("if it stays away")),
                     ),
                 );
             }
@@ -668,11 +668,7 @@ impl Gate<'_> {
                 let refusal = self.refusal(
                     observation,
                     format!("cannot be taken from {}: a resync of it was asked for there", self.there),
-                    format!(
-                        "have it copied here anew, on {}: {}",
-                        self.there,
-                        mirrored_anew(image, there.mode)
-                    ),
+                    self.mirrored_anew(image, there.mode),
                 );
                 return (Rule::ResyncAskedThere, Verdict::Refuse(refusal));
             }
@@ -704,7 +700,7 @@ impl Gate<'_> {
             let carry = vec![Step::MirrorSnapshot { at: Side::There, image: image.clone() }];
             return (Rule::CarryTokenHere, Verdict::PutRight(carry));
         }
-        let refusal = self.refusal(observation, self.not_following(here), self.follow_hint(here));
+        let refusal = self.refusal(observation, self.not_following(here), self.follow_advice(here));
         (Rule::NotFollowingYet, Verdict::WaitToTakeOver(WaitFor::Follow, refusal))
     }
 
@@ -766,7 +762,7 @@ impl Gate<'_> {
                 let refusal = self.refusal(
                     observation,
                     format!("lacks the handoff of {}: its last writes are not here", self.there),
-                    self.follow_hint(here),
+                    self.follow_advice(here),
                 );
                 (Rule::WritesOnTheirWay, Verdict::WaitToPromote(WaitFor::Arrival, refusal))
             }
@@ -785,7 +781,7 @@ impl Gate<'_> {
                     let refusal = self.refusal(
                         observation,
                         format!("lacks the last snapshot of {}", self.there),
-                        self.follow_hint(here),
+                        self.follow_advice(here),
                     );
                     return (
                         Rule::HandoffSnapshotIncomplete,
@@ -804,10 +800,7 @@ impl Gate<'_> {
                     let refusal = self.refusal(
                         observation,
                         "was demoted on both sites without a handoff".into(),
-                        format!(
-                            "compare both copies, then: rbd mirror image promote {} on the site with the newest data",
-                            observation.image
-                        ),
+                        self.keep_one(observation),
                     );
                     (Rule::NoProof, Verdict::WaitToPromote(WaitFor::Arrival, refusal))
                 }
@@ -869,22 +862,95 @@ impl Gate<'_> {
         }
     }
 
-    fn follow_hint(&self, here: &Copy) -> String {
+    fn follow_advice(&self, here: &Copy) -> Advice {
         match here.report {
             Report::Syncing(_) | Report::SplitBrain => {
-                "try again when the copy is complete (onemirror list)".into()
+                Advice::wait("try again when the copy is complete (onemirror list)")
             }
-            Report::Down => format!("start rbd-mirror on {} and try again", self.here),
-            _ => format!("see that rbd-mirror runs on {} and try again", self.here),
+            Report::Down => Advice::command(Place::Here, "systemctl start ceph-rbd-mirror.target")
+                .when("where rbd-mirror runs")
+                .and(Advice::wait("then try again")),
+            _ => Advice::wait(format!("see that rbd-mirror runs on {} and try again", self.here)),
         }
     }
 
-    fn refusal(&self, observation: &Observation, cause: String, hint: impl Into<String>) -> Refusal {
-        Refusal { image: observation.image.clone(), cause, hint: hint.into(), rule: None }
+    fn over_there(&self) -> Place {
+        Place::There(self.there.to_owned())
     }
 
-    fn refuse(&self, observation: &Observation, cause: String, hint: impl Into<String>) -> Verdict {
-        Verdict::Refuse(self.refusal(observation, cause, hint))
+    fn bring_back(&self) -> Advice {
+        Advice::wait(format!("bring {} back", self.there))
+    }
+
+    pub(super) fn force(&self) -> Advice {
+        Advice::command(Place::Here, failover_by_force(self.vm))
+    }
+
+    /// The operator knows that the site is off, whatever its front-end goes on to say.
+    pub(super) fn force_past_all(&self) -> Advice {
+        let command = format!("onemirror failover {} --force --site-is-off --reason TEXT", self.vm);
+        Advice::command(Place::Here, command)
+    }
+
+    /// Nobody but an operator can tell which copy counts. The force makes the one that he takes outrank the other one, and
+    /// that is kept: no copy is thrown away for it.
+    fn keep_one(&self, observation: &Observation) -> Advice {
+        let advice =
+            Advice::decide("compare both copies; the one that is not taken is kept (onemirror lost list)");
+        let here = self.force().when(format!("to go on with the copy of {}", self.here));
+        let on_that = format!("to go on with that of {}", self.there);
+        match &observation.vm_there {
+            PeerVm::Active { vm, way_out, .. } => {
+                advice.and(way_out.advice(*vm, self.over_there()).when("first")).and(here)
+            }
+            PeerVm::Inactive { vm, .. } => {
+                let there = Advice::command(self.over_there(), failover_by_force(*vm)).when(on_that);
+                advice.and(here).and(there)
+            }
+            PeerVm::LettingGo { .. } => Advice::wait("try again when the VM there is done"),
+            // the command asks who lives there in any case
+            PeerVm::None | PeerVm::NotAsked => advice.and(here),
+            PeerVm::Silent | PeerVm::Denied(_) => {
+                Advice::wait(format!("try again when the front-end of {} answers", self.there))
+            }
+        }
+    }
+
+    /// Two images of one name, none of which is a copy of the other.
+    fn keep_one_of_two(&self, image: &ImageSpec) -> Advice {
+        let promote = format!("{} --force", mirror_image("promote", image));
+        Advice::commands(Place::Here, [promote, aside(image)])
+            .when("to keep that one")
+            .and(Advice::command(self.over_there(), aside(image)).when("to keep this one"))
+    }
+
+    /// What an operator types on the site of a primary copy to have it mirrored as another image, which nobody has asked
+    /// anything of. Ceph refuses to disable a single image of a pool that mirrors all that have a journal.
+    fn mirrored_anew(&self, image: &ImageSpec, mode: Mode) -> Advice {
+        let name = match mode {
+            Mode::Journal => "journal",
+            Mode::Snapshot => "snapshot",
+        };
+        let enable = format!("{} {name}", mirror_image("enable", image));
+        let advice = Advice::commands(self.over_there(), [mirror_image("disable", image), enable])
+            .when("have it copied here anew");
+        match mode {
+            Mode::Journal => {
+                let again =
+                    ["disable", "enable"].map(|verb| format!("rbd feature {verb} {image} journaling"));
+                let whole_pool = Advice::commands(self.over_there(), again);
+                advice.and(whole_pool.when("or in a pool that mirrors every image"))
+            }
+            Mode::Snapshot => advice,
+        }
+    }
+
+    fn refusal(&self, observation: &Observation, cause: String, advice: Advice) -> Refusal {
+        Refusal { image: observation.image.clone(), cause, advice, rule: None }
+    }
+
+    fn refuse(&self, observation: &Observation, cause: String, advice: Advice) -> Verdict {
+        Verdict::Refuse(self.refusal(observation, cause, advice))
     }
 
     /// Who answers and tells nothing is not silent: the real cause has to be put right, and no force is advised.
@@ -898,21 +964,29 @@ impl Gate<'_> {
         let site = if at == Side::Here { self.here } else { self.there };
         if *token == TokenSeen::Newer {
             let cause = format!("was handed over by a later onemirror than that of {}", self.here);
-            let hint = format!("upgrade onemirror on {} and try again", self.here);
-            return (Rule::TokenNewer, self.refuse(observation, cause, hint));
+            let advice = Advice::wait(format!("upgrade onemirror on {} and try again", self.here));
+            return (Rule::TokenNewer, self.refuse(observation, cause, advice));
         }
         let cause = format!("has an unreadable handoff token on {site}");
-        let hint = format!("see: rbd image-meta get {} {}", observation.image, super::token::TOKEN_KEY);
-        (Rule::TokenUnreadable, self.refuse(observation, cause, hint))
+        (Rule::TokenUnreadable, self.refuse(observation, cause, self.without_token(observation, at)))
     }
 
     fn conflict(&self, observation: &Observation) -> Verdict {
-        self.refuse(
-            observation,
-            format!("has tokens that contradict each other, here and on {}", self.there),
-            "compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync"
-                .to_string(),
-        )
+        let cause = format!("has tokens that contradict each other, here and on {}", self.there);
+        self.refuse(observation, cause, self.keep_one(observation))
+    }
+
+    /// Only a primary copy takes a change of its metadata, and passes it on.
+    pub(super) fn without_token(&self, observation: &Observation, at: Side) -> Advice {
+        let image = &observation.image;
+        let remove = format!("rbd image-meta remove {image} {}", super::token::TOKEN_KEY);
+        let is_primary = |copy: &Copy| copy.role == Role::Primary;
+        let place = match (at, &observation.here, &observation.there) {
+            (Side::Here, Here::Mirrored(here), _) if is_primary(here) => Place::Here,
+            (_, _, There::Mirrored(there)) if is_primary(there) => self.over_there(),
+            _ => return Advice::decide("who wrote it, and which copy counts (rbd image-meta list)"),
+        };
+        Advice::command(place, remove).when("if no onemirror wrote it")
     }
 
     fn split_brain(&self, observation: &Observation, here: &Copy, there: &Copy) -> Verdict {
@@ -926,27 +1000,21 @@ impl Gate<'_> {
             Some(token) if token.site == self.there => Some(self.here),
             Some(_) | None => None,
         };
-        let whose = match intruder {
-            Some(site) => {
-                format!("no boot on {site} went through its gate; if nobody else wrote there, on {site}")
-            }
-            None => "on the site whose data to throw away".to_owned(),
+        let cause = format!("is primary on {} and on {} (split brain)", self.here, self.there);
+        let Some(site) = intruder else {
+            return self.refuse(observation, cause, self.keep_one(observation));
         };
-        self.refuse(
-            observation,
-            format!("is primary on {} and on {} (split brain)", self.here, self.there),
-            format!("{whose}: rbd mirror image demote {0} && rbd mirror image resync {0}", observation.image),
-        )
+        let place = if site == self.here { Place::Here } else { self.over_there() };
+        let advice = give_up(&observation.image, place).when("if nobody else wrote there");
+        self.refuse(observation, format!("{cause}; no boot on {site} went through its gate"), advice)
     }
 
     fn restore_refused(&self, observation: &Observation) -> Verdict {
         self.refuse(
             observation,
             "changed since this VM was suspended".into(),
-            format!(
-                "its saved memory no longer fits: onevm recover --recreate {} starts it without, and keeps its disks",
-                self.vm
-            ),
+            Advice::command(Place::Here, format!("onevm recover --recreate {}", self.vm))
+                .when("its saved memory no longer fits; to start it without, on its disks as they are"),
         )
     }
 }
@@ -981,8 +1049,25 @@ pub(super) fn was_booted(here: &Copy) -> bool {
 }
 
 /// What to do about somebody who answers and tells nothing.
-fn put_right(denial: &Denial) -> String {
-    format!("put that right, and see onemirror doctor ({})", denial.detail)
+fn put_right(denial: &Denial) -> Advice {
+    Advice::wait(format!("put that right, and see onemirror doctor ({})", denial.detail))
+}
+
+fn failover_by_force(vm: i32) -> String {
+    format!("onemirror failover {vm} --force --reason TEXT")
+}
+
+fn mirror_image(verb: &str, image: &ImageSpec) -> String {
+    format!("rbd mirror image {verb} {image}")
+}
+
+/// What has a copy of which nobody wants anything replaced by one of the other site's.
+fn give_up(image: &ImageSpec, place: Place) -> Advice {
+    Advice::commands(place, ["demote", "resync"].map(|verb| mirror_image(verb, image)))
+}
+
+pub(super) fn aside(image: &ImageSpec) -> String {
+    format!("rbd mv {image} {image}.aside")
 }
 
 /// What begins a reign of this site. The mark comes last: where it stands, the token has been sent.
@@ -998,19 +1083,6 @@ pub(super) fn carried(here: &Copy, image: &ImageSpec) -> Vec<Step> {
     match here.mode {
         Mode::Journal => vec![],
         Mode::Snapshot => vec![Step::MirrorSnapshot { at: Side::Here, image: image.clone() }],
-    }
-}
-
-/// What an operator types on the site of a primary copy to have it mirrored as another image, which nobody has asked
-/// anything of. Ceph refuses to disable a single image of a pool that mirrors all that have a journal.
-fn mirrored_anew(image: &ImageSpec, mode: Mode) -> String {
-    match mode {
-        Mode::Journal => format!(
-            "rbd mirror image disable {image} && rbd mirror image enable {image} journal, or in a pool that mirrors every image: rbd feature disable {image} journaling && rbd feature enable {image} journaling"
-        ),
-        Mode::Snapshot => {
-            format!("rbd mirror image disable {image} && rbd mirror image enable {image} snapshot")
-        }
     }
 }
 
@@ -1053,6 +1125,7 @@ fn only_followed(here: &Copy, there: &Copy) -> bool {
 }
 
 /// What to do where a copy cannot be kept.
-fn no_room(observation: &Observation) -> String {
-    format!("make room in pool {} for one more copy, so that this one can be kept", observation.image.pool())
+fn no_room(observation: &Observation) -> Advice {
+    let pool = observation.image.pool();
+    Advice::decide(format!("make room in pool {pool} for one more copy, so that this one can be kept"))
 }

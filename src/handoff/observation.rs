@@ -2,6 +2,7 @@
 
 use super::home::Home;
 use super::token::{FORCED_STRIDE, Mark, Token};
+use crate::advice::{Advice, Place};
 use crate::ceph::Fullness;
 use crate::image_spec::ImageSpec;
 
@@ -363,16 +364,18 @@ pub enum WayOut {
 }
 
 impl WayOut {
-    /// What to type on its own site.
-    pub fn typed(self, vm: i32) -> String {
+    /// What to type on its own site, which is there.
+    pub fn advice(self, vm: i32, place: Place) -> Advice {
+        let off = format!("onevm poweroff {vm}");
+        let first = |command: String| Advice::command(place.clone(), command).once_it_runs(off.clone());
         match self {
-            Self::PowerOff => format!("onevm poweroff {vm}"),
-            Self::Hold => format!("onevm hold {vm}"),
-            Self::ResumeFirst => format!("onevm resume {vm}, and once it runs: onevm poweroff {vm}"),
-            Self::Retry => format!("onevm recover --retry {vm}"),
-            Self::HostOff => format!(
-                "when its host is off for certain: onevm recover --recreate {vm}, and once it runs: onevm poweroff {vm}"
-            ),
+            Self::PowerOff => Advice::command(place, off),
+            Self::Hold => Advice::command(place, format!("onevm hold {vm}")),
+            Self::ResumeFirst => first(format!("onevm resume {vm}")),
+            Self::Retry => Advice::command(place, format!("onevm recover --retry {vm}")),
+            Self::HostOff => {
+                first(format!("onevm recover --recreate {vm}")).when("when its host is off for certain")
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use super::home::{Belongs, Residence, SiteRole};
 use super::observation::{Copy, Here, Mode, Observation, Report, Role, There, TokenSeen};
 use super::token::{Mark, Token};
 use super::{Locks, Patience};
+use crate::advice::Place;
 use crate::image_spec::ImageSpec;
 
 /// All that a release needs to know beside the observations.
@@ -185,9 +186,9 @@ impl Release<'_> {
             Report::NoRoom(fullness) => {
                 let pool = observation.image.pool();
                 let cause = format!(
-                    "pool {pool} of {} is full ({fullness}); there: {}",
+                    "pool {pool} of {} is full ({fullness}); {}",
                     self.there,
-                    fullness.remedy(pool)
+                    fullness.advice(pool, Place::There(self.there.to_owned()))
                 );
                 return (Rule::ReleaseNoRoomThere, self.pending(observation, cause));
             }

@@ -1,9 +1,11 @@
 //! Every row of the tables in the design, and what must hold in every situation.
 
+mod advice;
 mod force;
 mod running;
 
 use super::*;
+use crate::advice::{Act, Advice, Place};
 use crate::ceph::Fullness;
 use crate::image_spec::ImageSpec;
 use std::collections::BTreeSet;
@@ -223,18 +225,30 @@ struct Row {
     rule: Rule,
     says: &'static str,
     judged: (Rule, String),
+    advice: Option<Advice>,
+}
+
+fn advice_of(decision: &Decision) -> Option<Advice> {
+    match decision {
+        Decision::Refuse { refusal, .. } => Some(refusal.advice.clone()),
+        _ => None,
+    }
 }
 
 fn boots(gate: Gate<'_>, observation: Observation, rule: Rule, says: &'static str) -> Row {
-    let judgement = gate.judge(&[observation]);
-    Row { rule, says, judged: (judgement.findings[0].rule, decision_text(&judgement.decision)) }
+    boots_all_by(gate, &[observation], rule, says)
 }
 
 /// The rule is that of the last image.
 fn boots_all(observations: &[Observation], rule: Rule, says: &'static str) -> Row {
-    let judgement = gate().judge(observations);
+    boots_all_by(gate(), observations, rule, says)
+}
+
+fn boots_all_by(gate: Gate<'_>, observations: &[Observation], rule: Rule, says: &'static str) -> Row {
+    let judgement = gate.judge(observations);
     let last = judgement.findings.last().unwrap();
-    Row { rule, says, judged: (last.rule, decision_text(&judgement.decision)) }
+    let advice = advice_of(&judgement.decision);
+    Row { rule, says, judged: (last.rule, decision_text(&judgement.decision)), advice }
 }
 
 fn releases(release: Release<'_>, observation: Observation, rule: Rule, says: &'static str) -> Row {
@@ -243,12 +257,12 @@ fn releases(release: Release<'_>, observation: Observation, rule: Rule, says: &'
     for pending in pending {
         text = format!("{text}; pending: {}", pending.cause);
     }
-    Row { rule, says, judged: (judgement.findings[0].rule, text) }
+    Row { rule, says, judged: (judgement.findings[0].rule, text), advice: None }
 }
 
 fn keeps_up(upkeep: Upkeep<'_>, observation: Observation, rule: Rule, says: &'static str) -> Row {
     let judgement = upkeep.judge(&observation);
-    Row { rule, says, judged: (judgement.finding.rule, task_text(&judgement.task)) }
+    Row { rule, says, judged: (judgement.finding.rule, task_text(&judgement.task)), advice: None }
 }
 
 fn full() -> Report {
@@ -358,13 +372,13 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(primary("what?"), non_primary(""), PeerVm::None),
             TokenUnreadable,
-            "refuse: one-0-2-0 has an unreadable handoff token on site-a; see: rbd image-meta get one/one-0-2-0 onemirror.handoff",
+            "refuse: one-0-2-0 has an unreadable handoff token on site-a; if no onemirror wrote it: rbd image-meta remove one/one-0-2-0 onemirror.handoff",
         ),
         boots(
             gate(),
             pair(non_primary("1:site-b:open"), primary("1:site-b:open:x"), PeerVm::None),
             TokenUnreadable,
-            "refuse: one-0-2-0 has an unreadable handoff token on site-b; see: rbd image-meta get one/one-0-2-0 onemirror.handoff",
+            "refuse: one-0-2-0 has an unreadable handoff token on site-b; if no onemirror wrote it, on site-b: rbd image-meta remove one/one-0-2-0 onemirror.handoff",
         ),
         // primary here
         boots(
@@ -446,13 +460,13 @@ fn gate_rows() -> Vec<Row> {
             Gate { peer_unreachable: PeerUnreachable::Refuse, ..gate() },
             alone(primary("3:site-a:open")),
             PrimaryHerePeerUnreachableRefused,
-            "refuse: one-0-2-0 may run on site-b, which does not answer; bring site-b back, or set peer_unreachable in onemirror.conf",
+            "refuse: one-0-2-0 may run on site-b, which does not answer; bring site-b back; if it is off for certain: onemirror failover 2 --force --reason TEXT",
         ),
         boots(
             gate(),
             out_of_touch(primary("3:site-a:open")),
             PrimaryHereNotInTouchSinceReboot,
-            "refuse: one-0-2-0 may run on site-b, not reached since this host booted; bring site-b back, or set peer_unreachable in onemirror.conf",
+            "refuse: one-0-2-0 may run on site-b, not reached since this host booted; bring site-b back; if it is off for certain: onemirror failover 2 --force --reason TEXT",
         ),
         boots(
             gate(),
@@ -474,7 +488,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             Observation { vm_there: lost(), ..alone(primary("3:site-a:open").booted("3:site-a:2")) },
             RunningThere,
-            "refuse: one-0-2-0 is in use on site-b: VM 0 is UNKNOWN; on site-b: when its host is off for certain: onevm recover --recreate 0, and once it runs: onevm poweroff 0; if that site is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT",
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is UNKNOWN; when its host is off for certain, on site-b: onevm recover --recreate 0, and once it runs: onevm poweroff 0; if that site is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT",
         ),
         boots(
             gate(),
@@ -579,6 +593,21 @@ fn gate_rows() -> Vec<Row> {
             ForcedInPart,
             "refuse: one-0-2-1 is not primary here, and one-0-2-0 was forced; to force the others too: onemirror failover 2 --force --reason TEXT",
         ),
+        boots_all(
+            &[
+                pair(
+                    Copy { forced: Some("1003:site-a:2".parse().unwrap()), ..primary("1003:site-a:open") },
+                    primary("3:site-b:open"),
+                    inactive(),
+                ),
+                Observation {
+                    image: spec("one/one-0-2-1"),
+                    ..pair(non_primary("3:site-b:open"), primary("3:site-b:open"), inactive())
+                },
+            ],
+            ForcedInPart,
+            "refuse: one-0-2-1 is not primary here, and one-0-2-0 was forced; site-b answers again; if nothing ran on the forced one, give it up: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
+        ),
         // promoted by force, and the token was never written: what site-b wrote since is not known
         boots(
             gate(),
@@ -594,7 +623,7 @@ fn gate_rows() -> Vec<Row> {
                 ..primary("1005:site-a:open")
             }),
             PrimaryHereNotInTouchSinceReboot,
-            "refuse: one-0-2-0 may run on site-b, not reached since this host booted; bring site-b back, or set peer_unreachable in onemirror.conf",
+            "refuse: one-0-2-0 may run on site-b, not reached since this host booted; bring site-b back; if it is off for certain: onemirror failover 2 --force --reason TEXT",
         ),
         boots(
             gate(),
@@ -606,20 +635,20 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(primary("3:site-a:x"), non_primary("3:site-a:y"), inactive()),
             TokenConflict,
-            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync",
+            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; the one that is not taken is kept (onemirror lost list); to go on with the copy of site-a, here: onemirror failover 2 --force --reason TEXT; to go on with that of site-b, on site-b: onemirror failover 0 --force --reason TEXT",
         ),
         // primary on both sites
         boots(
             gate(),
             pair(primary("3:site-a:open"), primary("1003:site-b:open"), active()),
             SplitBrainStaleHere,
-            "set-aside here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back, what only it has is kept (onemirror lost list); terminate the VM on site-b when you want it here",
+            "set-aside here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back, what only it has is kept (onemirror lost list); when you want the VM here, on site-b: onevm poweroff 0",
         ),
         boots(
             gate(),
             pair(primary("3:site-a:open").reports(Report::Down), primary("1003:site-b:open"), PeerVm::Silent),
             SplitBrainStaleHere,
-            "set-aside here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back, what only it has is kept (onemirror lost list); terminate the VM on site-b when you want it here",
+            "set-aside here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back, what only it has is kept (onemirror lost list)",
         ),
         boots(
             Gate { locks: Locks::Here, ..gate() },
@@ -632,20 +661,20 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             used(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())),
             SplitBrainStaleHere,
-            "refuse: one-0-2-0 is stale here: site-b took it over by force; another VM here uses it; power that off, too, so that it can be copied back",
+            "refuse: one-0-2-0 is stale here: site-b took it over by force; it is copied back once no other VM here uses it either, see which one does: onemirror list",
         ),
         boots(
             gate(),
             used(pair(primary("3:site-a:open"), non_primary("1004:site-b:x"), inactive())),
             StaleLeftoverHere,
-            "refuse: one-0-2-0 is stale here: site-b wrote to it last; another VM here uses it; power that off, too, so that it can be copied back",
+            "refuse: one-0-2-0 is stale here: site-b wrote to it last; it is copied back once no other VM here uses it either, see which one does: onemirror list",
         ),
         // everything it has is there, or there is no room to keep it
         boots(
             gate(),
             sent(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())),
             SplitBrainStaleHere,
-            "demote here, resync here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back; terminate the VM on site-b when you want it here",
+            "demote here, resync here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back; when you want the VM here, on site-b: onevm poweroff 0",
         ),
         boots(
             gate(),
@@ -655,7 +684,7 @@ fn gate_rows() -> Vec<Row> {
                 PeerVm::Silent,
             )),
             SplitBrainStaleHere,
-            "demote here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back; terminate the VM on site-b when you want it here",
+            "demote here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back",
         ),
         boots(
             gate(),
@@ -695,7 +724,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(primary("3:site-a:open"), never_booted(), active()),
             ForcedAndNeverBootedThere,
-            "refuse: one-0-2-0 was taken over by force on site-b, where VM 0 is RUNNING; to start it here, terminate VM 0 on site-b",
+            "refuse: one-0-2-0 was taken over by force on site-b, where VM 0 is RUNNING; to start it here, on site-b: onevm poweroff 0",
         ),
         boots(
             gate(),
@@ -712,14 +741,14 @@ fn gate_rows() -> Vec<Row> {
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
             pair(primary("3:site-a:open"), never_booted(), inactive()),
-            ForcedAndNeverBootedThere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: onevm recover --recreate 2 starts it without, and keeps its disks",
+            RestoreAfterReignElsewhere,
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits; to start it without, on its disks as they are: onevm recover --recreate 2",
         ),
         boots(
             gate(),
             pair(primary("3:site-a:open"), never_booted().booted("1003:site-b:5"), inactive()),
             SplitBrainStaleHere,
-            "set-aside here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back, what only it has is kept (onemirror lost list); terminate the VM on site-b when you want it here",
+            "set-aside here; refuse: one-0-2-0 is stale here: site-b took it over by force; it is being copied back, what only it has is kept (onemirror lost list)",
         ),
         boots(
             gate(),
@@ -731,7 +760,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(primary("3:site-a:open"), primary("3:site-a:open"), active()),
             SplitBrainUndecided,
-            "refuse: one-0-2-0 is primary on site-a and on site-b (split brain); on the site whose data to throw away: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
+            "refuse: one-0-2-0 is primary on site-a and on site-b (split brain); compare both copies; the one that is not taken is kept (onemirror lost list); first, on site-b: onevm poweroff 0; to go on with the copy of site-a, here: onemirror failover 2 --force --reason TEXT",
         ),
         // a force there that was killed before its token; and one here
         boots(
@@ -744,13 +773,13 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(primary("3:site-b:open"), primary("3:site-b:open"), inactive()),
             SplitBrainUndecided,
-            "refuse: one-0-2-0 is primary on site-a and on site-b (split brain); no boot on site-a went through its gate; if nobody else wrote there, on site-a: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
+            "refuse: one-0-2-0 is primary on site-a and on site-b (split brain); no boot on site-a went through its gate; if nobody else wrote there: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
         ),
         boots(
             gate(),
             pair(primary("4:site-a:x"), primary("4:site-a:x"), inactive()),
             SplitBrainUndecided,
-            "refuse: one-0-2-0 is primary on site-a and on site-b (split brain); on the site whose data to throw away: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
+            "refuse: one-0-2-0 is primary on site-a and on site-b (split brain); compare both copies; the one that is not taken is kept (onemirror lost list); to go on with the copy of site-a, here: onemirror failover 2 --force --reason TEXT; to go on with that of site-b, on site-b: onemirror failover 0 --force --reason TEXT",
         ),
         // saved memory
         boots(
@@ -776,19 +805,19 @@ fn gate_rows() -> Vec<Row> {
             Gate { boot: BootKind::Restore, ..gate() },
             pair(primary("3:site-a:open").booted("3:site-a:9"), non_primary("3:site-a:open"), inactive()),
             RestoreAfterReignElsewhere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: onevm recover --recreate 2 starts it without, and keeps its disks",
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits; to start it without, on its disks as they are: onevm recover --recreate 2",
         ),
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
             pair(primary("5:site-a:open").booted("3:site-a:2"), non_primary("5:site-a:open"), inactive()),
             RestoreAfterReignElsewhere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: onevm recover --recreate 2 starts it without, and keeps its disks",
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits; to start it without, on its disks as they are: onevm recover --recreate 2",
         ),
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
             pair(non_primary("5:site-b:open"), primary("5:site-b:open"), inactive()),
             RestoreAfterReignElsewhere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: onevm recover --recreate 2 starts it without, and keeps its disks",
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits; to start it without, on its disks as they are: onevm recover --recreate 2",
         ),
         // not primary here
         boots(
@@ -825,7 +854,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(non_primary("3:site-b:open"), primary("3:site-b:open"), PeerVm::Silent),
             PeerFrontEndUnknown,
-            "refuse: one-0-2-0 is primary on site-b, whose front-end does not answer; whether a VM uses it there is unknown; try again when the front-end is back",
+            "refuse: one-0-2-0 is primary on site-b, whose front-end does not answer; whether a VM uses it there is unknown; try again when the front-end is back; if it stays away: onemirror failover 2 --force --reason TEXT",
         ),
         boots(
             gate(),
@@ -837,7 +866,7 @@ fn gate_rows() -> Vec<Row> {
             Gate { patience: Patience::Exhausted, ..gate() },
             pair(non_primary("2:site-a:x").reports(Report::Down), primary("3:site-b:open"), inactive()),
             NotFollowingYet,
-            "refuse: one-0-2-0 lacks the handoff of site-b: this copy does not follow it; start rbd-mirror on site-a and try again",
+            "refuse: one-0-2-0 lacks the handoff of site-b: this copy does not follow it; where rbd-mirror runs: systemctl start ceph-rbd-mirror.target; then try again",
         ),
         boots(
             Gate { patience: Patience::Exhausted, ..gate() },
@@ -902,7 +931,7 @@ fn gate_rows() -> Vec<Row> {
                 inactive(),
             ),
             ResyncAskedThere,
-            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; have it copied here anew, on site-b: rbd mirror image disable one/one-0-2-0 && rbd mirror image enable one/one-0-2-0 journal, or in a pool that mirrors every image: rbd feature disable one/one-0-2-0 journaling && rbd feature enable one/one-0-2-0 journaling",
+            "refuse: one-0-2-0 cannot be taken from site-b: a resync of it was asked for there; have it copied here anew, on site-b: rbd mirror image disable one/one-0-2-0 && rbd mirror image enable one/one-0-2-0 journal; or in a pool that mirrors every image, on site-b: rbd feature disable one/one-0-2-0 journaling && rbd feature enable one/one-0-2-0 journaling",
         ),
         boots(
             gate(),
@@ -950,7 +979,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(non_primary("3:site-a:x").reports(Report::SplitBrain), primary("3:site-b:open"), inactive()),
             TokenConflict,
-            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync",
+            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; the one that is not taken is kept (onemirror lost list); to go on with the copy of site-a, here: onemirror failover 2 --force --reason TEXT; to go on with that of site-b, on site-b: onemirror failover 0 --force --reason TEXT",
         ),
         boots(
             gate(),
@@ -977,7 +1006,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             apart(non_primary("1003:site-b:open"), "1003:site-b:open"),
             NonPrimaryApart,
-            "refuse: one-0-2-0 is not a copy of the image of this name on site-b; to keep that one, here: rbd mirror image promote one/one-0-2-0 --force && rbd mv one/one-0-2-0 one/one-0-2-0.aside; to keep this one, there: rbd mv one/one-0-2-0 one/one-0-2-0.aside",
+            "refuse: one-0-2-0 is not a copy of the image of this name on site-b; to keep that one, here: rbd mirror image promote one/one-0-2-0 --force && rbd mv one/one-0-2-0 one/one-0-2-0.aside; to keep this one, on site-b: rbd mv one/one-0-2-0 one/one-0-2-0.aside",
         ),
         boots(
             gate(),
@@ -995,7 +1024,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             apart(primary("3:site-a:open"), "?"),
             TokenUnreadable,
-            "refuse: one-0-2-0 has an unreadable handoff token on site-b; see: rbd image-meta get one/one-0-2-0 onemirror.handoff",
+            "refuse: one-0-2-0 has an unreadable handoff token on site-b; who wrote it, and which copy counts (rbd image-meta list)",
         ),
         // two images that share a name, each with a history of its own
         boots(gate(), apart(primary("3:site-a:open"), "19:site-b:open"), PrimaryHere, "booted 3:site-a:2"),
@@ -1018,7 +1047,7 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             pair(non_primary("4:site-a:x").reports(Report::SplitBrain), primary("3:site-a:open"), inactive()),
             TokenConflict,
-            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync",
+            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; the one that is not taken is kept (onemirror lost list); to go on with the copy of site-a, here: onemirror failover 2 --force --reason TEXT; to go on with that of site-b, on site-b: onemirror failover 0 --force --reason TEXT",
         ),
         boots(
             gate(),
@@ -1106,7 +1135,7 @@ fn gate_rows() -> Vec<Row> {
                 PeerVm::None,
             ),
             TokenConflict,
-            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync",
+            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; the one that is not taken is kept (onemirror lost list); to go on with the copy of site-a: onemirror failover 2 --force --reason TEXT",
         ),
         boots(
             gate(),
@@ -1124,7 +1153,7 @@ fn gate_rows() -> Vec<Row> {
             Gate { patience: Patience::Exhausted, ..gate() },
             pair(non_primary("3:site-b:open").reports(Report::Down), non_primary("4:site-b:x"), inactive()),
             WritesOnTheirWay,
-            "refuse: one-0-2-0 lacks the handoff of site-b: its last writes are not here; start rbd-mirror on site-a and try again",
+            "refuse: one-0-2-0 lacks the handoff of site-b: its last writes are not here; where rbd-mirror runs: systemctl start ceph-rbd-mirror.target; then try again",
         ),
         boots(
             Gate { patience: Patience::Waning, ..gate() },
@@ -1172,13 +1201,13 @@ fn gate_rows() -> Vec<Row> {
             Gate { patience: Patience::Exhausted, ..gate() },
             pair(non_primary(""), non_primary(""), inactive()),
             NoProof,
-            "refuse: one-0-2-0 was demoted on both sites without a handoff; compare both copies, then: rbd mirror image promote one/one-0-2-0 on the site with the newest data",
+            "refuse: one-0-2-0 was demoted on both sites without a handoff; compare both copies; the one that is not taken is kept (onemirror lost list); to go on with the copy of site-a, here: onemirror failover 2 --force --reason TEXT; to go on with that of site-b, on site-b: onemirror failover 0 --force --reason TEXT",
         ),
         boots(
             gate(),
             pair(non_primary("4:site-b:x"), non_primary("4:site-b:y"), inactive()),
             TokenConflict,
-            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; on the stale site: rbd mirror image demote, then rbd mirror image resync",
+            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; the one that is not taken is kept (onemirror lost list); to go on with the copy of site-a, here: onemirror failover 2 --force --reason TEXT; to go on with that of site-b, on site-b: onemirror failover 0 --force --reason TEXT",
         ),
     ]
 }
@@ -1346,7 +1375,7 @@ fn release_rows() -> Vec<Row> {
             release(),
             pair(reigns(), non_primary("2:site-b:y").reports(full()), inactive()),
             ReleaseNoRoomThere,
-            "done; pending: pool one of site-b is full (quota of 1000 bytes); there: ceph osd pool set-quota one max_bytes 2000",
+            "done; pending: pool one of site-b is full (quota of 1000 bytes); on site-b: ceph osd pool set-quota one max_bytes 2000",
         ),
     ]
 }
@@ -1639,7 +1668,7 @@ fn binding_rows() -> Vec<Row> {
             Gate { boot: BootKind::Restore, ..gate() },
             pair(inherited(), follows(), PeerVm::None),
             RestoreAfterReignElsewhere,
-            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits: onevm recover --recreate 2 starts it without, and keeps its disks",
+            "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits; to start it without, on its disks as they are: onevm recover --recreate 2",
         ),
         keeps_up(
             upkeep(),

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../lab"))
+from harness.advice import Adviser  # noqa: E402
 from harness.laboratory import Lab, wait_until  # noqa: E402
 
 # Continuous integration takes the shorter half: its machine has to share its minutes.
@@ -15,6 +16,7 @@ full = pytest.mark.skipif(SHORT, reason="only in the full run (without CI=true, 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "alone: wants a lab in which no other test has left a VM")
+    config.addinivalue_line("markers", "advice(rule, shape): types this advice; docs/advice.md lists them all")
 
 
 def pytest_collection_modifyitems(items):
@@ -48,6 +50,15 @@ def healthy(lab):
         site.control("hooks=deliver", "answer=ok", "answer_delay=0")
         site.configure()
         site.onemirror("on")
+
+
+@pytest.fixture
+def adviser(lab, request):
+    """Types what refusals say; what the test's marks promise has to have been typed in it."""
+    adviser = Adviser(lab)
+    yield adviser
+    promised = {mark.args for mark in request.node.iter_markers("advice")}
+    assert adviser.typed == promised, "typed %s, promised %s" % (sorted(adviser.typed), sorted(promised))
 
 
 @pytest.fixture

@@ -74,12 +74,16 @@ def brought_into_the_trap(lab, mode):
 
 
 @pytest.mark.parametrize("mode", ["journal", pytest.param("snapshot", marks=full)])
-def test_resume_without_the_handoff_is_refused_and_works_once_the_daemon_is_back(lab, a, b, mode):
+@pytest.mark.advice("not-following-yet", "here: systemctl start ceph-rbd-mirror.target")
+def test_resume_without_the_handoff_is_refused_and_works_once_the_daemon_is_back(lab, a, b, adviser, mode):
     a.configure(sync_timeout="6s")
     machine = brought_into_the_trap(lab, mode)
+    [image] = machine.images.values()
     try:
         assert a.resume(machine.home) == "POWEROFF"
         assert "handoff" in a.vm_error(machine.home)
+        wait_until("the daemon to be missed", lambda: a.status(image).get("state", "").startswith("down"), 90, 1)
+        adviser.follow(a, machine.home, "not-following-yet", "here: systemctl start ceph-rbd-mirror.target")
     finally:
         a.clusters("daemon-start")
     a.configure()
@@ -163,7 +167,8 @@ def test_a_non_persistent_disk_is_deleted_where_it_was_made_and_kept_where_it_be
 # ---------------------------------------------------------------- point 5
 
 
-def test_resume_while_it_runs_on_the_other_site_changes_nothing(lab, a, b):
+@pytest.mark.advice("way-out", "there: onevm poweroff N")
+def test_resume_while_it_runs_on_the_other_site_changes_nothing(lab, a, b, adviser):
     machine = lab.vm_with_three_disks(unique("running"))
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
@@ -179,9 +184,12 @@ def test_resume_while_it_runs_on_the_other_site_changes_nothing(lab, a, b):
     refused = [entry for entry in a.audit() if entry["outcome"] == "refused" and entry.get("vm") == machine.home]
     assert refused and refused[-1]["rule"] == "running-there"
     assert "on site-b: onevm poweroff %d" % vm in refused[-1]["reason"]
-    b.action("terminate", vm)
-    b.wait_vm(vm, "DONE")
-    machine.comes_home()
+    # a VM that is off there keeps nothing here from booting
+    adviser.follow(a, machine.home, "way-out", "there: onevm poweroff N")
+    b.wait_vm(vm, "POWEROFF")
+    assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
+    assert set(machine.primaries().values()) == {"a"}
+    assert b.resume(vm) == "POWEROFF"
     machine.assert_complete(a)
 
 
@@ -301,6 +309,13 @@ def mirroring_anew(image, mode):
     return ["rbd mirror image disable " + image, "rbd mirror image enable %s snapshot" % image]
 
 
+ANEW = {
+    "journal": "there: rbd feature disable IMAGE journaling && rbd feature enable IMAGE journaling",
+    "journal, by image": "there: rbd mirror image disable IMAGE && rbd mirror image enable IMAGE journal",
+    "snapshot": "there: rbd mirror image disable IMAGE && rbd mirror image enable IMAGE snapshot",
+}
+
+
 def typed(site, commands):
     for command in commands:
         site.rbd(*command.split()[1:])
@@ -317,8 +332,15 @@ def refused_with(a, vm, sentence, timeout=180):
 
 
 @full
-@pytest.mark.parametrize("mode", ["journal", "snapshot"])
-def test_a_forced_copy_that_was_to_be_made_anew_comes_home_once_it_is_mirrored_anew(lab, a, b, mode):
+@pytest.mark.parametrize("mode", [
+    pytest.param("journal", marks=pytest.mark.advice(
+        "resync-asked-there", "there: rbd feature disable IMAGE journaling && rbd feature enable IMAGE journaling")),
+    pytest.param("journal, by image", marks=pytest.mark.advice(
+        "resync-asked-there", "there: rbd mirror image disable IMAGE && rbd mirror image enable IMAGE journal")),
+    pytest.param("snapshot", marks=pytest.mark.advice(
+        "resync-asked-there", "there: rbd mirror image disable IMAGE && rbd mirror image enable IMAGE snapshot")),
+])
+def test_a_forced_copy_that_was_to_be_made_anew_comes_home_once_it_is_mirrored_anew(lab, a, b, adviser, mode):
     """The daemon would throw it away as soon as it is primary no more. What the refusal says to type is typed here."""
     machine, image = powered_off_and_copied(lab, "forced-and-asked", mode)
 
@@ -330,41 +352,60 @@ def test_a_forced_copy_that_was_to_be_made_anew_comes_home_once_it_is_mirrored_a
         kept = b.info(image)["id"]
     b.action("terminate", vm)
     b.wait_vm(vm, "DONE")
-    plan = refused_with(a, machine.home, "a resync of it was asked for there")
-    disable = "rbd mirror image disable " + image
-    said = "have it copied here anew, on site-b: %s && rbd mirror image enable %s %s" % (disable, image, mode)
-    commands = mirroring_anew(image, mode)
+    refused_with(a, machine.home, "a resync of it was asked for there")
     if mode == "journal":
-        assert b.rbd(*disable.split()[1:], check=False).returncode != 0
-        said += ", or in a pool that mirrors every image: " + " && ".join(commands)
-    assert said in plan, plan
-    typed(b, commands)
+        assert b.rbd("mirror", "image", "disable", image, check=False).returncode != 0
+    adviser.follow(a, machine.home, "resync-asked-there", ANEW[mode])
     comes_home_as(machine, a, b, image, kept)
 
 
 @full
-@pytest.mark.parametrize("role", ["primary", "demoted"])
+@pytest.mark.parametrize("role", [
+    pytest.param("primary", marks=pytest.mark.advice("forced-apart", "here: rbd mv IMAGE IMAGE.aside")),
+    pytest.param("demoted", marks=pytest.mark.advice(
+        "non-primary-apart", "here: rbd mirror image promote IMAGE --force && rbd mv IMAGE IMAGE.aside")),
+])
 @pytest.mark.parametrize("mode", ["journal", "snapshot"])
-def test_a_copy_that_was_mirrored_anew_elsewhere_is_not_taken_for_absent(lab, a, b, mode, role):
+def test_a_copy_that_was_mirrored_anew_elsewhere_is_not_taken_for_absent(lab, a, b, adviser, mode, role):
     """Home's copy is then no copy of the image of its name. What the refusals say to type is typed here."""
     machine, image = powered_off_and_copied(lab, "apart", mode)
     with forced_while_home_is_lost(lab, machine, lambda: None) as vm:
         kept = b.info(image)["id"]
         typed(b, mirroring_anew(image, mode))
     if role == "primary":
-        plan = refused_with(a, machine.home, "is stale here: site-b took it over by force")
-        aside = "rbd mv %s %s.aside" % (image, image)
+        refused_with(a, machine.home, "is stale here: site-b took it over by force")
     else:
         a.rbd("mirror", "image", "demote", image)
-        plan = refused_with(a, machine.home, "is not a copy of the image of this name on site-b")
-        aside = "rbd mirror image promote %s --force && rbd mv %s %s.aside" % (image, image, image)
-    assert aside in plan, plan
+        refused_with(a, machine.home, "is not a copy of the image of this name on site-b")
     forced = a.onemirror("failover", machine.home, "--force", "--reason", "test", check=False)
     assert forced.returncode != 0 and "another image than the one here" in forced.stderr, forced.stderr
     b.action("terminate", vm)
     b.wait_vm(vm, "DONE")
-    typed(a, aside.split(" && "))
+    aside = "rbd mv IMAGE IMAGE.aside"
+    if role == "primary":
+        adviser.follow(a, machine.home, "forced-apart", "here: " + aside)
+    else:
+        adviser.follow(a, machine.home, "non-primary-apart", "here: rbd mirror image promote IMAGE --force && " + aside)
     comes_home_as(machine, a, b, image, kept)
+
+
+@full
+@pytest.mark.advice("non-primary-apart", "there: rbd mv IMAGE IMAGE.aside")
+@pytest.mark.advice("non-primary-without-other-copy", "here: onemirror failover N --force --reason TEXT")
+def test_the_copy_here_is_the_one_to_go_on_with_where_another_image_has_its_name(lab, a, b, adviser):
+    """Somebody on site-b made an image of the name that home's copy had, and home's was demoted by hand."""
+    machine, image = powered_off_and_copied(lab, "apart-here", "snapshot")
+    b.clusters("daemon-stop")
+    b.rbd("mirror", "image", "promote", "--force", image)
+    typed(b, mirroring_anew(image, "snapshot"))
+    a.rbd("mirror", "image", "demote", image)
+    b.clusters("daemon-start")
+    refused_with(a, machine.home, "is not a copy of the image of this name on site-b")
+    adviser.follow(a, machine.home, "non-primary-apart", "there: rbd mv IMAGE IMAGE.aside")
+    adviser.follow(a, machine.home, "non-primary-without-other-copy", "here: onemirror failover N --force --reason TEXT")
+    a.wait_vm(machine.home, "RUNNING")
+    a.wait_records(machine.home)
+    machine.assert_complete(a)
 
 
 # ---------------------------------------------------------------- point 6
@@ -459,8 +500,13 @@ def test_a_release_that_the_peer_cannot_follow_stays_pending_until_reconcile(lab
 
 
 @full
-@pytest.mark.parametrize("mode", ["journal", "snapshot"])
-def test_a_force_that_was_interrupted_costs_home_nothing(lab, a, b, mode):
+@pytest.mark.parametrize("mode", [
+    pytest.param("journal", marks=pytest.mark.advice(
+        "split-brain-undecided", "there: rbd mirror image demote IMAGE && rbd mirror image resync IMAGE")),
+    pytest.param("snapshot", marks=pytest.mark.advice(
+        "split-brain-undecided", "here: rbd mirror image demote IMAGE && rbd mirror image resync IMAGE")),
+])
+def test_a_force_that_was_interrupted_costs_home_nothing(lab, a, b, adviser, mode):
     """Promoted, and killed before its token; then its VM, which never ran, is terminated while home is silent."""
     machine = lab.vm_with_one_disk(unique("interrupted"), mode)
     [image] = machine.images.values()
@@ -488,11 +534,17 @@ def test_a_force_that_was_interrupted_costs_home_nothing(lab, a, b, mode):
     assert a.resume(machine.home) == "POWEROFF"
     for site in (a, b):
         site.reconcile(check=False)
-    plan = a.onemirror("plan", machine.home).stdout
-    command = "rbd mirror image demote {0} && rbd mirror image resync {0}".format(image)
-    assert "no boot on site-b went through its gate; if nobody else wrote there, on site-b: " + command in plan, plan
-    for verb in ("demote", "resync"):
-        b.rbd("mirror", "image", verb, image)
+    assert "no boot on site-b went through its gate; if nobody else wrote there" in a.onemirror("plan", machine.home).stdout
+    commands = "rbd mirror image demote IMAGE && rbd mirror image resync IMAGE"
+    if mode == "journal":
+        adviser.follow(a, machine.home, "split-brain-undecided", "there: " + commands)
+    else:
+        again = b.one.vm.allocate('NAME="again"\nCPU="0.1"\nMEMORY="96"\nCONTEXT=[A="b"]\nDISK=[IMAGE_ID="%d"]'
+                                  % machine.registered[0], True)
+        b.wait_vm(again, "HOLD")
+        adviser.follow(b, again, "split-brain-undecided", "here: " + commands)
+        b.action("terminate", again)
+        b.wait_vm(again, "DONE")
     assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
     a.wait_records(machine.home, 3)
     home_and_back(machine, a, b)

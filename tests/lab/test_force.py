@@ -25,6 +25,9 @@ def refused_on_b(machine, b):
     return vm
 
 
+PAST_ALL = "here: onemirror failover N --force --site-is-off --reason TEXT"
+
+
 def force(b, vm, *arguments):
     """Types the command; where it goes through, the VM comes to rest."""
     said = b.onemirror("failover", vm, "--force", "--reason", "test", *arguments, check=False)
@@ -55,7 +58,8 @@ def test_a_force_is_refused_while_only_the_cluster_there_is_cut_off(lab, a, b):
 
 
 @full
-def test_an_operator_may_say_that_a_site_is_off_though_its_front_end_answers(lab, a, b):
+@pytest.mark.advice("running-there", "here: onemirror failover N --force --site-is-off --reason TEXT")
+def test_an_operator_may_say_that_a_site_is_off_though_its_front_end_answers(lab, a, b, adviser):
     """Its front-end was elsewhere when it burnt, and says RUNNING for ever."""
     machine, image = one_disk(lab, "burnt")
     before = a.acknowledged(machine.home)
@@ -64,12 +68,12 @@ def test_an_operator_may_say_that_a_site_is_off_though_its_front_end_answers(lab
             os.kill(pid, signal.SIGSTOP)
         vm = refused_on_b(machine, b)
         assert force(b, vm).returncode == 1
-        said = force(b, vm, "--site-is-off")
-        assert said.returncode == 0, said
+        adviser.follow(b, vm, "running-there", PAST_ALL)
+        b.wait_vm(vm, RUNNING)
         machine.may_lose_tail += before
         note = b.rbd("image-meta", "get", image, "onemirror.forced").stdout
         assert " site-is-off " in note, note
-        assert [entry for entry in b.audit() if (entry.get("reason") or "").startswith("site-is-off: test")]
+        assert [entry for entry in b.audit() if (entry.get("reason") or "").startswith("site-is-off: TEXT")]
         # also at the next boot, whatever that front-end goes on to say
         b.action("poweroff", vm)
         b.wait_vm(vm, "POWEROFF")
@@ -83,16 +87,17 @@ def test_an_operator_may_say_that_a_site_is_off_though_its_front_end_answers(lab
 
 
 @pytest.mark.parametrize("mode", ["journal", pytest.param("snapshot", marks=full)])
-def test_where_only_the_front_end_is_silent_a_force_takes_over_and_loses_nothing(lab, a, b, mode):
+@pytest.mark.advice("peer-front-end-unknown", "here: onemirror failover N --force --reason TEXT")
+def test_where_only_the_front_end_is_silent_a_force_takes_over_and_loses_nothing(lab, a, b, adviser, mode):
     """The VM there runs on, seen by nobody. Its copy is demoted, and what it wrote arrives."""
     machine, image = one_disk(lab, "blind", mode)
     a.front_end_kill()
     try:
         b.configure(command_timeout="8s")
         vm = refused_on_b(machine, b)
-        said = force(b, vm)
+        said = adviser.follow(b, vm, "peer-front-end-unknown", "here: onemirror failover N --force --reason TEXT")
+        b.wait_vm(vm, RUNNING)
         assert machine.primaries() == {image: "b"}, "both copies can be written to"
-        assert said.returncode == 0, said
         assert "%s: demoted on site-a and taken over" % image in said.stdout, said
         b.wait_records(vm, 3)
         b.action("poweroff", vm)
@@ -128,7 +133,8 @@ def test_a_wrong_key_is_no_silence(lab, a, b):
 
 
 @full
-def test_a_force_that_reached_one_disk_only_boots_no_mix_of_ages(lab, a, b, tmp_path):
+@pytest.mark.advice("forced-in-part", "here: rbd mirror image demote IMAGE && rbd mirror image resync IMAGE")
+def test_a_force_that_reached_one_disk_only_boots_no_mix_of_ages(lab, a, b, adviser, tmp_path):
     """The second promotion fails; then the lost site is back, with a newer second disk."""
     name = unique("in-part")
     images = [a.image_create("%s-%d" % (name, disk), "one", True) for disk in range(2)]
@@ -172,8 +178,8 @@ def test_a_force_that_reached_one_disk_only_boots_no_mix_of_ages(lab, a, b, tmp_
     assert b.state_name(vm) != RUNNING, "it runs on disks of two ages"
     assert "is not primary here, and %s was forced" % first.split("/")[1] in b.vm_log(vm)
     # what the sentence says: the forced one, on which nothing ran, is given up
-    for verb in ("demote", "resync"):
-        b.rbd("mirror", "image", verb, first)
+    giving_up = "here: rbd mirror image demote IMAGE && rbd mirror image resync IMAGE"
+    adviser.follow(b, vm, "forced-in-part", giving_up)
     assert before == a.acknowledged(machine.home)
     wait_until("both copies to follow", lambda: b.is_primary(first) is False and b.token(first) == a.token(first), 120, 1)
     a.configure()

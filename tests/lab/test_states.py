@@ -41,6 +41,8 @@ def test_a_vm_that_is_recreated_on_the_recovery_site_runs_on_there(lab, a, b):
         b.wait_vm(vm, "PENDING")
         b.reconcile()
         a.reconcile()
+        assert set(machine.primaries().values()) == {"b"}, "its disks were handed over under it"
+        assert a.state_name(machine.home) == "POWEROFF", "it is started at home as well"
         assert a.resume(machine.home) == "POWEROFF"
         assert "OM31 " in a.vm_error(machine.home) and " is PENDING" in a.vm_error(machine.home), a.vm_error(machine.home)
     finally:
@@ -122,7 +124,7 @@ def test_a_handoff_whose_home_could_not_be_resumed_is_listed_until_it_runs(lab, 
     assert listed.returncode == 3 and "VM %d of site-a is POWEROFF; on site-a: %s" % (machine.home, command) in listed.stdout
     at_home = a.onemirror("list", check=False)
     assert at_home.returncode == 3
-    assert "handed over by site-b; VM %d is POWEROFF: %s" % (machine.home, command) in at_home.stdout
+    assert "handed over by site-b; VM %d is POWEROFF; %s" % (machine.home, command) in at_home.stdout
     b.reconcile()
     machine.comes_home()
     machine.assert_complete(a)

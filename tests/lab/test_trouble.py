@@ -16,10 +16,15 @@ def has_room(site, pool):
     return "full" not in flags.split(",")
 
 
+def stored(site, pool):
+    pools = json.loads(site.ceph("df", "--format", "json").stdout)["pools"]
+    return next(found["stats"]["stored"] for found in pools if found["name"] == pool)
+
+
 @contextlib.contextmanager
-def no_room(site, pool):
+def no_room(site, pool, limit=1):
     """The pool is at its quota."""
-    site.ceph("osd", "pool", "set-quota", pool, "max_bytes", "1")
+    site.ceph("osd", "pool", "set-quota", pool, "max_bytes", str(limit))
     try:
         wait_until("pool %s of %s to be full" % (pool, site.name), lambda: not has_room(site, pool), 30, 0.5)
         yield
@@ -74,7 +79,8 @@ def test_a_vm_on_a_full_pool_is_not_started_on_the_other_site(lab, a, b, hasty):
 
 @full_run
 @pytest.mark.parametrize("mode", ["journal", "snapshot"])
-def test_a_boot_on_a_full_pool_waits_for_room(lab, a, b, hasty, mode):
+@pytest.mark.advice("no-room-here", "here: ceph osd pool set-quota POOL max_bytes N")
+def test_a_boot_on_a_full_pool_waits_for_room(lab, a, b, adviser, hasty, mode):
     machine = lab.vm_with_one_disk("full-boot-" + mode, mode)
     image = machine.images[0]
     machine.register_on_b()
@@ -91,11 +97,13 @@ def test_a_boot_on_a_full_pool_waits_for_room(lab, a, b, hasty, mode):
     a.wait_vm(machine.home, "POWEROFF")
     token = a.token(image)
     pool = image.split("/")[0]
-    with no_room(a, pool):
+    with no_room(a, pool, stored(a, pool) * 3 // 4):
         assert a.resume(machine.home) != RUNNING
         assert "pool %s of site-a is full" % pool in a.vm_error(machine.home), a.vm_error(machine.home)
         assert "set-quota %s max_bytes" % pool in a.vm_log(machine.home)
-    assert a.token(image) == token and machine.primaries() == {image: "a"}
+        assert a.token(image) == token and machine.primaries() == {image: "a"}
+        adviser.follow(a, machine.home, "no-room-here", "here: ceph osd pool set-quota POOL max_bytes N")
+        wait_until("room in pool %s" % pool, lambda: has_room(a, pool), 30, 0.5)
     a.onemirror("failover", machine.home)
     a.wait_vm(machine.home, RUNNING)
     machine.assert_complete(a)

@@ -232,14 +232,14 @@ fn the_refusal_of_a_force_names_the_real_cause() {
     };
     assert_eq!(
         said(There::Denied(denial()), PeerVm::Silent),
-        "one-0-2-0 cannot be forced: site-b denies access; put that right (info: permission denied: why); if site-b is off for good: --site-is-off"
+        "one-0-2-0 cannot be forced: site-b denies access; put that right (info: permission denied: why); if site-b is off for good: onemirror failover 2 --force --site-is-off --reason TEXT"
     );
     assert_eq!(
         said(There::Unreachable, active()),
-        "one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0; then fail over without --force; if site-b is off for good: --site-is-off"
+        "one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0; then, here: onemirror failover 2; if site-b is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT"
     );
     assert_eq!(
         said(There::Unreachable, letting_go()),
-        "one-0-2-0 is in use on site-b: VM 0 is EPILOG; it is on its way out, try again; if site-b is off for good: --site-is-off"
+        "one-0-2-0 is in use on site-b: VM 0 is EPILOG; it is on its way out, try again; if site-b is off for good: onemirror failover 2 --force --site-is-off --reason TEXT"
     );
 }
