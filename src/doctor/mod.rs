@@ -2,7 +2,7 @@
 
 pub mod facts;
 
-use crate::advice::Place;
+use crate::advice::{Advice, Place};
 use crate::ceph::{ReplayState, is_fsid};
 use crate::image_spec::ImageSpec;
 use crate::protection::{Concern, Kind};
@@ -111,13 +111,21 @@ pub struct Finding {
     pub text: String,
     /// What to do or to type.
     pub fix: Option<String>,
+    /// The same in parts.
+    pub advice: Option<Advice>,
 }
 
 struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, check: Check, level: Level, text: impl Into<String>, fix: impl Into<String>) {
-        self.0.push(Finding { check, level, text: text.into(), fix: Some(fix.into()) });
+    fn add(&mut self, check: Check, level: Level, text: impl Into<String>, fix: Advice) {
+        self.0.push(Finding {
+            check,
+            level,
+            text: text.into(),
+            fix: Some(fix.to_string()),
+            advice: Some(fix),
+        });
     }
 }
 
@@ -150,7 +158,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
             Check::Names,
             Level::Warning,
             format!("both sites make disks in pool {pool}, and both count from 0, so two of them may get the same name"),
-            "give each site a pool of its own for what it makes: docs/runbook.md, A pool per site",
+            Advice::decide("give each site a pool of its own for what it makes: docs/runbook.md, A pool per site"),
         );
     }
     match &facts.concerns {
@@ -161,7 +169,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
         if !found.0.iter().any(|finding| finding.check == check) {
             let text = if unknown.contains(&check) { NOT_LOOKED_AT } else { "ok" };
             let level = if unknown.contains(&check) { Level::Warning } else { Level::Ok };
-            found.0.push(Finding { check, level, text: text.into(), fix: None });
+            found.0.push(Finding { check, level, text: text.into(), fix: None, advice: None });
         }
     }
     found.0.sort_by_key(|finding| (finding.check, std::cmp::Reverse(finding.level)));
@@ -181,7 +189,7 @@ fn about_onemirror(facts: &Facts, found: &mut Findings) {
             Check::Configuration,
             Level::Failure,
             why,
-            "correct what it names; a new one: install.sh --role home|recovery",
+            Advice::decide("correct what it names; a new one: install.sh --role home|recovery"),
         );
     }
     if let Some(reason) = &facts.switched_off {
@@ -189,7 +197,7 @@ fn about_onemirror(facts: &Facts, found: &mut Findings) {
             Check::Switch,
             Level::Failure,
             format!("switched off ({reason}): nothing is guarded and nothing is handed over"),
-            "onemirror on",
+            Advice::command(Place::Here, "onemirror on").when("to end that"),
         );
     }
     match &facts.setup {
@@ -199,21 +207,23 @@ fn about_onemirror(facts: &Facts, found: &mut Findings) {
                     Check::Setup,
                     Level::Failure,
                     format!("not in place: {change}"),
-                    "as root: onemirror setup --repair",
+                    Advice::command(Place::Here, "onemirror setup --repair").when("as root"),
                 );
             }
         }
-        Err(why) => found.add(Check::Setup, Level::Failure, why, "install.sh"),
+        Err(why) => found.add(Check::Setup, Level::Failure, why, Advice::decide("install.sh")),
     }
     for (hook, said) in &facts.failed_hooks {
         found.add(
             Check::Hooks,
             Level::Warning,
             format!("the last run of {hook} failed: {said}"),
-            format!("see onehook show {hook} and the audit log; reconcile does what it left undone"),
+            Advice::wait(format!(
+                "reconcile does what it left undone; why it failed is told by onehook show {hook} and the audit log"
+            )),
         );
     }
-    let fix = "systemctl status onemirror-reconcile.timer, or see to its line in cron";
+    let fix = || Advice::decide("systemctl status onemirror-reconcile.timer, or see to its line in cron");
     match facts.reconciled {
         Some(ago) if ago <= RECONCILE_LIMIT => {}
         Some(ago) => found.add(
@@ -223,13 +233,13 @@ fn about_onemirror(facts: &Facts, found: &mut Findings) {
                 "reconcile ended {} minutes ago for the last time; what hooks lose stays undone",
                 ago.as_secs() / 60
             ),
-            fix,
+            fix(),
         ),
         None => found.add(
             Check::Reconcile,
             Level::Failure,
             "reconcile has never run; what hooks lose stays undone",
-            fix,
+            fix(),
         ),
     }
 }
@@ -240,7 +250,7 @@ fn about_configuration(configuration: &Configuration, found: &mut Findings) {
             Check::Credentials,
             Level::Failure,
             wrong,
-            "the file belongs to the front-end's user, mode 600, one line user:password",
+            Advice::decide("the file belongs to the front-end's user, mode 600, one line user:password"),
         );
     }
     if !is_private(&configuration.peer_endpoint) {
@@ -248,7 +258,7 @@ fn about_configuration(configuration: &Configuration, found: &mut Findings) {
             Check::Encryption,
             Level::Warning,
             format!("passwords go to {} unencrypted", configuration.peer_endpoint),
-            "put TLS before the other front-end's oned and write https:// into peer.endpoint",
+            Advice::decide("put TLS before the other front-end's oned and write https:// into peer.endpoint"),
         );
     }
 }
@@ -280,7 +290,7 @@ fn about_front_ends(facts: &Facts, found: &mut Findings, unknown: &mut BTreeSet<
                     check,
                     Level::Failure,
                     why,
-                    format!("see that oned runs there, and to {key}.endpoint and {key}.auth"),
+                    Advice::decide(format!("see that oned runs there, and to {key}.endpoint and {key}.auth")),
                 );
             }
             None => _ = unknown.insert(check),
@@ -297,7 +307,7 @@ fn about_front_ends(facts: &Facts, found: &mut Findings, unknown: &mut BTreeSet<
             Check::Clock,
             Level::Warning,
             format!("the clock of the other front-end is {seconds} s ahead"),
-            "have both synchronised (chronyc sources)",
+            Advice::decide("have both synchronised (chronyc sources)"),
         ),
         Some(_) => {}
         None => _ = unknown.insert(Check::Clock),
@@ -313,7 +323,7 @@ fn about_front_end(check: Check, front_end: &FrontEnd, found: &mut Findings) {
             check,
             Level::Warning,
             format!("OpenNebula {} was not looked at, only 6.10 to 7.4", front_end.version),
-            "see on a test VM whether a terminate there and a resume here work",
+            Advice::decide("see on a test VM whether a terminate there and a resume here work"),
         );
     }
     if !front_end.sees_everything {
@@ -321,10 +331,10 @@ fn about_front_end(check: Check, front_end: &FrontEnd, found: &mut Findings) {
             check,
             Level::Failure,
             format!("{} does not see all VMs, images and datastores", front_end.user),
-            format!(
+            Advice::decide(format!(
                 "onegroup addadmin is not enough: oneuser addgroup {} oneadmin, or use oneadmin",
                 front_end.user
-            ),
+            )),
         );
     }
     if check == Check::FrontEndHere && front_end.servers.len() > 1 {
@@ -335,7 +345,7 @@ fn about_front_end(check: Check, front_end: &FrontEnd, found: &mut Findings) {
                 "this front-end has several servers ({}): a leader without onemirror guards nothing; each has its own off switch, timer, and notes of when the other site was seen",
                 front_end.servers.join(", ")
             ),
-            "run onemirror doctor on each of them",
+            Advice::decide("run onemirror doctor on each of them"),
         );
     }
 }
@@ -375,7 +385,7 @@ fn about_pool(pool: &Pool, configuration: &Configuration, found: &mut Findings) 
             Check::ClusterThere,
             Level::Failure,
             format!("[peer.ceph] leads to the cluster of {} itself, not to that of {}", configuration.here, configuration.there),
-            format!("put the configuration file of {}'s cluster, and a user of it, into [peer.ceph] of onemirror.conf", configuration.there),
+            Advice::decide(format!("put the configuration file of {}'s cluster, and a user of it, into [peer.ceph] of onemirror.conf", configuration.there)),
         );
     }
     for (image, report) in pool.here.images.iter().flat_map(|images| &images.reports) {
@@ -401,25 +411,32 @@ fn about_trouble(
     found: &mut Findings,
 ) {
     let (user, name) = (&side.user, &pool.name);
+    let place = if check == Check::ClusterHere { Place::Here } else { Place::There(site.to_owned()) };
     let (text, fix) = match trouble {
         Trouble::Permission(said) => (
             format!("{site}: {user} may not do all that is needed in pool {name}: {said}"),
-            format!(
-                "there: ceph auth caps {user} mon 'profile rbd' mgr 'profile rbd' osd 'profile rbd' (with the caps it has for other things)"
-            ),
+            Advice::command(
+                place,
+                format!("ceph auth caps {user} mon 'profile rbd' mgr 'profile rbd' osd 'profile rbd'"),
+            )
+            .when("with the caps that it has for other things"),
         ),
         Trouble::Missing => (
             format!("{site} has no pool {name}: images are only mirrored between pools of one name"),
-            format!("there: ceph osd pool create {name} && rbd pool init {name}"),
+            Advice::commands(
+                place,
+                [format!("ceph osd pool create {name}"), format!("rbd pool init {name}")],
+            ),
         ),
         Trouble::Full(fullness) => (
             format!(
                 "pool {name} of {site} is full ({fullness}): no VM changes sites there, none that came back boots"
             ),
-            fullness.advice(name, Place::There(site.to_owned())).to_string(),
+            fullness.advice(name, place),
         ),
         Trouble::Other(said) => {
-            (format!("{site}: {said}"), "see to its monitors, and to conf and user in onemirror.conf".into())
+            let see = "see to its monitors, and to conf and user in onemirror.conf";
+            (format!("{site}: {said}"), Advice::decide(see))
         }
     };
     found.add(check, Level::Failure, text, fix);
@@ -432,12 +449,13 @@ fn is_called(peer: &str, name: &str) -> bool {
 
 fn about_mirroring(name: &str, side: &Side, own: &str, other: &str, found: &mut Findings) {
     let Ok(mirroring) = &side.mirroring else { return };
-    let mut add = |text: String, fix: String| found.add(Check::Mirroring, Level::Failure, text, fix);
+    let mut add =
+        |text: String, fix: String| found.add(Check::Mirroring, Level::Failure, text, Advice::decide(fix));
     if !mirroring.enabled {
         return add(
             format!("pool {name} is not mirrored on {own}"),
             format!(
-                "there: rbd mirror pool enable {name} image --site-name {own}, then rbd mirror pool peer bootstrap"
+                "on {own}: rbd mirror pool enable {name} image --site-name {own}, then rbd mirror pool peer bootstrap"
             ),
         );
     }
@@ -477,7 +495,10 @@ fn about_daemon(name: &str, side: &Side, check: Check, site: &str, found: &mut F
             check,
             Level::Failure,
             format!("no rbd-mirror serves pool {name} on {site}: its copies fall behind"),
-            "there: systemctl start ceph-rbd-mirror.target",
+            Advice::command(
+                if check == Check::DaemonHere { Place::Here } else { Place::There(site.to_owned()) },
+                "systemctl start ceph-rbd-mirror.target",
+            ),
         );
     }
 }
@@ -488,7 +509,9 @@ fn about_settings(side: &Side, site: &str, found: &mut Findings) {
             Check::PollInterval,
             Level::Advice,
             format!("a handoff in journal mode takes 7 to 15 s on {site} instead of 3, if its rbd-mirror has no settings of its own"),
-            "there: rbd config global set client rbd_mirror_journal_poll_age 1, the same for rbd_mirror_journal_commit_age, and 2 for rbd_mirror_image_state_check_interval",
+            Advice::decide(format!(
+                "on {site}: rbd config global set client rbd_mirror_journal_poll_age 1, the same for rbd_mirror_journal_commit_age, and 2 for rbd_mirror_image_state_check_interval"
+            )),
         );
     }
 }
@@ -506,10 +529,9 @@ fn about_delete_delays(pools: &[Pool], configuration: &Configuration, found: &mu
         if without.is_empty() {
             continue;
         }
-        let commands: Vec<String> = without
-            .iter()
-            .map(|pool| format!("rbd config pool set {pool} rbd_mirroring_delete_delay 86400"))
-            .collect();
+        let commands =
+            without.iter().map(|pool| format!("rbd config pool set {pool} rbd_mirroring_delete_delay 86400"));
+        let place = if is_here { Place::Here } else { Place::There(site.clone()) };
         found.add(
             Check::DeleteDelay,
             Level::Advice,
@@ -517,7 +539,7 @@ fn about_delete_delays(pools: &[Pool], configuration: &Configuration, found: &mu
                 "an image that is deleted at the other site is deleted on {site} at once, in: {}",
                 without.join(", ")
             ),
-            format!("there, to keep it in the trash for a day: {}", commands.join(" && ")),
+            Advice::commands(place, commands).when("to keep it in the trash for a day"),
         );
     }
 }
@@ -528,13 +550,13 @@ fn about_copy(image: &str, report: &ReplayState, site: &str, found: &mut Finding
             Check::SplitBrain,
             Level::Failure,
             format!("{image} on {site}: the copies went apart (split brain)"),
-            "where the handoff's tokens tell which copy is newer, reconcile puts the other one right by itself; else onemirror plan of its VM tells what to type",
+            Advice::wait("where the handoff's tokens tell which copy is newer, reconcile puts the other one right by itself; else onemirror plan of its VM tells what to type"),
         ),
         ReplayState::Error(said) => found.add(
             Check::Replication,
             Level::Failure,
             format!("{image} on {site} does not follow: {said}"),
-            crate::protection::follow_again(image, site).to_string(),
+            crate::protection::follow_again(image, site),
         ),
         _ => {}
     }
@@ -543,7 +565,12 @@ fn about_copy(image: &str, report: &ReplayState, site: &str, found: &mut Finding
 fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
     let id = vm.id;
     if let Some(error) = &vm.error {
-        found.add(Check::Disks, Level::Failure, error, format!("until then VM {id} is refused"));
+        found.add(
+            Check::Disks,
+            Level::Failure,
+            error,
+            Advice::wait(format!("until then VM {id} is refused")),
+        );
     }
     if vm.disks.is_empty() {
         return;
@@ -561,7 +588,7 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
             Check::Context,
             Level::Warning,
             format!("VM {id} has no CONTEXT section: nothing holds it when it is resumed from POWEROFF"),
-            format!("onevm updateconf {id}, with CONTEXT=[ NETWORK=\"YES\" ]"),
+            Advice::decide(format!("onevm updateconf {id}, with CONTEXT=[ NETWORK=\"YES\" ]")),
         );
     }
     if !vm.elsewhere.is_empty() {
@@ -570,7 +597,7 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
             Check::Disks,
             Level::Warning,
             format!("VM {id}: disks not on Ceph stay here: {}", disks.join(", ")),
-            "move them to a mirrored datastore",
+            Advice::decide("move them to a mirrored datastore"),
         );
     }
     for disk in &with {
@@ -582,7 +609,10 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
                     "VM {id}: {} is a clone of {base}, which is not mirrored, so it is not copied",
                     disk.image
                 ),
-                format!("rbd mirror image enable {base} snapshot, or rbd flatten {}", disk.image),
+                Advice::command(Place::Here, format!("rbd mirror image enable {base} snapshot")).and(
+                    Advice::command(Place::Here, format!("rbd flatten {}", disk.image))
+                        .when("or, for it to need no base any more"),
+                ),
             );
         }
     }
@@ -592,7 +622,7 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
                 Check::Replication,
                 Level::Warning,
                 format!("VM {id}: {} has no copy on {}", disk.image, configuration.there),
-                "a new one comes within a minute; if not, the log of rbd-mirror there tells why (docs/runbook.md, \"resync does not end\")",
+                Advice::wait("a new one comes within a minute; if not, the log of rbd-mirror there tells why (docs/runbook.md, \"resync does not end\")"),
             );
         }
     }
@@ -602,19 +632,19 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
             Check::Counterparts,
             Level::Warning,
             format!("VM {id}: no VM of the other front-end uses its images; a failover would have to make one first"),
-            "register its copies there and make a VM of them, on hold (README, what it needs of the two sites)",
+            Advice::decide("register its copies there and make a VM of them, on hold (README, what it needs of the two sites)"),
         ),
         Some(0) => found.add(
             Check::Counterparts,
             Level::Warning,
             format!("VM {id}: no VM of the other front-end uses its images, so none is resumed when it is terminated here"),
-            "make a VM of them there",
+            Advice::decide("make a VM of them there"),
         ),
         Some(several) if several > 1 => found.add(
             Check::Counterparts,
             Level::Warning,
             format!("VM {id}: {several} VMs of the other front-end use its images, so none of them is resumed"),
-            "terminate all but one",
+            Advice::decide("terminate all but one"),
         ),
         _ => {}
     }
@@ -630,7 +660,7 @@ fn about_protection(concerns: &[Concern], found: &mut Findings) {
             Kind::NoSchedule | Kind::SnapshotsLate | Kind::OtherSize => (Check::Protection, Level::Warning),
         };
         let whose = vm.map(|vm| format!("VM {vm}: ")).unwrap_or_default();
-        found.add(check, level, format!("{whose}{image} {what}"), advice.to_string());
+        found.add(check, level, format!("{whose}{image} {what}"), advice.clone());
     }
 }
 

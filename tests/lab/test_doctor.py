@@ -372,7 +372,7 @@ CASES = [
     (half_mirrored, "disks", "warning", "rbd mirror image enable", ("counterparts",)),
     (parent_without_mirroring, "parents", "failure", "rbd mirror image enable", ("counterparts", "replication")),
     (no_counterpart, "counterparts", "warning", "on hold", ()),
-    (gone_apart, "split-brain", "failure", "rbd mirror image resync", ("counterparts",)),
+    (gone_apart, "split-brain", "failure", "onemirror plan", ("counterparts",)),
     (one_pool_for_both, "names", "warning", "a pool of its own", ("context", "counterparts")),
     (no_schedule, "protection", "warning", "rbd mirror snapshot schedule add --pool two", ()),
     (no_copy, "replication", "warning", "log of rbd-mirror", ("counterparts",)),

@@ -85,19 +85,16 @@ def test_the_hosts_of_a_returning_site_start_one_run(lab, a):
     assert runs(1) == one
 
 
-def words_of(remedy):
-    return [command.split() for command in remedy.split(" && ")]
-
-
 def concerns(site, image):
     return {found["kind"]: found for found in site.overview()["concerns"] if found["image"] == image}
 
 
-def follow(site, remedy):
+def follow(site, advice):
     """Types what is said, as it is said."""
-    for program, *words in words_of(remedy):
-        assert program == "rbd", remedy
-        site.rbd(*words)
+    for way in advice:
+        assert (way["kind"], way["at"]) == ("type", "here"), advice
+        for command in way["commands"]:
+            site.type(command["command"])
 
 
 def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b):
@@ -113,15 +110,15 @@ def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b
     assert a.info("%s-%d" % (image, snapshot)), "what the disk was before"
     assert "older image of this name" in a.onemirror("list", check=False).stdout
     assert "older image of this name" in a.onemirror("show", machine.home).stdout
-    remedy = concerns(a, image)["older-image-there"]["remedy"]
+    advice = concerns(a, image)["older-image-there"]["advice"]
     # the copy over there must not be taken for the disk when home is lost
     a.reconcile()
     wait_until("the older image to get its new name", lambda: b.info(image) is None, 60, 0.5)
-    follow(a, remedy)
+    follow(a, advice)
     b.wait_replaying(image)
     assert b.info(image)["mirroring"]["global_id"] == a.info(image)["mirroring"]["global_id"]
     # and nothing sends what is written from now on
-    follow(a, concerns(a, image)["no-schedule"]["remedy"])
+    follow(a, concerns(a, image)["no-schedule"]["advice"])
     assert concerns(a, image) == {}
     a.rbd("mirror", "snapshot", "schedule", "remove", "--pool", image.split("/")[0], "--image", image.split("/")[1])
     assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
@@ -143,8 +140,8 @@ def test_a_disk_that_was_restored_in_place_is_seen_and_can_be_protected_again(la
     listed = a.onemirror("list", check=False)
     assert image in listed.stdout and "not mirrored" in listed.stdout and listed.returncode == 3, listed
     wait_until("the copy of what was there before to go", lambda: b.info(image) is None, 60, 0.5)
-    follow(a, concerns(a, image)["not-mirrored"]["remedy"])
-    follow(a, concerns(a, image)["no-schedule"]["remedy"])
+    follow(a, concerns(a, image)["not-mirrored"]["advice"])
+    follow(a, concerns(a, image)["no-schedule"]["advice"])
     b.wait_replaying(image)
     assert b.info(image)["mirroring"]["global_id"] == a.info(image)["mirroring"]["global_id"]
     assert concerns(a, image) == {}
@@ -189,8 +186,8 @@ def test_a_base_that_lost_its_snapshot_under_a_clone_of_the_other_site_follows_a
     a.rbd("snap", "rm", base + "@snap")
     wait_until("the daemon to give up", lambda: "error" in b.status(base).get("state", ""), 60, 0.5)
     wait_until("it to be told at home", lambda: base + " has a copy on site-b that does not follow" in a.onemirror("list", check=False).stdout, 30, 1)
-    remedy = concerns(b, base)["copy-in-error"]["remedy"]
-    assert "on site-b" in remedy and "rbd children --all %s" % base in remedy and "rbd flatten" in remedy, remedy
+    (advice,) = concerns(b, base)["copy-in-error"]["advice"]
+    assert all(words in advice["text"] for words in ("on site-b", "rbd children --all %s" % base, "rbd flatten")), advice
     for clone in b.rbd("children", "--all", base).stdout.split():
         b.rbd("flatten", clone)
     b.wait_replaying(base)
@@ -213,14 +210,14 @@ def test_a_disk_that_grew_on_the_recovery_site_is_told_at_home(lab, a, b):
     assert b.settle(vm) == "DONE", b.vm_error(vm)
     machine.comes_home()
     assert "is 24 MB, and OpenNebula here believes that it is 16 MB" in a.onemirror("list", check=False).stdout
-    program, action, *operands = concerns(a, image)["other-size"]["remedy"].split()
+    program, action, *operands = concerns(a, image)["other-size"]["advice"].split()
     assert (program, action) == ("onevm", "disk-resize")
     for state in ("RUNNING", "POWEROFF"):
         vm, disk, size = operands
         if state == "POWEROFF":
             # once more, as for a VM that was not running
             a.rbd("resize", image, "--size", "32M")
-            vm, disk, size = concerns(a, image)["other-size"]["remedy"].split()[2:]
+            vm, disk, size = concerns(a, image)["other-size"]["advice"].split()[2:]
             machine.assert_complete(a)
         assert a.disk_resize(int(vm), int(disk), int(size)) == state, a.vm_error(machine.home)
         assert "other-size" not in concerns(a, image)
