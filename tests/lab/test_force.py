@@ -190,12 +190,11 @@ def test_a_force_that_reached_one_disk_only_boots_no_mix_of_ages(lab, a, b, advi
     machine.assert_complete(a)
 
 
-@full
 @pytest.mark.parametrize("silence", ["front-end and cluster", pytest.param("link only", marks=full)])
 def test_the_running_hook_stops_no_vm_that_runs_under_its_own_token(lab, a, b, silence):
     """oned fires it again after a restart; the machine was rebooted, so no contact counts, and site-b is silent."""
     machine, image = one_disk(lab, "hook", context=False)
-    wait_until("the open token", lambda: (a.token(image) or "").endswith(":site-a:open"), 30)
+    wait_until("the open token", lambda: ":site-a:open" in (a.token(image) or ""), 30)
     wait_until("the mark", lambda: "onemirror.booted" in a.rbd("image-meta", "list", image).stdout, 30)
 
     def reboot():
