@@ -138,7 +138,7 @@ def test_a_disk_that_was_restored_in_place_is_seen_and_can_be_protected_again(la
     assert a.restore(machine.home, backup) == "POWEROFF", a.vm_error(machine.home)
     assert a.info(image)["id"] != before and "mirroring" not in a.info(image)
     listed = a.onemirror("list", check=False)
-    assert image in listed.stdout and "not mirrored" in listed.stdout and listed.returncode == 3, listed
+    assert image in listed.stdout and "which has no copy of it" in listed.stdout, listed
     wait_until("the copy of what was there before to go", lambda: b.info(image) is None, 60, 0.5)
     follow(a, concerns(a, image)["not-mirrored"]["advice"])
     follow(a, concerns(a, image)["no-schedule"]["advice"])
@@ -164,7 +164,7 @@ def test_a_copy_that_falls_behind_its_schedule_is_told_with_who_is_late(lab, a, 
         late = wait_until("it to be late", lambda: concerns(a, image).get("snapshots-late"), 240, 5)
         assert "on site-b" in late["what"] and "every 60 s" in late["what"], late
         listed = a.onemirror("list", check=False)
-        assert late["what"] in listed.stdout and listed.returncode == 3, listed
+        assert late["what"] in listed.stdout, listed
     finally:
         b.clusters("daemon-start")
         # what is to be waited for is the copy, not the next minute
