@@ -2,6 +2,7 @@
 import json
 import time
 
+from .advice import Adviser
 from .laboratory import wait_until
 
 
@@ -37,8 +38,9 @@ def follows(lab, machine):
     return all(lab.a.token(image) == lab.b.token(image) for image in machine.images.values())
 
 
-def tell(lab, out=print):
+def tell(lab, out=print, adviser=None):
     """Runs the story and checks its end; raises AssertionError where onemirror broke its word."""
+    adviser = adviser or Adviser(lab)
     a, b = lab.a, lab.b
     line = Timeline(out)
     name = "story-%d" % time.time()
@@ -59,7 +61,8 @@ def tell(lab, out=print):
     state = b.settle(vm)
     assert state == "PROLOG_FAILURE", "a boot on copies that are not primary was not refused: %s" % state
     line.step("site-b", "refuses to boot VM %d: %s" % (vm, b.vm_error(vm)))
-    b.onemirror("failover", vm, "--force", "--reason", "site-a lost its power")
+    # what the refusal tells an operator to type
+    adviser.follow(b, vm, "non-primary-peer-unreachable", "here: onemirror failover N --force --reason TEXT")
     b.wait_vm(vm, "RUNNING")
     assert set(b.is_primary(image) for image in machine.images.values()) == {True}
     line.step("site-b", "failover --force: VM %d runs" % vm)
