@@ -194,6 +194,7 @@ def demoted_on_both(lab, image):
     lab.b.rbd("mirror", "image", "promote", "--force", image)
     for site in lab.sites:
         site.rbd("mirror", "image", "demote", image)
+    for site in lab.sites:
         site.clusters("daemon-start")
 
 
@@ -398,7 +399,8 @@ def test_the_last_writes_arrive_once_the_daemon_at_home_runs(lab, a, b, adviser)
     try:
         machine.end_away(vm)
         assert machine.primaries() == {image: ""}
-        a.resume(machine.home)
+        # site-b has it started, in vain
+        a.settle(machine.home)
         wait_until("the daemon to be missed", lambda: a.status(image).get("state", "").startswith("down"), 90, 1)
         adviser.follow(a, machine.home, "writes-on-their-way", "here: systemctl start ceph-rbd-mirror.target")
     finally:
