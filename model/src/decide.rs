@@ -20,6 +20,9 @@ pub const NAMES: [&str; 2] = ["site-a", "site-b"];
 const IMAGE_NAMES: [&str; 2] = ["one/image-0", "two/image-1"];
 /// What a random id is until it is written.
 const CLOSING_ID: &str = "255";
+/// What a daemon may say of a copy, at any time.
+const REPORTS: [Report; 5] =
+    [Report::Replaying, Report::Syncing(None), Report::SplitBrain, Report::Stopped, Report::Down];
 
 /// What a run has seen of the other copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +63,10 @@ pub enum Question {
         both_locks: bool,
     },
     /// What an operator's force takes over from a cluster that answers.
-    TakeOver,
+    TakeOver {
+        /// Both locks are held.
+        both_locks: bool,
+    },
     /// Give the images up.
     Release {
         /// The VM here uses it.
@@ -157,6 +163,8 @@ pub enum Answer {
     Refuse(Vec<Step>, Option<Rule>),
     /// Reconcile: go on with a release.
     GoOn,
+    /// A forced failover: take these images over first, one bit each.
+    TakeOver(u8),
 }
 
 type Key = (Site, Question, Vec<View>, Mutation);
@@ -172,10 +180,8 @@ pub fn answers(site: Site, question: Question, views: &[View], mutation: Mutatio
         return known;
     }
     let mut all = Vec::new();
-    let reports =
-        [Report::Replaying, Report::Syncing(None), Report::SplitBrain, Report::Stopped, Report::Down];
     for patience in [Patience::Fresh, Patience::Waning, Patience::Exhausted] {
-        for report in &reports {
+        for report in &REPORTS {
             let answer = answer(site, question, views, &|_| report.clone(), patience, mutation);
             if !all.contains(&answer) {
                 all.push(answer);
@@ -216,12 +222,12 @@ pub fn answer(
             } else {
                 BootKind::Cold
             };
-            let locks = if both_locks { Locks::Both } else { Locks::Here };
-            let gate = Gate { boot, locks, ..gate(site, patience) };
+            let gate = Gate { boot, locks: locks(both_locks), ..gate(site, patience) };
             translate(site, gate.judge(&observations).decision, mutation)
         }
-        Question::TakeOver => {
-            let gate = Gate { pass_over: PassOver::Doubts, ..gate(site, patience) };
+        Question::TakeOver { both_locks } => {
+            let (pass_over, locks) = (PassOver::Doubts, locks(both_locks));
+            let gate = Gate { pass_over, locks, ..gate(site, patience) };
             translate(site, gate.judge(&observations).decision, mutation)
         }
         Question::Release { .. } => {
@@ -249,11 +255,15 @@ pub fn answer(
     }
 }
 
-/// The gate of a site, before a cold boot and with both locks.
 fn role(site: Site) -> SiteRole {
     if site == 0 { SiteRole::Home } else { SiteRole::Recovery }
 }
 
+fn locks(both: bool) -> Locks {
+    if both { Locks::Both } else { Locks::Here }
+}
+
+/// The gate of a site, before a cold boot and with both locks.
 fn gate(site: Site, patience: Patience) -> Gate<'static> {
     Gate {
         here: NAMES[site],
@@ -270,14 +280,23 @@ fn gate(site: Site, patience: Patience) -> Gate<'static> {
     }
 }
 
-/// What the product answers to an operator's force of these images.
-pub fn forcings(site: Site, views: &[View]) -> Vec<Forcing> {
-    let reports = [Report::Other, Report::Other];
-    let observations: Vec<Observation> =
-        views.iter().map(|view| observation(site, view, reports.clone())).collect();
+/// Everything that the product may answer to an operator's force of these images, whatever the reports say.
+pub fn forcings(site: Site, views: &[View], patience: Patience) -> Vec<Vec<Forcing>> {
     let open_there = BTreeSet::new();
-    let force = Force { gate: gate(site, Patience::Fresh), site_is_off: false, open_there: &open_there };
-    force.judge(&observations)
+    let force = Force { gate: gate(site, patience), site_is_off: false, open_there: &open_there };
+    let judge = |report: &Report| {
+        let reports = [report.clone(), report.clone()];
+        let seen = views.iter().map(|view| observation(site, view, reports.clone()));
+        force.judge(&seen.collect::<Vec<Observation>>())
+    };
+    let mut all = Vec::new();
+    for report in &REPORTS {
+        let forcings = judge(report);
+        if !all.contains(&forcings) {
+            all.push(forcings);
+        }
+    }
+    all
 }
 
 /// What is seen of one image, with these reports on the copy here and there.

@@ -9,7 +9,15 @@ use crate::world::Budget;
 pub type Named = (&'static str, Drill);
 
 fn drill(modes: &[Mirroring], tokens: u16, budget: Budget) -> Drill {
-    Drill { modes: modes.to_vec(), budget, at_once: 2, tokens, liveness: true, mutation: Mutation::None }
+    Drill {
+        modes: modes.to_vec(),
+        budget,
+        at_once: 2,
+        tokens,
+        liveness: true,
+        mutation: Mutation::None,
+        only: None,
+    }
 }
 
 const J: &[Mirroring] = &[Journal];
@@ -79,6 +87,8 @@ pub fn large() -> Vec<Named> {
             "snapshot: lost site, force, broken link",
             drill(S, 3, Budget { losses: 1, forces: 1, cuts: 1, ..boots(1) }),
         ),
+        ("journal: force, broken link", drill(J, 4, Budget { forces: 1, cuts: 1, ..boots(1) })),
+        ("snapshot: force, broken link", drill(S, 4, Budget { forces: 1, cuts: 1, ..boots(1) })),
         ("journal: one run at a time, force that is killed, broken link, a late hook", {
             let budget = Budget { forces: 1, crashes: 1, cuts: 1, hooks: 1, ..boots(1) };
             Drill { at_once: 1, ..drill(J, 3, budget) }

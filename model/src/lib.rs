@@ -6,18 +6,19 @@ pub mod decide;
 pub mod drills;
 pub mod mutation;
 pub mod process;
+pub mod promise;
 pub mod settle;
 pub mod storage;
 pub mod world;
 
 use mutation::Mutation;
-use onemirror::handoff::Rule;
-use process::{At, Move, Process, Purpose};
+use process::{At, Move, Process, Purpose, Round};
+use promise::Promise;
 use settle::{Stuck, is_at_rest, settle};
 use stateright::{Checker, Model, Property};
 use std::time::{Duration, Instant};
 use storage::{Mirroring, Site, other};
-use world::{Budget, Lock, PROCESSES, Violation, Vm, World};
+use world::{Budget, Lock, PROCESSES, Vm, World};
 
 /// What is explored: images, bounds, and the rule that is left out.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Drill {
     pub liveness: bool,
     /// A rule that is left out.
     pub mutation: Mutation,
+    /// Only this property is looked at, and what else is broken on the way there is passed over.
+    pub only: Option<Promise>,
 }
 
 /// One thing that happens.
@@ -325,7 +328,7 @@ impl Model for Drill {
             }
             Event::Force(site) => {
                 world.budget.forces -= 1;
-                if !self.start(&mut world, Process::new(site, Purpose::Force)) {
+                if !self.start(&mut world, Process::new(site, Purpose::Force(Round::First))) {
                     return None;
                 }
             }
@@ -369,6 +372,9 @@ impl Model for Drill {
                 world.home_returned = world.force_completed;
             }
         }
+        if let Some(only) = self.only {
+            world.violation = world.violation.filter(|violation| only.forbids(*violation));
+        }
         Some(world)
     }
 
@@ -379,51 +385,9 @@ impl Model for Drill {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always("no acknowledged write is missing after a promotion", |_, world: &World| {
-                !matches!(world.violation, Some(Violation::LostWrite | Violation::BootOnStale))
-            }),
-            Property::always("every acknowledged write is kept somewhere", |_, world: &World| {
-                let images = world.images.iter().zip(&world.acknowledged);
-                world.by_hand || images.into_iter().all(|(image, writes)| image.has_kept(*writes))
-            }),
-            Property::always("never two running VMs with a writable copy", |_, world: &World| {
-                !matches!(
-                    world.violation,
-                    Some(Violation::TwoWriters | Violation::TwoPrimaries | Violation::SecondCopyAfterReturn)
-                )
-            }),
-            Property::always("no boot on a non-primary copy", |_, world: &World| {
-                !matches!(world.violation, Some(Violation::BootOnNonPrimary | Violation::PulledAway))
-            }),
-            Property::always("no image vanishes from both sites", |_, world: &World| {
-                world.violation != Some(Violation::Vanished)
-                    && world.images.iter().all(|image| image.copies.iter().any(|copy| copy.exists))
-            }),
-            Property::always("no saved memory on a changed disk", |_, world: &World| {
-                world.violation != Some(Violation::MemoryOnChangedDisk)
-            }),
-            Property::always("what is let go of becomes bootable at home", |drill: &Drill, world: &World| {
-                !drill.liveness
-                    || !is_at_rest(world)
-                    || drill.stuck(world).is_none_or(|stuck| is_for_the_operator(world, stuck))
-            }),
-        ]
-    }
-}
-
-/// What an operator's own doing may end in: a refusal that says what to do, and nothing lost.
-fn is_for_the_operator(world: &World, stuck: Stuck) -> bool {
-    match stuck {
-        // demoted by hand while the other copy was made anew: one copy is left, and only an operator can know that
-        Stuck::Refused(Some(Rule::NonPrimaryWithoutOtherCopy | Rule::NotCopied)) => world.by_hand,
-        // the command was killed in the promotion, or between that and its token; it is to be repeated
-        Stuck::Refused(Some(Rule::SplitBrainUndecided | Rule::HandoffSnapshotIncomplete)) => {
-            world.forced && !world.force_completed
-        }
-        // forced upon a copy that its daemon was asked to throw away
-        Stuck::Refused(Some(Rule::ResyncAskedThere)) => world.forced,
-        _ => false,
+        let looked_at =
+            Promise::ALL.into_iter().filter(|promise| self.only.is_none_or(|only| only == *promise));
+        looked_at.map(Promise::property).collect()
     }
 }
 
@@ -447,7 +411,7 @@ impl Drill {
             Purpose::Gate { restore: false } => world.vms[process.site] = Vm::Off,
             Purpose::Gate { restore: true } => world.vms[process.site] = Vm::Saved,
             // EPILOG_FAILURE: stays until an operator recovers it
-            Purpose::Terminate | Purpose::Hook | Purpose::Reconcile(_) | Purpose::Force => {}
+            Purpose::Terminate | Purpose::Hook | Purpose::Reconcile(_) | Purpose::Force(_) => {}
         }
     }
 }
@@ -466,7 +430,7 @@ pub struct Outcome {
     /// Everything within the bounds was seen.
     pub exhaustive: bool,
     /// The property that does not hold, and the shortest way there.
-    pub found: Option<(&'static str, Vec<String>)>,
+    pub found: Option<(Promise, Vec<String>)>,
 }
 
 /// One line of a path, for people.
@@ -494,13 +458,14 @@ pub fn explore(drill: &Drill, threads: usize, limit: Option<usize>) -> Outcome {
         builder = builder.target_state_count(limit);
     }
     let checker = builder.spawn_bfs().join();
-    let found = checker.discoveries().into_iter().next().map(|(name, path)| {
+    let found = checker.discoveries().into_iter().next().and_then(|(name, path)| {
+        let promise = Promise::ALL.into_iter().find(|promise| promise.name() == name)?;
         let last = path.last_state().clone();
         let mut steps: Vec<String> =
             path.into_vec().into_iter().filter_map(|(world, event)| Some(describe(&world, event?))).collect();
         let stuck = is_at_rest(&last).then(|| drill.stuck(&last));
         steps.push(format!("then: {:?}, {stuck:?}, {:?}, {:#?}", last.violation, last.vms, last.images));
-        (name, steps)
+        Some((promise, steps))
     });
     let exhaustive = found.is_none() && limit.is_none_or(|limit| checker.state_count() < limit);
     Outcome {

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use comfy_table::{Table, presets};
 use onemirror_model::mutation::Mutation;
+use onemirror_model::promise::Promise;
 use onemirror_model::storage::Mirroring::{Journal, Snapshot};
 use onemirror_model::world::Budget;
 use onemirror_model::{Drill, Outcome, drills, explore};
@@ -88,6 +89,14 @@ struct Bounds {
     /// Leave one rule out, by its name in the source
     #[arg(long)]
     without: Option<String>,
+    /// Look at one property only, by its name in the source
+    #[arg(long)]
+    only: Option<String>,
+}
+
+fn promise(name: &str) -> Result<Promise, String> {
+    let found = Promise::ALL.into_iter().find(|promise| format!("{promise:?}") == name);
+    found.ok_or_else(|| format!("no property {name}; there are {:?}", Promise::ALL))
 }
 
 impl Bounds {
@@ -117,6 +126,7 @@ impl Bounds {
             at_once: self.at_once,
             tokens: self.tokens,
             liveness: !self.safety_only,
+            only: self.only.as_ref().map_or(Ok(None), |name| promise(name).map(Some))?,
             mutation: self.without.as_ref().map_or(Ok(Mutation::None), named)?,
         })
     }
@@ -124,15 +134,15 @@ impl Bounds {
 
 fn verdict(outcome: &Outcome) -> String {
     match &outcome.found {
-        Some((property, _)) => format!("violated: {property}"),
+        Some((promise, _)) => format!("violated: {}", promise.name()),
         None if outcome.exhaustive => "holds".into(),
         None => "not explored to its end".into(),
     }
 }
 
 fn print_path(outcome: &Outcome) {
-    if let Some((property, path)) = &outcome.found {
-        println!("violated: {property}");
+    if let Some((promise, path)) = &outcome.found {
+        println!("violated: {}", promise.name());
         for step in path {
             println!("  {step}");
         }

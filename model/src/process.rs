@@ -5,7 +5,7 @@ use crate::decide::{Answer, CopyThere, Question, Step, View, answers, forced_tok
 use crate::mutation::Mutation;
 use crate::storage::{Copy, Mirroring, Site, other};
 use crate::world::{IMAGES, Lock, Violation, Vm, World};
-use onemirror::handoff::{Forcing, Positions};
+use onemirror::handoff::{Forcing, Patience, Positions};
 
 /// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,7 +22,19 @@ pub enum Purpose {
     /// Reconcile, one image.
     Reconcile(u8),
     /// `failover --force`.
-    Force,
+    Force(Round),
+}
+
+/// What a forced failover is about: first it judges, and takes over what a copy that answers still has; what is left is
+/// judged again, and forced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Round {
+    /// It judges.
+    First,
+    /// It takes these images over, one bit each, as a gate would.
+    TakeOver(u8),
+    /// It judges again, and waits no more.
+    Last,
 }
 
 /// Where a run is.
@@ -53,6 +65,8 @@ pub enum At {
 pub enum Then {
     /// Another look.
     Look,
+    /// The last round of a forced failover.
+    LastRound,
     /// The end.
     End,
 }
@@ -89,7 +103,7 @@ impl Process {
     pub fn new(site: Site, purpose: Purpose) -> Self {
         let at = match purpose {
             Purpose::Reconcile(_) => At::FirstLook,
-            Purpose::Gate { .. } | Purpose::Terminate | Purpose::Hook | Purpose::Force => At::LockHere,
+            Purpose::Gate { .. } | Purpose::Terminate | Purpose::Hook | Purpose::Force(_) => At::LockHere,
         };
         Self {
             site,
@@ -109,6 +123,7 @@ impl Process {
     fn covers(&self, image: usize) -> bool {
         match self.purpose {
             Purpose::Reconcile(only) => usize::from(only) == image,
+            Purpose::Force(Round::TakeOver(images)) => images & 1 << image != 0,
             _ => true,
         }
     }
@@ -120,13 +135,30 @@ impl Process {
     /// What it does first once it has its lock here.
     fn first_look(&self) -> At {
         match self.purpose {
-            Purpose::Gate { .. } | Purpose::Force => At::LookHere,
+            Purpose::Gate { .. } | Purpose::Force(_) => At::LookHere,
             Purpose::Terminate | Purpose::Hook | Purpose::Reconcile(_) => At::LookVmHere,
         }
     }
 
     fn views(&self) -> Vec<View> {
         self.views.iter().flatten().copied().collect()
+    }
+
+    /// It goes through the steps of a gate, and waits as one does.
+    fn is_gate(&self) -> bool {
+        matches!(self.purpose, Purpose::Gate { .. } | Purpose::Force(Round::TakeOver(_)))
+    }
+
+    /// It begins again, with nothing seen.
+    fn begin_again(&mut self) {
+        self.at = At::LockHere;
+        self.views = [None; IMAGES];
+    }
+
+    /// The step cuts off a VM of the other site that nobody could ask about: an operator's force takes that upon itself.
+    fn cuts_off(&self, step: Step) -> bool {
+        let unseen = self.views[step.image()].is_some_and(|view| view.vm_there.is_none());
+        matches!((self.purpose, step), (Purpose::Force(_), Step::Demote(at, _)) if at != self.site) && unseen
     }
 }
 
@@ -187,8 +219,12 @@ impl World {
     }
 
     fn possible(&self, process: &Process, mutation: Mutation) -> Vec<Answer> {
-        if process.purpose == Purpose::Force {
-            return self.forced_answers(process, mutation);
+        match process.purpose {
+            Purpose::Force(Round::First) => return self.forced_answers(process, Patience::Fresh, mutation),
+            Purpose::Force(Round::Last) => {
+                return self.forced_answers(process, Patience::Exhausted, mutation);
+            }
+            _ => {}
         }
         answers(process.site, self.question(process, mutation), &process.views(), mutation).to_vec()
     }
@@ -203,6 +239,7 @@ impl World {
         }
         match process.purpose {
             Purpose::Gate { restore } => Question::Gate { restore, both_locks: process.locked[1] },
+            Purpose::Force(_) => Question::TakeOver { both_locks: process.locked[1] },
             _ => Question::Upkeep { in_use, running: vm == Vm::Running },
         }
     }
@@ -214,9 +251,8 @@ impl World {
             Move::GiveUp => {
                 self.unlock(&mut process, place);
                 // a gate that cannot have the other lock begins again
-                if process.at == At::LockThere && matches!(process.purpose, Purpose::Gate { .. }) {
-                    process.at = At::LockHere;
-                    process.views = [None; IMAGES];
+                if process.at == At::LockThere && process.is_gate() {
+                    process.begin_again();
                     None
                 } else {
                     Some(false)
@@ -269,7 +305,7 @@ impl World {
                 process.locked[0] = true;
                 process.at = match process.purpose {
                     Purpose::Reconcile(_) if !process.releasing => At::LockThere,
-                    Purpose::Force if self.reaches_peer() => At::LockThere,
+                    Purpose::Force(Round::First | Round::Last) if self.reaches_peer() => At::LockThere,
                     _ => process.first_look(),
                 };
             }
@@ -315,6 +351,9 @@ impl World {
                 if !reached {
                     return Some(false);
                 }
+                if holds && process.cuts_off(step) {
+                    self.cut_off[step.site()] |= self.vms[step.site()].uses_disks();
+                }
                 let done = holds && self.carry_out(step);
                 if done && !process.is_release() {
                     self.note_reign(step);
@@ -332,31 +371,44 @@ impl World {
     }
 
     fn after_steps(&mut self, process: &mut Process, place: usize) -> Option<bool> {
-        if process.then == Then::End {
-            return Some(process.purpose == Purpose::Force && !process.halted);
+        match process.then {
+            Then::End => {
+                return Some(matches!(process.purpose, Purpose::Force(_)) && !process.halted);
+            }
+            Then::LastRound => self.next_round(process, place, Round::Last),
+            Then::Look if process.halted => {
+                self.unlock(process, place);
+                process.begin_again();
+            }
+            Then::Look => {
+                process.views = [None; IMAGES];
+                process.at = process.first_look();
+            }
         }
-        process.views = [None; IMAGES];
-        if process.halted {
-            process.halted = false;
-            self.unlock(process, place);
-            process.at = At::LockHere;
-        } else {
-            process.at = process.first_look();
-        }
+        process.halted = false;
         None
     }
 
+    /// Each round of a forced failover takes its own locks.
+    fn next_round(&mut self, process: &mut Process, place: usize, round: Round) {
+        self.unlock(process, place);
+        process.purpose = Purpose::Force(round);
+        process.begin_again();
+    }
+
     fn follow(&mut self, process: &mut Process, place: usize, answer: Answer) -> Option<bool> {
+        let takes_over = matches!(process.purpose, Purpose::Force(Round::TakeOver(_)));
         match answer {
+            Answer::Done if takes_over => self.next_round(process, place, Round::Last),
             Answer::Done => return Some(true),
+            Answer::TakeOver(images) => self.next_round(process, place, Round::TakeOver(images)),
             Answer::LockThere => {
                 process.at = At::LockThere;
                 process.views = if process.locked[1] { process.views } else { [None; IMAGES] };
             }
             Answer::Wait => {
                 self.unlock(process, place);
-                process.views = [None; IMAGES];
-                process.at = At::LockHere;
+                process.begin_again();
             }
             Answer::GoOn => {
                 if process.locked[0] {
@@ -364,18 +416,16 @@ impl World {
                     return Some(true);
                 }
                 process.releasing = true;
-                process.at = At::LockHere;
-                process.views = [None; IMAGES];
+                process.begin_again();
             }
             Answer::Act(_) if !process.locked[0] => {
                 // only a look without locks: now with them
-                process.at = At::LockHere;
-                process.views = [None; IMAGES];
+                process.begin_again();
             }
             Answer::Act(steps) => {
                 process.then = match process.purpose {
                     Purpose::Reconcile(_) if !process.releasing => Then::End,
-                    Purpose::Force if !takes_over(&steps) => Then::End,
+                    Purpose::Force(Round::First | Round::Last) => Then::End,
                     _ => Then::Look,
                 };
                 process.steps = steps;
@@ -385,11 +435,13 @@ impl World {
                 }
             }
             Answer::Refuse(steps, _) => {
-                if steps.is_empty() {
-                    return Some(false);
-                }
-                process.then = Then::End;
+                process.then = if takes_over { Then::LastRound } else { Then::End };
+                // what it refused was not done
+                process.halted = true;
                 process.steps = steps;
+                if process.steps.is_empty() {
+                    return self.after_steps(process, place);
+                }
                 process.at = At::Step;
             }
         }
@@ -398,7 +450,10 @@ impl World {
 
     fn end(&mut self, process: &Process, success: bool) {
         let site = process.site;
-        self.force_completed |= process.purpose == Purpose::Force && success;
+        self.force_completed |= matches!(process.purpose, Purpose::Force(_)) && success;
+        if matches!(process.purpose, Purpose::Gate { .. }) && success {
+            self.cut_off[site] = false;
+        }
         let passed = match process.purpose {
             Purpose::Gate { .. } if process.orphan => self.vms[site],
             Purpose::Gate { restore: false } if success => Vm::Cleared,
@@ -409,8 +464,8 @@ impl World {
                 self.stock_delete(process);
                 if process.orphan { self.vms[site] } else { Vm::Off }
             }
-            Purpose::Force if success && self.vms[site] == Vm::Off => Vm::Booting,
-            Purpose::Force | Purpose::Hook | Purpose::Reconcile(_) => self.vms[site],
+            Purpose::Force(_) if success && self.vms[site] == Vm::Off => Vm::Booting,
+            Purpose::Force(_) | Purpose::Hook | Purpose::Reconcile(_) => self.vms[site],
         };
         self.vms[site] = passed;
     }
@@ -505,8 +560,8 @@ impl World {
 
     /// A copy is about to be demoted: that must not happen under a VM that can write to it.
     fn note_use(&mut self, image: usize, site: Site) -> bool {
-        let used = matches!(self.vms[site], Vm::Running | Vm::Cleared | Vm::RestoreCleared);
-        if used && self.images[image].copies[site].is_writable() && !self.forced && !self.by_hand {
+        let used = self.vms[site].uses_disks() && !self.cut_off[site];
+        if used && self.images[image].copies[site].is_writable() && !self.by_hand {
             self.note(Violation::PulledAway);
         }
         true
@@ -568,22 +623,39 @@ impl World {
         }
     }
 
-    /// What `failover --force` does, as the engine does it.
-    fn forced_answers(&self, process: &Process, mutation: Mutation) -> Vec<Answer> {
-        let site = process.site;
+    /// What `failover --force` does in a round that judges, as the engine does it.
+    fn forced_answers(&self, process: &Process, patience: Patience, mutation: Mutation) -> Vec<Answer> {
         let views = process.views();
         // it answers again, unlocked
         if !process.locked[1] && views.iter().any(|view| seen_there(view).is_some()) {
             return vec![Answer::Refuse(Vec::new(), None)];
         }
-        let forcings = forcings(site, &views);
-        if forcings.iter().any(|forcing| matches!(forcing, Forcing::Refuse(_))) {
-            return vec![Answer::Refuse(Vec::new(), None)];
+        let mut all = Vec::new();
+        for forcings in forcings(process.site, &views, patience) {
+            let answer = forced_answer(process.site, &views, forcings, patience, mutation);
+            if !all.contains(&answer) {
+                all.push(answer);
+            }
         }
-        if forcings.contains(&Forcing::TakeOver) {
-            return answers(site, Question::TakeOver, &views, mutation).to_vec();
-        }
-        vec![Answer::Act(forced_steps(site, &views, forcings, mutation))]
+        all
+    }
+}
+
+fn forced_answer(
+    site: Site,
+    views: &[View],
+    forcings: Vec<Forcing>,
+    patience: Patience,
+    mutation: Mutation,
+) -> Answer {
+    let is_refused = forcings.iter().any(|forcing| matches!(forcing, Forcing::Refuse(_)));
+    let answering = views.iter().zip(&forcings).filter(|(_, forcing)| **forcing == Forcing::TakeOver);
+    match answering.fold(0, |images, (view, _)| images | 1 << view.image) {
+        _ if is_refused => Answer::Refuse(Vec::new(), None),
+        0 => Answer::Act(forced_steps(site, views, forcings, mutation)),
+        // the world has changed since it was taken over; the command is to be repeated
+        _ if patience == Patience::Exhausted => Answer::Refuse(Vec::new(), None),
+        images => Answer::TakeOver(images),
     }
 }
 
@@ -592,11 +664,6 @@ fn seen_there(view: &View) -> Option<Copy> {
         CopyThere::Seen(copy) if copy.exists => Some(copy),
         _ => None,
     }
-}
-
-/// Whether a force has to look again after these steps: what is taken over takes several rounds.
-fn takes_over(steps: &[Step]) -> bool {
-    !steps.is_empty() && !steps.iter().any(|step| matches!(step, Step::Forced(..)))
 }
 
 fn forced_steps(site: Site, views: &[View], forcings: Vec<Forcing>, mutation: Mutation) -> Vec<Step> {

@@ -166,7 +166,7 @@ fn gate(world: &mut World, mutation: Mutation) -> Result<(), Stuck> {
                 carry_out(world, &steps);
                 return Err(Stuck::Refused(rule));
             }
-            Answer::Wait | Answer::LockThere | Answer::GoOn => {
+            Answer::Wait | Answer::LockThere | Answer::GoOn | Answer::TakeOver(_) => {
                 idle += 1;
                 replicate(world);
             }

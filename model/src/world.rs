@@ -35,6 +35,11 @@ impl Vm {
     pub fn is_active(self) -> bool {
         !matches!(self, Self::Off | Self::LettingGo)
     }
+
+    /// Whether its domain may have the disks open, or is about to.
+    pub fn uses_disks(self) -> bool {
+        matches!(self, Self::Running | Self::Cleared | Self::RestoreCleared)
+    }
 }
 
 /// Who has the lock of a copy.
@@ -146,6 +151,8 @@ pub struct World {
     pub followed: bool,
     /// The command has come to its end.
     pub force_completed: bool,
+    /// An operator's force has demoted the copy under the VM of this site, which nobody could ask about.
+    pub cut_off: [bool; 2],
     /// An operator demoted something, or threw a copy away, by hand.
     pub by_hand: bool,
     /// What went wrong, first.
@@ -175,6 +182,7 @@ impl World {
             forced_to: [false; 2],
             followed: false,
             force_completed: false,
+            cut_off: [false; 2],
             by_hand: false,
             violation: None,
         }
@@ -244,6 +252,10 @@ impl World {
         for image in 0..self.images.len() {
             let copies = self.images[image].copies;
             let (here, there) = (copies[site], copies[1 - site]);
+            if self.cut_off[site] && !here.is_writable() {
+                // it can read what it likes and change nothing
+                continue;
+            }
             if !here.is_writable() {
                 self.note(Violation::BootOnNonPrimary);
             }

@@ -714,6 +714,16 @@ impl Gate<'_> {
         if here.token.sequence() == there.token.sequence() {
             return (Rule::TokenConflict, self.conflict(observation));
         }
+        if here.is_given_up_to_a_vain_force(self.here, there)
+            && matches!(observation.vm_there, PeerVm::None | PeerVm::Inactive { .. })
+        {
+            // who boots first, reigns
+            let mut steps = vec![Step::Promote { at: Side::Here, image: observation.image.clone() }];
+            let token = Token::open_after(there.token.token(), self.here);
+            let mark = Mark::of(&token, self.vm);
+            steps.extend(begin_reign(here, &observation.image, token, mark));
+            return (Rule::ForcedAndNeverBootedThere, Verdict::PutRight(steps));
+        }
         match give_way(observation, here, there) {
             Some(steps) => (Rule::SplitBrainedCopyHere, Verdict::PutRight(steps)),
             None => {

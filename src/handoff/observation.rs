@@ -244,6 +244,17 @@ impl Copy {
         };
         self.role == Role::Primary && holds(&self.forced) && !holds(&self.booted)
     }
+
+    /// Whether `site` gave this copy of its own up with all of its writes, and the other one was forced before they had
+    /// arrived, and never booted on: it began no reign of its own in between, or it would count from a later one.
+    pub fn is_given_up_to_a_vain_force(&self, site: &str, other: &Copy) -> bool {
+        let closed = self.token.token().filter(|token| token.is_closed() && token.site == site);
+        closed.is_some_and(|token| {
+            self.role == Role::NonPrimary
+                && other.is_forced_and_never_booted()
+                && other.token.sequence() <= token.sequence.saturating_add(FORCED_STRIDE)
+        })
+    }
 }
 
 impl TokenSeen {

@@ -113,6 +113,16 @@ fn never_booted() -> Copy {
     Copy { forced: Some("1003:site-b:5".parse().unwrap()), ..primary("1003:site-b:open") }
 }
 
+/// Given up by site A before a force there, without all of its writes there.
+fn given_up() -> Copy {
+    non_primary("4:site-a:x").reports(Report::SplitBrain)
+}
+
+/// The same, after a reign of site B.
+fn forced_later() -> Copy {
+    Copy { forced: Some("1005:site-b:5".parse().unwrap()), ..primary("1005:site-b:open") }
+}
+
 /// The image of this name there is not the other copy of the one here.
 fn apart(here: Copy, there: &str) -> Observation {
     seen_as(Here::Mirrored(here), There::Apart(Apart { token: seen(there), forced: None }), PeerVm::NotAsked)
@@ -743,6 +753,51 @@ fn gate_rows() -> Vec<Row> {
             pair(primary("3:site-a:open"), never_booted(), inactive()),
             RestoreAfterReignElsewhere,
             "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits; to start it without, on its disks as they are: onevm recover --recreate 2",
+        ),
+        // given up to that force before its last writes had arrived there
+        boots(
+            gate(),
+            pair(given_up(), never_booted(), inactive()),
+            ForcedAndNeverBootedThere,
+            "promote here, write 1004:site-a:open here, booted 1004:site-a:2",
+        ),
+        boots(
+            Gate { locks: Locks::Here, ..gate() },
+            pair(given_up().by_snapshot(), never_booted().by_snapshot(), PeerVm::None),
+            ForcedAndNeverBootedThere,
+            "lock there",
+        ),
+        boots(
+            gate(),
+            pair(given_up().by_snapshot(), never_booted().by_snapshot(), PeerVm::None),
+            ForcedAndNeverBootedThere,
+            "promote here, write 1004:site-a:open here, mirror-snapshot here, booted 1004:site-a:2",
+        ),
+        // a VM ran there before the force, or since, or may run now
+        boots(
+            gate(),
+            pair(given_up(), forced_later(), inactive()),
+            SplitBrainedCopyHere,
+            "promote-stale here, set-aside here",
+        ),
+        boots(
+            gate(),
+            pair(given_up(), never_booted().booted("1003:site-b:5"), inactive()),
+            SplitBrainedCopyHere,
+            "promote-stale here, set-aside here",
+        ),
+        boots(
+            Gate { pass_over: PassOver::Doubts, ..gate() },
+            pair(given_up(), never_booted(), PeerVm::Silent),
+            SplitBrainedCopyHere,
+            "promote-stale here, set-aside here",
+        ),
+        // it follows the force: nothing is missing there
+        boots(
+            gate(),
+            pair(given_up().reports(Report::Replaying), never_booted(), inactive()),
+            NotFollowingYet,
+            "wait for the other copy to follow",
         ),
         boots(
             gate(),
@@ -1447,6 +1502,18 @@ fn upkeep_rows() -> Vec<Row> {
             pair(primary("3:site-a:open"), never_booted(), inactive()),
             UpkeepForcedAndNeverBootedThere,
             "undecided",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(given_up(), never_booted(), inactive()),
+            UpkeepForcedAndNeverBootedThere,
+            "undecided",
+        ),
+        keeps_up(
+            upkeep(),
+            pair(given_up(), forced_later(), inactive()),
+            UpkeepSplitBrainedCopyHere,
+            "promote-stale here, set-aside here",
         ),
         keeps_up(
             in_use(),

@@ -99,6 +99,9 @@ impl Upkeep<'_> {
                     && !asked
                     && !self.in_use_here
                 {
+                    if here.is_given_up_to_a_vain_force(self.here, there) {
+                        return (Rule::UpkeepForcedAndNeverBootedThere, Task::Undecided);
+                    }
                     return give_way_or_tell(observation, here, there, Rule::UpkeepSplitBrainedCopyHere);
                 }
                 nothing
