@@ -106,8 +106,12 @@ pub enum Step {
     Resync(Site, usize),
     /// Promotes an outranked copy by force, to set it aside.
     PromoteStale(Site, usize),
-    /// Sets an outranked copy aside: it is kept, and mirrored no more.
-    SetAside(Site, usize),
+    /// Notes in an outranked copy that it is set aside.
+    NoteLost(Site, usize),
+    /// Gives it the name under which it is kept.
+    Rename(Site, usize),
+    /// Has it mirrored no more.
+    StopMirroring(Site, usize),
 }
 
 impl Step {
@@ -125,7 +129,9 @@ impl Step {
             | Self::NoteResync(_, image, _)
             | Self::Resync(_, image)
             | Self::PromoteStale(_, image)
-            | Self::SetAside(_, image) => image,
+            | Self::NoteLost(_, image)
+            | Self::Rename(_, image)
+            | Self::StopMirroring(_, image) => image,
         }
     }
 
@@ -143,7 +149,9 @@ impl Step {
             | Self::NoteResync(site, ..)
             | Self::Resync(site, _)
             | Self::PromoteStale(site, _)
-            | Self::SetAside(site, _) => site,
+            | Self::NoteLost(site, _)
+            | Self::Rename(site, _)
+            | Self::StopMirroring(site, _) => site,
         }
     }
 }
@@ -445,7 +453,7 @@ fn translate_steps(site: Site, steps: Vec<handoff::Step>, mutation: Mutation) ->
     steps
 }
 
-/// A resync takes three calls.
+/// A resync takes three calls, and so does a copy that is set aside.
 fn translate_step(site: Site, step: &handoff::Step) -> Vec<Step> {
     let at = match step.side() {
         Side::Here => site,
@@ -464,7 +472,9 @@ fn translate_step(site: Site, step: &handoff::Step) -> Vec<Step> {
         handoff::Step::Demote { .. } => Step::Demote(at, image),
         handoff::Step::Promote { .. } => Step::Promote(at, image),
         handoff::Step::PromoteStale { .. } => Step::PromoteStale(at, image),
-        handoff::Step::SetAside { .. } => Step::SetAside(at, image),
+        handoff::Step::SetAside { .. } => {
+            return vec![Step::NoteLost(at, image), Step::Rename(at, image), Step::StopMirroring(at, image)];
+        }
         handoff::Step::Resync { .. } => {
             return vec![
                 Step::NoteResync(at, image, Note::AboutToAsk),

@@ -103,6 +103,10 @@ pub fn large() -> Vec<Named> {
         ("snapshot: a change of roles half-way, reconcile", {
             drill(S, 4, Budget { tears: 1, reconciles: 1, ..boots(2) })
         }),
+        ("journal: one run at a time, lost site, force, a run is killed, reconcile", {
+            let budget = Budget { losses: 1, forces: 1, crashes: 1, reconciles: 1, ..boots(1) };
+            Drill { at_once: 1, ..drill(J, 3, budget) }
+        }),
         ("snapshot: lost site, force, a change of roles half-way", {
             drill(S, 3, Budget { losses: 1, forces: 1, tears: 1, ..boots(1) })
         }),

@@ -188,10 +188,14 @@ impl Model for Drill {
                 actions.push(Event::Force(site));
             }
             for (number, image) in world.images.iter().enumerate() {
-                if budget.hand_demotions > 0 && !world.vms[site].is_active() && image.copies[site].primary {
+                if budget.hand_demotions > 0
+                    && !world.vms[site].is_active()
+                    && image.seen(site).is_named()
+                    && image.copies[site].primary
+                {
                     actions.push(Event::DemoteByHand(site, number));
                 }
-                let [here, there] = [image.copies[site], image.copies[1 - site]];
+                let [here, there] = [image.seen(site), image.seen(1 - site)];
                 let stands_behind = here.exists && !here.primary && there.exists && there.primary;
                 if budget.hand_resyncs > 0 && stands_behind {
                     actions.push(Event::ResyncByHand(site, number));

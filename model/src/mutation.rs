@@ -176,7 +176,8 @@ impl Mutation {
 fn thrown_away(step: Step) -> Vec<Step> {
     match step {
         Step::PromoteStale(..) => vec![],
-        Step::SetAside(site, image) => vec![Step::Demote(site, image), Step::Resync(site, image)],
+        Step::NoteLost(site, image) => vec![Step::Demote(site, image), Step::Resync(site, image)],
+        Step::Rename(..) | Step::StopMirroring(..) => vec![],
         other => vec![other],
     }
 }

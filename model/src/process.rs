@@ -86,6 +86,8 @@ pub struct Process {
     pub locked: [bool; 2],
     /// It goes on with a release that was asked for (reconcile).
     pub releasing: bool,
+    /// It goes on with a copy that was to be set aside (reconcile).
+    pub finishing: bool,
     /// What it has seen of the VM here.
     pub vm_here: Vm,
     /// What it has seen.
@@ -112,6 +114,7 @@ impl Process {
             at,
             locked: [false; 2],
             releasing: false,
+            finishing: false,
             vm_here: Vm::Off,
             views: [None; IMAGES],
             steps: Vec::new(),
@@ -136,6 +139,7 @@ impl Process {
     fn first_look(&self) -> At {
         match self.purpose {
             Purpose::Gate { .. } | Purpose::Force(_) => At::LookHere,
+            Purpose::Reconcile(_) if self.finishing => At::LookThere,
             Purpose::Terminate | Purpose::Hook | Purpose::Reconcile(_) => At::LookVmHere,
         }
     }
@@ -291,6 +295,12 @@ impl World {
     fn go(&mut self, process: &mut Process, place: usize, which: u8, mutation: Mutation) -> Option<bool> {
         let (here, there) = (process.site, other(process.site));
         match process.at {
+            At::FirstLook
+                if self.images_of(process).iter().any(|image| self.images[*image].copies[here].renamed) =>
+            {
+                process.finishing = true;
+                process.at = At::LockHere;
+            }
             At::FirstLook => {
                 // a hook or a reconcile run looks without a lock first, at everything at once as far as it matters:
                 // what it does later is decided by what it sees then
@@ -327,6 +337,14 @@ impl World {
             At::LookHere => {
                 self.look_here(process);
                 process.at = At::LookThere;
+            }
+            At::LookThere if process.finishing => {
+                process.steps = self.last_steps_aside(process);
+                if process.steps.is_empty() {
+                    return Some(false);
+                }
+                process.then = Then::End;
+                process.at = At::Step;
             }
             At::LookThere => {
                 self.look_there(process);
@@ -387,6 +405,17 @@ impl World {
         }
         process.halted = false;
         None
+    }
+
+    /// What ends what a killed run began: only a primary copy there stays when its other one leaves.
+    fn last_steps_aside(&self, process: &Process) -> Vec<Step> {
+        let (here, there) = (process.site, other(process.site));
+        let reigns = |image: &usize| {
+            let copy = self.images[*image].seen(there);
+            copy.exists && copy.primary
+        };
+        let images = self.images_of(process).into_iter().filter(|image| self.reaches_peer() && reigns(image));
+        images.map(|image| Step::StopMirroring(here, image)).collect()
     }
 
     /// Each round of a forced failover takes its own locks.
@@ -474,7 +503,7 @@ impl World {
     /// absent it would remove whatever is there by then.
     fn stock_delete(&mut self, process: &Process) {
         for view in process.views.iter().flatten() {
-            let copy = self.images[view.image].copies[process.site];
+            let copy = self.images[view.image].seen(process.site);
             if !view.here.exists && copy.exists && copy.primary {
                 self.note(Violation::Vanished);
             }
@@ -513,7 +542,7 @@ impl World {
             process.views[image] = Some(View {
                 image,
                 mode: self.images[image].mode(),
-                here: self.images[image].copies[process.site],
+                here: self.images[image].seen(process.site),
                 there: CopyThere::Unreachable,
                 positions: [Positions::Unknown; 2],
                 vm_there: None,
@@ -528,7 +557,7 @@ impl World {
         }
         for view in process.views.iter_mut().flatten() {
             let image = &self.images[view.image];
-            let there = image.copies[other(process.site)];
+            let there = image.seen(other(process.site));
             view.there = CopyThere::Seen(there);
             let sequence = |copy: Copy| copy.metadata.token.map_or(0, |token| token.sequence);
             if view.here.exists {
@@ -616,10 +645,10 @@ impl World {
             Step::PromoteStale(site, image) => {
                 self.images[image].copies[site].primary || self.images[image].promote(site, true)
             }
-            Step::SetAside(site, image) => {
-                let is_primary = self.images[image].copies[site].primary;
-                is_primary && self.note_use(image, site) && self.images[image].set_aside(site)
-            }
+            // that it is there changes nothing before the copy has its new name
+            Step::NoteLost(site, image) => self.images[image].copies[site].is_writable(),
+            Step::Rename(site, image) => self.note_use(image, site) && self.images[image].rename(site),
+            Step::StopMirroring(site, image) => self.images[image].stop_mirroring(site),
         }
     }
 

@@ -97,8 +97,8 @@ fn views(world: &World, site: Site, images: &[usize]) -> Vec<View> {
         .map(|&image| View {
             image,
             mode: world.images[image].mode(),
-            here: world.images[image].copies[site],
-            there: CopyThere::Seen(world.images[image].copies[there]),
+            here: world.images[image].seen(site),
+            there: CopyThere::Seen(world.images[image].seen(there)),
             positions: [world.positions(image, site), world.positions(image, there)],
             vm_there: Some(world.vms[there]),
             in_touch: true,
@@ -135,6 +135,10 @@ fn reconcile(world: &mut World, site: Site, image: usize, mutation: Mutation) {
     let upkeep = Question::Upkeep { in_use: false, running: false };
     let release = Question::Release { in_use: false };
     let mut question = upkeep;
+    if world.images[image].copies[site].renamed && world.images[image].seen(other(site)).primary {
+        world.images[image].stop_mirroring(site);
+        return;
+    }
     for look in 0..LOOKS {
         let patience = if look < LOOKS / 2 { Patience::Fresh } else { Patience::Waning };
         match ask(world, site, &[image], question, patience, mutation) {

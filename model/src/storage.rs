@@ -100,6 +100,8 @@ pub struct Copy {
     pub resync: bool,
     /// What onemirror noted about that.
     pub noted: Note,
+    /// It is about to be set aside: it bears the name under which it is kept, and is mirrored still.
+    pub renamed: bool,
 }
 
 /// An image with its two copies. What both have in common is forgotten, so `news` of both sites at once are a
@@ -118,9 +120,14 @@ pub struct Image {
 }
 
 impl Copy {
+    /// Whether it is to be found under the name of its image.
+    pub fn is_named(&self) -> bool {
+        self.exists && !self.renamed
+    }
+
     /// Whether it takes writes.
     pub fn is_writable(&self) -> bool {
-        self.exists && self.primary && !self.torn
+        self.is_named() && self.primary && !self.torn
     }
 }
 
@@ -135,6 +142,7 @@ impl Image {
             metadata: Metadata::default(),
             resync: false,
             noted: Note::None,
+            renamed: false,
         };
         Self {
             mode,
@@ -149,6 +157,12 @@ impl Image {
     /// How it is mirrored.
     pub fn mode(&self) -> Mirroring {
         self.mode
+    }
+
+    /// The copy of `site` as who asks for the image by its name sees it.
+    pub fn seen(&self, site: Site) -> Copy {
+        let copy = self.copies[site];
+        Copy { exists: copy.is_named(), ..copy }
     }
 
     /// Whether both copies have done something that the other does not know.
@@ -240,7 +254,7 @@ impl Image {
     /// `rbd mirror image demote`.
     pub fn demote(&mut self, site: Site) -> bool {
         let copy = self.copies[site];
-        if !copy.exists || !copy.primary {
+        if !copy.is_named() || !copy.primary {
             return false;
         }
         self.copies[site].primary = false;
@@ -252,7 +266,7 @@ impl Image {
     /// `rbd mirror image promote`: without force it looks at what this copy knows, and at nothing else.
     pub fn promote(&mut self, site: Site, force: bool) -> bool {
         let copy = self.copies[site];
-        if !copy.exists || copy.primary || !(force || self.ends_demoted(site)) {
+        if !copy.is_named() || copy.primary || !(force || self.ends_demoted(site)) {
             return false;
         }
         self.copies[site].primary = true;
@@ -269,7 +283,7 @@ impl Image {
     /// `rbd mirror image resync`.
     pub fn request_resync(&mut self, site: Site) -> bool {
         let copy = &mut self.copies[site];
-        if !copy.exists || copy.primary {
+        if !copy.is_named() || copy.primary {
             return false;
         }
         copy.resync = true;
@@ -333,14 +347,27 @@ impl Image {
         self.fold(other(site));
     }
 
-    /// The copy gets another name and is mirrored no more: kept, and to the mirroring as if it were gone.
-    pub fn set_aside(&mut self, site: Site) -> bool {
-        let copy = self.copies[site];
-        if !copy.is_writable() {
+    /// The copy, which is to be set aside, gets another name. The mirroring goes by ids, and notices nothing.
+    pub fn rename(&mut self, site: Site) -> bool {
+        let copy = &mut self.copies[site];
+        let renamed = copy.is_writable();
+        copy.renamed |= renamed;
+        renamed
+    }
+
+    /// The renamed copy is mirrored no more: kept, and to the mirroring as if it were gone. What is not primary goes away
+    /// with it.
+    pub fn stop_mirroring(&mut self, site: Site) -> bool {
+        let [copy, peer] = [self.copies[site], self.copies[other(site)]];
+        if !copy.exists || !copy.renamed {
             return false;
         }
         self.kept |= copy.data;
+        self.copies[site].renamed = false;
         self.delete_for_resync(site);
+        if !peer.primary {
+            self.copies[other(site)].exists = false;
+        }
         true
     }
 
@@ -373,6 +400,7 @@ impl Image {
             metadata: source.metadata,
             resync: false,
             noted,
+            renamed: false,
         };
     }
 }

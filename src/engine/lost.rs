@@ -332,6 +332,14 @@ impl Engine {
                     self.there()
                 )));
             }
+            let margin = self.config.policy.command_timeout;
+            let ours = lock.is_ours(margin).await.map_err(here)?
+                && lock_there.is_ours(margin).await.map_err(there)?;
+            if !ours {
+                return Err(EngineError::Unfit(format!(
+                    "{spec}: too slow, so its lock ran out; type again: onemirror reconcile"
+                )));
+            }
             cluster.stop_mirroring(spec, mirroring.mode).await.map_err(here)
         }
         .await;
