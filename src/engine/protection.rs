@@ -6,7 +6,10 @@ use super::observe::{Seen, is_seen_mirrored};
 use super::pools::{ImageKey, PoolHere, PoolId, by_cluster};
 use super::sites::Engine;
 use crate::audit::Outcome;
-use crate::ceph::{Ceph, ImageInfo, ImageStatus, MirrorMode, RbdCommand, ReplayState, SnapshotSchedule};
+use crate::ceph::{
+    Ceph, DaemonState, ImageInfo, ImageStatus, MirrorMode, RbdCommand, ReplayState, SnapshotSchedule,
+    StatusReport,
+};
 use crate::handoff::{Here, There};
 use crate::image_spec::ImageSpec;
 use crate::protection::{
@@ -146,12 +149,15 @@ impl Engine {
         }
         match &info.mirroring {
             None => facts.standing = self.not_mirrored(seen, info, watched).await,
-            Some(mirroring) if !mirroring.primary => facts.report = report_of(reports.of(spec), None),
+            Some(mirroring) if !mirroring.primary => {
+                facts.report = report_of(reports.of(spec), None).map(|report| &report.replay);
+            }
             Some(mirroring) => {
-                facts.report = report_of(reports.of(spec), Some(self.there()));
+                let report = report_of(reports.of(spec), Some(self.there()));
+                facts.report = report.map(|report| &report.replay);
                 facts.standing = match mirroring.mode {
                     MirrorMode::Journal => Standing::WritesByJournal,
-                    MirrorMode::Snapshot => by_snapshots(seen, facts.report, watched),
+                    MirrorMode::Snapshot => by_snapshots(seen, report, watched),
                 };
             }
         }
@@ -234,11 +240,11 @@ impl Engine {
                 let local = status.local.as_ref();
                 let facts = match local.is_some_and(|report| report.replay == ReplayState::LocalPrimary) {
                     true => Facts {
-                        report: report_of(Some(status), Some(self.there())),
+                        report: report_of(Some(status), Some(self.there())).map(|report| &report.replay),
                         ..self.facts(&image, Standing::WritesByJournal)
                     },
                     false => Facts {
-                        report: report_of(Some(status), None),
+                        report: report_of(Some(status), None).map(|report| &report.replay),
                         ..self.facts(&image, Standing::Follows)
                     },
                 };
@@ -249,17 +255,21 @@ impl Engine {
     }
 }
 
-fn by_snapshots(seen: &Seen, report: Option<&ReplayState>, watched: &Watched) -> Standing {
+fn by_snapshots(seen: &Seen, report: Option<&StatusReport>, watched: &Watched) -> Standing {
     let schedule = match watched.schedules.get(&seen.image.cluster.number()) {
         None => Schedule::Unknown,
         Some(schedules) => {
             SnapshotSchedule::every_of(schedules, seen.spec()).map_or(Schedule::None, Schedule::Every)
         }
     };
-    let age = match report {
-        Some(ReplayState::Replaying(progress)) => {
+    let age = match report.map(|report| (&report.replay, report.daemon)) {
+        Some((ReplayState::Replaying(progress), daemon)) => {
             let arrived = progress.local_snapshot_timestamp.map(age);
-            let taken = progress.remote_snapshot_timestamp.map(age);
+            let taken = match daemon {
+                // it has not seen what was taken since, so it is the one that is late
+                DaemonState::Down => Some(Duration::ZERO),
+                DaemonState::Up => progress.remote_snapshot_timestamp.map(age),
+            };
             arrived.zip(taken).map(|(arrived, taken)| SnapshotAge { arrived, taken })
         }
         _ => None,
@@ -268,13 +278,12 @@ fn by_snapshots(seen: &Seen, report: Option<&ReplayState>, watched: &Watched) ->
 }
 
 /// The report on the copy here, or on that of the other site.
-fn report_of<'a>(status: Option<&'a ImageStatus>, site: Option<&str>) -> Option<&'a ReplayState> {
+fn report_of<'a>(status: Option<&'a ImageStatus>, site: Option<&str>) -> Option<&'a StatusReport> {
     let status = status?;
-    let report = match site {
+    match site {
         None => status.local.as_ref(),
         Some(site) => status.peers.get(site),
-    };
-    report.map(|report| &report.replay)
+    }
 }
 
 /// The image of `pool[/namespace]/image@snapshot`.

@@ -97,6 +97,13 @@ def follow(site, advice):
             site.type(command["command"])
 
 
+def words_to_type(site, image, kind):
+    """The one command that is said."""
+    (way,) = concerns(site, image)[kind]["advice"]
+    (command,) = way["commands"]
+    return command["command"].split()
+
+
 def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b):
     machine = lab.vm_with_one_disk(unique("reverted"), "snapshot")
     (image,) = machine.images.values()
@@ -159,10 +166,12 @@ def test_a_copy_that_falls_behind_its_schedule_is_told_with_who_is_late(lab, a, 
     pool, name = image.split("/")
     schedule = ["mirror", "snapshot", "schedule", "{}", "--pool", pool, "--image", name, "1m"]
     a.rbd(*[word.format("add") for word in schedule])
-    b.clusters("daemon-stop")
+    # one that ends in peace reports that it stopped
+    lab.run_clusters("daemon-stop", "--site", b.name, "--signal", "KILL")
     try:
         late = wait_until("it to be late", lambda: concerns(a, image).get("snapshots-late"), 240, 5)
         assert "on site-b" in late["what"] and "every 60 s" in late["what"], late
+        assert "on site-b: systemctl restart ceph-rbd-mirror.target" in str(late["advice"]), late
         listed = a.onemirror("list", check=False)
         assert late["what"] in listed.stdout, listed
     finally:
@@ -210,14 +219,14 @@ def test_a_disk_that_grew_on_the_recovery_site_is_told_at_home(lab, a, b):
     assert b.settle(vm) == "DONE", b.vm_error(vm)
     machine.comes_home()
     assert "is 24 MB, and OpenNebula here believes that it is 16 MB" in a.onemirror("list", check=False).stdout
-    program, action, *operands = concerns(a, image)["other-size"]["advice"].split()
+    program, action, *operands = words_to_type(a, image, "other-size")
     assert (program, action) == ("onevm", "disk-resize")
     for state in ("RUNNING", "POWEROFF"):
         vm, disk, size = operands
         if state == "POWEROFF":
             # once more, as for a VM that was not running
             a.rbd("resize", image, "--size", "32M")
-            vm, disk, size = concerns(a, image)["other-size"]["advice"].split()[2:]
+            vm, disk, size = words_to_type(a, image, "other-size")[2:]
             machine.assert_complete(a)
         assert a.disk_resize(int(vm), int(disk), int(size)) == state, a.vm_error(machine.home)
         assert "other-size" not in concerns(a, image)
