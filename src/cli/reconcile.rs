@@ -26,17 +26,20 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
     }
     let text = if arguments.json { json(&report)? } else { render(&report, terminal_width()) };
     print(&text)?;
+    incomplete(&report).map_or(Ok(()), |said| Err(CommandError::Incomplete(said)))
+}
+
+/// What is undone, in words; `None`: nothing. An image may be in trouble because it could not be looked at, so the one
+/// number is no part of the other.
+fn incomplete(report: &ReconcileReport) -> Option<String> {
     let failures = report.items.iter().filter(|item| item.error.is_some()).count();
     match (failures, report.not_reached.len()) {
-        (0, 0) => Ok(()),
-        (failures, 0) => Err(CommandError::Incomplete(format!(
-            "{failures} of {} images are not in order",
+        (0, 0) => None,
+        (failures, 0) => Some(format!("images not in order: {failures}; looked at: {}", report.looked_at)),
+        (failures, not_reached) => Some(format!(
+            "images not in order: {failures}; looked at: {}; datastores and VMs that could not be looked at: {not_reached}",
             report.looked_at
-        ))),
-        (failures, not_reached) => Err(CommandError::Incomplete(format!(
-            "{failures} of {} images are not in order, and not everything could be looked at ({not_reached})",
-            report.looked_at
-        ))),
+        )),
     }
 }
 
@@ -64,4 +67,29 @@ fn render(report: &ReconcileReport, width: Option<u16>) -> String {
         table.row(["-", what, "-", "-", why]);
     }
     table.render(width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ReconcileItem;
+
+    #[test]
+    fn images_that_could_not_be_looked_at_are_no_part_of_those_that_were() {
+        let item = |error: Option<&str>| ReconcileItem {
+            image: "one/one-7".into(),
+            vm: None,
+            rule: None,
+            done: String::new(),
+            error: error.map(str::to_owned),
+        };
+        let mut report = ReconcileReport { looked_at: 0, items: vec![item(None)], not_reached: Vec::new() };
+        assert_eq!(incomplete(&report), None);
+        report.items = vec![item(Some("no answer")), item(Some("no answer"))];
+        assert_eq!(incomplete(&report).unwrap(), "images not in order: 2; looked at: 0");
+        report.not_reached = vec![NotReached { what: "datastore 1".into(), why: "no answer".into() }];
+        assert!(
+            incomplete(&report).unwrap().ends_with("; datastores and VMs that could not be looked at: 1")
+        );
+    }
 }
