@@ -521,16 +521,17 @@ class Lane:
         if state in ("POWEROFF", "UNDEPLOYED", "SUSPENDED", "STOPPED") and resting > 8:
             error = site.vm_error(vm)
             self.say("resume at home: %s" % error[-120:])
-            if self.asked_by_hand and "has no copy on %s; if this copy is the one to keep" % self.away_site.name in error:
+            # oned cuts the sentence, and its code comes first
+            if self.asked_by_hand and "OM15 " in error:
                 # the other copy was thrown away by hand while this one was given up: only who did it can know. Every
                 # record has to be there all the same
                 self.forced = True
                 self.onemirror(site, "failover", vm, "--force", "--reason", "drill: asked for a new copy by hand")
-            elif self.asked_by_hand and "so it is not copied; on %s: rbd mirror" % self.away_site.name in error:
+            elif self.asked_by_hand and "OM13 " in error:
                 self.promote_only_copies(error)
-            elif self.asked_by_hand and "a resync of it was asked for there" in error:
+            elif self.asked_by_hand and "OM42 " in error:
                 self.mirror_anew(site, vm)
-            elif self.force_ended_early and "(split brain)" in error:
+            elif self.force_ended_early and "OM53 " in error:
                 self.give_up_what_never_booted(site, vm)
             else:
                 site.action("resume", vm)
