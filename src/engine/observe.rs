@@ -502,7 +502,12 @@ impl Engine {
                     let free = room.available;
                     tracing::warn!("pool {}: to keep copies takes {wanted} bytes, {free} are free", pool.1);
                 }
-                Err(error) => tracing::warn!("whether pool {} has room is not known: {error}", pool.1),
+                Err(error) => {
+                    tracing::warn!("whether pool {} has room is not known: {error}", pool.1);
+                    for seen in seen.iter_mut().filter(|seen| in_pool(seen)) {
+                        seen.observation.keeping = Keeping::Unknown;
+                    }
+                }
             }
         }
     }

@@ -421,7 +421,7 @@ impl Engine {
             }
             Task::PassOn => self.not_passed_on(seen).await.map(|text| (None, text)),
             Task::Undecided => {
-                Some((None, self.trouble(judgement.finding.rule, &seen.image, user.as_slice())))
+                Some((None, self.trouble(judgement.finding.rule, &seen.observation, user.as_slice())))
             }
         }
     }

@@ -16,7 +16,9 @@ use super::steps::{Cause, HeldLocks};
 use crate::advice::Advice;
 use crate::audit::Outcome;
 use crate::config::ReleaseOn;
-use crate::handoff::{Here, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement, WayOut};
+use crate::handoff::{
+    Here, Observation, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement, WayOut, room_advice,
+};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{Vm, VmState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -251,7 +253,7 @@ impl Engine {
             Task::Nothing => {}
             Task::Undecided => {
                 kept_up.item =
-                    Some(item(Some(rule), String::new(), Some(self.trouble(rule, image, users).text)));
+                    Some(item(Some(rule), String::new(), Some(self.trouble(rule, &first.observation, users).text)));
             }
             // disks of one VM that are set aside belong together
             Task::Act(steps) if steps.iter().any(|step| matches!(step, Step::SetAside { .. })) => {
@@ -316,7 +318,7 @@ impl Engine {
     }
 
     /// What is wrong where only an operator can help.
-    pub(super) fn trouble(&self, rule: Rule, image: &VmImage, users: &[UserHere]) -> Undone {
+    pub(super) fn trouble(&self, rule: Rule, seen: &Observation, users: &[UserHere]) -> Undone {
         let there = self.there();
         match (rule, users.iter().find(|user| user.in_use)) {
             (Rule::UpkeepInUseHere, Some(user)) => {
@@ -329,10 +331,7 @@ impl Engine {
             ),
             (Rule::UpkeepNoRoomToKeep, _) => Undone::needs(
                 "stale here, and it may hold writes of its own",
-                Advice::decide(format!(
-                    "make room in pool {} for one more copy, so that it can be kept",
-                    image.spec().pool()
-                )),
+                room_advice(seen),
             ),
             (Rule::UpkeepForcedAndNeverBootedThere, _) => Undone::needs(
                 format!("taken over by force on {there}, and no VM was booted there"),

@@ -367,7 +367,7 @@ impl Gate<'_> {
                 let refusal = self.refusal(observation, cause, advice);
                 (Rule::SplitBrainStaleHere, self.clean_up(observation, steps, refusal))
             }
-            None => (Rule::NoRoomToKeep, self.refuse(observation, cause, no_room(observation))),
+            None => (Rule::NoRoomToKeep, self.refuse(observation, cause, room_advice(observation))),
         }
     }
 
@@ -728,7 +728,7 @@ impl Gate<'_> {
             Some(steps) => (Rule::SplitBrainedCopyHere, Verdict::PutRight(steps)),
             None => {
                 let cause = format!("went its own way here, and {} outranks it", self.there);
-                (Rule::NoRoomToKeep, self.refuse(observation, cause, no_room(observation)))
+                (Rule::NoRoomToKeep, self.refuse(observation, cause, room_advice(observation)))
             }
         }
     }
@@ -1135,7 +1135,12 @@ fn only_followed(here: &Copy, there: &Copy) -> bool {
 }
 
 /// What to do where a copy cannot be kept.
-fn no_room(observation: &Observation) -> Advice {
+pub fn room_advice(observation: &Observation) -> Advice {
     let pool = observation.image.pool();
+    if observation.keeping != Keeping::NoRoom {
+        return Advice::wait(format!(
+            "whether pool {pool} has room to keep this one is not known; try again when its cluster answers"
+        ));
+    }
     Advice::decide(format!("make room in pool {pool} for one more copy, so that this one can be kept"))
 }

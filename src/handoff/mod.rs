@@ -27,7 +27,7 @@ mod upkeep;
 
 pub use decision::{Code, Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 pub use force::{Force, Forcing, PassOver};
-pub use gate::{BootKind, Gate, PeerUnreachable};
+pub use gate::{BootKind, Gate, PeerUnreachable, room_advice};
 pub use home::{Belongs, HOME_KEY, Home, Named, Residence, SiteRole, home_written};
 pub use metadata::{Marks, Written, forced_mark, written_for};
 pub use observation::{

@@ -709,7 +709,7 @@ fn gate_rows() -> Vec<Row> {
                 ..pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())
             },
             NoRoomToKeep,
-            "refuse: one-0-2-0 is stale here: site-b took it over by force; make room in pool one for one more copy, so that this one can be kept",
+            "refuse: one-0-2-0 is stale here: site-b took it over by force; whether pool one has room to keep this one is not known; try again when its cluster answers",
         ),
         // forced there, and nobody booted on it: who boots first, reigns
         boots(
