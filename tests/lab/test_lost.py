@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import shutil
 
 import pytest
 from conftest import full
@@ -285,19 +286,28 @@ def test_a_kept_copy_is_dropped_after_its_days_and_not_by_a_clock(lab, a, b):
 # ---------------------------------------------------------------- a force that no VM followed
 
 
+@contextlib.contextmanager
+def no_host(site):
+    """No VM finds a host there."""
+    (host,) = site.one.hostpool.info().HOST
+    site.one.host.delete(host.ID)
+    try:
+        yield
+    finally:
+        site.one.host.allocate(host.NAME, "kvm", "kvm", -1)
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("mode", ["journal", pytest.param("snapshot", marks=full)])
 def test_a_force_that_no_vm_followed_costs_home_nothing(lab, a, b, mode):
     """The forced VM finds no host and stays PENDING; home comes back, and has written more than the other site knows."""
     machine = mirrored_machine(lab, "unfollowed", mode)
     (image,) = machine.images.values()
-    (host,) = b.one.hostpool.info().HOST
-    with home_lost_with_records_unsent(lab, machine):
-        b.one.host.delete(host.ID)
-        vm = machine.start_on_b(mirrored=False)
-        b.wait_vm(vm, "PENDING")
-        b.onemirror("failover", vm, "--force", "--reason", "test")
-    try:
+    with no_host(b):
+        with home_lost_with_records_unsent(lab, machine):
+            vm = machine.start_on_b(mirrored=False)
+            b.wait_vm(vm, "PENDING")
+            b.onemirror("failover", vm, "--force", "--reason", "test")
         a.wait_vm(machine.home, "POWEROFF")
         # as often as it takes to copy the one over the other
         for site in lab.sites * 3:
@@ -307,8 +317,6 @@ def test_a_force_that_no_vm_followed_costs_home_nothing(lab, a, b, mode):
         assert "no VM was booted there" in a.onemirror("list", check=False).stdout
         b.action("terminate", vm)
         b.wait_vm(vm, "DONE")
-    finally:
-        b.one.host.allocate(host.NAME, "kvm", "kvm", -1)
     machine.vms_b.clear()
     assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
     a.wait_records(machine.home)
@@ -319,4 +327,66 @@ def test_a_force_that_no_vm_followed_costs_home_nothing(lab, a, b, mode):
     wait_until("site-b to follow", follows, 120, 1)
     # no mark of a boot is no proof that nothing was written
     assert [lost["of"] for lost in lost_of(b, machine)] == [image]
+    machine.assert_complete(a)
+
+
+@contextlib.contextmanager
+def cut_off_after(lab, site, words):
+    """The cluster of that site answers to the other one until it is called with these words, which it still obeys."""
+    folder = os.path.join(lab.root, "link")
+    os.makedirs(folder, exist_ok=True)
+    for program in ("rbd", "rados", "ceph"):
+        path = os.path.join(folder, program)
+        with open(path, "w") as file:
+            file.write("""#!/bin/sh
+cut=$(dirname "$0")/cut
+PATH=${PATH#*:}
+case "$*" in *%s*) ;; *) exec %s "$@" ;; esac
+[ ! -e "$cut" ] || exit 110
+case "$*" in %s) %s "$@"; status=$?; : > "$cut"; exit $status ;; esac
+exec %s "$@"
+""" % (site.conf, program, words, program, program))
+        os.chmod(path, 0o755)
+    lab.programs.insert(0, folder)
+    try:
+        yield os.path.join(folder, "cut")
+    finally:
+        lab.programs.remove(folder)
+        shutil.rmtree(folder)
+
+
+@full
+@pytest.mark.alone
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
+def test_a_copy_that_was_given_up_to_a_force_in_vain_keeps_its_newest_writes(lab, a, b, mode):
+    """Home's front-end is silent, its copy is demoted, and then the link breaks: forced without home's last writes. No VM follows."""
+    machine = mirrored_machine(lab, "vain", mode)
+    (image,) = machine.images.values()
+    b.configure(command_timeout="8s")
+    b.clusters("daemon-stop")
+    with open(a.acknowledged(machine.home)[-1]) as log:
+        sent = len(log.readlines())
+    a.wait_records(machine.home, sent + 20)
+    a.front_end_kill()
+    a.kill_domains()
+    with no_host(b):
+        try:
+            vm = machine.start_on_b(mirrored=False)
+            b.wait_vm(vm, "PENDING")
+            with cut_off_after(lab, a, "*demote*") as cut:
+                said = b.onemirror("failover", vm, "--force", "--reason", "test", check=False)
+                assert os.path.exists(cut), said
+            assert machine.primaries() == {image: "b"}, said
+        finally:
+            a.front_end_start()
+            b.clusters("daemon-start")
+            b.configure()
+        a.wait_vm(machine.home, "POWEROFF")
+        for site in lab.sites * 3:
+            site.reconcile(check=False)
+        assert is_somewhere(lab, machine, image)
+        b.action("terminate", vm)
+        b.wait_vm(vm, "DONE")
+    machine.vms_b.clear()
+    assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
     machine.assert_complete(a)
