@@ -74,7 +74,7 @@ def test_a_deletion_takes_no_other_image_along(lab, a):
     assert a.settle(vm) == "DONE", a.vm_error(vm)
     assert exists(a, "one/" + name)
     assert "one/%s with it" % name in a.vm_log(vm), a.vm_log(vm)
-    assert [entry for entry in a.audit() if entry["vm"] == vm and "one/%s with it" % name in (entry.get("reason") or "")]
+    assert [entry for entry in a.audit() if entry.get("vm") == vm and "one/%s with it" % name in (entry.get("reason") or "")]
     a.rbd("rm", clone)
     assert a.image_delete(base) is None
     assert not exists(a, "one/" + name)
