@@ -419,12 +419,18 @@ user = "rbd-mirror-peer"
         self.one.vm.migrate(vm, host, True, False, -1, 0)
         return self.settle(vm)
 
-    def host_silent(self, host=0):
+    def host(self):
+        """The number of the site's own host, which is older than any that a test has made beside it."""
+        return min(host.ID for host in self.one.hostpool.info().HOST)
+
+    def host_silent(self, host=None):
         """The host does not report any more: ERROR, and its running VMs UNKNOWN. Its domains run on."""
+        host = self.host() if host is None else host
         self.control("host-silent=%d" % host)
         wait_until("host %d to be in ERROR" % host, lambda: self.one.host.info(host).STATE == 3, 30)
 
-    def host_heard(self, host=0):
+    def host_heard(self, host=None):
+        host = self.host() if host is None else host
         self.control("host-heard=%d" % host)
         wait_until("host %d to be MONITORED" % host, lambda: self.one.host.info(host).STATE == 2, 30)
 
