@@ -26,7 +26,7 @@ const INFIX: &str = ".lost-";
 /// The date in such a name.
 const DATE: &str = "%Y%m%dT%H%M%SZ";
 /// Disks of one VM that were set aside by different runs still belong together for so long.
-const ONE_SET: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+const ONE_SET: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 
 /// What is written into a copy before it is set aside.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -110,7 +110,7 @@ struct Pool {
 }
 
 /// A lost copy as found, with what it takes to act on it.
-struct Found {
+pub(super) struct Found {
     spec: ImageSpec,
     info: ImageInfo,
     metadata: BTreeMap<String, String>,
@@ -126,7 +126,15 @@ fn error_at(site: &str, image: &ImageSpec, error: CephError) -> EngineError {
     EngineError::Ceph { image: image.clone(), site: site.to_owned(), error }
 }
 
-async fn find(cluster: &RbdCommand, spec: &ImageSpec) -> Result<Option<Found>, CephError> {
+/// Whether another image has the name that the copy is to have.
+async fn is_taken(cluster: &RbdCommand, note: &Note) -> Result<bool, CephError> {
+    match note.kept_as() {
+        Some(kept_as) => Ok(cluster.info(&kept_as).await?.is_some()),
+        None => Ok(false),
+    }
+}
+
+pub(super) async fn find(cluster: &RbdCommand, spec: &ImageSpec) -> Result<Option<Found>, CephError> {
     let Some(info) = cluster.info(spec).await? else { return Ok(None) };
     let metadata = match cluster.metadata(spec).await {
         Err(CephError::NotFound { .. }) => return Ok(None),
@@ -154,7 +162,11 @@ impl Engine {
         };
         let known =
             Note::of(&cluster.metadata(spec).await?, &now.id).filter(|note| note.image == spec.to_string());
-        let note = known.unwrap_or_else(|| self.note_about(seen, &now.id, vm));
+        let mut note = known.unwrap_or_else(|| self.note_about(seen, &now.id, vm));
+        if is_taken(cluster, &note).await? {
+            // by a copy that was restored: it is no lost one any more, and keeps its name
+            note.since = Timestamp::now();
+        }
         let Some(kept_as) = note.kept_as() else { return Ok(Carried::Halted) };
         let text = serde_json::to_string(&note).unwrap_or_default();
         cluster.set_metadata(spec, NOTE_KEY, &text).await?;
@@ -373,8 +385,9 @@ impl Engine {
         let registered = self.registered_images().await?.get(spec).copied();
         let here = |error| error_at(self.here(), spec, error);
         let (id, found) = match (registered, found) {
-            (Some(id), None) => return Ok(id),
-            (None, None) => return Err(not_lost(spec)),
+            // it was restored before
+            (Some(id), None) if is_named_lost(spec) => return Ok(id),
+            (_, None) => return Err(not_lost(spec)),
             (_, Some(found)) if found.info.mirroring.is_some() => return Err(still_mirrored(spec)),
             (Some(id), Some(found)) => (id, found),
             (None, Some(found)) => {

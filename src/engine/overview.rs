@@ -389,8 +389,11 @@ impl Engine {
         }
         let image = seen.spec();
         let what = vm.map_or(format!("--image {image}"), |vm| vm.to_string());
-        let rehome = Advice::command(Place::Here, format!("onemirror rehome {what}"));
-        let to_decide = rehome.when(format!("to decide that it is {}", self.here()));
+        let (rehome, there) = (format!("onemirror rehome {what}"), self.there());
+        let to_there = Advice::command(Place::Here, format!("{rehome} --to {there}"));
+        let to_decide = Advice::command(Place::Here, rehome)
+            .when(format!("to decide that it is {}", self.here()))
+            .and(to_there.when(format!("that it is {there}")));
         Some(Undone::needs("where it belongs is not known", to_decide))
     }
 

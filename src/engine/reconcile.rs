@@ -252,8 +252,11 @@ impl Engine {
         match judgement.task {
             Task::Nothing => {}
             Task::Undecided => {
-                kept_up.item =
-                    Some(item(Some(rule), String::new(), Some(self.trouble(rule, &first.observation, users).text)));
+                kept_up.item = Some(item(
+                    Some(rule),
+                    String::new(),
+                    Some(self.trouble(rule, &first.observation, users).text),
+                ));
             }
             // disks of one VM that are set aside belong together
             Task::Act(steps) if steps.iter().any(|step| matches!(step, Step::SetAside { .. })) => {
@@ -329,10 +332,9 @@ impl Engine {
                 "its handoff token is not understood",
                 Advice::decide("whose it is, see what a boot of its VM would do (onemirror plan)"),
             ),
-            (Rule::UpkeepNoRoomToKeep, _) => Undone::needs(
-                "stale here, and it may hold writes of its own",
-                room_advice(seen),
-            ),
+            (Rule::UpkeepNoRoomToKeep, _) => {
+                Undone::needs("stale here, and it may hold writes of its own", room_advice(seen))
+            }
             (Rule::UpkeepForcedAndNeverBootedThere, _) => Undone::needs(
                 format!("taken over by force on {there}, and no VM was booted there"),
                 Advice::decide("start the VM on the site where it belongs now"),

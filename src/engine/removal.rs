@@ -2,6 +2,7 @@
 
 use super::error::EngineError;
 use super::images::VmImage;
+use super::lost::find;
 use super::sites::Engine;
 use crate::ceph::{Ceph as _, CephError, ImageInfo, RbdCommand};
 use crate::handoff::{Here, Removal};
@@ -125,7 +126,7 @@ impl Engine {
         Ok(deleted)
     }
 
-    /// Of these the first that is mirrored, or an image of this front-end.
+    /// Of these the first that is mirrored, an image of this front-end, or a copy that was set aside.
     async fn precious(
         &self,
         image: &VmImage,
@@ -133,8 +134,13 @@ impl Engine {
     ) -> Result<Option<ImageSpec>, EngineError> {
         let registered = self.registrations(&others).await?;
         for other in others {
-            let info = image.cluster.info(&other).await.map_err(|error| self.error_of(image, error))?;
-            if registered.contains_key(&other) || info.is_some_and(|info| info.mirroring.is_some()) {
+            if registered.contains_key(&other) {
+                return Ok(Some(other));
+            }
+            let failed = |error| self.error_of(image, error);
+            let info = image.cluster.info(&other).await.map_err(failed)?;
+            let is_mirrored = info.is_some_and(|info| info.mirroring.is_some());
+            if is_mirrored || find(&image.cluster, &other).await.map_err(failed)?.is_some() {
                 return Ok(Some(other));
             }
         }

@@ -105,7 +105,18 @@ def test_what_home_had_not_sent_is_kept_and_can_be_had_back(lab, a, b, kind):
     machine.end_away(vm)
     machine.comes_home()
     machine.assert_complete(a)
+    if kind == "all":
+        outlives_its_base(a, machine, lost)
     restore_and_drop(a, machine, lost, unsent)
+
+
+def outlives_its_base(a, machine, lost):
+    """What was set aside of a clone is a clone, too: the stock driver would delete it with the base."""
+    a.action("terminate", machine.home)
+    a.wait_vm(machine.home, "DONE")
+    base = next(image.ID for image in a.one.imagepool.info(-2, -1, -1).IMAGE if image.NAME == machine.name + "-base")
+    assert a.image_delete(base) is None
+    assert [found["image"] for found in lost if a.info(found["image"]) is None] == []
 
 
 def restore_and_drop(a, machine, lost, unsent):
@@ -129,8 +140,9 @@ def restore_and_drop(a, machine, lost, unsent):
         assert a.info(other)
         a.onemirror("lost", "drop", other, "--yes")
         assert a.info(other) is None
-    refused = a.onemirror("lost", "drop", machine.images[0], "--yes", check=False)
-    assert "is no copy that was set aside" in refused.stderr, refused.stderr
+    for verb in (["drop", machine.images[0], "--yes"], ["restore", machine.images[0]]):
+        refused = a.onemirror("lost", *verb, check=False)
+        assert refused.returncode != 0 and "is no copy that was set aside" in refused.stderr, refused.stderr
     assert set(names(a, machine.images[0])) == before - set(others)
 
 
