@@ -435,7 +435,8 @@ class Lane:
             with contextlib.suppress(LabError, subprocess.TimeoutExpired, ValueError):
                 for concern in self.home_site.overview()["concerns"]:
                     if concern["image"] in self.machine.images.values() and concern["kind"] in UNPROTECTED:
-                        self.type(concern["remedy"])
+                        for way in concern["advice"]:
+                            self.type(way)
                 if all(map(self.has_copies, self.machine.images.values())):
                     self.say("all disks have their copies")
                     self.unprotected = False
@@ -445,9 +446,11 @@ class Lane:
         self.say("not all disks have their copies")
         return False
 
-    def type(self, remedy):
-        """The commands of a remedy; the rest of it is to be waited for."""
-        for command in remedy.partition(";")[0].split(" && "):
+    def type(self, way):
+        """The commands of one way that is typed at home; the others are to be waited for."""
+        if (way["kind"], way.get("at")) != ("type", "here"):
+            return
+        for command in (said["command"] for said in way["commands"]):
             if command.startswith("rbd "):
                 self.say("%s on %s: %s" % (command, self.home_site.name, self.rbd(self.home_site, *command.split()[1:])))
 
