@@ -17,15 +17,20 @@ def mirrored_machine(lab, name, kind):
     return machine
 
 
+def write_unsent(lab, machine):
+    """Has home's VM write records that nobody else gets: the recovery site's daemon is stopped."""
+    lab.b.configure(command_timeout="8s")
+    lab.b.clusters("daemon-stop")
+    with open(lab.a.acknowledged(machine.home)[-1]) as log:
+        sent = len(log.readlines())
+    lab.a.wait_records(machine.home, sent + 20)
+
+
 @contextlib.contextmanager
 def home_lost_with_records_unsent(lab, machine):
     """Home goes down with records that nobody else has, and comes back."""
     a, b = lab.a, lab.b
-    b.configure(command_timeout="8s")
-    b.clusters("daemon-stop")
-    with open(a.acknowledged(machine.home)[-1]) as log:
-        sent = len(log.readlines())
-    a.wait_records(machine.home, sent + 20)
+    write_unsent(lab, machine)
     a.front_end_kill()
     a.clusters("site-lost")
     a.kill_domains()
@@ -374,13 +379,8 @@ def test_a_copy_that_was_given_up_to_a_force_in_vain_keeps_its_newest_writes(lab
     """Home's front-end is silent, its copy is demoted, and then the link breaks: forced without home's last writes. No VM follows."""
     machine = mirrored_machine(lab, "vain", mode)
     (image,) = machine.images.values()
-    b.configure(command_timeout="8s")
-    b.clusters("daemon-stop")
-    with open(a.acknowledged(machine.home)[-1]) as log:
-        sent = len(log.readlines())
-    a.wait_records(machine.home, sent + 20)
+    write_unsent(lab, machine)
     a.front_end_kill()
-    a.kill_domains()
     with no_host(b):
         try:
             vm = machine.start_on_b(mirrored=False)
@@ -390,6 +390,7 @@ def test_a_copy_that_was_given_up_to_a_force_in_vain_keeps_its_newest_writes(lab
                 assert os.path.exists(cut), said
             assert machine.primaries() == {image: "b"}, said
         finally:
+            a.kill_domains()
             a.front_end_start()
             b.clusters("daemon-start")
             b.configure()
