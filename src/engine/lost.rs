@@ -4,7 +4,7 @@
 use super::error::EngineError;
 use super::images::VmImage;
 use super::locks::{Lock, LockError, Owner};
-use super::observe::Seen;
+use super::observe::{Seen, error_on};
 use super::sites::Engine;
 use super::steps::{Carried, HeldLocks};
 use crate::audit::Outcome;
@@ -120,10 +120,6 @@ pub(super) struct Found {
 /// Whether an image may be what a set aside copy is called; its note decides.
 pub(super) fn is_named_lost(image: &ImageSpec) -> bool {
     image.image().contains(INFIX)
-}
-
-fn error_at(site: &str, image: &ImageSpec, error: CephError) -> EngineError {
-    EngineError::Ceph { image: image.clone(), site: site.to_owned(), error }
 }
 
 /// Whether another image has the name that the copy is to have.
@@ -314,8 +310,7 @@ impl Engine {
     /// Ends what a killed run began: the copy has its new name, and is mirrored still.
     pub(super) async fn finish_set_aside(&self, image: &VmImage) -> Result<(), EngineError> {
         let (spec, cluster, started) = (image.spec(), &image.cluster, Instant::now());
-        let here = |error| error_at(self.here(), spec, error);
-        let there = |error| error_at(self.there(), spec, error);
+        let here = |error| error_on(cluster, spec, error);
         let Some(found) = find(cluster, spec).await.map_err(here)? else { return Ok(()) };
         let Some(mirroring) = found.info.mirroring else { return Ok(()) };
         let original: ImageSpec = found
@@ -326,6 +321,7 @@ impl Engine {
         let Some(other) = self.cluster_there(cluster, &spec.pool_spec()).await.map_err(here)? else {
             return Err(EngineError::Unfit(format!("{spec}: nothing leads to {}", self.there())));
         };
+        let there = |error| error_on(&other, spec, error);
         let owner = Owner::this_process(self.here(), &self.state_dir);
         let lock = self.lock_copy(cluster, spec, &mirroring.global_id, &owner).await?;
         let lock_there = match self.lock_copy(&other, &original, &mirroring.global_id, &owner).await {
@@ -374,7 +370,7 @@ impl Engine {
     ) -> Result<Lock, EngineError> {
         Lock::take(cluster, spec, id, owner, self.lock_duration()).await.map_err(|error| match error {
             LockError::Held(holder) => EngineError::Locked { image: spec.clone(), holder },
-            LockError::Ceph(error) => error_at(cluster.site(), spec, error),
+            LockError::Ceph(error) => error_on(cluster, spec, error),
         })
     }
 
@@ -383,7 +379,7 @@ impl Engine {
         let started = Instant::now();
         let (pool, found) = self.pool_of(spec).await?;
         let registered = self.registered_images().await?.get(spec).copied();
-        let here = |error| error_at(self.here(), spec, error);
+        let here = |error| error_on(&pool.cluster, spec, error);
         let (id, found) = match (registered, found) {
             // it was restored before
             (Some(id), None) if is_named_lost(spec) => return Ok(id),
@@ -424,7 +420,7 @@ impl Engine {
         let mut last = None;
         for pool in self.pools_with_images().await?.into_iter().filter(|it| it.name == spec.pool_spec()) {
             let found = find(&pool.cluster, spec).await;
-            let found = found.map_err(|error| error_at(self.here(), spec, error))?;
+            let found = found.map_err(|error| error_on(&pool.cluster, spec, error))?;
             let is_there = found.is_some();
             last = Some((pool, found));
             if is_there {
@@ -442,7 +438,7 @@ impl Engine {
 
     async fn drop_from(&self, pool: &Pool, spec: &ImageSpec, whose: &str) -> Result<(), EngineError> {
         let started = Instant::now();
-        let here = |error| error_at(self.here(), spec, error);
+        let here = |error| error_on(&pool.cluster, spec, error);
         let user = self.one_here.own_user().await.map_err(|error| self.error_here(error))?;
         if !user.sees_everything() {
             return Err(EngineError::Unfit(format!(
@@ -464,7 +460,7 @@ impl Engine {
 
     /// Looks again under the lock, and removes it.
     async fn drop_locked(&self, pool: &Pool, spec: &ImageSpec) -> Result<(), EngineError> {
-        let here = |error| error_at(self.here(), spec, error);
+        let here = |error| error_on(&pool.cluster, spec, error);
         if let Some(id) = self.registered_images().await?.get(spec) {
             return Err(EngineError::Unfit(format!(
                 "{spec} is registered as image {id}; oneimage delete {id}"
@@ -509,7 +505,7 @@ impl Engine {
         if before != Some(days) {
             let text = format!("{} {}", days.count, days.last);
             let written = pool.cluster.set_metadata(&found.spec, DAYS_KEY, &text).await;
-            written.map_err(|error| error_at(self.here(), &found.spec, error))?;
+            written.map_err(|error| error_on(&pool.cluster, &found.spec, error))?;
         }
         Ok(())
     }

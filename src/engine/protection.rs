@@ -2,7 +2,7 @@
 
 use super::error::EngineError;
 use super::images::VmImages;
-use super::observe::{Seen, is_seen_mirrored};
+use super::observe::{Seen, error_on, is_seen_mirrored};
 use super::pools::{ImageKey, PoolHere, PoolId, by_cluster};
 use super::sites::Engine;
 use crate::audit::Outcome;
@@ -176,7 +176,7 @@ impl Engine {
         let Some(left) = parent.filter(|left| is_concerned && is_left_by_revert(left, spec)) else {
             return Ok(None);
         };
-        let failed = |error| EngineError::Ceph { image: left.clone(), site: self.here().to_owned(), error };
+        let failed = |error| error_on(cluster, &left, error);
         let info = cluster.info(&left).await.map_err(failed)?;
         let Some(mirroring) = info.and_then(|info| info.mirroring) else { return Ok(None) };
         if !mirroring.primary || mirroring.mode != MirrorMode::Snapshot || self.is_silent_there() {

@@ -2,7 +2,7 @@
 
 use super::error::EngineError;
 use super::images::VmImage;
-use super::lost::find;
+use super::lost::{find, is_named_lost};
 use super::sites::Engine;
 use crate::ceph::{Ceph as _, CephError, ImageInfo, RbdCommand};
 use crate::handoff::{Here, Removal};
@@ -140,7 +140,8 @@ impl Engine {
             let failed = |error| self.error_of(image, error);
             let info = image.cluster.info(&other).await.map_err(failed)?;
             let is_mirrored = info.is_some_and(|info| info.mirroring.is_some());
-            if is_mirrored || find(&image.cluster, &other).await.map_err(failed)?.is_some() {
+            let is_lost = async || Ok(is_named_lost(&other) && find(&image.cluster, &other).await?.is_some());
+            if is_mirrored || is_lost().await.map_err(failed)? {
                 return Ok(Some(other));
             }
         }

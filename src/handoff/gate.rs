@@ -398,9 +398,7 @@ impl Gate<'_> {
                 return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
             }
             PeerVm::None | PeerVm::Inactive { .. } => {
-                let token = Token::open_after(there.token.token(), self.here);
-                let mark = Mark::of(&token, self.vm);
-                Verdict::PutRight(begin_reign(here, &observation.image, token, mark))
+                Verdict::PutRight(reign_past(there, here, &observation.image, self.here, self.vm))
             }
         };
         (Rule::ForcedAndNeverBootedThere, verdict)
@@ -719,9 +717,7 @@ impl Gate<'_> {
         {
             // who boots first, reigns
             let mut steps = vec![Step::Promote { at: Side::Here, image: observation.image.clone() }];
-            let token = Token::open_after(there.token.token(), self.here);
-            let mark = Mark::of(&token, self.vm);
-            steps.extend(begin_reign(here, &observation.image, token, mark));
+            steps.extend(reign_past(there, here, &observation.image, self.here, self.vm));
             return (Rule::ForcedAndNeverBootedThere, Verdict::PutRight(steps));
         }
         match give_way(observation, here, there) {
@@ -1078,6 +1074,13 @@ fn give_up(image: &ImageSpec, place: Place) -> Advice {
 
 pub(super) fn aside(image: &ImageSpec) -> String {
     format!("rbd mv {image} {image}.aside")
+}
+
+/// What begins a reign of `site` on its copy that outranks the other one, with a boot of this VM.
+pub(super) fn reign_past(other: &Copy, own: &Copy, image: &ImageSpec, site: &str, vm: i32) -> Vec<Step> {
+    let token = Token::open_after(other.token.token(), site);
+    let mark = Mark::of(&token, vm);
+    begin_reign(own, image, token, mark)
 }
 
 /// What begins a reign of this site. The mark comes last: where it stands, the token has been sent.

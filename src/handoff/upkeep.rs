@@ -1,10 +1,10 @@
 //! Upkeep: a host, a front-end or the timer came round; put right what events left undone.
 
 use super::decision::{Finding, Rule, Side, Step};
-use super::gate::{begin_reign, carried, give_way, opening_token};
+use super::gate::{begin_reign, carried, give_way, opening_token, reign_past};
 use super::home::{Belongs, Home, Residence, SiteRole};
 use super::observation::{Copy, Here, Observation, PeerVm, Report, Resync, Role, There};
-use super::token::{Mark, Token};
+use super::token::Mark;
 
 /// All that upkeep needs to know beside the observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,9 +138,7 @@ impl Upkeep<'_> {
     fn judge_never_booted_there(&self, observation: &Observation, here: &Copy, there: &Copy) -> Task {
         match (self.running_here, &observation.vm_there) {
             (Some(vm), PeerVm::None | PeerVm::Inactive { .. }) => {
-                let token = Token::open_after(there.token.token(), self.here);
-                let mark = Mark::of(&token, vm);
-                Task::Act(begin_reign(here, &observation.image, token, mark))
+                Task::Act(reign_past(there, here, &observation.image, self.here, vm))
             }
             _ => Task::Undecided,
         }

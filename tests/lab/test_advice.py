@@ -8,6 +8,7 @@ import pytest
 from conftest import full
 from harness.laboratory import RUNNING, LabError, Machine, unique, wait_until
 from test_failback import brought_into_the_trap, half_demote, powered_off_and_copied
+from test_force import promotion_fails
 from test_states import failed_over
 from test_trouble import no_room
 
@@ -372,19 +373,6 @@ def test_the_other_disks_are_forced_as_well(lab, a, b, adviser, tmp_path):
         b.wait_records(vm)
     wait_until("home to follow", lambda: a.reconcile(check=False) and a.token(second) == b.token(second), 120, 2)
     runs_on_b_and_comes_home(lab, machine, vm)
-
-
-@contextlib.contextmanager
-def promotion_fails(lab, image, folder):
-    rbd = folder / "rbd"
-    script = 'case "$*" in *promote*--force*) case "$*" in *--image=%s*) exit 5 ;; esac ;; esac'
-    rbd.write_text('#!/bin/sh\n%s\nPATH=${PATH#*:} exec rbd "$@"\n' % (script % image.split("/")[1]))
-    rbd.chmod(0o755)
-    lab.programs.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        lab.programs.remove(str(folder))
 
 
 @full

@@ -1,4 +1,5 @@
 """`failover --force` beside a site that is not lost, or not wholly: nothing runs twice, and nothing that answers is given up."""
+import contextlib
 import glob
 import json
 import os
@@ -132,6 +133,20 @@ def test_a_wrong_key_is_no_silence(lab, a, b):
     machine.assert_complete(a)
 
 
+@contextlib.contextmanager
+def promotion_fails(lab, image, folder):
+    """No forced promotion of this image succeeds."""
+    rbd = folder / "rbd"
+    script = 'case "$*" in *promote*--force*) case "$*" in *--image=%s*) exit 5 ;; esac ;; esac'
+    rbd.write_text('#!/bin/sh\n%s\nPATH=${PATH#*:} exec rbd "$@"\n' % (script % image.split("/")[1]))
+    rbd.chmod(0o755)
+    lab.programs.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        lab.programs.remove(str(folder))
+
+
 @full
 @pytest.mark.advice("forced-in-part", "here: rbd mirror image demote IMAGE && rbd mirror image resync IMAGE")
 def test_a_force_that_reached_one_disk_only_boots_no_mix_of_ages(lab, a, b, adviser, tmp_path):
@@ -142,10 +157,6 @@ def test_a_force_that_reached_one_disk_only_boots_no_mix_of_ages(lab, a, b, advi
     machine.register_on_b()
     a.wait_records(machine.home, 10)
     first, second = (machine.images[disk] for disk in sorted(machine.images))
-    rbd = tmp_path / "rbd"
-    script = 'case "$*" in *promote*--force*) case "$*" in *--image=%s*) exit 5 ;; esac ;; esac'
-    rbd.write_text('#!/bin/sh\n%s\nPATH=${PATH#*:} exec rbd "$@"\n' % (script % second.split("/")[1]))
-    rbd.chmod(0o755)
     b.configure(command_timeout="8s")
     b.clusters("daemon-stop")
     a.wait_records(machine.home, 20)
@@ -155,11 +166,8 @@ def test_a_force_that_reached_one_disk_only_boots_no_mix_of_ages(lab, a, b, advi
     a.kill_domains()
     try:
         vm = refused_on_b(machine, b)
-        lab.programs.insert(0, str(tmp_path))
-        try:
+        with promotion_fails(lab, second, tmp_path):
             said = b.onemirror("failover", vm, "--force", "--reason", "test", check=False)
-        finally:
-            lab.programs.remove(str(tmp_path))
         assert said.returncode != 0 and b.state_name(vm) == "PROLOG_FAILURE", said
         assert (b.is_primary(first), b.is_primary(second)) == (True, False)
         for part in ("%s could not be forced" % second.split("/")[1], "forced: " + first, "failed: " + second):

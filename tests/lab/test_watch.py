@@ -104,12 +104,18 @@ def words_to_type(site, image, kind):
     return command["command"].split()
 
 
-def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b):
-    machine = lab.vm_with_one_disk(unique("reverted"), "snapshot")
+def off_at_home_by_snapshots(lab, name):
+    """A VM that is off at home, its disk mirrored by snapshots and registered on the other site."""
+    machine = lab.vm_with_one_disk(unique(name), "snapshot")
     (image,) = machine.images.values()
     machine.register_on_b()
-    a.action("poweroff", machine.home)
-    a.wait_vm(machine.home, "POWEROFF")
+    lab.a.action("poweroff", machine.home)
+    lab.a.wait_vm(machine.home, "POWEROFF")
+    return machine, image
+
+
+def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b):
+    machine, image = off_at_home_by_snapshots(lab, "reverted")
     # the hook of POWEROFF, which the VM enters after each of these, does what reconcile does below
     a.control("hooks=lose")
     snapshot, _ = a.disk_snapshot(machine.home, 0)
@@ -134,11 +140,7 @@ def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b
 @full
 def test_a_disk_that_was_restored_in_place_is_seen_and_can_be_protected_again(lab, a, b):
     """What is restored is a new image of the old name; the old one is removed, and with it its copy."""
-    machine = lab.vm_with_one_disk(unique("restored"), "snapshot")
-    (image,) = machine.images.values()
-    machine.register_on_b()
-    a.action("poweroff", machine.home)
-    a.wait_vm(machine.home, "POWEROFF")
+    machine, image = off_at_home_by_snapshots(lab, "restored")
     a.control("hooks=lose")
     backup, _ = a.backup(machine.home)
     before = a.info(image)["id"]
