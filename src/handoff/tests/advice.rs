@@ -1,8 +1,10 @@
-//! `docs/advice.md`: every command that a refusal tells an operator to type, and the lab test that types it.
+//! What the pages in `docs` say of tests: `docs/advice.md` names the lab test that types each command, and every test that a
+//! promise names is there.
 
 use super::*;
 use crate::advice::{Once, Way};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What one way is in the table, with `N` for numbers and `IMAGE` for images, as the lab tests' own `shape` has it.
 fn shape(way: &Way) -> Option<String> {
@@ -53,7 +55,7 @@ fn advised() -> BTreeMap<(String, String), BTreeSet<String>> {
 
 /// The lab tests that type it, by `@pytest.mark.advice("RULE", "SHAPE")`.
 fn tests_of_the_lab() -> BTreeMap<(String, String), BTreeSet<String>> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab");
     let mut typed: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -90,5 +92,56 @@ fn every_command_that_a_refusal_advises_is_typed_in_a_test() {
     assert!(written.contains(&page), "docs/advice.md, the table:\n{page}");
     for ((rule, shape), tests) in advised {
         assert!(!tests.is_empty(), "no lab test types what {rule} advises: {shape}");
+    }
+}
+
+/// The names of all functions in Rust and Python files below this folder.
+fn functions_below(folder: &Path, functions: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && !path.is_symlink() && !name.starts_with('.') && name != "target" {
+            functions_below(&path, functions);
+        }
+        if !name.ends_with(".rs") && !name.ends_with(".py") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for line in text.lines().map(str::trim_start) {
+            let line = line.strip_prefix("async ").unwrap_or(line);
+            if let Some(rest) = line.strip_prefix("fn ").or_else(|| line.strip_prefix("def ")) {
+                functions.extend(rest.split(['(', '<']).next().map(str::to_owned));
+            }
+        }
+    }
+}
+
+/// Whether what stands between backticks is the name of a test: a sentence, or rows of a table.
+fn names_a_test(text: &str) -> bool {
+    let is_word = text.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let is_sentence = text.bytes().filter(|byte| *byte == b'_').count() > 2;
+    is_word && (text.starts_with("test_") || text.ends_with("_rows") || is_sentence)
+}
+
+#[test]
+fn every_test_that_a_page_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut functions = BTreeSet::new();
+    for folder in ["src", "model", "lab", "tests"] {
+        functions_below(&root.join(folder), &mut functions);
+    }
+    for (page, least) in [
+        ("docs/safety.md", 40),
+        ("docs/advice.md", 20),
+        ("docs/actions.md", 0),
+        ("docs/runbook.md", 0),
+        ("README.md", 0),
+    ] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|name| names_a_test(name)).collect();
+        assert!(named.len() >= least, "{page} names {} tests", named.len());
+        for name in named {
+            assert!(functions.contains(name), "{page} names a test that is not there: {name}");
+        }
     }
 }
