@@ -133,6 +133,12 @@ pub enum EngineError {
         /// By whom, as far as the lock tells.
         holder: String,
     },
+    /// A copy came, or became another one, after the look for which the locks were taken. Nobody has locked it.
+    #[error("{} has come, or was mirrored anew, while it was looked at; try again", image.image())]
+    Changed {
+        /// Which image.
+        image: ImageSpec,
+    },
     /// The configuration.
     #[error("{0}")]
     Config(#[from] ConfigError),
@@ -151,7 +157,7 @@ impl EngineError {
     pub fn code(&self) -> Code {
         match self {
             Self::Refused(refusal) => refusal.rule.and_then(Rule::code).unwrap_or(NO_RULE),
-            Self::Locked { .. } => Code(91),
+            Self::Locked { .. } | Self::Changed { .. } => Code(91),
             Self::OpenNebula { .. } => Code(92),
             Self::Ceph { error: CephError::PoolFull { .. }, .. } => {
                 Rule::NoRoomHere.code().unwrap_or(NO_RULE)
@@ -172,7 +178,12 @@ impl EngineError {
 
     /// Whether everything is as it was: refused, not failed half-way.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Unfit(_) | Self::Locked { .. } | Self::Disk(_))
+        matches!(self, Self::Refused(_) | Self::Unfit(_) | Self::Disk(_)) || self.is_passing()
+    }
+
+    /// Whether a run that begins again, with new locks and a new look, may well get through.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Locked { .. } | Self::Changed { .. })
     }
 }
 

@@ -202,7 +202,7 @@ impl Engine {
         if answered {
             self.lock(locks, Side::There, &seen, owner).await?;
         }
-        let seen = self.observe(&vm.images, Purpose::Force).await?;
+        let seen = self.observe_locked(&vm.images, Purpose::Force, locks).await?;
         if answers(&seen) && !answered {
             // a VM may be booting there, unseen without the lock
             let there = self.there();

@@ -301,9 +301,7 @@ impl Engine {
             match round {
                 Ok(true) => return Ok(outcome),
                 Ok(false) => {}
-                Err(EngineError::Locked { image, holder }) if !clock.is_over() => {
-                    tracing::info!("{image} is locked by {holder}");
-                }
+                Err(error) if error.is_passing() && !clock.is_over() => tracing::info!("{error}"),
                 Err(error) => return Err(error),
             }
             clock.wait_a_moment().await;
@@ -330,7 +328,7 @@ impl Engine {
         self.lock(locks, Side::Here, seen, owner).await?;
         let mut held = Locks::Here;
         loop {
-            let mut seen = self.observe(images, Purpose::Boot).await?;
+            let mut seen = self.observe_locked(images, Purpose::Boot, locks).await?;
             let id = closing_id();
             let rules = self.gate_rules(vm, boot, standing, patience, held, &id);
             let mut judgement = rules.judge(&observations(&seen));

@@ -187,6 +187,11 @@ impl Lock {
         Err(LockError::Held("somebody who was faster".into()))
     }
 
+    /// Whether it is a lock of this image; one that is mirrored anew is another one.
+    pub(super) fn is_of(&self, global_id: &str) -> bool {
+        self.global_id == global_id
+    }
+
     /// Whether the lock is still ours, with at least `margin` to go. Asked before every change: a process that was
     /// paused may wake up when its lock is long gone.
     pub(super) async fn is_ours(&self, margin: Duration) -> Result<bool, CephError> {

@@ -20,6 +20,8 @@ mod removal;
 mod sites;
 mod start;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 pub use activity::{Activity, activity, boot_kind, is_running, runs_again};
 pub use error::{EngineError, FrontEndError, NO_RULE, first_sentence, is_own_refusal};

@@ -390,7 +390,7 @@ impl Engine {
                 let mut now = self.users_now(&BTreeSet::from([image.spec().clone()]), known).await?;
                 users.push(now.remove(image.spec()).unwrap_or_default());
             }
-            let seen = self.observe(&images, Purpose::Upkeep).await?;
+            let seen = self.observe_locked(&images, Purpose::Upkeep, &locks).await?;
             let (mut told, mut steps, mut findings) = (Vec::new(), Vec::new(), Vec::new());
             for (seen, users) in seen.iter().zip(&users) {
                 let UpkeepJudgement { task, finding } = self.judge_upkeep(seen, users, None);

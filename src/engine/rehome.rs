@@ -66,7 +66,7 @@ impl Engine {
         let result = async {
             let seen = self.observe(images, Purpose::Release).await?;
             self.lock(&mut locks, Side::Here, &seen, &owner).await?;
-            let seen = self.observe(images, Purpose::Release).await?;
+            let seen = self.observe_locked(images, Purpose::Release, &locks).await?;
             let mut steps = Vec::new();
             for (seen, copy) in seen.iter().filter_map(mirrored) {
                 self.may_rehome(seen, copy, site)?;

@@ -134,9 +134,7 @@ impl Engine {
             match round {
                 Ok(Some(judged)) => return Ok(outcome_of(&seen, judged.pending, steps)),
                 Ok(None) => {}
-                Err(EngineError::Locked { image, holder }) if !clock.is_over() => {
-                    tracing::info!("{image} is locked by {holder}");
-                }
+                Err(error) if error.is_passing() && !clock.is_over() => tracing::info!("{error}"),
                 // nothing can be noted there; reconcile finishes it when there is room
                 Err(EngineError::Ceph { error: error @ CephError::PoolFull { .. }, .. }) => {
                     let pending = still_primary(&seen, &error);
@@ -165,7 +163,7 @@ impl Engine {
     ) -> Result<Option<ReleaseJudgement>, EngineError> {
         self.lock(locks, Side::Here, seen, owner).await?;
         loop {
-            *seen = self.observe(images, Purpose::Release).await?;
+            *seen = self.observe_locked(images, Purpose::Release, locks).await?;
             let counts = |user: &User| match let_go {
                 LetGo::ByEndingVm if user.vm == vm => user.keeps,
                 _ => user.activity != Activity::Inactive,

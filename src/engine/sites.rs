@@ -29,7 +29,7 @@ pub struct Engine {
     one_there: RefCell<Option<Rc<Client>>>,
     clusters: RefCell<HashMap<StorageCredentials, Rc<RbdCommand>>>,
     /// By the way to the own cluster and its pool; `None`: as configured, for all of them.
-    cluster_there: RefCell<HashMap<Option<Way>, Rc<RbdCommand>>>,
+    pub(super) cluster_there: RefCell<HashMap<Option<Way>, Rc<RbdCommand>>>,
     datastores: RefCell<BTreeMap<i32, Datastore>>,
     bridges: RefCell<Option<Vec<String>>>,
     /// By the way to a cluster and its pool.

@@ -2,8 +2,9 @@
 
 use super::CONCURRENCY;
 use super::error::EngineError;
+use super::images::VmImage;
 use super::locks::{self, Lock, LockError, Owner};
-use super::observe::Seen;
+use super::observe::{Purpose, Seen};
 use super::sites::Engine;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, CephError, Promotion};
@@ -29,6 +30,20 @@ impl HeldLocks {
     pub(super) async fn release(self) {
         futures::future::join_all(self.here.into_values().chain(self.there.into_values()).map(Lock::release))
             .await;
+    }
+
+    /// The first copy that was seen and is not locked: it came, or became another one, after the look for which the locks
+    /// were taken.
+    fn leaves_out<'a>(&self, seen: &'a [Seen]) -> Option<&'a ImageSpec> {
+        let is_locked = |locks: &BTreeMap<ImageSpec, Lock>, seen: &Seen, id: &str| {
+            locks.get(seen.spec()).is_some_and(|lock| lock.is_of(id))
+        };
+        let is_left_out = |seen: &&Seen| {
+            let Some(id) = &seen.global_id else { return false };
+            let there = !self.there.is_empty() && seen.cluster_there.is_some();
+            !is_locked(&self.here, seen, id) || there && !is_locked(&self.there, seen, id)
+        };
+        seen.iter().find(is_left_out).map(Seen::spec)
     }
 }
 
@@ -103,6 +118,20 @@ impl Engine {
             }
         }
         trouble.map_or(Ok(()), Err)
+    }
+
+    /// Looks again under the locks. Where a copy shows itself that nobody has locked nothing may be decided.
+    pub(super) async fn observe_locked(
+        &self,
+        images: &[VmImage],
+        purpose: Purpose,
+        locks: &HeldLocks,
+    ) -> Result<Vec<Seen>, EngineError> {
+        let seen = self.observe(images, purpose).await?;
+        match locks.leaves_out(&seen) {
+            Some(image) => Err(EngineError::Changed { image: image.clone() }),
+            None => Ok(seen),
+        }
     }
 
     /// Carries out `steps`: those of one image in order, those of different images side by side. A step that finds
