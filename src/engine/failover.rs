@@ -162,7 +162,7 @@ impl Engine {
 
     /// Judges all images under the locks of every copy that can be reached, and forces those that take it. Where some can
     /// be taken over, those are the answer, and nothing is forced yet.
-    async fn force_round(
+    pub(super) async fn force_round(
         &self,
         vm: &VmImages,
         order: &ForceOrder<'_>,
@@ -179,7 +179,8 @@ impl Engine {
             };
             let answering: Vec<VmImage> = seen.iter().zip(&forcings).filter_map(taken).collect();
             if answering.is_empty() {
-                self.force_images(vm.vm.id, order, seen.iter().zip(&forcings).collect(), outcome).await?;
+                let judged = seen.iter().zip(&forcings).collect();
+                self.force_images(vm.vm.id, order, judged, &locks, outcome).await?;
             }
             Ok(answering)
         }
@@ -263,6 +264,7 @@ impl Engine {
         vm: i32,
         order: &ForceOrder<'_>,
         judged: Vec<(&Seen, &Forcing)>,
+        locks: &HeldLocks,
         outcome: &mut FailoverOutcome,
     ) -> Result<(), EngineError> {
         let fences = judged.into_iter().filter_map(|(seen, forcing)| match forcing {
@@ -271,7 +273,15 @@ impl Engine {
         });
         let all: Vec<(&Seen, bool)> = fences.collect();
         for (place, (seen, fence)) in all.iter().enumerate() {
-            if let Err(error) = self.force_image(vm, order, seen, *fence).await {
+            // a process that was paused finds its lock gone, and may have been overtaken
+            let forced = match self.still_hold(locks, seen.spec()).await {
+                true => self.force_image(vm, order, seen, *fence).await,
+                false => Err(CephError::Busy {
+                    what: seen.spec().to_string(),
+                    detail: "too slow, so its lock ran out".into(),
+                }),
+            };
+            if let Err(error) = forced {
                 let names =
                     |some: &[(&Seen, bool)]| some.iter().map(|(seen, _)| seen.spec().clone()).collect();
                 return Err(EngineError::ForcedInPart(ForcedInPart {

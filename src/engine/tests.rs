@@ -1,20 +1,24 @@
 //! The engine between two clusters that are folders: what is done where something changes under a run.
 
+use super::failover::{FailoverOutcome, ForceOrder};
 use super::gate::Standing;
-use super::images::VmImage;
+use super::images::{VmImage, VmImages};
+use super::locks::Owner;
+use super::observe::Purpose;
 use super::sites::Engine;
+use super::steps::{Carried, Cause, HeldLocks};
 use crate::audit::AuditLog;
 use crate::ceph::{Connection, Programs, RbdCommand, RunOn};
 use crate::config::Config;
-use crate::handoff::BootKind;
-use crate::opennebula::{DiskImage, DiskKind};
+use crate::handoff::{BootKind, Patience, Side, Step};
+use crate::opennebula::{DiskImage, DiskKind, Vm};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 /// An image is two files, what `info` and what `image-meta list` say. One with a file `NAME.next` comes after it was
-/// looked for. All other commands work, and are written down.
+/// looked for. What changes something works, and is written down.
 const RBD: &str = r#"#!/bin/sh
 cd "${0%/*}" || exit 1
 shift 3
@@ -26,11 +30,15 @@ case "$1 $2" in
     echo "rbd: error opening image $name: (2) No such file or directory" >&2
     exit 2 ;;
   "image-meta list") exec cat "$name.metadata" ;;
-  *) echo "rbd $*" >> calls ;;
+  "mirror image"|"image-meta set"|rename*)
+    [ "$3" != status ] || exit 1
+    echo "rbd $*" >> calls
+    [ ! -e steal-next ] || mv steal-next stolen ;;
 esac
 "#;
 
-/// A lock is a file with its cookie. Where there is a file `stolen` everybody else has it by now.
+/// A lock is a file with its cookie. Where there is a file `stolen` somebody else has it by now; `steal-next` becomes that
+/// with the next change.
 const RADOS: &str = r#"#!/bin/sh
 cd "${0%/*}" || exit 1
 for word; do case $word in --lock-cookie=*) cookie=${word#*=} ;; esac; done
@@ -104,9 +112,32 @@ impl Cluster {
         );
     }
 
-    /// What was asked for that changes something.
+    /// The same with a token.
+    fn put_with(&self, name: &str, id: &str, primary: bool, token: &str) {
+        self.put(name, id, "77aa");
+        if !primary {
+            let text = std::fs::read_to_string(self.folder.join(name)).unwrap();
+            self.write(name, &text.replace(r#""primary":true"#, r#""primary":false"#));
+        }
+        self.write(&format!("{name}.metadata"), &format!(r#"{{"onemirror.handoff":"{token}:77aa"}}"#));
+    }
+
+    fn take_away(&self, name: &str) {
+        std::fs::remove_file(self.folder.join(name)).unwrap();
+    }
+
+    /// What was asked for, locks and changes.
     fn calls(&self) -> String {
         std::fs::read_to_string(self.folder.join("calls")).unwrap_or_default()
+    }
+
+    /// The changes, by their first words, in their order.
+    fn changes(&self) -> Vec<String> {
+        let words = |call: &str| {
+            let words = call.split(' ').skip(1).take_while(|word| !word.starts_with('-'));
+            words.collect::<Vec<_>>().join(" ")
+        };
+        self.calls().lines().filter(|call| call.starts_with("rbd")).map(words).collect()
     }
 }
 
@@ -163,12 +194,79 @@ async fn what_a_killed_run_began_to_set_aside_is_ended_under_locks_that_hold() {
         cluster.write("stolen", "");
         let error = engine.finish_set_aside(&kept).await.unwrap_err();
         assert!(error.to_string().contains("its lock ran out"), "{error}");
-        assert!(!here.calls().contains("rbd"), "{}", here.calls());
-        std::fs::remove_file(cluster.folder.join("stolen")).unwrap();
+        assert!(here.changes().is_empty(), "{:?}", here.changes());
+        cluster.take_away("stolen");
     }
     engine.finish_set_aside(&kept).await.unwrap();
-    let calls = here.calls();
-    let changes: Vec<&str> = calls.lines().filter(|call| call.starts_with("rbd")).collect();
-    assert_eq!(changes.len(), 1, "{calls}");
-    assert!(changes.iter().all(|call| call.starts_with("rbd mirror image disable")), "{calls}");
+    assert_eq!(here.changes(), ["mirror image disable"]);
+}
+
+#[tokio::test]
+async fn a_copy_is_noted_then_renamed_then_mirrored_no_more_and_only_under_locks_that_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, here, there) = run(folder.path());
+    here.put_with("one-7", "10365947de3a", true, "3:site-a:open");
+    there.put_with("one-7", "1633551d7564", true, "1003:site-b:open");
+    engine.note_front_end_silence();
+    let images = [image(&here, 0, "one-7")];
+    let set_aside = async || {
+        let owner = Owner::this_process("site-a", &engine.state_dir);
+        let mut locks = HeldLocks::default();
+        let seen = engine.observe(&images, Purpose::Upkeep).await.unwrap();
+        engine.lock(&mut locks, Side::Here, &seen, &owner).await.unwrap();
+        engine.lock(&mut locks, Side::There, &seen, &owner).await.unwrap();
+        let steps = [Step::SetAside { image: images[0].spec().clone() }];
+        let cause = Cause { vm: None, findings: &[] };
+        let carried = engine.carry_out(&steps, &seen, &locks, &cause).await.unwrap();
+        locks.release().await;
+        carried
+    };
+    there.write("stolen", "");
+    assert_eq!(set_aside().await, Carried::LockRanOut);
+    assert!(here.changes().is_empty(), "{:?}", here.changes());
+    there.take_away("stolen");
+    here.write("steal-next", "");
+    assert_eq!(set_aside().await, Carried::LockRanOut);
+    assert_eq!(here.changes(), ["image-meta set"]);
+    here.take_away("stolen");
+    here.take_away("calls");
+    assert_eq!(set_aside().await, Carried::Out);
+    assert_eq!(here.changes(), ["image-meta set", "rename", "mirror image disable"]);
+}
+
+#[tokio::test]
+async fn a_resync_is_asked_of_no_copy_but_the_one_that_was_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, here, there) = run(folder.path());
+    here.put_with("one-7", "10365947de3a", false, "3:site-a:open");
+    there.put_with("one-7", "1633551d7564", true, "5:site-b:open");
+    engine.note_front_end_silence();
+    let images = [image(&here, 0, "one-7")];
+    let seen = engine.observe(&images, Purpose::Release).await.unwrap();
+    let steps = [Step::Resync { image: images[0].spec().clone() }];
+    let cause = Cause { vm: None, findings: &[] };
+    // the daemon was faster: this is the next copy
+    here.put_with("one-7", "20365947de3a", false, "3:site-a:open");
+    let carried = engine.carry_out(&steps, &seen, &HeldLocks::default(), &cause).await.unwrap();
+    assert_eq!((carried, here.calls().as_str()), (Carried::Halted, ""));
+}
+
+#[tokio::test]
+async fn nothing_is_forced_once_a_lock_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, here, _there) = run(folder.path());
+    here.put_with("one-7", "10365947de3a", false, "3:site-b:open");
+    engine.note_silence();
+    engine.note_front_end_silence();
+    let vm = VmImages { vm: Vm { id: 3, ..Vm::default() }, images: vec![image(&here, 0, "one-7")] };
+    let order = ForceOrder { reason: "burnt down", site_is_off: false };
+    let mut outcome = FailoverOutcome::default();
+    here.write("stolen", "");
+    let error = engine.force_round(&vm, &order, Patience::Exhausted, &mut outcome).await.err().unwrap();
+    assert!(error.to_string().contains("its lock ran out"), "{error}");
+    assert!(here.changes().is_empty(), "{:?}", here.changes());
+    here.take_away("stolen");
+    assert!(engine.force_round(&vm, &order, Patience::Exhausted, &mut outcome).await.is_ok());
+    assert_eq!(here.changes(), ["mirror image promote", "image-meta set", "image-meta set"]);
+    assert_eq!(outcome.forced, ["one/one-7"]);
 }
