@@ -1,5 +1,6 @@
 """python -m harness up|down|demo [--ceph N]: what lab/up, lab/down and lab/demo call."""
 import argparse
+import glob
 import os
 import signal
 import sys
@@ -34,12 +35,10 @@ def up(options):
 
 
 def down(_options):
-    lab = Lab()
-    if not os.path.exists(lab.root):
-        print("no lab is up")
-        return
-    lab.down()
-    print("the lab is down")
+    roots = glob.glob(Lab().root + "*")
+    for root in roots:
+        Lab(root=root).down()
+    print("the lab is down" if roots else "no lab is up")
 
 
 def demo(options):

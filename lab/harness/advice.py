@@ -1,4 +1,5 @@
 """Types what onemirror tells an operator to type: those very commands, on the site that is named."""
+import contextlib
 import json
 import re
 
@@ -28,6 +29,7 @@ class Adviser:
 
     def __init__(self, lab):
         self.lab, self.typed = lab, set()
+        self.attempts = 1  # how often a command is typed before it counts as failed
 
     def refusal(self, site, vm):
         """What a boot of the VM would say now: the rule that refuses, and the ways out of it."""
@@ -58,8 +60,14 @@ class Adviser:
                 if meanwhile:
                     meanwhile()
                 place.wait_vm(vm, "RUNNING")
-            said = place.type(command["command"])
+            said = self.type(place, command["command"])
             numbers = re.findall(r"(?<= )\d+", command["command"])
             vm = int(numbers[0]) if numbers else None
         self.typed.add((rule, wanted))
         return said
+
+    def type(self, place, command):
+        for _ in range(self.attempts - 1):
+            with contextlib.suppress(LabError):
+                return place.type(command)
+        return place.type(command)

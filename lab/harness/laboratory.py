@@ -21,6 +21,7 @@ from .states import ACTIVE, IMAGE_STATES, LCM_STATES, STATES
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LAB = os.path.join(REPOSITORY, "lab")
 SITES = ("site-a", "site-b")
+POOLS = ("one", "two", "three")
 LIBFAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 FRONT_END_PORTS = {"site-a": 26331, "site-b": 26332}
 RUNNING = "RUNNING"
@@ -249,6 +250,28 @@ user = "rbd-mirror-peer"
     def info(self, image):
         result = self.rbd("info", image, "--format", "json", check=False)
         return json.loads(result.stdout) if result.returncode == 0 else None
+
+    def rbd_images(self):
+        return [pool + "/" + image for pool in POOLS for image in json.loads(self.rbd("ls", pool, "--format", "json").stdout)]
+
+    def remove_image(self, image, patient):
+        """Does what it can to remove an image; a copy that is not primary only without patience. True: it was there."""
+        info = self.info(image)
+        if info is None:
+            return False
+        mirroring = info.get("mirroring", {})
+        if mirroring.get("state") == "enabled" and not mirroring["primary"]:
+            if patient:
+                return True
+            self.rbd("mirror", "image", "promote", "--force", image, check=False)
+        if self.rbd("rm", "--no-progress", image, check=False).returncode != 0:
+            listed = self.rbd("snap", "ls", image, "--format", "json", check=False)
+            for snapshot in json.loads(listed.stdout or "[]"):
+                if snapshot.get("protected") in (True, "true"):
+                    self.rbd("snap", "unprotect", "%s@%s" % (image, snapshot["name"]), check=False)
+            self.rbd("snap", "purge", "--no-progress", image, check=False)
+            self.rbd("rm", "--no-progress", image, check=False)
+        return True
 
     def is_primary(self, image):
         """True, False, or None where the image is absent or not mirrored."""
@@ -613,6 +636,18 @@ class Lab:
         if status.returncode != 0:
             for site in self.sites:
                 site.clusters("site-back")
+
+    def clear(self):
+        """Takes away all VMs and images: with each that a test leaves behind, every look at all of them takes longer."""
+        for site in self.sites:
+            site.control("hooks=deliver", "answer=ok", "answer_delay=0", "forget")
+        start = time.monotonic()
+
+        def is_empty():
+            # a copy goes with the primary one, unless there is none: then it is made one
+            patient = time.monotonic() - start < 10
+            return not any([site.remove_image(image, patient) for site in self.sites for image in site.rbd_images()])
+        wait_until("all images to be gone", is_empty, 60, 0.5)
 
     # ------------------------------------------------------------ life
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The lab's own Python environment: pyone and pytest, as lab/requirements.txt pins them. Needs common.sh.
+# The lab's own Python environment: pyone, pytest and its helper, as lab/requirements.txt pins them. Needs common.sh.
 
 # Makes lab/.cache/venv, or brings it up to date; at once if there is nothing to do. Debian's python3 makes it, which
 # `lab/packages` has given the means.
@@ -9,7 +9,7 @@ ensure_venv() { # lab folder
   mkdir -p "$1/.cache"
   exec {lock}> "$venv.lock"
   flock --wait 600 "$lock" || die "another run has been making $venv for ten minutes; end it, then repeat"
-  if ! cmp -s "$wanted" "$venv/requirements.txt" || ! "$venv/bin/python" -c 'import pyone, pytest' 2> /dev/null; then
+  if ! cmp -s "$wanted" "$venv/requirements.txt" || ! "$venv/bin/python" -c 'import pyone, pytest, xdist' 2> /dev/null; then
     echo "making $venv"
     fill_venv "$venv" "$wanted" "$python" > "$venv.log" 2>&1 || {
       show_end "$venv.log"

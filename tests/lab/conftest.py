@@ -1,31 +1,44 @@
-"""One lab for all tests of a run. ONEMIRROR_LAB_CEPH names another release of Ceph, ONEMIRROR_LAB_KEEP=1 keeps the lab."""
+"""One lab for all tests of a process. ONEMIRROR_LAB_CEPH names another release of Ceph, ONEMIRROR_LAB_KEEP=1 keeps the lab."""
+import ctypes
+import fcntl
 import json
 import os
+import socket
+import struct
 import sys
 
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../lab"))
 from harness.advice import Adviser  # noqa: E402
-from harness.laboratory import Lab, wait_until  # noqa: E402
+from harness.laboratory import LAB, Lab, wait_until  # noqa: E402
 
+# Of Linux's own headers.
+CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 1
 # Continuous integration takes the shorter half: its machine has to share its minutes.
 SHORT = bool(os.environ.get("CI")) and not os.environ.get("ONEMIRROR_LAB_FULL")
 full = pytest.mark.skipif(SHORT, reason="only in the full run (without CI=true, or with ONEMIRROR_LAB_FULL=1)")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "alone: wants a lab in which no other test has left a VM")
     config.addinivalue_line("markers", "advice(rule, shape): types this advice; docs/advice.md lists them all")
 
 
-def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.get_closest_marker("alone") is None)
+def own_network():
+    """A lab is always on the same ports of the loopback device, so each that runs beside another gets a network of its own."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "no network of its own for the lab")
+    with socket.socket() as anywhere:
+        fcntl.ioctl(anywhere, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
 
 
 @pytest.fixture(scope="session")
-def lab():
-    lab = Lab(ceph=os.environ.get("ONEMIRROR_LAB_CEPH"))
+def lab(request):
+    root = None
+    if hasattr(request.config, "workerinput"):
+        own_network()
+        root = os.path.join(LAB, ".run-" + request.config.workerinput["workerid"])
+    lab = Lab(root=root, ceph=os.environ.get("ONEMIRROR_LAB_CEPH"))
     keep = os.environ.get("ONEMIRROR_LAB_KEEP") == "1"
     if not (keep and os.path.exists(lab.state_file)):
         try:
@@ -38,9 +51,14 @@ def lab():
         lab.down()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def world():
+    """What all tests of a module share; one that has such a fixture of its own keeps its VMs from test to test."""
+
+
 @pytest.fixture(autouse=True)
-def healthy(lab):
-    """Every test finds both sites as a healthy deployment has them."""
+def healthy(lab, world):
+    """Every test finds both sites as a healthy deployment has them, and empty."""
     yield
     lab.repair()
     for site in lab.sites:
@@ -50,6 +68,8 @@ def healthy(lab):
         site.control("hooks=deliver", "answer=ok", "answer_delay=0")
         site.configure()
         site.onemirror("on")
+    if world is None:
+        lab.clear()
 
 
 @pytest.fixture

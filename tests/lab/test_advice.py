@@ -3,10 +3,11 @@ import contextlib
 import glob
 import json
 import os
+import re
 
 import pytest
 from conftest import full
-from harness.laboratory import RUNNING, LabError, Machine, unique, wait_until
+from harness.laboratory import RUNNING, Machine, unique, wait_until
 from test_failback import brought_into_the_trap, half_demote, powered_off_and_copied
 from test_force import promotion_fails
 from test_states import failed_over
@@ -148,10 +149,8 @@ def test_a_half_demoted_copy_is_had_by_force_where_the_other_site_is_lost(lab, a
     half_demote(lab, a, image)
     with lost(lab, b):
         # Ceph waits up to 30 s for a client that was killed with the image's exclusive lock; an operator tries again
-        for _ in range(8):
-            with contextlib.suppress(LabError):
-                adviser.follow(a, machine.home, "half-demoted-peer-unreachable", FORCE)
-                break
+        adviser.attempts = 8
+        adviser.follow(a, machine.home, "half-demoted-peer-unreachable", FORCE)
         a.wait_vm(machine.home, RUNNING)
     runs_at_home(lab, machine)
 
@@ -317,11 +316,9 @@ def test_an_image_is_copied_once_its_other_copy_is_primary(lab, a, b, adviser, b
 # ---------------------------------------------------------------- what runs and what does not
 
 
-@full
-@pytest.mark.advice("restore-after-reign-elsewhere", "here: onevm recover --recreate N")
-def test_a_vm_whose_saved_memory_no_longer_fits_starts_without_it(lab, a, b, adviser):
-    """Its disk was taken over while its front-end was down."""
-    machine = lab.vm_with_one_disk(unique("memory"), "journal")
+def suspended_while_the_other_site_ran(lab, machine):
+    """Its disk was taken over while its front-end was down; the double on site-b is off."""
+    a, b = lab.sites
     machine.register_on_b()
     a.wait_records(machine.home)
     a.action("suspend", machine.home)
@@ -338,7 +335,29 @@ def test_a_vm_whose_saved_memory_no_longer_fits_starts_without_it(lab, a, b, adv
     assert a.state_name(machine.home) == "SUSPENDED"
     b.action("poweroff", vm)
     b.wait_vm(vm, "POWEROFF")
+
+
+@full
+@pytest.mark.advice("restore-after-reign-elsewhere", "here: onevm recover --recreate N")
+def test_a_vm_whose_saved_memory_no_longer_fits_starts_without_it(lab, a, b, adviser):
+    machine = lab.vm_with_one_disk(unique("memory"), "journal")
+    suspended_while_the_other_site_ran(lab, machine)
     adviser.follow(a, machine.home, "restore-after-reign-elsewhere", "here: onevm recover --recreate N")
+    wait_until("home to run", lambda: a.state_name(machine.home) == RUNNING, 120, 1)
+    runs_at_home(lab, machine)
+
+
+@full
+def test_the_words_of_a_refusal_cost_a_clone_nothing(lab, a, b):
+    """Somebody reads the VM's log and types what stands there; a terminated VM takes its clone along."""
+    name = unique("memory-of-a-clone")
+    machine = Machine(lab, name, a.vm_create(name, [a.image_create(name, "one", False)]))
+    suspended_while_the_other_site_ran(lab, machine)
+    assert a.resume(machine.home) == "SUSPENDED"
+    action, vm = re.search(r"onevm ([a-z][a-z -]*) ([0-9]+)|$", a.vm_log(machine.home)).groups()
+    if action is None:
+        action, vm = re.search(r"; [^;]*?([a-z-]+) VM ([0-9]+)", a.vm_log(machine.home)).groups()
+    a.type("onevm %s %s" % (action, vm))
     wait_until("home to run", lambda: a.state_name(machine.home) == RUNNING, 120, 1)
     runs_at_home(lab, machine)
 

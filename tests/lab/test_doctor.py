@@ -8,8 +8,8 @@ import pytest
 from conftest import full
 from harness.laboratory import LAB, LIBFAKETIME, LabError, wait_until
 
-# the other tests leave VMs without a counterpart
-pytestmark = pytest.mark.alone
+# they share a world, so they share a lab
+pytestmark = pytest.mark.xdist_group("doctor")
 
 NOT_LOOKED_AT = "not looked at, see the failures"
 SETTINGS = {"rbd_mirror_journal_poll_age": "1"}
@@ -80,14 +80,12 @@ def template(images, context='CONTEXT=[NETWORK="YES"]\n'):
 def world(lab):
     world = World(lab)
     yield world
-    lab.b.action("terminate-hard", world.waiting)
-    lab.a.action("terminate", world.machine.home)
-    lab.a.wait_vm(world.machine.home, "DONE")
     for site in lab.sites:
         for key in SETTINGS:
             site.rbd("config", "global", "remove", "client", key)
         for pool in ("one", "two", "three"):
             site.rbd("config", "pool", "remove", pool, DELETE_DELAY)
+    lab.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -314,7 +314,6 @@ def no_host(site):
         site.one.host.allocate(host.NAME, "kvm", "kvm", -1)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("mode", ["journal", pytest.param("snapshot", marks=full)])
 def test_a_force_that_no_vm_followed_costs_home_nothing(lab, a, b, mode):
     """The forced VM finds no host and stays PENDING; home comes back, and has written more than the other site knows."""
@@ -373,7 +372,6 @@ exec %s "$@"
 
 
 @full
-@pytest.mark.alone
 @pytest.mark.parametrize("mode", ["journal", "snapshot"])
 def test_a_copy_that_was_given_up_to_a_force_in_vain_keeps_its_newest_writes(lab, a, b, mode):
     """Home's front-end is silent, its copy is demoted, and then the link breaks: forced without home's last writes. No VM follows."""

@@ -61,6 +61,8 @@ pub enum Request {
     HostSilent(i64),
     /// It does again.
     HostHeard(i64),
+    /// Every domain is killed, and no VM and no image was ever here. Ids count on, and what is in Ceph stays there.
+    Forget,
 }
 
 impl Control {
@@ -71,7 +73,11 @@ impl Control {
             Request::AnswerDelay(delay) => self.answer_delay = delay,
             Request::Answer(answer) => self.answer = answer,
             Request::Servers(servers) => self.servers = servers,
-            Request::Stop | Request::DomainCrash(_) | Request::HostSilent(_) | Request::HostHeard(_) => {}
+            Request::Stop
+            | Request::DomainCrash(_)
+            | Request::HostSilent(_)
+            | Request::HostHeard(_)
+            | Request::Forget => {}
         }
     }
 }
@@ -79,7 +85,7 @@ impl Control {
 impl FromStr for Request {
     type Err = String;
 
-    /// Reads `KEY=VALUE`, or `stop`.
+    /// Reads `KEY=VALUE`, `forget` or `stop`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         Ok(match (key, value) {
@@ -102,13 +108,14 @@ impl FromStr for Request {
                 Self::Servers(number.parse().map_err(|_| format!("{number:?} is no number of servers"))?)
             }
             ("stop", _) => Self::Stop,
+            ("forget", _) => Self::Forget,
             ("domain-crash", id) => Self::DomainCrash(identity(key, id)?),
             ("host-silent", id) => Self::HostSilent(identity(key, id)?),
             ("host-heard", id) => Self::HostHeard(identity(key, id)?),
             _ => {
                 return Err(format!(
                     "{text:?} is none of hooks=deliver|lose|repeat[:TIMES]|late:SECONDS, answer_delay=SECONDS, \
-                     answer=ok|500|half, servers=NUMBER, domain-crash=VMID, host-silent=ID, host-heard=ID, stop"
+                     answer=ok|500|half, servers=NUMBER, domain-crash=VMID, host-silent=ID, host-heard=ID, forget, stop"
                 ));
             }
         })
@@ -139,6 +146,7 @@ mod tests {
         assert_eq!("answer=half".parse(), Ok(Request::Answer(Answering::Half)));
         assert_eq!("domain-crash=3".parse(), Ok(Request::DomainCrash(3)));
         assert_eq!("host-silent=0".parse(), Ok(Request::HostSilent(0)));
+        assert_eq!("forget".parse(), Ok(Request::Forget));
         assert_eq!("host-heard=0".parse(), Ok(Request::HostHeard(0)));
         assert_eq!("servers=3".parse(), Ok(Request::Servers(3)));
         for bad in ["hooks=often", "hooks=repeat:", "answer_delay=-1", "domain-crash=x", "servers=-1", "nope"]

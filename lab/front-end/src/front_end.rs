@@ -108,7 +108,18 @@ impl FrontEnd {
             Request::DomainCrash(vm) => self.hypervisor.kill(vm).await,
             Request::HostSilent(host) => drop(lock(&self.silent_hosts).insert(host)),
             Request::HostHeard(host) => drop(lock(&self.silent_hosts).remove(&host)),
+            Request::Forget => self.forget().await,
             _ => {}
+        }
+    }
+
+    async fn forget(&self) {
+        let machines = self.change(|records, _| {
+            records.images.clear();
+            records.machines.clear()
+        });
+        for vm in machines {
+            self.hypervisor.kill(vm).await;
         }
     }
 

@@ -51,7 +51,7 @@ enum Command {
     /// Run a front-end.
     Serve(Serve),
     /// Tell a running front-end what to do wrong: hooks=deliver|lose|repeat[:TIMES]|late:SECONDS, answer_delay=SECONDS,
-    /// answer=ok|500|half, servers=NUMBER, domain-crash=VMID, host-silent=ID, host-heard=ID, stop.
+    /// answer=ok|500|half, servers=NUMBER, domain-crash=VMID, host-silent=ID, host-heard=ID, forget, stop.
     Control {
         /// ONE_LOCATION of the front-end.
         #[arg(long)]

@@ -73,6 +73,11 @@ impl<T> Pool<T> {
         self.objects.remove(&id)
     }
 
+    /// Takes all objects out; their ids.
+    pub fn clear(&mut self) -> Vec<i64> {
+        std::mem::take(&mut self.objects).into_keys().collect()
+    }
+
     /// All objects, lowest id first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (i64, &T)> {
         self.objects.iter().map(|(id, object)| (*id, object))

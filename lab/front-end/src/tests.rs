@@ -378,6 +378,18 @@ async fn a_dead_domain_is_noticed_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn what_is_forgotten_is_gone_and_its_number_is_not_given_again() {
+    let site = Site::new().await;
+    let vm = site.create("DISK=[IMAGE_ID=1]").await;
+    site.reaches(vm, "3", "3").await;
+    site.call("lab.control", &[text("forget"), text("")]).await;
+    site.refusal("one.vm.info", &[Value::Number(vm), Value::Truth(false)]).await;
+    site.refusal("one.image.info", &[Value::Number(1), Value::Truth(false)]).await;
+    assert_eq!(site.front_end.hypervisor().pid(vm), None);
+    assert_eq!(site.create("").await, vm + 1);
+}
+
+#[tokio::test]
 async fn documents_have_the_members_of_the_captured_ones() {
     let site = Site::new().await;
     let (first, second) = (site.create(DISKS).await, site.create("DISK=[IMAGE_ID=1]\nCONTEXT=[FOO=bar,NETWORK=YES]\nOS=[ARCH=x,INITRD=x,KERNEL=x,KERNEL_CMD=x,MACHINE=q35]\nRAW=[DATA=x,TYPE=kvm]\nTEMPLATE_ID=0").await);
