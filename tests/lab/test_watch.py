@@ -89,6 +89,11 @@ def concerns(site, image):
     return {found["kind"]: found for found in site.overview()["concerns"] if found["image"] == image}
 
 
+def concern(site, image, kind):
+    """What is told of that, once the manager of a busy cluster has answered what it was asked."""
+    return wait_until("%s of %s" % (kind, image), lambda: concerns(site, image).get(kind), 60, 0.5)
+
+
 def follow(site, advice):
     """Types what is said, as it is said."""
     for way in advice:
@@ -99,7 +104,7 @@ def follow(site, advice):
 
 def words_to_type(site, image, kind):
     """The one command that is said."""
-    (way,) = concerns(site, image)[kind]["advice"]
+    (way,) = concern(site, image, kind)["advice"]
     (command,) = way["commands"]
     return command["command"].split()
 
@@ -123,7 +128,7 @@ def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b
     assert a.info("%s-%d" % (image, snapshot)), "what the disk was before"
     assert "older image of this name" in a.onemirror("list", check=False).stdout
     assert "older image of this name" in a.onemirror("show", machine.home).stdout
-    advice = concerns(a, image)["older-image-there"]["advice"]
+    advice = concern(a, image, "older-image-there")["advice"]
     # the copy over there must not be taken for the disk when home is lost
     a.reconcile()
     wait_until("the older image to get its new name", lambda: b.info(image) is None, 60, 0.5)
@@ -131,7 +136,7 @@ def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b
     b.wait_replaying(image)
     assert b.info(image)["mirroring"]["global_id"] == a.info(image)["mirroring"]["global_id"]
     # and nothing sends what is written from now on
-    follow(a, concerns(a, image)["no-schedule"]["advice"])
+    follow(a, concern(a, image, "no-schedule")["advice"])
     assert concerns(a, image) == {}
     a.rbd("mirror", "snapshot", "schedule", "remove", "--pool", image.split("/")[0], "--image", image.split("/")[1])
     assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
@@ -149,8 +154,8 @@ def test_a_disk_that_was_restored_in_place_is_seen_and_can_be_protected_again(la
     listed = a.onemirror("list", check=False)
     assert image in listed.stdout and "which has no copy of it" in listed.stdout, listed
     wait_until("the copy of what was there before to go", lambda: b.info(image) is None, 60, 0.5)
-    follow(a, concerns(a, image)["not-mirrored"]["advice"])
-    follow(a, concerns(a, image)["no-schedule"]["advice"])
+    follow(a, concern(a, image, "not-mirrored")["advice"])
+    follow(a, concern(a, image, "no-schedule")["advice"])
     b.wait_replaying(image)
     assert b.info(image)["mirroring"]["global_id"] == a.info(image)["mirroring"]["global_id"]
     assert concerns(a, image) == {}

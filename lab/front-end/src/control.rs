@@ -61,7 +61,7 @@ pub enum Request {
     HostSilent(i64),
     /// It does again.
     HostHeard(i64),
-    /// Every domain is killed, and no VM and no image was ever here. Ids count on, and what is in Ceph stays there.
+    /// Every domain is ended, and no VM and no image was ever here. Ids count on, and what is in Ceph stays there.
     Forget,
 }
 

@@ -118,9 +118,13 @@ impl FrontEnd {
             records.images.clear();
             records.machines.clear()
         });
+        // one that is killed leaves a watcher on its image, which nobody can remove for half a minute then
+        let mut ends = tokio::task::JoinSet::new();
         for vm in machines {
-            self.hypervisor.kill(vm).await;
+            let hypervisor = self.hypervisor.clone();
+            ends.spawn(async move { hypervisor.stop(vm, true).await });
         }
+        ends.join_all().await;
     }
 
     /// Names for scripts.
