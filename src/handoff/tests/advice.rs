@@ -123,6 +123,32 @@ fn names_a_test(text: &str) -> bool {
     is_word && (text.starts_with("test_") || text.ends_with("_rows") || is_sentence)
 }
 
+fn tests_named_in(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).filter(|name| names_a_test(name)).collect()
+}
+
+#[test]
+fn every_promise_and_every_rule_names_its_test() {
+    let page = include_str!("../../../docs/safety.md");
+    for (title, least) in [("## The promise\n", 17), ("## The protocol\n", 20)] {
+        let section = page.split(title).nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+        let (mut items, mut is_item) = (Vec::new(), false);
+        for line in section.lines() {
+            let begins = line.starts_with("* ") || line.starts_with(|first: char| first.is_ascii_digit());
+            is_item = begins || is_item && line.starts_with(' ');
+            match items.last_mut() {
+                _ if begins => items.push(line.to_owned()),
+                Some(item) if is_item => item.push_str(line),
+                _ => {}
+            }
+        }
+        assert!(items.len() >= least, "{title}{}", items.len());
+        for item in items {
+            assert!(!tests_named_in(&item).is_empty(), "names no test: {item}");
+        }
+    }
+}
+
 #[test]
 fn every_test_that_a_page_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -138,7 +164,7 @@ fn every_test_that_a_page_names_is_there() {
         ("README.md", 0),
     ] {
         let text = std::fs::read_to_string(root.join(page)).unwrap();
-        let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|name| names_a_test(name)).collect();
+        let named = tests_named_in(&text);
         assert!(named.len() >= least, "{page} names {} tests", named.len());
         for name in named {
             assert!(functions.contains(name), "{page} names a test that is not there: {name}");
