@@ -73,6 +73,8 @@ pub struct Command {
 pub enum Once {
     /// The VM that the one before it started runs.
     Runs,
+    /// The VM that the one before it changed is POWEROFF again.
+    Off,
 }
 
 impl Advice {
@@ -112,9 +114,19 @@ impl Advice {
 
     /// One more command at the end of the last ones, once the VM runs.
     #[must_use]
-    pub fn once_it_runs(mut self, command: String) -> Self {
+    pub fn once_it_runs(self, command: String) -> Self {
+        self.once(Once::Runs, command)
+    }
+
+    /// One more command at the end of the last ones, once the VM is off again.
+    #[must_use]
+    pub fn once_it_is_off(self, command: String) -> Self {
+        self.once(Once::Off, command)
+    }
+
+    fn once(mut self, once: Once, command: String) -> Self {
         if let Some(Way { act: Act::Type { commands, .. }, .. }) = self.0.last_mut() {
-            commands.push(Command { command, once: Some(Once::Runs) });
+            commands.push(Command { command, once: Some(once) });
         }
         self
     }
@@ -163,6 +175,7 @@ impl Way {
                     match once {
                         _ if place == 0 => {}
                         Some(Once::Runs) => f.write_str(", and once it runs: ")?,
+                        Some(Once::Off) => f.write_str(", and once the VM is POWEROFF: ")?,
                         None => f.write_str(" && ")?,
                     }
                     f.write_str(command)?;

@@ -4,7 +4,7 @@
 //! day on which the copy is needed. Each [`Concern`] says what is so and what to type.
 
 use crate::advice::{Advice, Place};
-use crate::ceph::ReplayState;
+use crate::ceph::{DaemonState, ReplayState, StatusReport};
 use crate::image_spec::ImageSpec;
 use serde::Serialize;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub enum Kind {
     NotMirrored,
     /// Its copy does not follow.
     CopyInError,
+    /// Its copy does not follow, since nobody copies: rbd-mirror was stopped, or died.
+    DaemonDown,
     /// Snapshot mode, and nothing takes mirror snapshots where it is written.
     NoSchedule,
     /// Snapshot mode, and the copy is older than its schedule allows.
@@ -135,6 +137,8 @@ pub struct Facts<'a> {
     pub parent: Option<Parent>,
     /// What is reported of the copy that follows, wherever that is.
     pub report: Option<&'a ReplayState>,
+    /// Whether the daemon that reported it is gone.
+    pub is_daemon_down: bool,
     /// Its size in bytes, if it is here.
     pub size: Option<u64>,
 }
@@ -144,6 +148,13 @@ impl<'a> Facts<'a> {
     #[must_use]
     pub fn of_disk(self, disk: DiskFacts, size: u64) -> Self {
         Self { disk: Some(disk), size: Some(size), ..self }
+    }
+
+    /// The same with what is reported of the copy that follows.
+    #[must_use]
+    pub fn reported(self, report: Option<&'a StatusReport>) -> Self {
+        let is_daemon_down = report.is_some_and(|report| report.daemon == DaemonState::Down);
+        Self { report: report.map(|report| &report.replay), is_daemon_down, ..self }
     }
 
     /// What is wrong, in the order of [`Kind`].
@@ -164,6 +175,10 @@ impl<'a> Facts<'a> {
             }
         }
         found.extend(self.other_size());
+        // these name the daemon already
+        let is_told = found.iter().any(|it| matches!(it.kind, Kind::CopyInError | Kind::SnapshotsLate));
+        found.extend(self.daemon_down().filter(|_| !is_told));
+        found.sort_by_key(|concern| concern.kind);
         found
     }
 
@@ -232,6 +247,25 @@ impl<'a> Facts<'a> {
         let site = if matches!(self.standing, Standing::Follows) { self.here } else { self.there };
         let what = format!("has a copy on {site} that does not follow: {said}");
         Some(self.concern(Kind::CopyInError, what, follow_again(&self.image.to_string(), site)))
+    }
+
+    /// What a daemon said last stands in Ceph for as long as nobody says anything else.
+    fn daemon_down(&self) -> Option<Concern> {
+        let said_it_follows = matches!(
+            self.report?,
+            ReplayState::Replaying(_) | ReplayState::Syncing { .. } | ReplayState::Stopped
+        );
+        if !self.is_daemon_down || !said_it_follows {
+            return None;
+        }
+        let (site, place) = match self.standing {
+            Standing::NotMirrored { .. } => return None,
+            Standing::Follows => (self.here, Place::Here),
+            _ => (self.there, Place::There(self.there.to_owned())),
+        };
+        let what = format!("has a copy on {site} that does not follow: no rbd-mirror runs there");
+        let start = Advice::command(place, "systemctl start ceph-rbd-mirror.target");
+        Some(self.concern(Kind::DaemonDown, what, start))
     }
 
     fn snapshots(&self, schedule: Schedule, age: Option<SnapshotAge>) -> Option<Concern> {
@@ -338,6 +372,7 @@ mod tests {
             another_there: false,
             parent: None,
             report: None,
+            is_daemon_down: false,
             size: Some(16 << 20),
         }
     }
@@ -469,6 +504,34 @@ mod tests {
         for fine in [ReplayState::Stopped, ReplayState::SplitBrain, ReplayState::LocalPrimary] {
             assert_eq!(judge(Standing::WritesByJournal, Some(&fine)), []);
         }
+    }
+
+    #[test]
+    fn a_daemon_that_is_gone_is_told_once() {
+        let image = "two/one-7".parse().unwrap();
+        let found = |standing, report: ReplayState| {
+            let facts = facts(&image, standing);
+            Facts { report: Some(&report), is_daemon_down: true, ..facts }.judge()
+        };
+        let stopped = |standing| found(standing, ReplayState::Stopped).remove(0);
+        let at_the_other = stopped(Standing::WritesByJournal);
+        assert_eq!(at_the_other.kind, Kind::DaemonDown);
+        insta::assert_snapshot!(at_the_other.what, @"has a copy on site-b that does not follow: no rbd-mirror runs there");
+        insta::assert_snapshot!(at_the_other.advice, @"on site-b: systemctl start ceph-rbd-mirror.target");
+        insta::assert_snapshot!(stopped(Standing::Follows).what, @"has a copy on site-a that does not follow: no rbd-mirror runs there");
+        insta::assert_snapshot!(stopped(Standing::Follows).advice, @"systemctl start ceph-rbd-mirror.target");
+        let kinds = |standing, report| -> Vec<Kind> {
+            found(standing, report).into_iter().map(|concern| concern.kind).collect()
+        };
+        let every = Schedule::Every(Duration::from_secs(300));
+        let replaying = || ReplayState::Replaying(crate::ceph::Progress::default());
+        assert_eq!(kinds(Standing::WritesByJournal, replaying()), [Kind::DaemonDown]);
+        assert_eq!(kinds(by_snapshot(every, Some((601, 0))), replaying()), [Kind::SnapshotsLate]);
+        assert_eq!(kinds(Standing::Follows, ReplayState::Error("x".into())), [Kind::CopyInError]);
+        // one that follows nobody by right, and one that nobody ever reported on
+        assert_eq!(kinds(Standing::Follows, ReplayState::RemoteNotPrimary), []);
+        assert_eq!(kinds(Standing::WritesByJournal, ReplayState::Unknown("unknown".into())), []);
+        assert_eq!(kinds(NOT_MIRRORED, ReplayState::Stopped), []);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use crate::text::cut;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -239,6 +240,25 @@ pub fn remember_reconcile(folder: &Path) -> Result<(), StateError> {
         source,
         remedy: "make its folder writable for the front-end's user (chown oneadmin, chmod 700)",
     })
+}
+
+/// The images that a reconcile run found locked.
+const LOCKED: &str = "reconcile-locked";
+
+/// Notes which images a reconcile run found locked.
+pub fn remember_locked(folder: &Path, images: &BTreeSet<String>) -> Result<(), StateError> {
+    write(folder, LOCKED, images).map_err(|source| StateError {
+        path: folder.join(LOCKED),
+        what: "cannot note which images are locked",
+        source,
+        remedy: "make its folder writable for the front-end's user (chown oneadmin, chmod 700)",
+    })
+}
+
+/// The images that the last reconcile run found locked; none where that is not known.
+pub fn locked_before(folder: &Path) -> BTreeSet<String> {
+    let text = read(&folder.join(LOCKED)).ok();
+    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
 /// Somebody asked for a reconcile run that has not begun yet.

@@ -6,14 +6,18 @@ import re
 from .laboratory import LabError
 
 
+# what comes behind these words
+NAMED = {"set-quota": "POOL", "--image": "NAME"}
+
+
 def shape(way):
     """What one way is in docs/advice.md, with N for numbers and IMAGE for images."""
     text = "%s: " % way["at"]
     for number, command in enumerate(way["commands"]):
-        before = ", then " if command.get("once") == "runs" else " && "
+        before = {"runs": ", then ", "off": ", once off: "}.get(command.get("once"), " && ")
         words = command["command"].split(" ")
-        named = {place + 1 for place, word in enumerate(words) if word == "set-quota"}
-        shaped = ["POOL" if place in named else shape_of_word(word) for place, word in enumerate(words)]
+        named = {place + 1: NAMED[word] for place, word in enumerate(words) if word in NAMED}
+        shaped = [named.get(place) or shape_of_word(word) for place, word in enumerate(words)]
         text += (before if number else "") + " ".join(shaped)
     return text
 
@@ -60,6 +64,8 @@ class Adviser:
                 if meanwhile:
                     meanwhile()
                 place.wait_vm(vm, "RUNNING")
+            elif command.get("once") == "off":
+                place.wait_vm(vm, "POWEROFF")
             said = self.type(place, command["command"])
             numbers = re.findall(r"(?<= )\d+", command["command"])
             vm = int(numbers[0]) if numbers else None

@@ -215,7 +215,8 @@ pub fn answer(
         .map(|view| {
             let reports = [report((view.image, true)), report((view.image, false))];
             let mut observation = observation(site, view, reports);
-            observation.in_use_here = matches!(question, Question::Release { in_use: true });
+            let is_used = matches!(question, Question::Release { in_use: true });
+            observation.used_here_by = is_used.then_some(OTHER_VM);
             mutation.blur(question, site, &mut observation);
             observation
         })
@@ -266,6 +267,9 @@ pub fn answer(
 fn role(site: Site) -> SiteRole {
     if site == 0 { SiteRole::Home } else { SiteRole::Recovery }
 }
+
+/// A VM that shares the disk.
+const OTHER_VM: i32 = 99;
 
 fn locks(both: bool) -> Locks {
     if both { Locks::Both } else { Locks::Here }
@@ -334,11 +338,12 @@ fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
         here,
         there,
         vm_there,
-        in_use_here: false,
+        used_here_by: None,
         owned_by_both: false,
         made_here: false,
         in_touch_since_reboot: view.in_touch,
         keeping: keeping(view),
+        set_aside: None,
     }
 }
 

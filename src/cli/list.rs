@@ -18,7 +18,9 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
     print(&text)?;
     match overview.is_in_order() {
         true => Ok(()),
-        false => Err(CommandError::Incomplete("not everything is in order; see HANDOFF".into())),
+        false => Err(CommandError::Incomplete(
+            "not everything is in order; see HANDOFF, and what is below the table".into(),
+        )),
     }
 }
 

@@ -82,6 +82,7 @@ mod tests {
             rule: None,
             done: String::new(),
             error: error.map(str::to_owned),
+            locked_by: None,
         };
         let mut report = ReconcileReport { looked_at: 0, items: vec![item(None)], not_reached: Vec::new() };
         assert_eq!(incomplete(&report), None);

@@ -28,6 +28,9 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
 }
 
 fn render(view: &VmView, here: &str, there: &str, width: Option<u16>) -> String {
+    if view.state == "DONE" {
+        return format!("VM {} is DONE\n", view.id);
+    }
     let mut head = Table::new(&[
         ("ID", Align::Right),
         ("NAME", Align::Left),

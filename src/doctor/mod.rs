@@ -653,8 +653,8 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
 fn about_protection(concerns: &[Concern], found: &mut Findings) {
     for Concern { kind, vm, image, what, advice } in concerns {
         let (check, level) = match kind {
-            // told of the copy that does not follow, above
-            Kind::CopyInError => continue,
+            // told of the copy that does not follow and of the daemon, above
+            Kind::CopyInError | Kind::DaemonDown => continue,
             Kind::OlderImageThere => (Check::Protection, Level::Failure),
             Kind::NotMirrored => (Check::Disks, Level::Warning),
             Kind::NoSchedule | Kind::SnapshotsLate | Kind::OtherSize => (Check::Protection, Level::Warning),

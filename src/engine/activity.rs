@@ -128,6 +128,21 @@ pub fn is_running(vm: &Vm) -> bool {
     vm.state == VmState::Active && vm.lcm_state == LcmState::Running
 }
 
+/// Whether a start from the VM's present state finds all of its disks made: the first one makes clones and volatile disks,
+/// and so does one after it was recreated.
+pub(super) fn has_its_disks(vm: &Vm) -> bool {
+    match vm.state {
+        VmState::Init | VmState::Pending | VmState::Hold | VmState::Cloning | VmState::CloningFailure => {
+            false
+        }
+        VmState::Active => !matches!(
+            vm.lcm_state,
+            LcmState::LcmInit | LcmState::Prolog | LcmState::PrologFailure | LcmState::CleanupResubmit
+        ),
+        _ => true,
+    }
+}
+
 /// What starting the VM from its present state would do with its disks.
 pub(super) fn saved_memory(vm: &Vm) -> crate::handoff::BootKind {
     match vm.state {
@@ -348,6 +363,18 @@ mod tests {
             assert_eq!(domain(&vm(ACTIVE, number)), expected, "{name}");
         }
         assert_eq!(domain(&vm(ACTIVE, 99)), Domain::MayLive);
+    }
+
+    #[test]
+    fn disks_are_made_by_a_first_start_only() {
+        for (number, name, _) in STATES {
+            let made = matches!(name, "STOPPED" | "SUSPENDED" | "DONE" | "POWEROFF" | "UNDEPLOYED");
+            assert_eq!(has_its_disks(&vm(number, 0)), made, "{name}");
+        }
+        for (number, name, ..) in LCM_STATES {
+            let unmade = matches!(name, "LCM_INIT" | "PROLOG" | "PROLOG_FAILURE" | "CLEANUP_RESUBMIT");
+            assert_eq!(has_its_disks(&vm(ACTIVE, number)), !unmade, "{name}");
+        }
     }
 
     #[test]

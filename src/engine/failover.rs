@@ -1,5 +1,6 @@
 //! Failover of one VM: start it here, by its gate alone or, where an operator typed it, by force.
 
+use super::activity::saved_memory;
 use super::error::{EngineError, ForcedInPart};
 use super::gate::{Standing, closing_id};
 use super::images::{VmImage, VmImages};
@@ -12,8 +13,8 @@ use crate::advice::Place;
 use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
 use crate::handoff::{
-    BootKind, Copy, Decision, FORCED_KEY, Force, Forcing, Here, Judgement, Locks, Mark, Mode, PassOver,
-    Patience, Refusal, Role, SITE_IS_OFF, Side, TOKEN_KEY, There, Token, written_for,
+    BootKind, Copy, Decision, FORCED_KEY, Force, Forcing, Here, Locks, Mark, Mode, PassOver, Patience,
+    Refusal, Role, SITE_IS_OFF, Side, TOKEN_KEY, There, Token, written_for,
 };
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{Vm, VmState};
@@ -80,7 +81,7 @@ impl Engine {
         check_startable(&vm.vm)?;
         let mut outcome = FailoverOutcome { vm: id, ..FailoverOutcome::default() };
         let seen = self.observe(&vm.images, Purpose::Boot).await?;
-        let refusal = self.would_refuse(id, &seen);
+        let refusal = self.would_refuse(&vm.vm, &seen);
         match (refusal, force) {
             (None, _) => {}
             (Some(refusal), None) => return Err(EngineError::Refused(refusal)),
@@ -95,24 +96,18 @@ impl Engine {
 
     /// What the gate would refuse now, if anything; what it would wait for counts too, since the other site may be
     /// lost for good.
-    fn would_refuse(&self, vm: i32, seen: &[Seen]) -> Option<Refusal> {
-        let observations = super::gate::observations(seen);
-        let id = closing_id();
-        let Judgement { decision, .. } = self
-            .gate_rules(vm, BootKind::Cold, Standing::Making, Patience::Fresh, Locks::Both, &id)
-            .judge(&observations);
+    pub(super) fn would_refuse(&self, vm: &Vm, seen: &[Seen]) -> Option<Refusal> {
+        let (observations, id, kind) = (super::gate::observations(seen), closing_id(), saved_memory(vm));
+        let judge = |patience| {
+            let gate = self.gate_rules(vm.id, kind, Standing::of(vm), patience, Locks::Both, &id);
+            gate.judge(&observations).decision
+        };
+        let decision = match judge(Patience::Fresh) {
+            Decision::Wait { .. } => judge(Patience::Exhausted),
+            decision => decision,
+        };
         match decision {
             Decision::Refuse { refusal, .. } => Some(refusal),
-            Decision::Wait { .. } => {
-                match self
-                    .gate_rules(vm, BootKind::Cold, Standing::Making, Patience::Exhausted, Locks::Both, &id)
-                    .judge(&observations)
-                    .decision
-                {
-                    Decision::Refuse { refusal, .. } => Some(refusal),
-                    _ => None,
-                }
-            }
             _ => None,
         }
     }
@@ -173,7 +168,7 @@ impl Engine {
         let mut locks = HeldLocks::default();
         let result = async {
             let seen = self.look_under_locks(vm, &owner, &mut locks).await?;
-            let forcings = self.judge_force(vm.vm.id, order, patience, &seen).await?;
+            let forcings = self.judge_force(&vm.vm, order, patience, &seen).await?;
             let taken = |(seen, forcing): (&Seen, &Forcing)| {
                 (*forcing == Forcing::TakeOver).then(|| seen.image.clone())
             };
@@ -217,7 +212,7 @@ impl Engine {
 
     async fn judge_force(
         &self,
-        vm: i32,
+        vm: &Vm,
         order: &ForceOrder<'_>,
         patience: Patience,
         seen: &[Seen],
@@ -228,7 +223,7 @@ impl Engine {
         };
         let id = closing_id();
         let rules = Force {
-            gate: self.gate_rules(vm, BootKind::Cold, Standing::Making, patience, Locks::Both, &id),
+            gate: self.gate_rules(vm.id, BootKind::Cold, Standing::of(vm), patience, Locks::Both, &id),
             site_is_off: order.site_is_off,
             open_there: &open_there,
         };

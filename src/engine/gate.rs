@@ -1,6 +1,6 @@
 //! The gate before a boot, carried out: look, decide, act, look again, until the VM may boot or may not.
 
-use super::activity::Activity;
+use super::activity::{Activity, has_its_disks};
 use super::error::EngineError;
 use super::images::{User, VmImage, VmImages};
 use super::locks::Owner;
@@ -14,6 +14,7 @@ use crate::handoff::{
     Running, Side, Step,
 };
 use crate::image_spec::ImageSpec;
+use crate::opennebula::Vm;
 use std::time::{Duration, Instant};
 
 /// How long to wait between two looks while something is on its way.
@@ -45,6 +46,16 @@ pub enum Standing {
     Last,
     /// None before a boot: an operator's force takes over what the other site still has.
     Forced(PassOver),
+}
+
+impl Standing {
+    /// How the last gate before the next start of this VM stands.
+    pub(super) fn of(vm: &Vm) -> Self {
+        match has_its_disks(vm) {
+            true => Self::Last,
+            false => Self::Making,
+        }
+    }
 }
 
 /// What the gate did.

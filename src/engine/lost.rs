@@ -9,7 +9,7 @@ use super::sites::Engine;
 use super::steps::{Carried, HeldLocks};
 use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, ImageInfo, RbdCommand};
-use crate::handoff::{Here, Mode, There, TokenSeen};
+use crate::handoff::{Here, Mode, SetAside, TOKEN_KEY, There, TokenSeen};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{Datastore, DatastoreKind};
 use jiff::Timestamp;
@@ -25,8 +25,8 @@ const DAYS_KEY: &str = "onemirror.lost-days";
 const INFIX: &str = ".lost-";
 /// The date in such a name.
 const DATE: &str = "%Y%m%dT%H%M%SZ";
-/// Disks of one VM that were set aside by different runs still belong together for so long.
-const ONE_SET: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+/// So far apart are the dates of two copies of one disk, at least.
+const A_SECOND: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 
 /// What is written into a copy before it is set aside.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -39,8 +39,14 @@ struct Note {
     image: String,
     /// The VM that last ran on it here.
     vm: Option<i32>,
-    /// When it was set aside; the same for all disks of a VM.
+    /// When it was set aside; the same for all disks of a VM that were lost together, and no others.
     since: Timestamp,
+    /// The date in its name, where another image has the name with that of the set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    named: Option<Timestamp>,
+    /// The token of the reign that outranked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reign: Option<String>,
     /// Which reign outranked which.
     why: String,
 }
@@ -55,7 +61,8 @@ impl Note {
     /// The name under which the copy is kept.
     fn kept_as(&self) -> Option<ImageSpec> {
         let spec: ImageSpec = self.image.parse().ok()?;
-        let name = format!("{}{INFIX}{}", spec.image(), self.since.strftime(DATE));
+        let date = self.named.unwrap_or(self.since);
+        let name = format!("{}{INFIX}{}", spec.image(), date.strftime(DATE));
         ImageSpec::new(spec.pool(), spec.namespace(), &name).ok()
     }
 }
@@ -122,12 +129,64 @@ pub(super) fn is_named_lost(image: &ImageSpec) -> bool {
     image.image().contains(INFIX)
 }
 
-/// Whether another image has the name that the copy is to have.
-async fn is_taken(cluster: &RbdCommand, note: &Note) -> Result<bool, CephError> {
-    match note.kept_as() {
-        Some(kept_as) => Ok(cluster.info(&kept_as).await?.is_some()),
-        None => Ok(false),
+/// A copy that was set aside before, of a disk of the same VM.
+#[derive(Clone, Debug)]
+struct Earlier {
+    /// What it was called.
+    of: String,
+    /// The date of its set.
+    since: Timestamp,
+    /// The reign that outranked it still lasts: since then this site had nothing more to lose.
+    is_of_this_loss: bool,
+}
+
+/// Copies that are to be set aside together, each with its note.
+struct Set {
+    notes: Vec<Note>,
+    /// Other disks of the VM, that were set aside before.
+    earlier: Vec<Earlier>,
+    /// Every image there is in their pools.
+    names: BTreeSet<ImageSpec>,
+}
+
+impl Set {
+    /// Gives them one date, and each a name that is free. A note that a killed run has written is on the very copy that is
+    /// still to be set aside, so its date is that of this set; and so is that of another disk which nobody but the reign that
+    /// outranked it has had since. No clock tells what belongs together.
+    fn dated(self, noted: &[Timestamp], now: Timestamp) -> Vec<Note> {
+        let is_one_of_these = |earlier: &&Earlier| self.notes.iter().any(|note| note.image == earlier.of);
+        let others: Vec<&Earlier> =
+            self.earlier.iter().filter(|it| it.is_of_this_loss && !is_one_of_these(it)).collect();
+        let of_others = others.iter().map(|earlier| earlier.since);
+        // of one of these disks there is a copy of that date: another loss
+        let is_over = |date: &Timestamp| {
+            self.earlier.iter().filter(is_one_of_these).any(|earlier| earlier.since == *date)
+        };
+        let known = noted.iter().copied().chain(of_others).filter(|date| !is_over(date)).min();
+        let mut since = known.unwrap_or(now);
+        let at = |note: &Note, since, named| Note { since, named, ..note.clone() };
+        let is_taken = |note: &Note| note.kept_as().is_some_and(|name| self.names.contains(&name));
+        // a date that no copy bears yet is that of all of them, or of none
+        let is_begun = others.iter().any(|earlier| earlier.since == since);
+        while !is_begun && self.notes.iter().any(|note| is_taken(&at(note, since, None))) {
+            since += A_SECOND;
+        }
+        let name = |note: &Note| {
+            let (mut dated, mut named) = (at(note, since, None), since);
+            while is_taken(&dated) {
+                named += A_SECOND;
+                dated = at(note, since, Some(named));
+            }
+            dated
+        };
+        self.notes.iter().map(name).collect()
     }
+}
+
+/// The images of a pool that bear the name of a copy that was set aside.
+async fn names_of_kept(cluster: &RbdCommand, pool: &str) -> Result<Vec<ImageSpec>, CephError> {
+    let names = cluster.image_names(pool).await?.into_iter().filter(|name| name.contains(INFIX));
+    Ok(names.filter_map(|name| format!("{pool}/{name}").parse().ok()).collect())
 }
 
 pub(super) async fn find(cluster: &RbdCommand, spec: &ImageSpec) -> Result<Option<Found>, CephError> {
@@ -141,31 +200,92 @@ pub(super) async fn find(cluster: &RbdCommand, spec: &ImageSpec) -> Result<Optio
 }
 
 impl Engine {
-    /// Sets the outranked copy here aside: noted first, then renamed, then no longer mirrored. In no other order: what
-    /// bears the VM's name and is not mirrored would be booted on. Killed in between, reconcile goes on.
-    pub(super) async fn set_aside(
+    /// Notes on all copies that are to be set aside together that they are, and under which date, before the first of them
+    /// gets its new name. Killed in between, the next run goes by the notes that are there.
+    pub(super) async fn note_set(
         &self,
-        seen: &Seen,
+        due: &[Seen],
         locks: &HeldLocks,
         vm: Option<i32>,
-    ) -> Result<Carried, CephError> {
+    ) -> Result<(), EngineError> {
+        let (mut copies, mut notes, mut noted) = (Vec::new(), Vec::new(), Vec::new());
+        for seen in due {
+            let known = primary_copy(seen).await.map_err(|error| self.error_of(&seen.image, error))?;
+            let Some((info, known)) = known else { continue };
+            noted.extend(known.as_ref().map(|note| note.since));
+            notes.push(known.clone().unwrap_or_else(|| self.note_about(seen, &info.id, vm)));
+            copies.push((seen, known));
+        }
+        let names = self.names_beside(&copies).await?;
+        let earlier = self.earlier_of(&notes).await;
+        let dated = Set { notes, earlier, names }.dated(&noted, Timestamp::now());
+        for ((seen, known), note) in copies.into_iter().zip(dated) {
+            let (spec, cluster) = (seen.spec(), &seen.image.cluster);
+            if known.as_ref() == Some(&note) {
+                continue;
+            }
+            // without its note nothing is set aside
+            if !self.still_hold(locks, spec).await {
+                return Ok(());
+            }
+            let text = serde_json::to_string(&note).unwrap_or_default();
+            let written = cluster.set_metadata(spec, NOTE_KEY, &text).await;
+            written.map_err(|error| self.error_of(&seen.image, error))?;
+        }
+        Ok(())
+    }
+
+    /// Every image of the pools that hold these.
+    async fn names_beside(
+        &self,
+        copies: &[(&Seen, Option<Note>)],
+    ) -> Result<BTreeSet<ImageSpec>, EngineError> {
+        let (mut names, mut known) = (BTreeSet::new(), BTreeSet::new());
+        for (seen, _) in copies {
+            let (pool, cluster) = (seen.spec().pool_spec(), &seen.image.cluster);
+            if known.insert((cluster.number(), pool.clone())) {
+                let found = cluster.image_names(&pool).await;
+                let found = found.map_err(|error| self.error_of(&seen.image, error))?;
+                names.extend(found.iter().filter_map(|name| format!("{pool}/{name}").parse().ok()));
+            }
+        }
+        Ok(names)
+    }
+
+    /// What was set aside before of disks of the VM that these copies are of.
+    async fn earlier_of(&self, notes: &[Note]) -> Vec<Earlier> {
+        let Some(vm) = notes.iter().find_map(|note| note.vm) else { return Vec::new() };
+        let all = self.lost_by_pool().await.unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            Vec::new()
+        });
+        let mut earlier = Vec::new();
+        for (pool, found) in &all {
+            for note in found.iter().map(|found| &found.note).filter(|note| note.vm == Some(vm)) {
+                let is_of_this_loss = self.still_reigns(pool, note).await;
+                earlier.push(Earlier { of: note.image.clone(), since: note.since, is_of_this_loss });
+            }
+        }
+        earlier
+    }
+
+    /// Whether the reign that outranked the copy has not ended since; what cannot be seen counts as an end.
+    async fn still_reigns(&self, pool: &Pool, note: &Note) -> bool {
+        let (Some(reign), Ok(image)) = (&note.reign, note.image.parse::<ImageSpec>()) else { return false };
+        let Ok(Some(there)) = self.cluster_there(&pool.cluster, &pool.name).await else { return false };
+        let metadata = there.metadata(&image).await;
+        let metadata = metadata.inspect_err(|error| tracing::info!("{error}")).unwrap_or_default();
+        metadata.get(TOKEN_KEY).and_then(|text| text.split_whitespace().next()) == Some(reign.as_str())
+    }
+
+    /// Sets the outranked copy here aside: noted before, now renamed, then no longer mirrored. In no other order: what
+    /// bears the VM's name and is not mirrored would be booted on. Killed in between, reconcile goes on.
+    pub(super) async fn set_aside(&self, seen: &Seen, locks: &HeldLocks) -> Result<Carried, CephError> {
         let (started, spec, cluster) = (Instant::now(), seen.spec(), &seen.image.cluster);
-        let now = cluster.info(spec).await?;
-        let same = now.filter(|now| Some(&now.id) == seen.id_here.as_ref());
-        let mirroring = same.as_ref().and_then(|now| now.mirroring.clone());
-        let (Some(now), Some(mirroring)) = (same, mirroring.filter(|mirroring| mirroring.primary)) else {
+        let Some((info, Some(note))) = primary_copy(seen).await? else { return Ok(Carried::Halted) };
+        let (Some(mirroring), Some(kept_as)) = (info.mirroring, note.kept_as()) else {
             return Ok(Carried::Halted);
         };
-        let known =
-            Note::of(&cluster.metadata(spec).await?, &now.id).filter(|note| note.image == spec.to_string());
-        let mut note = known.unwrap_or_else(|| self.note_about(seen, &now.id, vm));
-        if is_taken(cluster, &note).await? {
-            // by a copy that was restored: it is no lost one any more, and keeps its name
-            note.since = Timestamp::now();
-        }
-        let Some(kept_as) = note.kept_as() else { return Ok(Carried::Halted) };
-        let text = serde_json::to_string(&note).unwrap_or_default();
-        cluster.set_metadata(spec, NOTE_KEY, &text).await?;
         if !self.still_hold(locks, spec).await {
             return Ok(Carried::LockRanOut);
         }
@@ -195,9 +315,9 @@ impl Engine {
             Here::Mirrored(copy) => (token(&copy.token), copy.booted.clone()),
             Here::Absent | Here::NotMirrored => (String::new(), None),
         };
-        let there = match &seen.observation.there {
-            There::Mirrored(copy) => token(&copy.token),
-            _ => String::new(),
+        let (there, reign) = match &seen.observation.there {
+            There::Mirrored(copy) => (token(&copy.token), copy.token.token().map(ToString::to_string)),
+            _ => (String::new(), None),
         };
         let vm = vm.or(booted.filter(|mark| mark.site == self.here()).map(|mark| mark.vm));
         Note {
@@ -205,25 +325,27 @@ impl Engine {
             site: self.here().to_owned(),
             image: seen.spec().to_string(),
             vm,
-            since: self.date_of_set(vm, seen.spec()),
+            since: Timestamp::now(),
+            named: None,
+            reign,
             why: format!("{there} outranks {here}"),
         }
     }
 
-    /// One date for all disks of a VM, also where an earlier run was killed between two of them.
-    fn date_of_set(&self, vm: Option<i32>, image: &ImageSpec) -> Timestamp {
-        let now = *self.set_aside_at.get_or_init(Timestamp::now);
-        let name = image.to_string();
-        let lost = self.lost_seen.borrow();
-        let dates_of = |of: &dyn Fn(&LostImage) -> bool| -> BTreeSet<Timestamp> {
-            lost.iter().filter(|lost| lost.vm == vm && of(lost)).map(|lost| lost.since).collect()
+    /// What was set aside here of a disk that is not here, the newest.
+    pub(super) async fn set_aside_of(&self, image: &VmImage) -> Option<SetAside> {
+        let (spec, cluster) = (image.spec(), &image.cluster);
+        let name = spec.to_string();
+        let look = async {
+            let mut newest: Option<Found> = None;
+            for kept in names_of_kept(cluster, &spec.pool_spec()).await? {
+                let found = find(cluster, &kept).await?.filter(|found| found.note.image == name);
+                newest = newest.into_iter().chain(found).max_by_key(|found| found.note.since);
+            }
+            Ok::<_, CephError>(newest)
         };
-        let own = dates_of(&|lost| lost.of == name);
-        let others = dates_of(&|lost| lost.of != name);
-        let fits = |date: &Timestamp| {
-            vm.is_some() && !own.contains(date) && now.duration_since(*date).abs() < ONE_SET
-        };
-        others.into_iter().rev().find(fits).unwrap_or(now)
+        let newest = look.await.inspect_err(|error| tracing::info!("{error}")).ok()??;
+        Some(SetAside { copy: newest.spec, disk: image.disk.disk_id })
     }
 
     /// The pools of this site's Ceph datastores; one that cannot be reached keeps no other waiting.
@@ -252,10 +374,7 @@ impl Engine {
 
     async fn find_lost(&self, pool: &Pool) -> Result<Vec<Found>, CephError> {
         let mut found = Vec::new();
-        for name in
-            pool.cluster.image_names(&pool.name).await?.into_iter().filter(|name| name.contains(INFIX))
-        {
-            let Ok(spec) = format!("{}/{name}", pool.name).parse::<ImageSpec>() else { continue };
+        for spec in names_of_kept(&pool.cluster, &pool.name).await? {
             found.extend(find(&pool.cluster, &spec).await?);
         }
         Ok(found)
@@ -531,6 +650,16 @@ impl Engine {
     }
 }
 
+/// The copy here, if it is the one that was seen and still primary, with the note that an earlier run has left on it.
+async fn primary_copy(seen: &Seen) -> Result<Option<(ImageInfo, Option<Note>)>, CephError> {
+    let (spec, cluster) = (seen.spec(), &seen.image.cluster);
+    let info = cluster.info(spec).await?.filter(|info| Some(&info.id) == seen.id_here.as_ref());
+    let is_primary = |info: &ImageInfo| info.mirroring.as_ref().is_some_and(|mirroring| mirroring.primary);
+    let Some(info) = info.filter(is_primary) else { return Ok(None) };
+    let known = Note::of(&cluster.metadata(spec).await?, &info.id);
+    Ok(Some((info, known.filter(|note| note.image == spec.to_string()))))
+}
+
 /// Two commands about one lost copy wait for each other; it has no other copy any more.
 fn lock_id(info: &ImageInfo) -> String {
     format!("lost.{}", info.id)
@@ -555,6 +684,8 @@ mod tests {
             image: "one/one-7".into(),
             vm: Some(3),
             since: "2026-11-26T16:45:00.5Z".parse().unwrap(),
+            named: None,
+            reign: Some("1003:site-b:open".into()),
             why: "1003:site-b:open outranks 3:site-a:open".into(),
         }
     }
@@ -578,6 +709,64 @@ mod tests {
         assert!(is_named_lost(&kept_as) && !is_named_lost(&"one/one-7".parse().unwrap()));
         let in_namespace = Note { image: "one/tenant/one-7".into(), ..note() };
         assert_eq!(in_namespace.kept_as().unwrap().to_string(), "one/tenant/one-7.lost-20261126T164500Z");
+    }
+
+    fn time(text: &str) -> Timestamp {
+        format!("2026-11-26T{text}Z").parse().unwrap()
+    }
+
+    fn of(image: &str) -> Note {
+        Note { image: image.into(), ..note() }
+    }
+
+    fn earlier(of: &str, since: &str, is_of_this_loss: bool) -> Earlier {
+        Earlier { of: of.into(), since: time(since), is_of_this_loss }
+    }
+
+    /// The names that two disks get, and the date of their set, at 17:00.
+    fn dated(noted: &[&str], earlier: &[Earlier], names: &[&str]) -> (Vec<String>, Timestamp) {
+        let notes = vec![of("one/one-7"), of("one/one-8")];
+        let names = names.iter().map(|name| name.parse().unwrap()).collect();
+        let noted: Vec<Timestamp> = noted.iter().map(|noted| time(noted)).collect();
+        let dated = Set { notes, earlier: earlier.to_vec(), names }.dated(&noted, time("17:00:00.5"));
+        assert_eq!(dated[0].since, dated[1].since);
+        let names = dated.iter().map(|note| note.kept_as().unwrap().to_string());
+        (names.collect(), dated[0].since)
+    }
+
+    #[test]
+    fn a_set_has_one_date_and_no_earlier_loss_has_the_same() {
+        let at = |date: &str| ["7", "8"].map(|disk| format!("one/one-{disk}.lost-20261126T{date}Z")).to_vec();
+        assert_eq!(dated(&[], &[], &[]), (at("170000"), time("17:00:00.5")));
+        // a run was killed between two notes, or between two names
+        assert_eq!(dated(&["16:59:00"], &[], &[]), (at("165900"), time("16:59:00")));
+        let third = |is_of_this_loss| earlier("one/one-9", "16:59:00", is_of_this_loss);
+        assert_eq!(dated(&[], &[third(true)], &[]), (at("165900"), time("16:59:00")));
+        // of an earlier loss, a minute ago
+        assert_eq!(dated(&[], &[third(false)], &[]), (at("170000"), time("17:00:00.5")));
+        // one of these disks has a copy of that date
+        let own = earlier("one/one-7", "16:59:00", true);
+        assert_eq!(dated(&[], &[third(true), own], &[]), (at("170000"), time("17:00:00.5")));
+    }
+
+    #[test]
+    fn a_name_that_is_taken_moves_the_set_or_is_told_apart_from_its_date() {
+        let restored = "one/one-8.lost-20261126T165900Z";
+        let at = |seven: &str, eight: &str| {
+            vec![format!("one/one-7.lost-20261126T{seven}Z"), format!("one/one-8.lost-20261126T{eight}Z")]
+        };
+        assert_eq!(dated(&["16:59:00"], &[], &[restored]), (at("165901", "165901"), time("16:59:01")));
+        let third = earlier("one/one-9", "16:59:00", true);
+        assert_eq!(dated(&[], &[third], &[restored]), (at("165900", "165901"), time("16:59:00")));
+        let renamed = Note { named: Some(time("16:59:01")), since: time("16:59:00"), ..note() };
+        let text = serde_json::to_string(&renamed).unwrap();
+        assert_eq!(serde_json::from_str::<Note>(&text).unwrap(), renamed);
+    }
+
+    #[test]
+    fn a_note_of_an_earlier_release_is_read() {
+        let text = r#"{"copy":"10365947de3a","site":"site-a","image":"one/one-7","vm":3,"since":"2026-11-26T16:45:00.5Z","why":"1003:site-b:open outranks 3:site-a:open"}"#;
+        assert_eq!(serde_json::from_str::<Note>(text).unwrap(), Note { reign: None, ..note() });
     }
 
     #[test]

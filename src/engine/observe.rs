@@ -124,11 +124,12 @@ impl Engine {
                 here: Here::NotMirrored,
                 there: There::NotAsked,
                 vm_there: PeerVm::NotAsked,
-                in_use_here: false,
+                used_here_by: None,
                 owned_by_both: false,
                 made_here: image.is_own(),
                 in_touch_since_reboot: false,
                 keeping: Keeping::Unknown,
+                set_aside: None,
             },
             cluster_there: None,
             global_id: None,
@@ -181,6 +182,7 @@ impl Engine {
         });
         let CopyHere::Mirrored(here) = here else {
             seen.observation.here = Here::Absent;
+            seen.observation.set_aside = self.set_aside_of(image).await;
             seen.observation.there = match there {
                 CopyThere::Mirrored(there) => There::Mirrored(copy(&there, &[])),
                 CopyThere::NotMirrored(metadata) => apart(&metadata, &[]),

@@ -1,5 +1,6 @@
 //! What `list`, `show` and `plan` tell; nothing is changed.
 
+use super::activity::has_its_disks;
 use super::error::EngineError;
 use super::gate::{Standing, closing_id, observations};
 use super::images::{VmImage, VmImages};
@@ -14,10 +15,10 @@ use super::start::{Start, start_of};
 use crate::advice::{Advice, Place};
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::handoff::{
-    Belongs, Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release, ReleaseJudgement, Role,
-    Rule, Step, Task, There, TokenSeen, released_by,
+    Belongs, BootKind, Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release,
+    ReleaseJudgement, Role, Rule, Step, Task, There, TokenSeen, released_by,
 };
-use crate::opennebula::Vm;
+use crate::opennebula::{Vm, VmState};
 use crate::protection::Concern;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -169,10 +170,11 @@ fn keyed_images(pool: &PoolHere) -> impl Iterator<Item = (ImageKey, VmImage)> {
 }
 
 impl Overview {
-    /// Whether nothing is undone and everything could be looked at.
+    /// Whether nothing is undone, every disk is protected, and everything could be looked at.
     pub fn is_in_order(&self) -> bool {
         let vm_is = |vm: &VmView| vm.error.is_none() && vm.disks.iter().all(|disk| disk.handoff.is_none());
-        self.not_reached.is_empty() && self.pending.is_empty() && self.vms.iter().all(vm_is)
+        let protected = self.concerns.is_empty();
+        protected && self.not_reached.is_empty() && self.pending.is_empty() && self.vms.iter().all(vm_is)
     }
 }
 
@@ -245,7 +247,11 @@ impl Engine {
 
     /// One VM of this site.
     pub async fn show(&self, vm: i32) -> Result<VmView, EngineError> {
-        let vm = self.one_here.vm(vm).await.map_err(|error| self.error_here(error))?;
+        let mut vm = self.one_here.vm(vm).await.map_err(|error| self.error_here(error))?;
+        if vm.state == VmState::Done {
+            // its disks are nobody's, or another VM's
+            vm.disks.clear();
+        }
         let (vm_images, errors) = self.images_reached(vm).await;
         let (pools, not_reached) = self.pools_of(&vm_images.images).await;
         let watched = self.watch(pools).await;
@@ -253,7 +259,8 @@ impl Engine {
         if view.error.is_none() {
             view.error = not_reached.into_iter().next().map(|it| format!("{}: {}", it.what, it.why));
         }
-        if view.error.is_none() && start_of(&vm_images.vm) != Start::UnderWay {
+        let at_rest = !matches!(start_of(&vm_images.vm), Start::UnderWay | Start::Never);
+        if view.error.is_none() && at_rest {
             let seen = self.observe(&vm_images.images, Purpose::Boot).await?;
             view.boot = Some(self.plan_boot(&vm_images.vm, &seen));
         }
@@ -263,7 +270,7 @@ impl Engine {
     fn plan_boot(&self, vm: &Vm, seen: &[Seen]) -> PlanPart {
         let (id, kind) = (closing_id(), super::activity::saved_memory(vm));
         let judge = |patience| {
-            let gate = self.gate_rules(vm.id, kind, Standing::Making, patience, Locks::Both, &id);
+            let gate = self.gate_rules(vm.id, kind, Standing::of(vm), patience, Locks::Both, &id);
             gate.judge(&observations(seen))
         };
         let judgement = judge(Patience::Fresh);
@@ -305,6 +312,7 @@ impl Engine {
             let mut disk = self.disk_view(seen, status);
             let undone = self.undone(seen, Some(user)).await.map(|(_, handoff)| handoff);
             let undone = undone
+                .or_else(|| self.missing(seen, vm))
                 .or_else(|| self.not_started_yet(seen, vm))
                 .or_else(|| self.homeless(seen, Some(user.vm())));
             if let Some(Undone { text, advice }) = undone {
@@ -368,6 +376,35 @@ impl Engine {
             handoff: None,
             advice: None,
         }
+    }
+
+    /// A disk that is not here, of a VM that is.
+    fn missing(&self, seen: &Seen, vm: &Vm) -> Option<Undone> {
+        let has_it = has_its_disks(vm) || !seen.image.is_own();
+        if seen.observation.here != Here::Absent || !has_it {
+            return None;
+        }
+        if let Some(refusal) = self.would_refuse(vm, std::slice::from_ref(seen)) {
+            let code = refusal.rule.and_then(Rule::code).map(|code| format!("{code} ")).unwrap_or_default();
+            return Some(Undone::needs(format!("{code}{}", refusal.cause), refusal.advice));
+        }
+        let there = self.there();
+        let what = match &seen.observation.there {
+            There::Apart(_) => {
+                format!("is not here; on {there} is an image of its name that is not mirrored")
+            }
+            _ => format!("is not here, and not on {there}"),
+        };
+        let restore = || Advice::decide("restore it from a backup");
+        let set_aside = self.go_on_with_set_aside(vm, seen);
+        Some(Undone::needs(what, set_aside.unwrap_or_else(restore)))
+    }
+
+    fn go_on_with_set_aside(&self, vm: &Vm, seen: &Seen) -> Option<Advice> {
+        let (id, standing) = (closing_id(), Standing::of(vm));
+        let gate = self.gate_rules(vm.id, BootKind::Cold, standing, Patience::Exhausted, Locks::Both, &id);
+        let advice = gate.from_set_aside(&seen.observation)?;
+        Some(advice.when("to go on with what was set aside here"))
     }
 
     /// The site that a mirrored image belongs to.
@@ -474,6 +511,9 @@ impl Engine {
     /// What a boot and a terminate of the VM would do now.
     pub async fn plan(&self, vm: i32) -> Result<Plan, EngineError> {
         let vm_images = self.vm_images(vm).await?;
+        if vm_images.vm.state == VmState::Done {
+            return Err(EngineError::Unfit(format!("VM {vm} is DONE, so nothing boots or terminates it")));
+        }
         let seen = self.observe(&vm_images.images, Purpose::Boot).await?;
         let boot = self.plan_boot(&vm_images.vm, &seen);
         let id = closing_id();

@@ -150,11 +150,11 @@ impl Engine {
         match &info.mirroring {
             None => facts.standing = self.not_mirrored(seen, info, watched).await,
             Some(mirroring) if !mirroring.primary => {
-                facts.report = report_of(reports.of(spec), None).map(|report| &report.replay);
+                facts = facts.reported(report_of(reports.of(spec), None));
             }
             Some(mirroring) => {
                 let report = report_of(reports.of(spec), Some(self.there()));
-                facts.report = report.map(|report| &report.replay);
+                facts = facts.reported(report);
                 facts.standing = match mirroring.mode {
                     MirrorMode::Journal => Standing::WritesByJournal,
                     MirrorMode::Snapshot => by_snapshots(seen, report, watched),
@@ -209,6 +209,7 @@ impl Engine {
             another_there: false,
             parent: None,
             report: None,
+            is_daemon_down: false,
             size: None,
         }
     }
@@ -238,17 +239,13 @@ impl Engine {
                     continue;
                 }
                 let local = status.local.as_ref();
-                let facts = match local.is_some_and(|report| report.replay == ReplayState::LocalPrimary) {
-                    true => Facts {
-                        report: report_of(Some(status), Some(self.there())).map(|report| &report.replay),
-                        ..self.facts(&image, Standing::WritesByJournal)
-                    },
-                    false => Facts {
-                        report: report_of(Some(status), None).map(|report| &report.replay),
-                        ..self.facts(&image, Standing::Follows)
-                    },
-                };
-                found.extend(facts.judge());
+                let (standing, site) =
+                    match local.is_some_and(|report| report.replay == ReplayState::LocalPrimary) {
+                        true => (Standing::WritesByJournal, Some(self.there())),
+                        false => (Standing::Follows, None),
+                    };
+                let report = report_of(Some(status), site);
+                found.extend(self.facts(&image, standing).reported(report).judge());
             }
         }
         found

@@ -21,6 +21,7 @@ use crate::handoff::{
 };
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{Vm, VmState};
+use crate::state::{locked_before, remember_locked};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,19 @@ pub struct ReconcileItem {
     pub done: String,
     /// Why it went wrong, if it did.
     pub error: Option<String>,
+    /// Who works at the image, if that is why nothing was done.
+    pub locked_by: Option<String>,
+}
+
+impl ReconcileItem {
+    /// What an error comes to: that another run works at the image is no trouble yet.
+    fn of_error(image: String, vm: Option<i32>, rule: Option<Rule>, error: &EngineError) -> Self {
+        let locked_by = match error {
+            EngineError::Locked { holder, .. } => Some(holder.clone()),
+            _ => None,
+        };
+        Self { image, vm, rule, done: String::new(), error: Some(error.to_string()), locked_by }
+    }
 }
 
 /// What a reconcile run did. Images about which there was nothing to do are only counted.
@@ -51,6 +65,28 @@ pub struct ReconcileReport {
 }
 
 impl ReconcileReport {
+    /// Whoever holds a lock is alive, or was a moment ago: what that run works at is not undone, unless the run `before` this
+    /// one met a lock as well. It is said once for all of a run's images. Returns the images that are locked.
+    fn pass_over_locked(&mut self, before: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut by_holder: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut locked = BTreeSet::new();
+        self.items.retain(|item| {
+            let Some(holder) = &item.locked_by else { return true };
+            locked.insert(item.image.clone());
+            let passed_over = !before.contains(&item.image);
+            if passed_over {
+                by_holder.entry(holder.clone()).or_default().push(item.image.clone());
+            }
+            !passed_over
+        });
+        for (holder, images) in by_holder {
+            let (image, done) = (images.join(" "), format!("another run works at it: {holder}"));
+            let locked_by = Some(holder);
+            self.items.push(ReconcileItem { image, vm: None, rule: None, done, error: None, locked_by });
+        }
+        locked
+    }
+
     /// Whether everything that was tried worked.
     pub fn is_clean(&self) -> bool {
         self.items.iter().all(|item| item.error.is_none()) && self.not_reached.is_empty()
@@ -138,10 +174,12 @@ impl Engine {
                 kept.entry(key).or_insert(Kept { image, users: Vec::new() });
             }
         }
-        // what is set aside below belongs together with what an earlier run has begun
-        self.lost_seen.replace(self.lost_images().await?);
         let mut report = self.keep_up(kept.into_values().collect()).await;
         report.not_reached = not_reached;
+        let locked = report.pass_over_locked(&locked_before(&self.state_dir));
+        if let Err(error) = remember_locked(&self.state_dir, &locked) {
+            tracing::warn!("{error}");
+        }
         if let Err(error) = self.drop_old_lost().await {
             tracing::warn!("{error}");
         }
@@ -212,7 +250,9 @@ impl Engine {
                 Err(error) => (String::new(), Some(error.to_string())),
             };
             let rule = Some(Rule::UpkeepPassOn);
-            report.items.push(ReconcileItem { image: names.join(" "), vm: Some(vm), rule, done, error });
+            let image = names.join(" ");
+            let locked_by = None;
+            report.items.push(ReconcileItem { image, vm: Some(vm), rule, done, error, locked_by });
         }
         report.items.sort_by(|a, b| a.image.cmp(&b.image));
         report
@@ -226,12 +266,14 @@ impl Engine {
             kept_up.item = Some(self.finished(image).await);
             return kept_up;
         }
+        let (name, vm) = (image.spec().to_string(), users.first().map(|user| user.vm));
         let item = |rule, done: String, error: Option<String>| ReconcileItem {
-            image: image.spec().to_string(),
-            vm: users.first().map(|user| user.vm),
+            image: name.clone(),
+            vm,
             rule,
             done,
             error,
+            locked_by: None,
         };
         let seen = match self.look(std::slice::from_ref(image), Purpose::Upkeep).await {
             Ok(seen) => seen,
@@ -265,9 +307,13 @@ impl Engine {
             }
             Task::Act(_) => kept_up.item = self.act_on(std::slice::from_ref(kept)).await.pop(),
             Task::Release { vm } => {
-                let (done, error) = self.go_on_with_release(vm, image).await;
-                kept_up.to_pass_on = error.is_none().then(|| (vm, image.clone()));
-                kept_up.item = Some(item(Some(rule), done, error));
+                kept_up.item = Some(match self.go_on_with_release(vm, image).await {
+                    Ok(done) => {
+                        kept_up.to_pass_on = Some((vm, image.clone()));
+                        item(Some(rule), done, None)
+                    }
+                    Err(error) => ReconcileItem::of_error(name, Some(vm), Some(rule), &error),
+                });
             }
             Task::PassOn => {
                 let vm = seen.first().and_then(released_for).unwrap_or(-1);
@@ -348,31 +394,30 @@ impl Engine {
 
     /// The end of what a killed run began.
     async fn finished(&self, image: &VmImage) -> ReconcileItem {
-        let (done, error) = match self.finish_set_aside(image).await {
-            Ok(()) => ("set aside".to_owned(), None),
-            Err(error) => (String::new(), Some(error.to_string())),
-        };
-        ReconcileItem { image: image.spec().to_string(), vm: None, rule: None, done, error }
+        let (image, ended) = (image.spec().to_string(), self.finish_set_aside(image).await);
+        match ended {
+            Ok(()) => {
+                let done = "set aside".to_owned();
+                ReconcileItem { image, vm: None, rule: None, done, error: None, locked_by: None }
+            }
+            Err(error) => ReconcileItem::of_error(image, None, None, &error),
+        }
     }
 
     /// Acts on images, all of one VM, and tells what was done about each.
     async fn act_on(&self, together: &[Kept]) -> Vec<ReconcileItem> {
-        let item = |kept: &Kept, rule, done: String, error| ReconcileItem {
-            image: kept.image.spec().to_string(),
-            vm: kept.users.first().map(|user| user.vm),
-            rule,
-            done,
-            error,
-        };
+        let names = together
+            .iter()
+            .map(|kept| (kept.image.spec().to_string(), kept.users.first().map(|user| user.vm)));
         match self.act_under_locks(together).await {
-            Ok(done) => {
-                let all = together.iter().zip(done);
-                all.map(|(kept, (rule, done))| item(kept, Some(rule), done, None)).collect()
-            }
-            Err(error) => {
-                let error = error.to_string();
-                together.iter().map(|kept| item(kept, None, String::new(), Some(error.clone()))).collect()
-            }
+            Ok(done) => names
+                .zip(done)
+                .map(|((image, vm), (rule, done))| {
+                    let rule = Some(rule);
+                    ReconcileItem { image, vm, rule, done, error: None, locked_by: None }
+                })
+                .collect(),
+            Err(error) => names.map(|(image, vm)| ReconcileItem::of_error(image, vm, None, &error)).collect(),
         }
     }
 
@@ -434,14 +479,13 @@ impl Engine {
         Ok(users)
     }
 
-    async fn go_on_with_release(&self, vm: i32, image: &VmImage) -> (String, Option<String>) {
-        match self.release(vm, std::slice::from_ref(image), LetGo::Earlier, Duration::from_secs(5)).await {
-            Ok(outcome) => match outcome.pending.first() {
-                Some(pending) => (format!("handoff pending: {}", pending.cause), None),
-                None => ("handed over".to_owned(), None),
-            },
-            Err(error) => (String::new(), Some(error.to_string())),
-        }
+    async fn go_on_with_release(&self, vm: i32, image: &VmImage) -> Result<String, EngineError> {
+        let (images, limit) = (std::slice::from_ref(image), Duration::from_secs(5));
+        let outcome = self.release(vm, images, LetGo::Earlier, limit).await?;
+        Ok(match outcome.pending.first() {
+            Some(pending) => format!("handoff pending: {}", pending.cause),
+            None => "handed over".to_owned(),
+        })
     }
 
     /// Passes the VM on once all of its images are given up, also those that this run had nothing to do with.
@@ -493,5 +537,41 @@ fn released_for(seen: &Seen) -> Option<i32> {
     match &seen.observation.here {
         Here::Mirrored(copy) => copy.release.as_ref().map(|mark| mark.vm),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_run_works_at_is_told_once_and_is_undone_at_the_second_look() {
+        let locked = |image: &str| {
+            let spec: ImageSpec = image.parse().unwrap();
+            let error = EngineError::Locked { image: spec, holder: "process 7 of site-a".into() };
+            ReconcileItem::of_error(image.to_owned(), Some(3), None, &error)
+        };
+        let failed = || {
+            let error = EngineError::Unfit("why".into());
+            ReconcileItem::of_error("one/z".to_owned(), None, None, &error)
+        };
+        let images = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let after = |items, before: &[&str]| {
+            let mut report = ReconcileReport { looked_at: 3, items, not_reached: Vec::new() };
+            let locked = report.pass_over_locked(&images(before));
+            let told: Vec<_> =
+                report.items.iter().map(|item| (item.image.clone(), item.error.is_some())).collect();
+            (told, report.is_clean(), locked)
+        };
+        let (told, clean, now) = after(vec![locked("one/a"), locked("one/b")], &["one/c"]);
+        assert_eq!(told, [("one/a one/b".to_owned(), false)]);
+        assert!(clean);
+        assert_eq!(now, images(&["one/a", "one/b"]));
+        let (told, clean, now) = after(vec![locked("one/a"), locked("one/b")], &["one/a"]);
+        assert_eq!(told, [("one/a".to_owned(), true), ("one/b".to_owned(), false)]);
+        assert!(!clean);
+        assert_eq!(now, images(&["one/a", "one/b"]));
+        let (told, clean, now) = after(vec![failed()], &["one/z"]);
+        assert_eq!((told, clean, now.len()), (vec![("one/z".to_owned(), true)], false, 0));
     }
 }

@@ -109,7 +109,7 @@ impl Engine {
         let users = self.users_here(&specs).await.map_err(|error| self.error_here(error))?;
         for seen in seen {
             let users = users.get(seen.spec()).map_or(&[][..], Vec::as_slice);
-            seen.observation.in_use_here = users.iter().any(&counts);
+            seen.observation.used_here_by = users.iter().find(|user| counts(user)).map(|user| user.vm);
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! The two sites of a run: their front-ends, their clusters, and what this run may remember.
 
 use super::error::{EngineError, FrontEndError};
-use super::lost::LostImage;
 use crate::audit::AuditLog;
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn, connection_to_peer};
 use crate::config::{self, Config};
@@ -10,7 +9,7 @@ use crate::opennebula::{
     Client, ClientOptions, Datastore, StorageCredentials, discover_auth_file, discover_endpoint, read_session,
 };
 use crate::state::{BootId, peer_contact, peer_contacted_since_boot, remember_peer_contact};
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -34,10 +33,6 @@ pub struct Engine {
     bridges: RefCell<Option<Vec<String>>>,
     /// By the way to a cluster and its pool.
     pub(super) mirror_uuids: RefCell<HashMap<Way, Option<String>>>,
-    /// Copies that were set aside, as this run has found them.
-    pub(super) lost_seen: RefCell<Vec<LostImage>>,
-    /// When this run set its first copy aside.
-    pub(super) set_aside_at: OnceCell<jiff::Timestamp>,
     /// Bytes that new copies will need in place of those that this run has set aside, by the way to it.
     pub(super) room_taken: RefCell<BTreeMap<Way, u64>>,
     pub(super) audit: AuditLog,
@@ -73,8 +68,6 @@ impl Engine {
             datastores: RefCell::default(),
             bridges: RefCell::default(),
             mirror_uuids: RefCell::default(),
-            lost_seen: RefCell::default(),
-            set_aside_at: OnceCell::new(),
             room_taken: RefCell::default(),
             audit: AuditLog::open(&config::audit_log_path()),
             state_dir: config::state_dir(),

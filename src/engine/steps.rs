@@ -143,6 +143,29 @@ impl Engine {
         locks: &HeldLocks,
         cause: &Cause<'_>,
     ) -> Result<Carried, EngineError> {
+        let (aside, first): (Vec<&Step>, Vec<&Step>) =
+            steps.iter().partition(|step| matches!(step, Step::SetAside { .. }));
+        let mut carried = self.carry_out_each(&first, seen, locks, cause).await;
+        // what is set aside together is noted together, before the first copy gets its new name
+        let is_due = |(seen, carried): &(&Seen, &Result<Carried, EngineError>)| {
+            matches!(carried, Ok(Carried::Out)) && aside.iter().any(|step| step.image() == seen.spec())
+        };
+        let due: Vec<Seen> = seen.iter().zip(&carried).filter(is_due).map(|(seen, _)| seen.clone()).collect();
+        if !due.is_empty() {
+            self.note_set(&due, locks, cause.vm).await?;
+            carried.extend(self.carry_out_each(&aside, &due, locks, cause).await);
+        }
+        let carried: Vec<Carried> = carried.into_iter().collect::<Result<_, EngineError>>()?;
+        Ok(carried.into_iter().max().unwrap_or(Carried::Out))
+    }
+
+    async fn carry_out_each(
+        &self,
+        steps: &[&Step],
+        seen: &[Seen],
+        locks: &HeldLocks,
+        cause: &Cause<'_>,
+    ) -> Vec<Result<Carried, EngineError>> {
         let by_image = seen.iter().map(|seen| async move {
             for step in steps.iter().filter(|step| step.image() == seen.spec()) {
                 let carried = self.carry_out_one(step, seen, locks, cause).await?;
@@ -152,10 +175,7 @@ impl Engine {
             }
             Ok(Carried::Out)
         });
-        let carried: Vec<_> =
-            stream::iter(by_image.collect::<Vec<_>>()).buffered(CONCURRENCY).collect().await;
-        let carried: Vec<Carried> = carried.into_iter().collect::<Result<_, EngineError>>()?;
-        Ok(carried.into_iter().max().unwrap_or(Carried::Out))
+        stream::iter(by_image.collect::<Vec<_>>()).buffered(CONCURRENCY).collect().await
     }
 
     async fn carry_out_one(
@@ -182,7 +202,7 @@ impl Engine {
             tracing::warn!("{image}: its lock ran out before {}", step.name());
             return Ok(Carried::LockRanOut);
         }
-        let result = self.perform(step, seen, locks, cause.vm).await;
+        let result = self.perform(step, seen, locks).await;
         let (outcome, reason) = match &result {
             Ok(Carried::Out) => (Outcome::Done, None),
             Ok(Carried::Halted | Carried::LockRanOut) => {
@@ -222,13 +242,7 @@ impl Engine {
         self.locks_hold(locks, image).await.unwrap_or(false)
     }
 
-    async fn perform(
-        &self,
-        step: &Step,
-        seen: &Seen,
-        locks: &HeldLocks,
-        vm: Option<i32>,
-    ) -> Result<Carried, CephError> {
+    async fn perform(&self, step: &Step, seen: &Seen, locks: &HeldLocks) -> Result<Carried, CephError> {
         let Some(global_id) = &seen.global_id else { return Ok(Carried::Halted) };
         let cluster = match step.side() {
             Side::Here => Some(&seen.image.cluster),
@@ -262,7 +276,7 @@ impl Engine {
                     return Ok(Carried::Halted);
                 }
             }
-            Step::SetAside { .. } => return self.set_aside(seen, locks, vm).await,
+            Step::SetAside { .. } => return self.set_aside(seen, locks).await,
             Step::Resync { image } => {
                 // an earlier request may have been met since the look: the new copy is not to be thrown away as well
                 let now = cluster.info(image).await?.map(|info| info.id);

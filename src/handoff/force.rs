@@ -67,12 +67,7 @@ impl Force<'_> {
         let copy = match &observation.here {
             Here::NotMirrored => return Forcing::Nothing,
             Here::Absent => {
-                let cause = "has no copy here";
-                return self.refuse(
-                    observation,
-                    cause,
-                    Advice::decide("there is nothing to promote; restore it from a backup"),
-                );
+                return self.refuse(observation, "has no copy here", self.instead_of(observation));
             }
             Here::Mirrored(copy) => copy,
         };
@@ -90,6 +85,14 @@ impl Force<'_> {
             There::Unreachable | There::Denied(_) | There::Absent | There::Apart(_) => {
                 Forcing::Promote { fence: false }
             }
+        }
+    }
+
+    /// What to do about an image that is not here.
+    fn instead_of(&self, observation: &Observation) -> Advice {
+        match self.gate.from_set_aside(observation) {
+            Some(advice) => advice.when("there is nothing to promote; to go on with what was set aside here"),
+            None => Advice::decide("there is nothing to promote; restore it from a backup"),
         }
     }
 

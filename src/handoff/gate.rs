@@ -5,7 +5,7 @@ use super::force::PassOver;
 use super::home::{Residence, SiteRole};
 use super::observation::{
     Apart, Copy, Denial, Domain, Here, Keeping, Mode, Observation, PeerVm, Positions, Report, Resync, Role,
-    There, TokenSeen,
+    SetAside, There, TokenSeen,
 };
 use super::token::{Mark, Token};
 use super::{Locks, Patience};
@@ -86,12 +86,9 @@ enum Verdict {
 impl Gate<'_> {
     /// What puts a stale copy here right, unless another VM here still uses it.
     fn clean_up(&self, observation: &Observation, steps: Vec<Step>, mut refusal: Refusal) -> Verdict {
-        if !observation.in_use_here {
-            return Verdict::CleanUp(steps, refusal);
-        }
-        refusal.advice = Advice::wait(
-            "it is copied back once no other VM here uses it either, see which one does: onemirror list",
-        );
+        let Some(user) = observation.used_here_by else { return Verdict::CleanUp(steps, refusal) };
+        refusal.advice =
+            Advice::wait(format!("it is copied back once VM {user} here does not use it either"));
         Verdict::Refuse(refusal)
     }
 
@@ -245,20 +242,17 @@ impl Gate<'_> {
                     ),
                 ),
                 // it may come back at any moment, not primary: a resync deletes a copy for a while
-                There::Denied(denial) if self.disks_made => {
+                There::Denied(denial) if !self.is_to_be_made(observation) => {
                     (Rule::PeerDenied, self.denied(observation, "is not here", denial))
                 }
-                There::Unreachable | There::NotAsked if self.disks_made => (
-                    Rule::AbsentPeerUnreachable,
-                    self.refuse(
-                        observation,
-                        format!("is not here and {} does not answer", self.there),
-                        Advice::wait(format!(
-                            "bring {} back, or make sure that the image exists",
-                            self.there
-                        )),
-                    ),
-                ),
+                There::Unreachable | There::NotAsked if !self.is_to_be_made(observation) => {
+                    let cause = format!("is not here and {} does not answer", self.there);
+                    let back = format!("bring {} back, or make sure that the image exists", self.there);
+                    let lost = format!("if {} is lost for good", self.there);
+                    let kept = self.from_set_aside(observation).map(|advice| advice.when(lost));
+                    let advice = kept.into_iter().fold(Advice::wait(back), Advice::and);
+                    (Rule::AbsentPeerUnreachable, self.refuse(observation, cause, advice))
+                }
                 _ => (Rule::AbsentLeftToStockDriver, Verdict::Pass),
             },
             Here::Mirrored(_) if observation.owned_by_both => (
@@ -283,6 +277,25 @@ impl Gate<'_> {
                 Role::NonPrimary => self.judge_non_primary(observation, copy),
             },
         }
+    }
+
+    /// Whether the stock driver may make the image that is not here before the boot: a clone or a volatile disk of a VM that
+    /// is made. An image that the VM was given is made by nobody.
+    fn is_to_be_made(&self, observation: &Observation) -> bool {
+        observation.made_here && !self.disks_made
+    }
+
+    /// Has the VM go on with what was set aside here of a disk that is gone. Under its own name it would keep rbd-mirror from
+    /// copying the image anew, once the other site is back; so it becomes an image of its own, and the VM's disk.
+    pub fn from_set_aside(&self, observation: &Observation) -> Option<Advice> {
+        let SetAside { copy, disk } = observation.set_aside.as_ref()?;
+        let vm = self.vm;
+        let first = [format!("onemirror lost restore {copy}"), format!("onevm disk-detach {vm} {disk}")];
+        Some(
+            Advice::commands(Place::Here, first)
+                .once_it_is_off(format!("onevm disk-attach {vm} --image {}", copy.image()))
+                .once_it_is_off(format!("onevm resume {vm}")),
+        )
     }
 
     /// Nobody can write to the copy here, so nothing is lost by an end of its demotion; what it is then decides.

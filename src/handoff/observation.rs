@@ -19,7 +19,7 @@ pub struct Observation {
     pub vm_there: PeerVm,
     /// A VM of this site may be using the copy here, or its saved memory belongs to it: for a release any VM but the one that
     /// lets it go, for a boot any but the one that boots. Only looked up where something depends on it.
-    pub in_use_here: bool,
+    pub used_here_by: Option<i32>,
     /// Both front-ends have a VM that made this image as its own clone or volatile disk: two VMs that share a
     /// name by accident.
     pub owned_by_both: bool,
@@ -30,6 +30,17 @@ pub struct Observation {
     pub in_touch_since_reboot: bool,
     /// What may become of the copy here, if the other one outranks it.
     pub keeping: Keeping,
+    /// What was set aside of the image on this site, the newest. Only looked up where the image itself is not here.
+    pub set_aside: Option<SetAside>,
+}
+
+/// A copy that was outranked on this site, and is kept here under another name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SetAside {
+    /// How it is called.
+    pub copy: ImageSpec,
+    /// The VM's disk that it was a copy of.
+    pub disk: i32,
 }
 
 /// Whether a copy that is outranked has to be kept, and can be.

@@ -103,8 +103,8 @@ impl Release<'_> {
             }
             Belongs::There => {}
         }
-        if observation.in_use_here {
-            return (Rule::ReleaseInUseHere, self.pending(observation, "a VM here uses it".into()));
+        if let Some(user) = observation.used_here_by {
+            return (Rule::ReleaseInUseHere, self.pending(observation, format!("VM {user} here uses it")));
         }
         if here.role == Role::HalfDemoted {
             return (Rule::ReleaseHalfDemoted, Verdict::Act(vec![self.demote(observation)]));

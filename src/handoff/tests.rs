@@ -86,11 +86,12 @@ fn seen_as(here: Here, there: There, vm_there: PeerVm) -> Observation {
         here,
         there,
         vm_there,
-        in_use_here: false,
+        used_here_by: None,
         owned_by_both: false,
         made_here: false,
         in_touch_since_reboot: true,
         keeping: Keeping::Possible,
+        set_aside: None,
     }
 }
 
@@ -101,6 +102,24 @@ fn pair(here: Copy, there: Copy, vm_there: PeerVm) -> Observation {
 /// The copy there has everything that the one here has.
 fn sent(observation: Observation) -> Observation {
     Observation { keeping: Keeping::Needless, ..observation }
+}
+
+/// It is not here, and of the other site nothing is known.
+fn gone() -> Observation {
+    seen_as(Here::Absent, There::Unreachable, PeerVm::Silent)
+}
+
+const NOT_HERE: &str = "refuse: one-0-2-0 is not here and site-b does not answer; bring site-b back, or make sure that the image exists";
+
+/// A clone or a volatile disk.
+fn to_be_made(observation: Observation) -> Observation {
+    Observation { made_here: true, ..observation }
+}
+
+/// A copy of it was outranked here, and is kept.
+fn set_aside(observation: Observation) -> Observation {
+    let copy = spec("one/one-0-2-0.lost-20261126T164500Z");
+    Observation { set_aside: Some(SetAside { copy, disk: 1 }), ..observation }
 }
 
 /// There is no room here for one more copy.
@@ -167,7 +186,7 @@ fn gate() -> Gate<'static> {
 
 /// The same while another VM of site A uses the copy there.
 fn used(observation: Observation) -> Observation {
-    Observation { in_use_here: true, ..observation }
+    Observation { used_here_by: Some(7), ..observation }
 }
 
 /// The release of VM 7 on site A.
@@ -293,17 +312,16 @@ fn gate_rows() -> Vec<Row> {
         ),
         boots(gate(), seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked), NotMirrored, "done"),
         boots(gate(), seen_as(Here::Absent, There::Absent, PeerVm::None), AbsentLeftToStockDriver, "done"),
-        boots(
-            Gate { disks_made: false, ..gate() },
-            seen_as(Here::Absent, There::Unreachable, PeerVm::Silent),
-            AbsentLeftToStockDriver,
-            "done",
-        ),
+        boots(Gate { disks_made: false, ..gate() }, to_be_made(gone()), AbsentLeftToStockDriver, "done"),
+        boots(gate(), to_be_made(gone()), AbsentPeerUnreachable, NOT_HERE),
+        // what a VM is given is made by nobody
+        boots(Gate { disks_made: false, ..gate() }, gone(), AbsentPeerUnreachable, NOT_HERE),
+        boots(gate(), gone(), AbsentPeerUnreachable, NOT_HERE),
         boots(
             gate(),
-            seen_as(Here::Absent, There::Unreachable, PeerVm::Silent),
+            set_aside(gone()),
             AbsentPeerUnreachable,
-            "refuse: one-0-2-0 is not here and site-b does not answer; bring site-b back, or make sure that the image exists",
+            "refuse: one-0-2-0 is not here and site-b does not answer; bring site-b back, or make sure that the image exists; if site-b is lost for good: onemirror lost restore one/one-0-2-0.lost-20261126T164500Z && onevm disk-detach 2 1, and once the VM is POWEROFF: onevm disk-attach 2 --image one-0-2-0.lost-20261126T164500Z, and once the VM is POWEROFF: onevm resume 2",
         ),
         boots(
             gate(),
@@ -671,13 +689,13 @@ fn gate_rows() -> Vec<Row> {
             gate(),
             used(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())),
             SplitBrainStaleHere,
-            "refuse: one-0-2-0 is stale here: site-b took it over by force; it is copied back once no other VM here uses it either, see which one does: onemirror list",
+            "refuse: one-0-2-0 is stale here: site-b took it over by force; it is copied back once VM 7 here does not use it either",
         ),
         boots(
             gate(),
             used(pair(primary("3:site-a:open"), non_primary("1004:site-b:x"), inactive())),
             StaleLeftoverHere,
-            "refuse: one-0-2-0 is stale here: site-b wrote to it last; it is copied back once no other VM here uses it either, see which one does: onemirror list",
+            "refuse: one-0-2-0 is stale here: site-b wrote to it last; it is copied back once VM 7 here does not use it either",
         ),
         // everything it has is there, or there is no room to keep it
         boots(
@@ -1288,7 +1306,7 @@ fn release_rows() -> Vec<Row> {
             release(),
             used(pair(reigns(), follows(), inactive())),
             ReleaseInUseHere,
-            "done; pending: a VM here uses it",
+            "done; pending: VM 7 here uses it",
         ),
         releases(
             release(),
@@ -2285,7 +2303,8 @@ fn no_situation_breaks_what_release_and_upkeep_promise() {
         for patience in [Patience::Fresh, Patience::Exhausted] {
             for in_use_here in [false, true] {
                 let release = Release { patience, ..release() };
-                let judged = release.judge(&[Observation { in_use_here, ..observation.clone() }]);
+                let used_here_by = in_use_here.then_some(7);
+                let judged = release.judge(&[Observation { used_here_by, ..observation.clone() }]);
                 if let Decision::Act(steps) = &judged.judgement.decision {
                     assert!(!in_use_here, "{observation:?}");
                     if here.role == Role::HalfDemoted {

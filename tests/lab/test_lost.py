@@ -401,3 +401,85 @@ def test_a_copy_that_was_given_up_to_a_force_in_vain_keeps_its_newest_writes(lab
     machine.vms_b.clear()
     assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
     machine.assert_complete(a)
+
+
+# ---------------------------------------------------------------- gone here, and the other site is lost
+
+
+RESTORED = ("here: onemirror lost restore IMAGE && onevm disk-detach N N, once off: onevm disk-attach N --image NAME, "
+            "once off: onevm resume N")
+
+
+@full
+@pytest.mark.advice("absent-peer-unreachable", "here: onemirror lost restore IMAGE && onevm disk-detach N N, once off: onevm disk-attach N --image NAME, once off: onevm resume N")
+def test_what_was_set_aside_of_a_disk_that_is_gone_is_had_where_the_other_site_is_lost(lab, a, b, adviser):
+    machine = mirrored_machine(lab, "gone", "journal")
+    (image,) = machine.images.values()
+    a.control("hooks=lose")
+    with home_lost_with_records_unsent(lab, machine):
+        forced_over(lab, machine)
+        a.clusters("daemon-stop")
+    a.wait_vm(machine.home, "POWEROFF")
+    unsent = a.acknowledged(machine.home)
+    a.clusters("daemon-stop")
+    a.configure(command_timeout="8s")
+    wait_until("it to be set aside", lambda: a.reconcile(check=False) and lost_of(a, machine), 60, 1)
+    (lost,) = lost_of(a, machine)
+    b.front_end_kill()
+    b.clusters("site-lost")
+    b.kill_domains()
+    try:
+        assert a.info(image) is None
+        started = a.onemirror("failover", machine.home, check=False)
+        # it must not say that it started what the gate then refuses
+        assert (started.returncode, a.state_name(machine.home)) == (1, "POWEROFF"), started
+        forced = a.onemirror("failover", machine.home, "--force", "--reason", "test", check=False)
+        assert forced.returncode == 1, forced
+        listed = a.onemirror("list", check=False)
+        for said in (started.stderr, forced.stderr, listed.stdout, a.onemirror("show", machine.home).stdout):
+            assert "onemirror lost restore " + lost["image"] in said, said
+        for said in (listed.stdout, a.onemirror("show", machine.home).stdout, a.onemirror("plan", machine.home).stdout):
+            assert "OM11" in said, said
+        assert listed.returncode == 3
+        assert a.resume(machine.home) == "POWEROFF"
+        assert a.vm_error(machine.home).count("OM11 "), a.vm_error(machine.home)
+        adviser.follow(a, machine.home, "absent-peer-unreachable", RESTORED)
+        a.wait_vm(machine.home, "RUNNING")
+        assert a.check_records(lost["image"], unsent)["ok"]
+    finally:
+        b.clusters("site-back")
+        b.front_end_start()
+        a.clusters("daemon-start")
+        a.configure()
+
+
+@full
+def test_what_is_lost_twice_within_a_day_is_two_sets(lab, a, b):
+    machine = mirrored_machine(lab, "twice", "all")
+    images = set(machine.images.values())
+
+    def lose():
+        with home_lost_with_records_unsent(lab, machine):
+            vm = forced_over(lab, machine)
+        a.wait_vm(machine.home, "POWEROFF")
+        copied_back(lab, machine)
+        machine.may_lose_tail += a.acknowledged(machine.home)
+        return vm
+    machine.end_away(lose())
+    machine.comes_home()
+    a.wait_records(machine.home)
+    first = {lost["of"]: lost for lost in lost_of(a, machine)}
+    assert set(first) == images
+    restored, dropped, kept = (first[image] for image in sorted(images))
+    a.onemirror("lost", "restore", restored["image"])
+    a.onemirror("lost", "drop", dropped["image"], "--yes")
+    machine.wait_mirrored()
+    # the timer does what the hook should have done
+    a.control("hooks=lose")
+    lose()
+    found = lost_of(a, machine)
+    second = [lost for lost in found if lost["image"] != kept["image"]]
+    assert sorted(lost["of"] for lost in second) == sorted(images), found
+    assert len({lost["since"] for lost in second}) == 1, found
+    assert len({lost["since"] for lost in found}) == 2, found
+    assert set(machine.primaries().values()) == {"b"}

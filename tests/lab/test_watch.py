@@ -239,3 +239,33 @@ def test_a_disk_that_grew_on_the_recovery_site_is_told_at_home(lab, a, b):
         assert a.disk_resize(int(vm), int(disk), int(size)) == state, a.vm_error(machine.home)
         assert "other-size" not in concerns(a, image)
         assert a.info(image)["size"] == int(size) << 20
+
+
+@full
+def test_a_daemon_that_was_stopped_in_peace_is_told_with_what_starts_it(lab, a, b):
+    machine = lab.vm_with_one_disk(unique("stopped"), "journal")
+    (image,) = machine.images.values()
+    machine.register_on_b()
+    wait_until("nobody to complain", lambda: concerns(a, image) == {}, 60, 1)
+    b.clusters("daemon-stop")
+    try:
+        told = wait_until("it to be told", lambda: concerns(a, image).get("daemon-down"), 120, 2)
+        assert told["what"] == "has a copy on site-b that does not follow: no rbd-mirror runs there", told
+        listed = a.onemirror("list", check=False)
+        assert (listed.returncode, told["what"] in listed.stdout) == (3, True), listed
+        (way,) = told["advice"]
+        assert way["site"] == "site-b", told
+        b.type(way["commands"][0]["command"])
+        wait_until("nobody to complain", lambda: concerns(a, image) == {}, 120, 2)
+    finally:
+        b.clusters("daemon-start")
+
+
+def test_of_a_vm_that_is_done_nothing_else_is_said(lab, a):
+    machine = lab.vm_with_one_disk(unique("done"), "journal")
+    a.action("terminate", machine.home)
+    a.wait_vm(machine.home, "DONE")
+    assert a.onemirror("show", machine.home).stdout == "VM %d is DONE\n" % machine.home
+    assert a.onemirror("failover", machine.home, check=False).returncode == 1
+    planned = a.onemirror("plan", machine.home, check=False)
+    assert (planned.returncode, "is DONE" in planned.stderr) == (1, True), planned

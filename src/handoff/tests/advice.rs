@@ -14,10 +14,17 @@ fn shape(way: &Way) -> Option<String> {
         Place::There(_) => "there: ".to_owned(),
     };
     for (number, command) in commands.iter().enumerate() {
-        let before = if command.once == Some(Once::Runs) { ", then " } else { " && " };
+        let before = match command.once {
+            Some(Once::Runs) => ", then ",
+            Some(Once::Off) => ", once off: ",
+            None => " && ",
+        };
         let mut words: Vec<String> = command.command.split(' ').map(shape_of_word).collect();
         if let Some(place) = words.iter().position(|word| word == "set-quota") {
             words[place + 1] = "POOL".to_owned();
+        }
+        if let Some(place) = words.iter().position(|word| word == "--image") {
+            words[place + 1] = "NAME".to_owned();
         }
         text += &format!("{}{}", if number > 0 { before } else { "" }, words.join(" "));
     }

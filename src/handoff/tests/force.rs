@@ -243,3 +243,17 @@ fn the_refusal_of_a_force_names_the_real_cause() {
         "one-0-2-0 is in use on site-b: VM 0 is EPILOG; it is on its way out, try again; if site-b is off for good: onemirror failover 2 --force --site-is-off --reason TEXT"
     );
 }
+
+#[test]
+fn of_a_disk_that_is_gone_a_force_names_what_was_set_aside() {
+    let none = BTreeSet::new();
+    let said = |observation| {
+        let rules = Force { gate: gate(), site_is_off: true, open_there: &none };
+        match rules.judge(&[observation]).remove(0) {
+            Forcing::Refuse(refusal) => refusal.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    insta::assert_snapshot!(said(gone()), @"one-0-2-0 has no copy here; there is nothing to promote; restore it from a backup");
+    insta::assert_snapshot!(said(set_aside(gone())), @"one-0-2-0 has no copy here; there is nothing to promote; to go on with what was set aside here: onemirror lost restore one/one-0-2-0.lost-20261126T164500Z && onevm disk-detach 2 1, and once the VM is POWEROFF: onevm disk-attach 2 --image one-0-2-0.lost-20261126T164500Z, and once the VM is POWEROFF: onevm resume 2");
+}
