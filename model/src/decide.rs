@@ -250,6 +250,8 @@ pub fn answer(
                 there,
                 role,
                 in_use_here: in_use,
+                // there is one on either site
+                has_user_here: true,
                 running_here: running.then_some(vm),
                 ended_here: None,
             };
@@ -375,7 +377,7 @@ fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> handof
         forced: forced.map(real_mark),
         other_site_is_off: false,
         // the model's VM was made there
-        home: Home::At { site: NAMES[0].into(), is_local: false },
+        home: Home::At { site: NAMES[0].into(), is_former: false },
         report,
         resync: match (seen.resync, seen.noted) {
             (true, _) => Resync::Asked,

@@ -2,7 +2,7 @@
 
 use super::table::{json, print};
 use super::{CommandError, warn_if_off};
-use crate::engine::Engine;
+use crate::engine::{Engine, NewHome};
 use crate::image_spec::ImageSpec;
 
 #[derive(Debug, clap::Args)]
@@ -38,7 +38,10 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
     if arguments.json {
         return Ok(print(&json(&homes)?)?);
     }
-    let text: String =
-        homes.iter().map(|home| format!("{}: belongs to {}\n", home.image, home.site)).collect();
+    let tell = |home: &NewHome| {
+        let taken_up = if home.is_taken_up { ", and is primary here now" } else { "" };
+        format!("{}: belongs to {}{taken_up}\n", home.image, home.site)
+    };
+    let text: String = homes.iter().map(tell).collect();
     Ok(print(&text)?)
 }

@@ -15,11 +15,15 @@ use crate::handoff::{
     Report, Resync, Role, Side, SiteRole, There, Token, home_written,
 };
 use crate::image_spec::ImageSpec;
+use crate::opennebula::stock::left_behind;
 use crate::state::is_later_report;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
+
+/// Reverts beyond that are not looked at.
+const MOST_REVERTS: usize = 100;
 
 /// What the observation is for; it decides how much has to be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +84,8 @@ struct CopySeen {
     info: ImageInfo,
     mirroring: Mirroring,
     metadata: BTreeMap<String, String>,
+    /// What reverts to its own snapshots have left behind, where its home may be that of one of these.
+    left_behind: Vec<ImageInfo>,
 }
 
 /// An error of one cluster, by the name of its site.
@@ -634,11 +640,36 @@ async fn copy_of(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyHere, Cep
     let Some(info) = cluster.info(spec).await? else { return Ok(CopyHere::Absent) };
     let Some(mirroring) = info.mirroring.clone() else { return Ok(CopyHere::NotMirrored(info)) };
     match cluster.metadata(spec).await {
-        Ok(metadata) => Ok(CopyHere::Mirrored(CopySeen { info, mirroring, metadata })),
+        Ok(metadata) => {
+            let mut seen = CopySeen { info, mirroring, metadata, left_behind: Vec::new() };
+            if copy(&seen, &[]).home == Home::OfAnother {
+                seen.left_behind = left_behind_by(cluster, spec, &seen.info).await?;
+            }
+            Ok(CopyHere::Mirrored(seen))
+        }
         // a resync deletes the copy and makes a new one
         Err(CephError::NotFound { .. }) => Ok(CopyHere::Absent),
         Err(error) => Err(error),
     }
+}
+
+/// What reverts to its own snapshots have left behind of an image, the newest first.
+async fn left_behind_by(
+    cluster: &RbdCommand,
+    spec: &ImageSpec,
+    info: &ImageInfo,
+) -> Result<Vec<ImageInfo>, CephError> {
+    let mut found: Vec<ImageInfo> = Vec::new();
+    while let Some(parent) = found.last().unwrap_or(info).parent.as_deref()
+        && let Some(parent) = left_behind(spec, parent)
+        && found.len() < MOST_REVERTS
+    {
+        match cluster.info(&parent).await? {
+            Some(info) => found.push(info),
+            None => break,
+        }
+    }
+    Ok(found)
 }
 
 /// The copy there; of an image that is not mirrored what it says of itself.
@@ -673,9 +704,9 @@ fn copy(seen: &CopySeen, beside: &[&CopySeen]) -> Copy {
     let global_ids: Vec<&str> = images().map(|seen| seen.mirroring.global_id.as_str()).collect();
     let Marks { token, is_unbound, booted, release, forced, other_site_is_off } =
         Marks::read(&seen.metadata, &global_ids);
-    let named =
-        images().flat_map(|seen| [Named::Global(&seen.mirroring.global_id), Named::Local(&seen.info.id)]);
+    let named = images().flat_map(|seen| named_by(&seen.info));
     let home = seen.metadata.get(HOME_KEY).map(String::as_str);
+    let left_behind: Vec<Named<'_>> = seen.left_behind.iter().flat_map(named_by).collect();
     Copy {
         role: match (seen.mirroring.primary, seen.info.is_read_only) {
             (true, false) => Role::Primary,
@@ -692,11 +723,17 @@ fn copy(seen: &CopySeen, beside: &[&CopySeen]) -> Copy {
         release,
         forced,
         other_site_is_off,
-        home: Home::read(home, &named.collect::<Vec<_>>()),
+        home: Home::read(home, &named.collect::<Vec<_>>(), &left_behind),
         report: Report::Other,
         resync: Resync::None,
         positions: Positions::Unknown,
     }
+}
+
+/// The ids that an image may be named by.
+fn named_by(info: &ImageInfo) -> impl Iterator<Item = Named<'_>> {
+    let global = info.mirroring.iter().map(|mirroring| Named::Global(&mirroring.global_id));
+    global.chain([Named::Local(&info.id)])
 }
 
 /// A report in the terms of the rules.

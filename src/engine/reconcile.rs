@@ -17,7 +17,8 @@ use crate::advice::Advice;
 use crate::audit::Outcome;
 use crate::config::ReleaseOn;
 use crate::handoff::{
-    Here, Observation, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement, WayOut, room_advice,
+    Belongs, Here, Observation, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement, WayOut, room_advice,
+    take_up_advice,
 };
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{Vm, VmState};
@@ -349,6 +350,7 @@ impl Engine {
             there: self.there(),
             role: self.residence().role,
             in_use_here: users.iter().any(|user| user.in_use),
+            has_user_here: !users.is_empty(),
             running_here: users.iter().find(|user| user.running).map(|user| user.vm),
             ended_here,
         }
@@ -385,11 +387,28 @@ impl Engine {
                 format!("taken over by force on {there}, and no VM was booted there"),
                 Advice::decide("start the VM on the site where it belongs now"),
             ),
+            (Rule::UpkeepPrimaryNowhere, _) => self.nobodys(seen),
             _ => Undone::needs(
                 "split brain: primary on both sites",
                 Advice::decide("which copy to keep; what to type for that is told by onemirror plan"),
             ),
         }
+    }
+
+    /// An image that nobody would ever take.
+    fn nobodys(&self, seen: &Observation) -> Undone {
+        let (here, there) = (self.here(), self.there());
+        let belongs = match &seen.here {
+            Here::Mirrored(copy) => self.residence().of(copy, seen.made_here),
+            Here::Absent | Here::NotMirrored => Belongs::Unknown,
+        };
+        let waits = match belongs {
+            Belongs::Here => "no VM here waits for it".to_owned(),
+            Belongs::There => format!("no VM of {there} waits for it"),
+            Belongs::Unknown => "where it belongs is not known".to_owned(),
+        };
+        let advice = take_up_advice(&seen.image, belongs, here, there);
+        Undone::needs(format!("primary on neither site, and {waits}"), advice)
     }
 
     /// The end of what a killed run began.

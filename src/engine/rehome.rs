@@ -1,6 +1,8 @@
 //! Rehoming: an operator decides for good where the images of a VM belong.
 
+use super::activity::Activity;
 use super::error::EngineError;
+use super::gate::{Clock, Standing, closing_id, not_carried_out};
 use super::images::VmImage;
 use super::locks::Owner;
 use super::observe::{Purpose, Seen};
@@ -9,7 +11,10 @@ use super::sites::Engine;
 use super::steps::{Carried, Cause, HeldLocks};
 use crate::advice::{Advice, Place};
 use crate::audit::Outcome;
-use crate::handoff::{Copy, Finding, Here, Home, Mode, Refusal, Role, Rule, Side, Step};
+use crate::handoff::{
+    Belongs, BootKind, Copy, Decision, Finding, Here, Home, Judgement, Locks, Mode, Observation, Refusal,
+    Role, Rule, Side, Step, There, is_primary_nowhere, take_up_advice,
+};
 use crate::image_spec::ImageSpec;
 use std::time::Instant;
 
@@ -20,6 +25,8 @@ pub struct NewHome {
     pub image: String,
     /// The site.
     pub site: String,
+    /// It was primary nowhere, and is primary here now.
+    pub is_taken_up: bool,
 }
 
 impl Engine {
@@ -39,7 +46,8 @@ impl Engine {
     }
 
     /// Writes down that these images belong to `site`. Only the primary copy can be written to, so all of them have to be
-    /// primary here; otherwise nothing is changed.
+    /// primary here; otherwise nothing is changed. But an image that is to belong here, that is primary nowhere and of which
+    /// no VM was named, is taken up first.
     pub async fn rehome(
         &self,
         vm: Option<i32>,
@@ -61,6 +69,21 @@ impl Engine {
         images: &[VmImage],
         site: &str,
     ) -> Result<Vec<NewHome>, EngineError> {
+        if let ([image], None) = (images, vm)
+            && site == self.here()
+            && self
+                .look(images, Purpose::Boot)
+                .await?
+                .iter()
+                .all(|seen| is_primary_nowhere(&seen.observation))
+        {
+            self.take_up(image).await?;
+            return Ok(vec![NewHome {
+                image: image.spec().to_string(),
+                site: site.to_owned(),
+                is_taken_up: true,
+            }]);
+        }
         let owner = Owner::this_process(self.here(), &self.state_dir);
         let mut locks = HeldLocks::default();
         let result = async {
@@ -81,10 +104,13 @@ impl Engine {
             let findings: Vec<Finding> = seen.iter().map(finding).collect();
             match self.carry_out(&steps, &seen, &locks, &Cause { vm, findings: &findings }).await? {
                 Carried::Out => {}
-                left => return Err(super::gate::not_carried_out(&steps, left)),
+                left => return Err(not_carried_out(&steps, left)),
             }
-            let home =
-                |(seen, _): (&Seen, _)| NewHome { image: seen.spec().to_string(), site: site.to_owned() };
+            let home = |(seen, _): (&Seen, _)| NewHome {
+                image: seen.spec().to_string(),
+                site: site.to_owned(),
+                is_taken_up: false,
+            };
             Ok(seen.iter().filter_map(mirrored).map(home).collect())
         }
         .await;
@@ -92,11 +118,85 @@ impl Engine {
         result
     }
 
+    /// Takes up an image that is primary nowhere, as the gate would for a VM. It is over once the other copy follows:
+    /// whoever deletes the image before that leaves that copy behind.
+    async fn take_up(&self, image: &VmImage) -> Result<(), EngineError> {
+        let mut clock = Clock::start(self.config.policy.sync_timeout);
+        let owner = Owner::this_process(self.here(), &self.state_dir);
+        loop {
+            let mut locks = HeldLocks::default();
+            let round = self.take_up_under_locks(image, &mut locks, &owner, &mut clock).await;
+            locks.release().await;
+            match round {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(EngineError::Locked { .. }) if !clock.is_over() => {}
+                Err(error) => return Err(error),
+            }
+            clock.wait_a_moment().await;
+        }
+        loop {
+            let seen = self.observe(std::slice::from_ref(image), Purpose::Release).await?;
+            if seen.iter().all(|seen| is_followed(&seen.observation)) {
+                return Ok(());
+            }
+            if clock.is_over() {
+                return Err(EngineError::Unfit(format!(
+                    "{} is primary here now and belongs here; but the copy on {} does not follow yet: see that rbd-mirror runs there before the image is deleted",
+                    image.spec(),
+                    self.there()
+                )));
+            }
+            clock.wait_a_moment().await;
+        }
+    }
+
+    /// `true`: the image is primary here; else it is to be tried again.
+    async fn take_up_under_locks(
+        &self,
+        image: &VmImage,
+        locks: &mut HeldLocks,
+        owner: &Owner,
+        clock: &mut Clock,
+    ) -> Result<bool, EngineError> {
+        let image = std::slice::from_ref(image);
+        let seen = self.observe(image, Purpose::Boot).await?;
+        self.lock(locks, Side::Here, &seen, owner).await?;
+        self.lock(locks, Side::There, &seen, owner).await?;
+        let mut seen = self.observe(image, Purpose::Boot).await?;
+        self.observe_users_here(&mut seen, |user| user.activity != Activity::Inactive).await?;
+        let id = closing_id();
+        let (boot, standing) = (BootKind::Cold, Standing::Last);
+        let gate = self.gate_rules(-1, boot, standing, clock.patience(), Locks::Both, &id);
+        for seen in &seen {
+            let Judgement { decision, findings } = gate.judge_take_up(&seen.observation);
+            match decision {
+                Decision::Act(steps) => {
+                    let cause = Cause { vm: None, findings: &findings };
+                    let seen = std::slice::from_ref(seen);
+                    match self.carry_out(&steps, seen, locks, &cause).await? {
+                        Carried::Out => clock.progress(),
+                        left if clock.gives_up(left) => return Err(not_carried_out(&steps, left)),
+                        Carried::Halted | Carried::LockRanOut => return Ok(false),
+                    }
+                }
+                Decision::Refuse { refusal, .. } => return Err(EngineError::Refused(refusal)),
+                Decision::Done | Decision::LockThere | Decision::Wait { .. } => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     fn may_rehome(&self, seen: &Seen, copy: &Copy, site: &str) -> Result<(), EngineError> {
         let refuse = |cause: &str, advice: Advice| {
             let (image, cause) = (seen.spec().clone(), cause.to_owned());
             Err(EngineError::Refused(Refusal { image, cause, advice, rule: None }))
         };
+        if is_primary_nowhere(&seen.observation) {
+            let belongs = if site == self.here() { Belongs::Here } else { Belongs::There };
+            let advice = take_up_advice(seen.spec(), belongs, self.here(), self.there());
+            return refuse("is primary on neither site", advice);
+        }
         if copy.role != Role::Primary {
             let place = Place::There(self.there().to_owned());
             let command = format!("onemirror rehome --image {} --to {site}", seen.spec());
@@ -110,6 +210,14 @@ impl Engine {
     }
 }
 
+/// Whether the other copy shows the token of the one here, which is primary.
+fn is_followed(seen: &Observation) -> bool {
+    matches!(
+        (&seen.here, &seen.there),
+        (Here::Mirrored(here), There::Mirrored(there)) if here.role == Role::Primary && here.token == there.token
+    )
+}
+
 fn mirrored(seen: &Seen) -> Option<(&Seen, &Copy)> {
     match &seen.observation.here {
         Here::Mirrored(copy) => Some((seen, copy)),
@@ -119,7 +227,7 @@ fn mirrored(seen: &Seen) -> Option<(&Seen, &Copy)> {
 
 /// What writes the home down and sends it; nothing where it says so already.
 fn steps_home(image: &ImageSpec, copy: &Copy, site: &str) -> Vec<Step> {
-    if copy.home == (Home::At { site: site.to_owned(), is_local: false }) {
+    if copy.home == (Home::At { site: site.to_owned(), is_former: false }) {
         return Vec::new();
     }
     let mut steps = vec![Step::WriteHome { image: image.clone(), site: site.to_owned() }];

@@ -3,9 +3,10 @@
 use super::error::EngineError;
 use super::images::VmImage;
 use super::lost::{find, is_named_lost};
+use super::observe::Purpose;
 use super::sites::Engine;
 use crate::ceph::{Ceph as _, CephError, ImageInfo, RbdCommand};
-use crate::handoff::{Here, Removal};
+use crate::handoff::{Here, Kept, Removal};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::stock::{climbs_to, is_set_aside};
 use crate::opennebula::{Datastore, DiskImage, DiskKind};
@@ -13,6 +14,31 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Parents beyond that are not looked at.
 const MOST_PARENTS: usize = 100;
+
+/// Why the stock driver must not delete an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptImage {
+    /// In words.
+    pub why: String,
+    /// What deletes it for good, once nothing here is to have it any more.
+    pub way_out: Option<String>,
+}
+
+impl From<String> for KeptImage {
+    fn from(why: String) -> Self {
+        Self { why, way_out: None }
+    }
+}
+
+impl std::fmt::Display for KeptImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)?;
+        match &self.way_out {
+            Some(way_out) => write!(f, "; to delete it for good: {way_out}"),
+            None => Ok(()),
+        }
+    }
+}
 
 impl Engine {
     /// An image of a datastore of this front-end, that is no disk of a VM.
@@ -27,27 +53,34 @@ impl Engine {
         Ok(VmImage { disk, cluster: self.cluster_here(datastore).await? })
     }
 
-    /// Why the stock driver must not delete the image, in words; `None`: it may. `registered` is an image of this front-end,
+    /// Why the stock driver must not delete the image; `None`: it may. `registered` is an image of this front-end,
     /// other than the one to be deleted, that is the same in Ceph.
     pub async fn kept(
         &self,
         image: &VmImage,
         registered: Option<i32>,
-    ) -> Result<Option<String>, EngineError> {
+    ) -> Result<Option<KeptImage>, EngineError> {
         let here = self.look_here(image).await?;
         if here == Here::Absent && image.is_own() {
             // the stock driver says so
             return Ok(None);
         }
         let rules = Removal { residence: self.residence(), made_here: image.is_own(), registered };
-        if let Some(kept) = rules.judge(&here) {
-            return Ok(Some(rules.explain(image.spec(), kept)));
+        if let Some(mut kept) = rules.judge(&here) {
+            // a VM's own disk is on its way to the other site
+            if kept == Kept::NotPrimary && !image.is_own() {
+                let seen = self.look(std::slice::from_ref(image), Purpose::Release).await?;
+                kept = seen.first().map_or(kept, |seen| rules.beside(kept, &seen.observation.there));
+            }
+            let way_out = rules.way_out(image.spec(), &here, kept);
+            return Ok(Some(KeptImage { why: rules.explain(image.spec(), kept), way_out }));
         }
         if let Some(parent) = self.foreign_parent(image).await? {
-            return Ok(Some(format!(
+            let why = format!(
                 "{} is kept, not deleted: it is a clone of {parent}, so not this VM's disk",
                 image.spec()
-            )));
+            );
+            return Ok(Some(why.into()));
         }
         let others = match self.deleted_with(image).await {
             Ok(others) => others,
@@ -59,10 +92,11 @@ impl Engine {
             Err(error) => return Err(self.error_of(image, error)),
         };
         let Some(other) = self.precious(image, others).await? else { return Ok(None) };
-        Ok(Some(format!(
+        let why = format!(
             "{} is kept, not deleted: OpenNebula's driver would delete {other} with it; if that is to go, too: rbd rm {0}",
             image.spec()
-        )))
+        );
+        Ok(Some(why.into()))
     }
 
     /// The image that a VM's own disk can't have been cloned from, if it was.

@@ -299,6 +299,7 @@ pub enum Rule {
     UpkeepOpenToken,
     UpkeepRelease,
     UpkeepPassOn,
+    UpkeepPrimaryNowhere,
 }
 
 impl Rule {

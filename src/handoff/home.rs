@@ -21,8 +21,9 @@ pub enum Home {
     At {
         /// Its name.
         site: String,
-        /// It was written when the image was not mirrored yet, and holds on this copy only.
-        is_local: bool,
+        /// It names what the image was before: not mirrored yet, which holds on this copy only, or the image that a revert to
+        /// a disk snapshot has left behind. So it is to be written anew.
+        is_former: bool,
     },
     /// It was written for another image, of which this one is a clone or a copy.
     OfAnother,
@@ -54,18 +55,22 @@ pub fn home_written(site: &str, image: Named<'_>) -> String {
 }
 
 impl Home {
-    /// Reads what stands under [`HOME_KEY`]. What was written for one of `images` counts.
-    pub fn read(text: Option<&str>, images: &[Named<'_>]) -> Self {
+    /// Reads what stands under [`HOME_KEY`]. What was written for one of `images` counts, and so does what was written for one
+    /// of `left_behind`: what the image was until it was reverted to a snapshot of its own, and is a clone of now.
+    pub fn read(text: Option<&str>, images: &[Named<'_>], left_behind: &[Named<'_>]) -> Self {
         let Some(text) = text else { return Self::Unset };
         let parts: Vec<&str> = text.split(':').collect();
         let [site, image] = parts[..] else { return Self::Unread };
         if !is_word(site) || !is_word(image) {
             return Self::Unread;
         }
-        match images.iter().find(|known| known.to_string() == image) {
-            Some(known) => Self::At { site: site.into(), is_local: matches!(known, Named::Local(_)) },
-            None => Self::OfAnother,
-        }
+        let is_named = |known: &&Named<'_>| known.to_string() == image;
+        let is_former = match images.iter().find(is_named) {
+            Some(known) => matches!(known, Named::Local(_)),
+            None if left_behind.iter().any(|known| is_named(&known)) => true,
+            None => return Self::OfAnother,
+        };
+        Self::At { site: site.into(), is_former }
     }
 }
 
@@ -129,7 +134,7 @@ impl Residence<'_> {
             Home::Unset if self.of(copy, observation.made_here) == Belongs::Here => self.here,
             // a clone that was made here and has taken its original's along
             Home::OfAnother if observation.made_here && is_new => self.here,
-            Home::At { site, is_local: true } => site,
+            Home::At { site, is_former: true } => site,
             Home::Unset | Home::At { .. } | Home::OfAnother | Home::Unread => return None,
         };
         Some(Step::WriteHome { image: observation.image.clone(), site: site.to_owned() })
@@ -143,9 +148,9 @@ mod tests {
     #[test]
     fn a_home_counts_for_the_image_that_it_names() {
         let images = [Named::Global("0b1c-own"), Named::Local("10226b8b4567")];
-        let read = |text: &str| Home::read(Some(text), &images);
-        let at = |is_local| Home::At { site: "site-b".into(), is_local };
-        assert_eq!(Home::read(None, &images), Home::Unset);
+        let read = |text: &str| Home::read(Some(text), &images, &[]);
+        let at = |is_former| Home::At { site: "site-b".into(), is_former };
+        assert_eq!(Home::read(None, &images, &[]), Home::Unset);
         assert_eq!(read(&home_written("site-b", images[0])), at(false));
         assert_eq!(read(&home_written("site-b", images[1])), at(true));
         assert_eq!(read("site-b:77aa-other"), Home::OfAnother);
@@ -153,5 +158,22 @@ mod tests {
         for text in ["", "site-b", "site-b:", ":0b1c-own", "site-b:0b1c-own:more", "site b:0b1c-own"] {
             assert_eq!(read(text), Home::Unread, "{text}");
         }
+    }
+
+    #[test]
+    fn a_disk_that_was_reverted_belongs_where_what_it_left_behind_belonged() {
+        let own = [Named::Global("2222-new"), Named::Local("11bb")];
+        let left = [Named::Global("1111-left"), Named::Local("11aa")];
+        let read = |text: &str| Home::read(Some(text), &own, &left);
+        let at = |is_former| Home::At { site: "site-b".into(), is_former };
+        for image in left {
+            assert_eq!(read(&home_written("site-b", image)), at(true));
+        }
+        // what was decided since counts
+        assert_eq!(read(&home_written("site-b", own[0])), at(false));
+        // what it left behind was itself another's clone, or its home is not known
+        assert_eq!(read("site-b:77aa-other"), Home::OfAnother);
+        assert_eq!(read("site-b:1111-left:more"), Home::Unread);
+        assert_eq!(Home::read(None, &own, &left), Home::Unset);
     }
 }

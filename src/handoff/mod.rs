@@ -20,6 +20,7 @@ mod observation;
 mod release;
 mod removal;
 mod running;
+mod take_up;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -37,6 +38,7 @@ pub use observation::{
 pub use release::{Pending, Release, ReleaseJudgement, kept_at_recreate};
 pub use removal::{Kept, Removal};
 pub use running::Running;
+pub use take_up::{is_primary_nowhere, take_up_advice};
 pub use token::{
     BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, SITE_IS_OFF, Seal, TOKEN_KEY, Token, Unreadable,
     forced_with_site_off,

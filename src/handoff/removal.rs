@@ -1,7 +1,7 @@
 //! The removal: OpenNebula wants an image deleted; may the stock driver delete the copy here?
 
 use super::home::{Belongs, Residence};
-use super::observation::{Copy, Here, Role, TokenSeen};
+use super::observation::{Copy, Here, Role, There, TokenSeen};
 use crate::image_spec::ImageSpec;
 
 /// All that a removal needs to know beside what is seen here.
@@ -22,8 +22,12 @@ pub enum Kept {
     Absent,
     /// It is registered here as this image.
     Registered(i32),
-    /// The copy here follows the other one, or waits.
+    /// The copy here is not primary; of the other one nothing is known.
     NotPrimary,
+    /// The copy here follows the other one.
+    PrimaryThere,
+    /// Neither copy is primary.
+    PrimaryNowhere,
     /// The same, and its demotion or promotion was interrupted.
     HalfDemoted,
     /// Its token cannot be read, so nothing is known.
@@ -41,12 +45,14 @@ impl Kept {
         match self {
             Self::Absent => "there is no such image here now".into(),
             Self::Registered(id) => format!("it is registered here as image {id}"),
-            Self::NotPrimary => format!("it is a copy of that of {there}"),
+            Self::NotPrimary => "it is not primary here".into(),
+            Self::PrimaryThere => format!("it is a copy of that of {there}"),
+            Self::PrimaryNowhere => "it is primary on neither site".into(),
             Self::HalfDemoted => "it is half demoted here".into(),
             Self::Unreadable => "its handoff token cannot be read".into(),
             Self::Pending => format!("its handoff to {there} is pending"),
             Self::Elsewhere => format!("it belongs to {there}"),
-            Self::Homeless => "where it belongs is not known; decide: onemirror rehome".into(),
+            Self::Homeless => "where it belongs is not known".into(),
         }
     }
 }
@@ -85,8 +91,42 @@ impl Removal<'_> {
         }
     }
 
+    /// The same once the other copy was looked at.
+    pub fn beside(&self, kept: Kept, there: &There) -> Kept {
+        match there {
+            There::Mirrored(there) if kept == Kept::NotPrimary => match there.role {
+                Role::Primary | Role::HalfDemoted => Kept::PrimaryThere,
+                Role::NonPrimary => Kept::PrimaryNowhere,
+            },
+            _ => kept,
+        }
+    }
+
     /// The same in words.
     pub fn explain(&self, image: &ImageSpec, kept: Kept) -> String {
         format!("{image} is kept, not deleted: {}", kept.cause(self.residence.there))
+    }
+
+    /// What has it deleted for good all the same, once its registration is gone; `None`: nothing that could be typed now.
+    pub fn way_out(&self, image: &ImageSpec, here: &Here, kept: Kept) -> Option<String> {
+        let delete = format!("onemirror rehome --image {image} && rbd rm {image}");
+        let belongs = match here {
+            Here::Mirrored(copy) => self.residence.of(copy, self.made_here),
+            Here::Absent | Here::NotMirrored => return None,
+        };
+        match kept {
+            Kept::Elsewhere | Kept::Homeless => Some(delete),
+            Kept::PrimaryNowhere if belongs == Belongs::There => {
+                Some(format!("on {}: {delete}", self.residence.there))
+            }
+            Kept::PrimaryNowhere => Some(delete),
+            Kept::Registered(id) => Some(format!("oneimage delete {id}")),
+            Kept::Absent
+            | Kept::NotPrimary
+            | Kept::PrimaryThere
+            | Kept::HalfDemoted
+            | Kept::Unreadable
+            | Kept::Pending => None,
+        }
     }
 }

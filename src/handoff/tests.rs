@@ -47,7 +47,7 @@ fn copy(role: Role, token: &str) -> Copy {
 }
 
 fn at(site: &str) -> Home {
-    Home::At { site: site.into(), is_local: false }
+    Home::At { site: site.into(), is_former: false }
 }
 
 fn primary(token: &str) -> Copy {
@@ -208,6 +208,7 @@ fn upkeep() -> Upkeep<'static> {
         there: B,
         role: SiteRole::Recovery,
         in_use_here: false,
+        has_user_here: false,
         running_here: None,
         ended_here: None,
     }
@@ -1457,7 +1458,12 @@ fn upkeep_rows() -> Vec<Row> {
     use Rule::*;
     let in_use = || Upkeep { in_use_here: true, ..upkeep() };
     let running = || Upkeep { in_use_here: true, running_here: Some(2), ..upkeep() };
-    vec![
+    let with_user = || Upkeep { has_user_here: true, ..upkeep() };
+    let resting = |home: Home, vm_there| {
+        let copy = || Copy { home: home.clone(), ..non_primary("4:site-b:x") };
+        pair(copy(), copy(), vm_there)
+    };
+    let mut rows = vec![
         keeps_up(
             upkeep(),
             seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked),
@@ -1715,7 +1721,29 @@ fn upkeep_rows() -> Vec<Row> {
             UpkeepNothing,
             "nothing",
         ),
-    ]
+    ];
+    // primary nowhere, and no VM waits for it where it belongs
+    for (home, rules, vm_there, told) in [
+        (at(B), upkeep(), PeerVm::None, true),
+        (at(B), with_user(), PeerVm::None, true),
+        (at(B), in_use(), PeerVm::None, false),
+        (at(B), upkeep(), inactive(), false),
+        (at(B), upkeep(), active(), false),
+        (at(B), upkeep(), PeerVm::Silent, false),
+        (at(A), upkeep(), PeerVm::None, true),
+        (at(A), upkeep(), inactive(), true),
+        (at(A), upkeep(), active(), false),
+        (at(A), upkeep(), PeerVm::Silent, false),
+        (at(A), with_user(), PeerVm::None, false),
+        (Home::OfAnother, upkeep(), PeerVm::None, true),
+        (Home::OfAnother, upkeep(), inactive(), false),
+        (Home::OfAnother, with_user(), PeerVm::None, false),
+    ] {
+        let (rule, says) =
+            if told { (UpkeepPrimaryNowhere, "undecided") } else { (UpkeepNothing, "nothing") };
+        rows.push(keeps_up(rules, resting(home, vm_there), rule, says));
+    }
+    rows
 }
 
 /// What was written for another image, by an earlier release, or by a later one.
@@ -1847,7 +1875,7 @@ fn home_rows() -> Vec<Row> {
     let at_home = || Gate { role: SiteRole::Home, ..gate() };
     let away = || Gate { role: SiteRole::Recovery, ..gate() };
     let of = |home: Home, copy: Copy| Copy { home, ..copy };
-    let local = || Home::At { site: A.into(), is_local: true };
+    let local = || Home::At { site: A.into(), is_former: true };
     let made = |observation| Observation { made_here: true, ..observation };
     let reign = || primary("3:site-a:open").booted("3:site-a:2").release("3:site-a:7");
     let follows = || of(Home::Unset, non_primary("3:site-a:open"));
@@ -2261,7 +2289,7 @@ fn an_image_is_deleted_only_where_it_belongs_and_nobody_waits_for_it() {
     let elsewhere = || Removal { residence: site(SiteRole::Recovery), ..at_home.clone() };
     let twice = || Removal { registered: Some(12), ..at_home.clone() };
     let unsaid = |copy: Copy| Here::Mirrored(Copy { home: Home::Unset, ..copy });
-    let home_of = |site: &str| Home::At { site: site.into(), is_local: false };
+    let home_of = |site: &str| Home::At { site: site.into(), is_former: false };
     for (rules, here, expected) in [
         (at_home.clone(), Here::NotMirrored, None),
         (elsewhere(), Here::NotMirrored, None),
@@ -2294,6 +2322,85 @@ fn an_image_is_deleted_only_where_it_belongs_and_nobody_waits_for_it() {
     ] {
         assert_eq!(rules.judge(&here), expected, "{here:?}");
     }
+}
+
+/// What a kept image's sentence says, and what it ends with.
+#[test]
+fn what_is_kept_is_kept_for_a_true_reason_and_can_be_deleted() {
+    let site = |role| Residence { here: A, there: B, role };
+    let at_home = Removal { residence: site(SiteRole::Home), made_here: false, registered: None };
+    let image = spec("one/one-7");
+    let mirrored = |role, home: Home| Copy { home, ..copy(role, "4:site-b:x") };
+    let there = |role| There::Mirrored(copy(role, "4:site-b:x"));
+    let delete = "onemirror rehome --image one/one-7 && rbd rm one/one-7";
+    let over_there = "on site-b: onemirror rehome --image one/one-7 && rbd rm one/one-7";
+    for (home, other, kept, way_out) in [
+        (at(A), there(Role::Primary), Kept::PrimaryThere, None),
+        (at(A), there(Role::HalfDemoted), Kept::PrimaryThere, None),
+        (at(A), there(Role::NonPrimary), Kept::PrimaryNowhere, Some(delete)),
+        (at(B), there(Role::NonPrimary), Kept::PrimaryNowhere, Some(over_there)),
+        (Home::OfAnother, there(Role::NonPrimary), Kept::PrimaryNowhere, Some(delete)),
+        (at(A), There::Unreachable, Kept::NotPrimary, None),
+        (at(A), There::Absent, Kept::NotPrimary, None),
+    ] {
+        let here = Here::Mirrored(mirrored(Role::NonPrimary, home));
+        let judged = at_home.judge(&here).map(|kept| at_home.beside(kept, &other));
+        assert_eq!(judged, Some(kept), "{here:?} {other:?}");
+        assert_eq!(at_home.way_out(&image, &here, kept).as_deref(), way_out, "{here:?} {other:?}");
+    }
+    for (home, kept) in [(at(B), Kept::Elsewhere), (Home::Unread, Kept::Homeless)] {
+        let here = Here::Mirrored(Copy { home, ..primary("3:site-a:open") });
+        assert_eq!(at_home.judge(&here), Some(kept));
+        assert_eq!(at_home.beside(kept, &there(Role::NonPrimary)), kept);
+        assert_eq!(at_home.way_out(&image, &here, kept).as_deref(), Some(delete));
+    }
+}
+
+/// Taking an image up is a boot without a VM, where a boot would be proven and nobody is there.
+#[test]
+fn an_image_is_taken_up_only_where_it_is_primary_nowhere_and_the_copy_here_has_everything() {
+    let (mut taken, mut judged) = (0, 0);
+    for observation in every_pair() {
+        let (here, there) = copies(&observation);
+        for patience in [Patience::Fresh, Patience::Waning, Patience::Exhausted] {
+            for in_use_here in [false, true] {
+                let gate = Gate { patience, ..gate() };
+                let observation = Observation { in_use_here, ..observation.clone() };
+                judged += 1;
+                let steps = match gate.judge_take_up(&observation).decision {
+                    Decision::Act(steps) => steps,
+                    Decision::Refuse { then, refusal } => {
+                        assert!(then.is_empty());
+                        let typed =
+                            refusal.advice.ways().iter().any(|way| matches!(way.act, Act::Type { .. }));
+                        assert!(!typed, "names a VM that there is not: {refusal}");
+                        continue;
+                    }
+                    Decision::Wait { .. } => {
+                        assert_ne!(patience, Patience::Exhausted);
+                        continue;
+                    }
+                    decision => panic!("{decision:?} in {observation:?}"),
+                };
+                taken += 1;
+                assert!(
+                    !in_use_here && !matches!(observation.vm_there, PeerVm::Active { .. }),
+                    "{observation:?}"
+                );
+                assert_eq!((here.role, there.role), (Role::NonPrimary, Role::NonPrimary));
+                let same = here.token.token() == there.token.token();
+                let proven = same && here.token.token().is_some_and(Token::is_closed);
+                let last_writer = here.token.sequence() > there.token.sequence();
+                let complete = here.positions == Positions::Complete && same;
+                assert!(proven || last_writer || complete, "without proof: {observation:?}");
+                let said: Vec<String> = steps.iter().map(step_text).collect();
+                assert_eq!(said[..2], ["promote here", "home site-a"], "{observation:?}");
+                assert!(said[2].starts_with("write ") && said[2].ends_with(":site-a:open here"), "{said:?}");
+                assert!(steps.iter().all(|step| !matches!(step, Step::MarkBooted { .. })), "{said:?}");
+            }
+        }
+    }
+    assert!(taken > 100 && judged > 100_000, "{taken} {judged}");
 }
 
 #[test]

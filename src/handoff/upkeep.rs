@@ -4,6 +4,7 @@ use super::decision::{Finding, Rule, Side, Step};
 use super::gate::{begin_reign, carried, give_way, opening_token, reign_past};
 use super::home::{Belongs, Home, Residence, SiteRole};
 use super::observation::{Copy, Here, Observation, PeerVm, Report, Resync, Role, There};
+use super::take_up::is_primary_nowhere;
 use super::token::Mark;
 
 /// All that upkeep needs to know beside the observation.
@@ -17,6 +18,8 @@ pub struct Upkeep<'a> {
     pub role: SiteRole,
     /// A VM of this site may be using the image, or its saved memory belongs to it.
     pub in_use_here: bool,
+    /// A VM of this site has it, in whatever state.
+    pub has_user_here: bool,
     /// The VM of this site that runs on it (RUNNING, not only booting).
     pub running_here: Option<i32>,
     /// The VM of this site that was last booted on it, if that one is gone for good and the image is to be handed over
@@ -106,6 +109,9 @@ impl Upkeep<'_> {
                 }
                 nothing
             }
+            (Role::NonPrimary, There::Mirrored(_)) if self.is_nobodys(observation, here) => {
+                (Rule::UpkeepPrimaryNowhere, Task::Undecided)
+            }
             (Role::NonPrimary, There::Mirrored(_)) => {
                 let given_up = released_by(here, self.here);
                 match observation.vm_there {
@@ -116,6 +122,19 @@ impl Upkeep<'_> {
             }
             (Role::NonPrimary, _) => nothing,
         }
+    }
+
+    /// Primary nowhere, and no VM of the site that it belongs to waits for it: nobody would ever take it.
+    fn is_nobodys(&self, observation: &Observation, here: &Copy) -> bool {
+        let residence = Residence { here: self.here, there: self.there, role: self.role };
+        let belongs = residence.of(here, observation.made_here);
+        let nobody_waits = match (belongs, &observation.vm_there) {
+            (Belongs::There, PeerVm::None) => true,
+            (Belongs::Unknown, PeerVm::None) => !self.has_user_here,
+            (Belongs::Here, PeerVm::None | PeerVm::Inactive { .. }) => !self.has_user_here,
+            _ => false,
+        };
+        nobody_waits && !self.in_use_here && is_primary_nowhere(observation)
     }
 
     fn judge_split_brain(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Task) {
@@ -148,8 +167,8 @@ impl Upkeep<'_> {
     fn judge_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Task) {
         let reign = here.token.token().filter(|token| token.is_open_by(self.here));
         let residence = Residence { here: self.here, there: self.there, role: self.role };
-        // written before the image was mirrored; by now the other site has to know it as well
-        if matches!(here.home, Home::At { is_local: true, .. })
+        // written for what the image was before; by now the other site has to know it as well
+        if matches!(here.home, Home::At { is_former: true, .. })
             && let Some(step) = residence.step(observation, here)
         {
             let mut steps = vec![step];

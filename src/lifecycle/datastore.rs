@@ -112,7 +112,7 @@ async fn remove(engine: &Engine, asked: &DriverAction, image: &VmImage) -> Resul
     let other = registered.into_values().flatten().find(|id| *id != asked.image.id);
     Ok(match engine.kept(image, other).await? {
         None => Answer::Stock,
-        Some(why) => Answer::Instead(format!("{why}; only its registration here is gone")),
+        Some(kept) => Answer::Instead(format!("only its registration here goes: {kept}")),
     })
 }
 
@@ -123,8 +123,8 @@ async fn change(engine: &Engine, action: Action, image: &VmImage) -> Result<Answ
         return Ok(refuse(engine.not_writable(image.spec())));
     }
     if action != Action::SnapDelete {
-        if let Some(why) = engine.kept(image, None).await? {
-            return Ok(refuse(format!("{why}; this would put another image in its place")));
+        if let Some(kept) = engine.kept(image, None).await? {
+            return Ok(refuse(format!("{}; this would put another image in its place", kept.why)));
         }
         tracing::warn!("{}", engine.becomes_another(image.spec()));
     }

@@ -56,5 +56,5 @@ pub(super) async fn change(engine: &Engine, call: Call, vm_images: &VmImages) ->
 /// Before a disk that was made for a VM is deleted: whether the stock driver would delete that disk, and nothing else.
 pub(super) async fn delete(engine: &Engine, image: &VmImage) -> Result<Answer, EngineError> {
     let registered = engine.registered_here(std::iter::once(image)).await?.into_values().next();
-    Ok(engine.kept(image, registered).await?.map_or(Answer::Stock, Answer::Instead))
+    Ok(engine.kept(image, registered).await?.map_or(Answer::Stock, |kept| Answer::Instead(kept.to_string())))
 }

@@ -39,6 +39,16 @@ pub fn is_set_aside(image: &ImageSpec, aside: &ImageSpec) -> bool {
     image.pool_spec() == aside.pool_spec() && numbers.is_some_and(|numbers| numbers.split(':').all(is_number))
 }
 
+/// The image that a revert to a disk snapshot has left behind, where this one is a clone of that very snapshot: `one-7` of
+/// `one-7-0:1@1`. `parent` is `pool[/namespace]/image@snapshot`. No other clone that OpenNebula makes has a shorter name than
+/// its parent.
+pub fn left_behind(image: &ImageSpec, parent: &str) -> Option<ImageSpec> {
+    let (parent, snapshot) = parent.rsplit_once('@')?;
+    let parent = parent.parse().ok().filter(|parent| is_set_aside(image, parent))?;
+    let numbers = parent.image().rsplit('-').next()?;
+    numbers.split(':').any(|number| number == snapshot).then_some(parent)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +95,28 @@ mod tests {
         for other in ["one/one-7", "one/one-7-2-0", "one/one-71", "two/one-7-0", "one/one-7-", "one/one-7-a"]
         {
             assert!(!is_set_aside(&spec("one/one-7"), &spec(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_a_clone_of_its_own_snapshot_has_left_something_behind() {
+        let left = |image: &str, parent: &str| left_behind(&spec(image), parent).map(|left| left.to_string());
+        assert_eq!(left("one/one-7", "one/one-7-0:1@1").as_deref(), Some("one/one-7-0:1"));
+        assert_eq!(left("one/one-0-2-0", "one/one-0-2-0-3@3").as_deref(), Some("one/one-0-2-0-3"));
+        for (image, parent) in [
+            // another snapshot than those that the revert has left there
+            ("one/one-7", "one/one-7-0:1@2"),
+            ("one/one-7", "one/one-7-0@snap"),
+            // a VM's clone of a base, and one of an image that was reverted
+            ("one/one-7-3-0", "one/one-7@snap"),
+            ("one/one-7-3-0", "one/one-7-0@0"),
+            // somebody else's image
+            ("one/one-8", "one/one-7-0@0"),
+            ("two/one-7", "one/one-7-0@0"),
+            ("one/one-7", "one/one-7-3-0@0"),
+            ("one/one-7", "one/one-7@0"),
+        ] {
+            assert_eq!(left(image, parent), None, "{image} of {parent}");
         }
     }
 }

@@ -151,7 +151,7 @@ def test_each_site_is_home_of_its_own_vms(lab, a, b):
 
 @full
 @pytest.mark.parametrize("how", ["copied", "told"])
-def test_an_image_whose_home_is_not_known_is_neither_deleted_nor_handed_over(lab, a, b, how):
+def test_an_image_whose_home_is_not_known_is_neither_deleted_nor_handed_over(lab, a, b, adviser, how):
     """A copy has taken its original's home along; or an operator says that what was made here belongs elsewhere."""
     name = unique("whose")
     image = b.image_create(name, "three", True)
@@ -192,3 +192,69 @@ def test_an_image_whose_home_is_not_known_is_neither_deleted_nor_handed_over(lab
         b.action("terminate", vm)
         assert b.settle(vm) == "DONE", b.vm_error(vm)
         wait_until("the handoff", Timer(b, lambda: b.is_primary(data) is False), 60, 1)
+        # no VM of site-a waits for it
+        adviser.type_one_of(b, nobodys(b, data)["advice"], "upkeep-primary-nowhere", THERE)
+        assert a.is_primary(data) is True
+        assert not told(a, data, "neither") and not told(b, data, "neither")
+
+
+HERE = "here: onemirror rehome --image IMAGE"
+THERE = "there: onemirror rehome --image IMAGE"
+
+
+def nobodys(site, image):
+    """What `list` and reconcile tell of an image that is primary nowhere."""
+    (found,) = [found for found in site.overview()["pending"] if found["image"] == image]
+    assert "primary on neither site" in found["handoff"], found
+    assert site.onemirror("list", check=False).returncode == 3
+    reconciled = site.reconcile(check=False)
+    assert reconciled.returncode == 3 and "primary on neither site" in reconciled.stdout, reconciled
+    return found
+
+
+@pytest.mark.parametrize("teller, mode, shape", [
+    pytest.param("site-a", "journal", HERE, marks=pytest.mark.advice("upkeep-primary-nowhere", "here: onemirror rehome --image IMAGE")),
+    pytest.param("site-b", "snapshot", THERE, marks=[full, pytest.mark.advice("upkeep-primary-nowhere", "there: onemirror rehome --image IMAGE")]),
+])
+def test_an_image_that_is_primary_nowhere_is_told_and_taken_up(lab, a, b, adviser, teller, mode, shape):
+    """Home's VM was terminated while its double ran, so nobody waits for what is handed over. Then it is deleted, or booted."""
+    machine = lab.vm_with_one_disk(unique("nobodys"), mode)
+    machine.register_on_b()
+    (image,) = machine.images.values()
+    (registered,) = [one.ID for one in a.one.imagepool.info(-2, -1, -1).IMAGE if one.SOURCE == image]
+    a.wait_records(machine.home)
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    vm = machine.start_on_b()
+    assert b.settle(vm) == "RUNNING", b.vm_error(vm)
+    b.wait_records(vm, 3)
+    a.action("terminate", machine.home)
+    a.wait_vm(machine.home, "DONE")
+    machine.end_away(vm)
+    assert machine.primaries() == {image: ""}
+    site = {"site-a": a, "site-b": b}[teller]
+    advice = nobodys(site, image)["advice"]
+    if teller == "site-a":
+        assert a.image_delete(registered) is None
+        assert a.info(image) and b.info(image)
+        reason = [entry for entry in a.audit() if entry["event"] == "datastore rm" and entry["image"] == image][-1]["reason"]
+        assert "primary on neither site" in reason, reason
+        rehome, remove = reason.split("to delete it for good: ")[1].split(" && ")
+        # as list says
+        assert {way["commands"][0]["command"] for way in advice} == {rehome}
+        adviser.type_one_of(a, nobodys(a, image)["advice"], "upkeep-primary-nowhere", shape)
+        assert machine.primaries() == {image: "a"}
+        a.type(remove)
+        wait_until("it to go on both sites", lambda: a.info(image) is None and b.info(image) is None, 60, 0.5)
+    else:
+        adviser.type_one_of(b, advice, "upkeep-primary-nowhere", shape)
+        assert machine.primaries() == {image: "a"}
+        for other in lab.sites:
+            assert not told(other, image, "neither")
+        again = a.vm_create(machine.name, [registered])
+        assert a.settle(again) == "RUNNING", a.vm_error(again)
+        a.wait_records(again)
+        a.action("poweroff", again)
+        a.wait_vm(again, "POWEROFF")
+        verdict = a.check_records(image, machine.logs() + a.acknowledged(again))
+        assert verdict["ok"], verdict

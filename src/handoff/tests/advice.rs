@@ -51,6 +51,13 @@ fn advised() -> BTreeMap<(String, String), BTreeSet<String>> {
     for shape in &out {
         advised.entry((WAY_OUT.to_owned(), shape.clone())).or_default();
     }
+    let nowhere = Rule::UpkeepPrimaryNowhere.name().to_owned();
+    for belongs in [Belongs::Here, Belongs::There, Belongs::Unknown] {
+        let advice = take_up_advice(&spec("one/one-7"), belongs, A, B);
+        for shape in advice.ways().iter().filter_map(shape) {
+            advised.entry((nowhere.clone(), shape)).or_default();
+        }
+    }
     for row in gate_rows().into_iter().chain(binding_rows()) {
         for shape in row.advice.iter().flat_map(Advice::ways).filter_map(shape) {
             let name = if out.contains(&shape) { WAY_OUT } else { row.rule.name() };
