@@ -11,7 +11,7 @@ pub(super) struct Arguments {
     /// The VM's id here
     #[arg(required_unless_present = "image")]
     vm: Option<i32>,
-    /// An image that no VM here uses any more, as POOL/IMAGE
+    /// An image that no VM here uses any more, as POOL/IMAGE; one that is primary on neither site becomes primary here
     #[arg(long, value_name = "IMAGE", conflicts_with = "vm")]
     image: Option<ImageSpec>,
     /// The site that it belongs to from now on, this one or its peer [default: this one]

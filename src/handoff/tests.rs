@@ -1705,8 +1705,8 @@ fn upkeep_rows() -> Vec<Row> {
         keeps_up(
             upkeep(),
             pair(non_primary("4:site-a:x").release("3:site-a:7"), non_primary("4:site-a:x"), PeerVm::None),
-            UpkeepNothing,
-            "nothing",
+            UpkeepPrimaryNowhere,
+            "undecided",
         ),
         keeps_up(
             in_use(),
