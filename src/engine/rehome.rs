@@ -130,7 +130,7 @@ impl Engine {
             match round {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(EngineError::Locked { .. }) if !clock.is_over() => {}
+                Err(error) if error.is_passing() && !clock.is_over() => tracing::info!("{error}"),
                 Err(error) => return Err(error),
             }
             clock.wait_a_moment().await;
@@ -163,7 +163,7 @@ impl Engine {
         let seen = self.observe(image, Purpose::Boot).await?;
         self.lock(locks, Side::Here, &seen, owner).await?;
         self.lock(locks, Side::There, &seen, owner).await?;
-        let mut seen = self.observe(image, Purpose::Boot).await?;
+        let mut seen = self.observe_locked(image, Purpose::Boot, locks).await?;
         self.observe_users_here(&mut seen, |user| user.activity != Activity::Inactive).await?;
         let id = closing_id();
         let (boot, standing) = (BootKind::Cold, Standing::Last);
