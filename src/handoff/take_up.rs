@@ -43,7 +43,7 @@ impl Gate<'_> {
             _ if !is_primary_nowhere(observation) => {
                 refuse("changed just now".into(), Advice::wait("try again"))
             }
-            _ if observation.in_use_here => {
+            _ if observation.used_here_by.is_some() => {
                 refuse("is in use here".into(), Advice::wait("the gate of its VM takes it"))
             }
             Decision::LockThere | Decision::Wait { .. } => decision,

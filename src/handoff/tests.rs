@@ -2365,7 +2365,8 @@ fn an_image_is_taken_up_only_where_it_is_primary_nowhere_and_the_copy_here_has_e
         for patience in [Patience::Fresh, Patience::Waning, Patience::Exhausted] {
             for in_use_here in [false, true] {
                 let gate = Gate { patience, ..gate() };
-                let observation = Observation { in_use_here, ..observation.clone() };
+                let used_here_by = in_use_here.then_some(7);
+                let observation = Observation { used_here_by, ..observation.clone() };
                 judged += 1;
                 let steps = match gate.judge_take_up(&observation).decision {
                     Decision::Act(steps) => steps,

@@ -198,8 +198,8 @@ def test_an_image_whose_home_is_not_known_is_neither_deleted_nor_handed_over(lab
         assert not told(a, data, "neither") and not told(b, data, "neither")
 
 
-HERE = "here: onemirror rehome --image IMAGE"
-THERE = "there: onemirror rehome --image IMAGE"
+HERE = "here: onemirror rehome --image NAME"
+THERE = "there: onemirror rehome --image NAME"
 
 
 def nobodys(site, image):
@@ -213,8 +213,8 @@ def nobodys(site, image):
 
 
 @pytest.mark.parametrize("teller, mode, shape", [
-    pytest.param("site-a", "journal", HERE, marks=pytest.mark.advice("upkeep-primary-nowhere", "here: onemirror rehome --image IMAGE")),
-    pytest.param("site-b", "snapshot", THERE, marks=[full, pytest.mark.advice("upkeep-primary-nowhere", "there: onemirror rehome --image IMAGE")]),
+    pytest.param("site-a", "journal", HERE, marks=pytest.mark.advice("upkeep-primary-nowhere", "here: onemirror rehome --image NAME")),
+    pytest.param("site-b", "snapshot", THERE, marks=[full, pytest.mark.advice("upkeep-primary-nowhere", "there: onemirror rehome --image NAME")]),
 ])
 def test_an_image_that_is_primary_nowhere_is_told_and_taken_up(lab, a, b, adviser, teller, mode, shape):
     """Home's VM was terminated while its double ran, so nobody waits for what is handed over. Then it is deleted, or booted."""
