@@ -63,6 +63,7 @@ class Site:
     """One site: its cluster, its front-end, the plugin in it."""
 
     def __init__(self, lab, name):
+        self.hooks = "hooks=deliver"
         self.lab, self.name = lab, name
         self.port = FRONT_END_PORTS[name]
         self.location = os.path.join(lab.root, name)
@@ -104,6 +105,9 @@ class Site:
             env=self.environment, stdout=log, stderr=log,
         )
         wait_until("front-end of " + self.name, self.answers, 30)
+        # what becomes of hooks is kept in its memory only
+        if self.hooks != "hooks=deliver":
+            self.control(self.hooks)
 
     def answers(self):
         try:
@@ -115,6 +119,7 @@ class Site:
         self.lab.kill("front-end." + self.name)
 
     def control(self, *requests):
+        self.hooks = next((request for request in requests if request.startswith("hooks=")), self.hooks)
         run([self.lab.front_end, "control", "--location", self.location, *requests], env=self.environment)
 
     @contextlib.contextmanager
