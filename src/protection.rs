@@ -22,6 +22,10 @@ pub enum Kind {
     OlderImageThere,
     /// It is not mirrored, although somebody counts on it.
     NotMirrored,
+    /// It is a clone that is mirrored by snapshots. When such a one first writes to an object, Ceph puts what its base holds of
+    /// that into the clone's earlier snapshots, too; those were sent already, and the next one brings what was written alone
+    /// (seen on 16.2; not mended in Ceph by now: ceph#53672, ceph#60290).
+    CloneBySnapshots,
     /// Its copy does not follow.
     CopyInError,
     /// Its copy does not follow, since nobody copies: rbd-mirror was stopped, or died.
@@ -71,6 +75,8 @@ pub struct Parent {
     pub sends_snapshots: bool,
     /// Whether it is mirrored at all.
     pub is_mirrored: bool,
+    /// Where it belongs, if that is written on it.
+    pub home: Option<String>,
 }
 
 /// What is known of the mirror snapshots' schedule.
@@ -135,6 +141,10 @@ pub struct Facts<'a> {
     pub another_there: bool,
     /// What it was cloned from, where that was asked.
     pub parent: Option<Parent>,
+    /// Whether it is a clone.
+    pub is_clone: bool,
+    /// Where it belongs, if that is written on it.
+    pub home: Option<&'a str>,
     /// What is reported of the copy that follows, wherever that is.
     pub report: Option<&'a ReplayState>,
     /// Whether the daemon that reported it is gone.
@@ -170,6 +180,7 @@ impl<'a> Facts<'a> {
             }
             Standing::WritesByJournal | Standing::Follows => found.extend(self.in_error()),
             Standing::WritesBySnapshot { schedule, age } => {
+                found.extend(self.is_clone.then(|| self.clone_by_snapshots()));
                 found.extend(self.in_error());
                 found.extend(self.snapshots(*schedule, *age));
             }
@@ -199,16 +210,17 @@ impl<'a> Facts<'a> {
         let what =
             format!("{state} on {there}, which has an older image of this name; a failover would boot that");
         let again = (!is_mirrored).then(|| self.mirrored_again());
+        let is_sent_first = |left: &&Parent| left.sends_snapshots;
         let gone = format!("rbd-mirror on {there} has removed or renamed the older one");
-        let advice = match (self.left_by_revert(), again) {
+        let advice = match (self.left_by_revert().filter(is_sent_first), again) {
             // the copy there takes its original's new name with the next snapshot
-            (Some(left), again) if left.sends_snapshots => {
+            (Some(left), again) => {
                 let send = format!("rbd mirror image snapshot {}", left.image);
-                Advice::commands(Place::Here, [Some(send), again].into_iter().flatten())
+                Advice::commands(Place::Here, std::iter::once(send).chain(again.into_iter().flatten()))
             }
-            (_, Some(again)) => Advice::command(Place::Here, again)
+            (None, Some(again)) => Advice::commands(Place::Here, again)
                 .and(Advice::wait(format!("it is copied as soon as {gone}"))),
-            (_, None) => Advice::wait(format!("wait until {gone}")),
+            (None, None) => Advice::wait(format!("wait until {gone}")),
         };
         self.concern(Kind::OlderImageThere, what, advice)
     }
@@ -224,22 +236,39 @@ impl<'a> Facts<'a> {
         } else {
             return None;
         };
-        let again = Advice::command(Place::Here, self.mirrored_again());
+        let again = Advice::commands(Place::Here, self.mirrored_again());
         Some(self.concern(Kind::NotMirrored, why, again))
     }
 
     /// What has the image mirrored.
-    fn mirrored_again(&self) -> String {
+    fn mirrored_again(&self) -> Vec<String> {
         let image = self.image;
         match self.standing {
             Standing::NotMirrored { pool_mirrors_journals: true, .. } => {
-                format!("rbd feature enable {image} journaling")
+                vec![format!("rbd feature enable {image} journaling")]
             }
             Standing::NotMirrored { has_journal: true, .. } => {
-                format!("rbd mirror image enable {image} journal")
+                vec![format!("rbd mirror image enable {image} journal")]
             }
-            _ => format!("rbd mirror image enable {image} snapshot"),
+            _ if self.is_clone => {
+                let left = self.left_by_revert().and_then(|left| left.home.as_deref());
+                self.whole_copy().mirrored(left)
+            }
+            _ => vec![format!("rbd mirror image enable {image} snapshot")],
         }
+    }
+
+    fn whole_copy(&self) -> WholeCopy<'a> {
+        WholeCopy { image: self.image, at: self.here, vm: self.disk.map(|disk| disk.vm) }
+    }
+
+    fn clone_by_snapshots(&self) -> Concern {
+        let what = format!(
+            "is a clone that is mirrored by snapshots, and Ceph leaves out what its base holds, so its copy on {} is not whole",
+            self.there
+        );
+        let advice = Advice::commands(Place::Here, self.whole_copy().mirrored_anew(self.home));
+        self.concern(Kind::CloneBySnapshots, what, advice)
     }
 
     fn in_error(&self) -> Option<Concern> {
@@ -315,6 +344,45 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// How a clone gets a copy that is whole: mirrored as an image without a base. In no other order: a copy that followed the
+/// flattening would show no base any more, and would lack its data all the same (seen on 16.2).
+#[derive(Clone, Copy, Debug)]
+pub struct WholeCopy<'a> {
+    /// The clone.
+    pub image: &'a ImageSpec,
+    /// The site where it is primary, and where all this is typed.
+    pub at: &'a str,
+    /// The VM there that uses it.
+    pub vm: Option<i32>,
+}
+
+impl WholeCopy<'_> {
+    /// What is typed where it is not mirrored yet. Its home names the image that it was, so that is said again.
+    pub fn mirrored(self, home: Option<&str>) -> Vec<String> {
+        let Self { image, .. } = self;
+        let mut all =
+            vec![format!("rbd flatten {image}"), format!("rbd mirror image enable {image} snapshot")];
+        all.extend(home.map(|home| self.rehomed(home)));
+        all
+    }
+
+    /// What is typed where it is mirrored.
+    pub fn mirrored_anew(self, home: Option<&str>) -> Vec<String> {
+        let mut all = vec![format!("rbd mirror image disable {}", self.image)];
+        all.extend(self.mirrored(home));
+        all
+    }
+
+    fn rehomed(self, home: &str) -> String {
+        let what = match self.vm {
+            Some(vm) => vm.to_string(),
+            None => format!("--image {}", self.image),
+        };
+        let to = if home == self.at { String::new() } else { format!(" --to {home}") };
+        format!("onemirror rehome {what}{to}")
+    }
+}
+
 /// What to do about a copy whose daemon stopped with an error.
 pub fn follow_again(image: &str, site: &str) -> Advice {
     Advice::decide(format!(
@@ -359,7 +427,8 @@ mod tests {
     }
 
     fn parent(image: &str, is_mirrored: bool) -> Option<Parent> {
-        Some(Parent { image: image.parse().unwrap(), sends_snapshots: is_mirrored, is_mirrored })
+        let (image, home) = (image.parse().unwrap(), Some("site-a".into()));
+        Some(Parent { image, sends_snapshots: is_mirrored, is_mirrored, home })
     }
 
     fn facts(image: &ImageSpec, standing: Standing) -> Facts<'_> {
@@ -371,6 +440,8 @@ mod tests {
             standing,
             another_there: false,
             parent: None,
+            is_clone: false,
+            home: None,
             report: None,
             is_daemon_down: false,
             size: Some(16 << 20),
@@ -421,12 +492,13 @@ mod tests {
     #[test]
     fn after_a_revert_the_older_image_gets_its_new_name_first() {
         let image = "two/one-7".parse().unwrap();
-        let found = |standing, parent| {
-            Facts { another_there: true, parent, ..facts(&image, standing) }.judge().remove(0)
+        let found = |standing, parent: Option<Parent>| {
+            let is_clone = parent.is_some();
+            Facts { another_there: true, is_clone, parent, ..facts(&image, standing) }.judge().remove(0)
         };
         let reverted = || parent("two/one-7-0:1", true);
         insta::assert_snapshot!(found(NOT_MIRRORED, reverted()).what, @"is not mirrored any more and has no copy on site-b, which has an older image of this name; a failover would boot that");
-        insta::assert_snapshot!(found(NOT_MIRRORED, reverted()).advice, @"rbd mirror image snapshot two/one-7-0:1 && rbd mirror image enable two/one-7 snapshot");
+        insta::assert_snapshot!(found(NOT_MIRRORED, reverted()).advice, @"rbd mirror image snapshot two/one-7-0:1 && rbd flatten two/one-7 && rbd mirror image enable two/one-7 snapshot && onemirror rehome 3");
         insta::assert_snapshot!(found(NOT_MIRRORED, None).advice, @"rbd mirror image enable two/one-7 snapshot; it is copied as soon as rbd-mirror on site-b has removed or renamed the older one");
         // mirrored again, and the older image is still in the way
         insta::assert_snapshot!(found(by_snapshot(Schedule::Unknown, None), reverted()).what, @"has no copy on site-b, which has an older image of this name; a failover would boot that");
@@ -445,6 +517,26 @@ mod tests {
         insta::assert_snapshot!(found(false, false).advice, @"rbd mirror image enable two/one-7 snapshot");
         insta::assert_snapshot!(found(true, false).advice, @"rbd mirror image enable two/one-7 journal");
         insta::assert_snapshot!(found(false, true).advice, @"rbd feature enable two/one-7 journaling");
+    }
+
+    #[test]
+    fn a_clone_by_snapshots_is_told_and_mirrored_anew_without_its_base() {
+        let image = "two/one-7".parse().unwrap();
+        let found = |disk, home| {
+            let facts = facts(&image, by_snapshot(Schedule::Unknown, None));
+            Facts { is_clone: true, disk, home, ..facts }.judge()
+        };
+        let disk = facts(&image, Standing::Follows).disk;
+        let told = found(disk, None).remove(0);
+        assert_eq!(told.kind, Kind::CloneBySnapshots);
+        insta::assert_snapshot!(told.what, @"is a clone that is mirrored by snapshots, and Ceph leaves out what its base holds, so its copy on site-b is not whole");
+        insta::assert_snapshot!(told.advice, @"rbd mirror image disable two/one-7 && rbd flatten two/one-7 && rbd mirror image enable two/one-7 snapshot");
+        let advice = |disk, home| found(disk, Some(home)).remove(0).advice.to_string();
+        insta::assert_snapshot!(advice(disk, "site-a"), @"rbd mirror image disable two/one-7 && rbd flatten two/one-7 && rbd mirror image enable two/one-7 snapshot && onemirror rehome 3");
+        insta::assert_snapshot!(advice(None, "site-b"), @"rbd mirror image disable two/one-7 && rbd flatten two/one-7 && rbd mirror image enable two/one-7 snapshot && onemirror rehome --image two/one-7 --to site-b");
+        // a journal brings every write, and the copy takes it as a clone does
+        let by_journal = Facts { is_clone: true, ..facts(&image, Standing::WritesByJournal) };
+        assert_eq!(by_journal.judge(), []);
     }
 
     #[test]

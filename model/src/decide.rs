@@ -344,6 +344,7 @@ fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
         owned_by_both: false,
         made_here: false,
         in_touch_since_reboot: view.in_touch,
+        lacks_its_base: false,
         keeping: keeping(view),
         set_aside: None,
     }

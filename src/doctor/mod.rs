@@ -655,7 +655,7 @@ fn about_protection(concerns: &[Concern], found: &mut Findings) {
         let (check, level) = match kind {
             // told of the copy that does not follow and of the daemon, above
             Kind::CopyInError | Kind::DaemonDown => continue,
-            Kind::OlderImageThere => (Check::Protection, Level::Failure),
+            Kind::OlderImageThere | Kind::CloneBySnapshots => (Check::Protection, Level::Failure),
             Kind::NotMirrored => (Check::Disks, Level::Warning),
             Kind::NoSchedule | Kind::SnapshotsLate | Kind::OtherSize => (Check::Protection, Level::Warning),
         };

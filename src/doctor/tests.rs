@@ -256,6 +256,7 @@ const CASES: &[Case] = &[
     ("no CONTEXT", |f| f.vms[0].has_context = false, Check::Context, Level::Warning),
     ("half a VM", |f| concern(f, Kind::NotMirrored), Check::Disks, Level::Warning),
     ("an older image", |f| concern(f, Kind::OlderImageThere), Check::Protection, Level::Failure),
+    ("a clone by snapshots", |f| concern(f, Kind::CloneBySnapshots), Check::Protection, Level::Failure),
     ("no schedule", |f| concern(f, Kind::NoSchedule), Check::Protection, Level::Warning),
     ("late snapshots", |f| concern(f, Kind::SnapshotsLate), Check::Protection, Level::Warning),
     ("another size", |f| concern(f, Kind::OtherSize), Check::Protection, Level::Warning),

@@ -134,6 +134,7 @@ impl Engine {
                 owned_by_both: false,
                 made_here: image.is_own(),
                 in_touch_since_reboot: false,
+                lacks_its_base: false,
                 keeping: Keeping::Unknown,
                 set_aside: None,
             },
@@ -200,6 +201,7 @@ impl Engine {
         seen.global_id = Some(here.mirroring.global_id.clone());
         seen.id_here = Some(here.info.id.clone());
         seen.info_here = Some(here.info.clone());
+        seen.observation.lacks_its_base = lacks_its_base(&here);
         let mut copy_here = copy(&here, &[]);
         seen.observation.there = match there {
             CopyThere::Unseen(there) => there,
@@ -651,6 +653,21 @@ async fn copy_of(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyHere, Cep
         Err(CephError::NotFound { .. }) => Ok(CopyHere::Absent),
         Err(error) => Err(error),
     }
+}
+
+/// Where a mirrored image belongs, if that is written on it and can be seen.
+pub(super) async fn home_written_on(cluster: &RbdCommand, image: &ImageSpec) -> Option<String> {
+    let CopyHere::Mirrored(seen) = copy_of(cluster, image).await.ok()? else { return None };
+    match copy(&seen, &[]).home {
+        Home::At { site, .. } => Some(site),
+        Home::Unset | Home::OfAnother | Home::Unread => None,
+    }
+}
+
+/// Whether a copy is brought by mirror snapshots of a clone.
+fn lacks_its_base(seen: &CopySeen) -> bool {
+    let Mirroring { primary, mode, .. } = seen.mirroring;
+    !primary && mode == MirrorMode::Snapshot && seen.info.parent.is_some()
 }
 
 /// What reverts to its own snapshots have left behind of an image, the newest first.

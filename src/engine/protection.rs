@@ -2,7 +2,7 @@
 
 use super::error::EngineError;
 use super::images::VmImages;
-use super::observe::{Seen, error_on, is_seen_mirrored};
+use super::observe::{Seen, error_on, home_written_on, is_seen_mirrored};
 use super::pools::{ImageKey, PoolHere, PoolId, by_cluster};
 use super::sites::Engine;
 use crate::audit::Outcome;
@@ -10,7 +10,7 @@ use crate::ceph::{
     Ceph, DaemonState, ImageInfo, ImageStatus, MirrorMode, RbdCommand, ReplayState, SnapshotSchedule,
     StatusReport,
 };
-use crate::handoff::{Here, There};
+use crate::handoff::{Copy, Here, Home, There};
 use crate::image_spec::ImageSpec;
 use crate::protection::{
     Concern, DiskFacts, Facts, Parent, Schedule, SnapshotAge, Standing, is_left_by_revert,
@@ -143,6 +143,8 @@ impl Engine {
         };
         let mut facts = self.facts(spec, Standing::Follows).of_disk(disk, info.size);
         let is_mirrored = info.mirroring.is_some();
+        facts.is_clone = info.parent.is_some();
+        facts.home = written_home(&seen.observation.here);
         facts.another_there = reports.has_another_there(spec, seen.global_id.as_deref());
         if let Some(parent) = info.parent.as_deref().filter(|_| facts.another_there || !is_mirrored) {
             facts.parent = parent_of(cluster, parent).await;
@@ -208,6 +210,8 @@ impl Engine {
             standing,
             another_there: false,
             parent: None,
+            is_clone: false,
+            home: None,
             report: None,
             is_daemon_down: false,
             size: None,
@@ -290,10 +294,18 @@ fn image_of_snapshot(text: &str) -> Option<ImageSpec> {
 
 async fn parent_of(cluster: &RbdCommand, text: &str) -> Option<Parent> {
     let image = image_of_snapshot(text)?;
+    let home = home_written_on(cluster, &image).await;
     let mirroring = cluster.info(&image).await.ok()??.mirroring;
     let is_mirrored = mirroring.is_some();
     let sends_snapshots = mirroring.is_some_and(|it| it.primary && it.mode == MirrorMode::Snapshot);
-    Some(Parent { image, sends_snapshots, is_mirrored })
+    Some(Parent { image, sends_snapshots, is_mirrored, home })
+}
+
+fn written_home(here: &Here) -> Option<&str> {
+    match here {
+        Here::Mirrored(Copy { home: Home::At { site, .. }, .. }) => Some(site),
+        Here::Mirrored(_) | Here::Absent | Here::NotMirrored => None,
+    }
 }
 
 /// How long ago a Unix time was; a clock that is ahead makes nothing old.

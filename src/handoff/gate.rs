@@ -2,7 +2,7 @@
 
 use super::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 use super::force::PassOver;
-use super::home::{Residence, SiteRole};
+use super::home::{Home, Residence, SiteRole};
 use super::observation::{
     Apart, Copy, Denial, Domain, Here, Keeping, Mode, Observation, PeerVm, Positions, Report, Resync, Role,
     SetAside, There, TokenSeen,
@@ -11,6 +11,7 @@ use super::token::{Mark, Token};
 use super::{Locks, Patience};
 use crate::advice::{Advice, Place};
 use crate::image_spec::ImageSpec;
+use crate::protection::WholeCopy;
 
 /// What a VM does with its disks when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -562,6 +563,9 @@ impl Gate<'_> {
             There::Denied(denial) => {
                 return (Rule::PeerDenied, self.denied(observation, "is not primary here", denial));
             }
+            There::NotAsked | There::Unreachable if observation.lacks_its_base => {
+                return self.not_whole(observation);
+            }
             There::NotAsked | There::Unreachable => {
                 return (
                     Rule::NonPrimaryPeerUnreachable,
@@ -610,6 +614,9 @@ impl Gate<'_> {
             };
             return (rule, self.refuse(observation, cause, way_out.advice(*vm, self.over_there())));
         }
+        if observation.lacks_its_base && there.role != Role::HalfDemoted {
+            return self.not_whole(observation);
+        }
         if self.boot == BootKind::Restore {
             return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
         }
@@ -620,6 +627,35 @@ impl Gate<'_> {
             }
             Role::NonPrimary => self.judge_both_non_primary(observation, here, there),
         }
+    }
+
+    /// A copy that Ceph has left holes in.
+    fn not_whole(&self, observation: &Observation) -> (Rule, Verdict) {
+        let (image, at) = (&observation.image, self.there);
+        let advice = match &observation.there {
+            There::Mirrored(there) => {
+                let vm = match observation.vm_there {
+                    PeerVm::Inactive { vm, .. } => Some(vm),
+                    _ => None,
+                };
+                let home = match &there.home {
+                    Home::At { site, .. } => Some(site.as_str()),
+                    Home::Unset | Home::OfAnother | Home::Unread => None,
+                };
+                let anew = WholeCopy { image, at, vm }.mirrored_anew(home);
+                let anew = Advice::commands(self.over_there(), anew);
+                match there.role {
+                    Role::Primary | Role::HalfDemoted => anew,
+                    Role::NonPrimary => Advice::command(self.over_there(), mirror_image("promote", image))
+                        .and(anew.when("then")),
+                }
+            }
+            _ => self.force().when(format!(
+                "if {at} is lost for good, and what its base holds is not missed or can be put in again"
+            )),
+        };
+        let cause = "is not whole here: a clone, mirrored by snapshots".into();
+        (Rule::NotWhole, self.refuse(observation, cause, advice))
     }
 
     fn judge_primary_there(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Verdict) {

@@ -28,6 +28,9 @@ pub struct Observation {
     /// The copy there was seen since this host was booted, and did not contradict the one here. Only looked up while
     /// the peer cannot be asked.
     pub in_touch_since_reboot: bool,
+    /// The copy here is a clone that comes by mirror snapshots, and Ceph leaves out of these what its base holds
+    /// ([`crate::protection::Kind::CloneBySnapshots`]).
+    pub lacks_its_base: bool,
     /// What may become of the copy here, if the other one outranks it.
     pub keeping: Keeping,
     /// What was set aside of the image on this site, the newest. Only looked up where the image itself is not here.

@@ -90,6 +90,7 @@ fn seen_as(here: Here, there: There, vm_there: PeerVm) -> Observation {
         owned_by_both: false,
         made_here: false,
         in_touch_since_reboot: true,
+        lacks_its_base: false,
         keeping: Keeping::Possible,
         set_aside: None,
     }
@@ -120,6 +121,15 @@ fn to_be_made(observation: Observation) -> Observation {
 fn set_aside(observation: Observation) -> Observation {
     let copy = spec("one/one-0-2-0.lost-20261126T164500Z");
     Observation { set_aside: Some(SetAside { copy, disk: 1 }), ..observation }
+}
+
+/// The copy here came by mirror snapshots of a clone.
+fn not_whole(observation: Observation) -> Observation {
+    Observation { lacks_its_base: true, ..observation }
+}
+
+fn at_b() -> Home {
+    Home::At { site: B.into(), is_former: false }
 }
 
 /// There is no room here for one more copy.
@@ -1081,6 +1091,43 @@ fn gate_rows() -> Vec<Row> {
             apart(non_primary("1003:site-b:open"), "1003:site-b:open"),
             NonPrimaryApart,
             "refuse: one-0-2-0 is not a copy of the image of this name on site-b; to keep that one, here: rbd mirror image promote one/one-0-2-0 --force && rbd mv one/one-0-2-0 one/one-0-2-0.aside; to keep this one, on site-b: rbd mv one/one-0-2-0 one/one-0-2-0.aside",
+        ),
+        // a clone that mirror snapshots bring: only by an operator's force, and only where the whole of it is lost
+        boots(
+            gate(),
+            not_whole(pair(
+                non_primary("3:site-b:open").by_snapshot(),
+                Copy { home: at_b(), ..primary("3:site-b:open").by_snapshot() },
+                inactive(),
+            )),
+            NotWhole,
+            "refuse: one-0-2-0 is not whole here: a clone, mirrored by snapshots; on site-b: rbd mirror image disable one/one-0-2-0 && rbd flatten one/one-0-2-0 && rbd mirror image enable one/one-0-2-0 snapshot && onemirror rehome 0",
+        ),
+        boots(
+            gate(),
+            not_whole(pair(
+                non_primary("4:site-b:x").by_snapshot().at(Positions::Complete),
+                Copy { home: at_b(), ..non_primary("4:site-b:x").by_snapshot() },
+                inactive(),
+            )),
+            NotWhole,
+            "refuse: one-0-2-0 is not whole here: a clone, mirrored by snapshots; on site-b: rbd mirror image promote one/one-0-2-0; then, on site-b: rbd mirror image disable one/one-0-2-0 && rbd flatten one/one-0-2-0 && rbd mirror image enable one/one-0-2-0 snapshot && onemirror rehome 0",
+        ),
+        boots(
+            gate(),
+            not_whole(alone(non_primary("3:site-b:open").by_snapshot())),
+            NotWhole,
+            "refuse: one-0-2-0 is not whole here: a clone, mirrored by snapshots; if site-b is lost for good, and what its base holds is not missed or can be put in again: onemirror failover 2 --force --reason TEXT",
+        ),
+        boots(
+            gate(),
+            not_whole(pair(
+                non_primary("3:site-b:open").by_snapshot(),
+                primary("3:site-b:open").by_snapshot(),
+                active(),
+            )),
+            RunningThere,
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0",
         ),
         boots(
             gate(),

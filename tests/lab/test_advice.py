@@ -10,6 +10,7 @@ from conftest import full
 from harness.laboratory import RUNNING, Machine, unique, wait_until
 from test_failback import brought_into_the_trap, half_demote, powered_off_and_copied
 from test_force import promotion_fails
+from test_lost import copied_back, is_somewhere
 from test_states import failed_over
 from test_trouble import no_room
 
@@ -313,6 +314,68 @@ def test_an_image_is_copied_once_its_other_copy_is_primary(lab, a, b, adviser, b
     runs_on_b_and_comes_home(lab, machine, vm)
 
 
+def clone_by_snapshots(lab):
+    """Off at home; its disk was reverted, and mirrored by somebody who does not know what Ceph leaves out of a clone."""
+    a, b = lab.sites
+    machine, image, vm = off_at_home(lab, "clone-by-snapshots", "snapshot")
+    a.control("hooks=lose")
+    snapshot, _ = a.disk_snapshot(machine.home, 0)
+    assert a.disk_revert(machine.home, 0, snapshot) == "POWEROFF", a.vm_error(machine.home)
+    a.rbd("mirror", "image", "snapshot", "%s-%d" % (image, snapshot))
+    wait_until("the older image to get its new name", lambda: b.info(image) is None, 60, 0.5)
+    a.rbd("mirror", "image", "enable", image, "snapshot")
+    b.wait_replaying(image)
+    a.onemirror("rehome", machine.home)
+    a.control("hooks=deliver")
+    assert a.resume(machine.home) == RUNNING, a.vm_error(machine.home)
+    a.wait_records(machine.home)
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    a.rbd("mirror", "image", "snapshot", image)
+    wait_until("the token", lambda: a.token(image) == b.token(image), 60, 0.5)
+    wait_until("the holes", lambda: not b.check_records(image, a.acknowledged(machine.home))["ok"], 60, 0.5)
+    return machine, image, vm
+
+
+MIRRORED_WHOLE = (
+    "there: rbd mirror image disable IMAGE && rbd flatten IMAGE && rbd mirror image enable IMAGE snapshot && onemirror rehome N")
+PROMOTED_THERE = "there: rbd mirror image promote IMAGE"
+
+
+@pytest.mark.parametrize("ways", [
+    pytest.param([MIRRORED_WHOLE], id="primary", marks=pytest.mark.advice(
+        "not-whole", "there: rbd mirror image disable IMAGE && rbd flatten IMAGE && rbd mirror image enable IMAGE snapshot && onemirror rehome N")),
+    pytest.param([PROMOTED_THERE, MIRRORED_WHOLE], id="demoted", marks=[full, pytest.mark.advice(
+        "not-whole", "there: rbd mirror image promote IMAGE"), pytest.mark.advice(
+        "not-whole", "there: rbd mirror image disable IMAGE && rbd flatten IMAGE && rbd mirror image enable IMAGE snapshot && onemirror rehome N")]),
+])
+def test_a_clone_by_snapshots_is_booted_once_it_is_mirrored_whole(lab, a, b, adviser, ways):
+    machine, image, vm = clone_by_snapshots(lab)
+    assert "its copy on site-b is not whole" in a.onemirror("list", check=False).stdout
+    if PROMOTED_THERE in ways:
+        demoted(lab, image)
+    b.action("release", vm)
+    assert b.settle(vm) == "PROLOG_FAILURE", b.vm_error(vm)
+    for way in ways:
+        adviser.follow(b, vm, "not-whole", way)
+    wait_until("the copy", lambda: b.info(image) and b.check_records(image, a.acknowledged(machine.home))["ok"], 120, 1)
+    b.recover(vm, "retry")
+    runs_on_b_and_comes_home(lab, machine, vm)
+
+
+@full
+@pytest.mark.advice("not-whole", "here: onemirror failover N --force --reason TEXT")
+def test_a_clone_by_snapshots_is_had_by_force_where_its_home_is_lost(lab, a, b, adviser):
+    machine, image, vm = clone_by_snapshots(lab)
+    with lost(lab, a):
+        b.action("release", vm)
+        assert b.settle(vm) == "PROLOG_FAILURE", b.vm_error(vm)
+        adviser.follow(b, vm, "not-whole", FORCE)
+        b.wait_vm(vm, RUNNING)
+    copied_back(lab, machine)
+    assert is_somewhere(lab, machine, image), "what home had is kept"
+
+
 # ---------------------------------------------------------------- what runs and what does not
 
 
@@ -354,9 +417,10 @@ def test_the_words_of_a_refusal_cost_a_clone_nothing(lab, a, b):
     machine = Machine(lab, name, a.vm_create(name, [a.image_create(name, "one", False)]))
     suspended_while_the_other_site_ran(lab, machine)
     assert a.resume(machine.home) == "SUSPENDED"
-    action, vm = re.search(r"onevm ([a-z][a-z -]*) ([0-9]+)|$", a.vm_log(machine.home)).groups()
-    if action is None:
-        action, vm = re.search(r"; [^;]*?([a-z-]+) VM ([0-9]+)", a.vm_log(machine.home)).groups()
+    said = a.vm_log(machine.home)
+    found = re.search(r"onevm ([a-z][a-z -]*) ([0-9]+)", said) or re.search(r"([a-z-]+) VM ([0-9]+)", said)
+    assert found, said
+    action, vm = found.groups()
     a.type("onevm %s %s" % (action, vm))
     wait_until("home to run", lambda: a.state_name(machine.home) == RUNNING, 120, 1)
     runs_at_home(lab, machine)
