@@ -102,10 +102,19 @@ class Log:
                 if line.endswith("\n") and len(words) == 2:
                     self.acknowledged.setdefault(int(words[0]), []).append(int(words[1]))
 
+    def names(self, image):
+        return image in self.header["disks"].values()
+
     def numbers(self, image):
         """The numbers acknowledged for that image (pool/image), whatever its disk id was."""
         wanted = [int(disk) for disk, name in self.header["disks"].items() if name == image]
         return [number for disk in wanted for number in self.acknowledged.get(disk, [])]
+
+
+def check_name(image, logs):
+    """An image whose name none of these logs has would lack nothing: nothing was asked."""
+    if logs and not any(log.names(image) for log in logs):
+        raise ValueError("no log names %s; if it had another name when it was written, say so with --written-as" % image)
 
 
 def judge(scan, image, logs):

@@ -47,7 +47,7 @@ def test_the_drills_of_every_run_hold_what_others_do_beside_the_handoff():
 
 
 def test_what_a_force_gave_up_has_to_be_kept_somewhere():
-    sites = [types.SimpleNamespace(name="site-a", check_records=lambda copy, logs: {"lost": 0 if logs == ["one"] else 5})]
+    sites = [types.SimpleNamespace(name="site-a", check_records=lambda copy, logs, written_as: {"lost": 0 if logs == ["one"] else 5})]
 
     def judged(lost, copies, asked_by_hand=False):
         lane = schedule.Lane(types.SimpleNamespace(a=None, b=None), None, 0)

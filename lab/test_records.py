@@ -42,6 +42,12 @@ class Verdict(unittest.TestCase):
         for place in range(1, 1501):  # more than one chunk
             self.image.put(place, "a" if place <= 1000 else "b", previous=0 if place <= 1000 else 1000)
 
+    def test_a_name_that_no_log_has_is_no_verdict(self):
+        records.check_name("one/x", [log("a", [1])])
+        records.check_name("one/x.lost-1", [])
+        with self.assertRaises(ValueError):
+            records.check_name("one/x.lost-1", [log("a", [1])])
+
     def judge(self, *logs):
         return records.judge(records.Scan(self.image), "one/x", logs)
 

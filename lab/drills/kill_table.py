@@ -187,7 +187,7 @@ class Subject:
         # a VM that runs has a record that is half written
         seen["records"] = there["lost"] if self.there.state_name(self.vms[self.there.name]) == "RUNNING" else there["ok"]
         written = self.here.acknowledged(self.vms[self.here.name])
-        seen["kept"] = [(self.role(site), "mirroring" in site.info(name), site.check_records(name, written)["lost"])
+        seen["kept"] = [(self.role(site), "mirroring" in site.info(name), site.check_records(name, written, written_as=self.image)["lost"])
                         for site, name in self.kept()]
         return seen
 
@@ -216,7 +216,7 @@ class Kept:
         stale.rested("set-aside")
         ((site, self.image),) = stale.kept()
         assert site is self.site
-        self.written = site.acknowledged(stale.vms[site.name])
+        self.written, self.written_as = site.acknowledged(stale.vms[site.name]), stale.image
         note = site.rbd("image-meta", "get", self.image, NOTE).stdout.strip()
         self.note = json.loads(note)
         # not what its note says it is called, so it is nobody's business any more
@@ -245,7 +245,7 @@ class Kept:
         if self.site.info(self.image) is None:
             return {"there": False, "registered": len(self.registrations())}
         metadata = json.loads(self.site.rbd("image-meta", "list", self.image, "--format", "json").stdout or "{}")
-        return {"there": True, "lost": self.site.check_records(self.image, self.written)["lost"],
+        return {"there": True, "lost": self.site.check_records(self.image, self.written, written_as=self.written_as)["lost"],
                 "marks": sorted(key for key in metadata if key.startswith("onemirror.")), "registered": len(self.registrations())}
 
     def after(self, _operation):

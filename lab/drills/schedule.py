@@ -638,7 +638,7 @@ class Lane:
         if not missing:
             return 0
         copies = [(site, name) for site, of, name in self.lost_copies() if of == image]
-        found = {log for log in missing if any(site.check_records(name, [log])["lost"] == 0 for site, name in copies)}
+        found = {log for log in missing if any(site.check_records(name, [log], written_as=image)["lost"] == 0 for site, name in copies)}
         nowhere = sorted(set(missing) - found)
         self.say("%s: %d runs are on copies that were set aside, %d nowhere" % (image, len(found), len(nowhere)))
         self.done["kept"] = self.done.get("kept", 0) + len(found)

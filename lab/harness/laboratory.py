@@ -518,9 +518,12 @@ user = "rbd-mirror-peer"
             return logs and sum(1 for _ in open(logs[-1])) > count
         wait_until("records of VM %d" % vm, enough, timeout)
 
-    def check_records(self, image, logs, may_lose_tail=()):
-        """Reads the image here and judges it; returns the verdict of lab/check-records."""
+    def check_records(self, image, logs, may_lose_tail=(), written_as=None):
+        """Reads the image here and judges it, by the name that it had when it was written; returns the verdict of
+        lab/check-records."""
         command = [*self.lab.run_prefix.split(), "/usr/bin/python3", os.path.join(LAB, "check-records"), "--conf", self.conf, "--user", "admin"]
+        if written_as:
+            command += ["--written-as", written_as]
         for log in may_lose_tail:
             command += ["--may-lose-tail", log]
         result = run([*command, image, *logs], check=False, timeout=120)

@@ -65,7 +65,7 @@ def is_somewhere(lab, machine, image):
     """Whether every record that home's VM was told is written is on some image of some site."""
     logs = lab.a.acknowledged(machine.home)
     found = [(site, name) for site in lab.sites for name in names(site, image)]
-    return any(site.check_records(name, logs)["ok"] for site, name in found)
+    return any(site.check_records(name, logs, written_as=image)["ok"] for site, name in found)
 
 
 def copied_back(lab, machine):
@@ -100,7 +100,7 @@ def test_what_home_had_not_sent_is_kept_and_can_be_had_back(lab, a, b, kind):
     for found in lost:
         info = a.info(found["image"])
         assert "mirroring" not in info and "journaling" not in info["features"], info
-        assert a.check_records(found["image"], unsent)["ok"]
+        assert a.check_records(found["image"], unsent, written_as=found["of"])["ok"]
         assert found["size"] > 0 and found["registered"] is None
     assert lost[0]["image"] in a.onemirror("list", check=False).stdout
     assert [entry for entry in a.audit() if entry.get("step") == "set-aside" and entry["image"] == lost[0]["of"]]
@@ -136,7 +136,7 @@ def restore_and_drop(a, machine, lost, unsent):
     assert "onemirror" not in a.rbd("image-meta", "list", first).stdout
     vm = a.vm_create(unique("reader"), [image])
     a.wait_vm(vm, "RUNNING")
-    assert a.check_records(first, unsent)["ok"]
+    assert a.check_records(first, unsent, written_as=lost[0]["of"])["ok"]
     a.action("terminate-hard", vm)
     a.wait_vm(vm, "DONE")
     before = set(names(a, machine.images[0]))
@@ -448,7 +448,7 @@ def test_what_was_set_aside_of_a_disk_that_is_gone_is_had_where_the_other_site_i
         assert a.vm_error(machine.home).count("OM11 "), a.vm_error(machine.home)
         adviser.follow(a, machine.home, "absent-peer-unreachable", RESTORED)
         a.wait_vm(machine.home, "RUNNING")
-        assert a.check_records(lost["image"], unsent)["ok"]
+        assert a.check_records(lost["image"], unsent, written_as=lost["of"])["ok"]
     finally:
         b.clusters("site-back")
         b.front_end_start()
