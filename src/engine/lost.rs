@@ -9,7 +9,7 @@ use super::sites::Engine;
 use super::steps::{Carried, HeldLocks};
 use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, ImageInfo, RbdCommand};
-use crate::handoff::{Here, Mode, SetAside, TOKEN_KEY, There, TokenSeen};
+use crate::handoff::{Here, Mode, SetAside, TOKEN_KEY, There, Token, TokenSeen};
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{Datastore, DatastoreKind};
 use jiff::Timestamp;
@@ -56,6 +56,12 @@ impl Note {
     fn of(metadata: &BTreeMap<String, String>, id: &str) -> Option<Self> {
         let note: Self = serde_json::from_str(metadata.get(NOTE_KEY)?).ok()?;
         Some(note).filter(|note| note.copy == id)
+    }
+
+    /// What was set aside later comes later: by the reigns that outranked it, which no clock tells.
+    fn order(&self) -> (Option<u64>, Timestamp) {
+        let reign = self.reign.as_deref().and_then(|reign| reign.parse::<Token>().ok());
+        (reign.map(|token| token.sequence), self.since)
     }
 
     /// The name under which the copy is kept.
@@ -340,7 +346,7 @@ impl Engine {
             let mut newest: Option<Found> = None;
             for kept in names_of_kept(cluster, &spec.pool_spec()).await? {
                 let found = find(cluster, &kept).await?.filter(|found| found.note.image == name);
-                newest = newest.into_iter().chain(found).max_by_key(|found| found.note.since);
+                newest = newest.into_iter().chain(found).max_by_key(|found| found.note.order());
             }
             Ok::<_, CephError>(newest)
         };
@@ -761,6 +767,18 @@ mod tests {
         let renamed = Note { named: Some(time("16:59:01")), since: time("16:59:00"), ..note() };
         let text = serde_json::to_string(&renamed).unwrap();
         assert_eq!(serde_json::from_str::<Note>(&text).unwrap(), renamed);
+    }
+
+    #[test]
+    fn of_several_copies_the_reigns_tell_the_newest_and_not_the_clocks() {
+        let of_reign =
+            |reign: &str, since: &str| Note { reign: Some(reign.into()), since: time(since), ..note() };
+        let (first, second) =
+            (of_reign("1001:site-b:open", "18:00:00"), of_reign("2003:site-b:open", "17:00:00"));
+        assert!(first.order() < second.order());
+        // one of an earlier release tells no reign
+        let unsaid = Note { reign: None, since: time("19:00:00"), ..note() };
+        assert!(unsaid.order() < first.order());
     }
 
     #[test]

@@ -559,6 +559,14 @@ impl Gate<'_> {
         {
             return refused;
         }
+        if matches!(observation.there, There::NotAsked | There::Unreachable)
+            && let PeerVm::Denied(denial) = &observation.vm_there
+        {
+            // its front-end answers and tells nothing: that is no lost site, so no force is advised
+            let cause =
+                format!("is not primary here; {}'s front-end {}", self.there, denial.cause.in_words());
+            return (Rule::PeerFrontEndDenied, self.refuse(observation, cause, put_right(denial)));
+        }
         let there = match &observation.there {
             There::Denied(denial) => {
                 return (Rule::PeerDenied, self.denied(observation, "is not primary here", denial));

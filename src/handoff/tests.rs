@@ -613,6 +613,12 @@ fn gate_rows() -> Vec<Row> {
         ),
         boots(
             gate(),
+            Observation { vm_there: PeerVm::Denied(denial()), ..alone(non_primary("3:site-b:open")) },
+            PeerFrontEndDenied,
+            "refuse: one-0-2-0 is not primary here; site-b's front-end denies access; put that right, and see onemirror doctor (info: permission denied: why)",
+        ),
+        boots(
+            gate(),
             Observation { vm_there: active(), ..alone(non_primary("3:site-b:open")) },
             RunningThere,
             "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0; if that site is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT",
