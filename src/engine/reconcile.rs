@@ -13,12 +13,12 @@ use super::release::LetGo;
 use super::sites::Engine;
 use super::start::{stale_way_out, way_out};
 use super::steps::{Cause, HeldLocks};
-use crate::advice::Advice;
+use crate::advice::{Advice, Place};
 use crate::audit::Outcome;
 use crate::config::ReleaseOn;
 use crate::handoff::{
-    Belongs, Here, Observation, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement, WayOut, room_advice,
-    take_up_advice,
+    Belongs, Here, Observation, PeerVm, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement, WayOut,
+    room_advice, take_up_advice,
 };
 use crate::image_spec::ImageSpec;
 use crate::opennebula::{Vm, VmState};
@@ -376,6 +376,7 @@ impl Engine {
                 let what = format!("stale here, and VM {} uses it, so it cannot be copied back", user.vm);
                 Undone::needs(what, stale_way_out(user.vm, user.way_out))
             }
+            (Rule::UpkeepStaleInUseThere, _) => self.stale_in_use_there(&seen.vm_there),
             (Rule::UpkeepTokenUnread, _) => Undone::needs(
                 "its handoff token is not understood",
                 Advice::decide("whose it is, see what a boot of its VM would do (onemirror plan)"),
@@ -391,6 +392,21 @@ impl Engine {
             _ => Undone::needs(
                 "split brain: primary on both sites",
                 Advice::decide("which copy to keep; what to type for that is told by onemirror plan"),
+            ),
+        }
+    }
+
+    /// Outranked by the copy here, and a VM of the other site writes on to it.
+    fn stale_in_use_there(&self, vm_there: &PeerVm) -> Undone {
+        let there = self.there();
+        match vm_there {
+            PeerVm::Active { vm, way_out, .. } => Undone::needs(
+                format!("stale on {there}, and VM {vm} there uses it, so two VMs may write"),
+                way_out.advice(*vm, Place::There(there.to_owned())),
+            ),
+            _ => Undone::needs(
+                format!("stale on {there}, and a VM there uses it"),
+                Advice::decide(format!("which one; see onemirror list on {there}")),
             ),
         }
     }

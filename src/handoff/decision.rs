@@ -294,6 +294,7 @@ pub enum Rule {
     UpkeepSplitBrainStaleHere,
     UpkeepStaleLeftoverHere,
     UpkeepSplitBrainUndecided,
+    UpkeepStaleInUseThere,
     UpkeepForcedAndNeverBootedThere,
     UpkeepNoRoomToKeep,
     UpkeepSplitBrainedCopyHere,

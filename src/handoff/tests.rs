@@ -1630,9 +1630,15 @@ fn upkeep_rows() -> Vec<Row> {
         ),
         keeps_up(
             upkeep(),
-            pair(primary("1003:site-a:open"), primary("3:site-a:open"), active()),
+            pair(primary("1003:site-a:open"), primary("3:site-a:open"), inactive()),
             UpkeepNothing,
             "nothing",
+        ),
+        keeps_up(
+            running(),
+            pair(primary("1003:site-a:open"), primary("3:site-a:open"), active()),
+            UpkeepStaleInUseThere,
+            "undecided",
         ),
         keeps_up(
             upkeep(),

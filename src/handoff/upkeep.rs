@@ -3,7 +3,7 @@
 use super::decision::{Finding, Rule, Side, Step};
 use super::gate::{begin_reign, carried, give_way, opening_token, reign_past};
 use super::home::{Belongs, Home, Residence, SiteRole};
-use super::observation::{Copy, Here, Observation, PeerVm, Report, Resync, Role, There};
+use super::observation::{Copy, Domain, Here, Observation, PeerVm, Report, Resync, Role, There};
 use super::take_up::is_primary_nowhere;
 use super::token::Mark;
 
@@ -147,8 +147,13 @@ impl Upkeep<'_> {
             std::cmp::Ordering::Less => {
                 give_way_or_tell(observation, here, there, Rule::UpkeepSplitBrainStaleHere)
             }
-            // the other site's own upkeep cleans up
-            std::cmp::Ordering::Greater => (Rule::UpkeepNothing, Task::Nothing),
+            // the other site's own upkeep cleans up, once no VM uses the copy there
+            std::cmp::Ordering::Greater => match observation.vm_there {
+                PeerVm::Active { domain: Domain::MayLive, .. } => {
+                    (Rule::UpkeepStaleInUseThere, Task::Undecided)
+                }
+                _ => (Rule::UpkeepNothing, Task::Nothing),
+            },
             std::cmp::Ordering::Equal => (Rule::UpkeepSplitBrainUndecided, Task::Undecided),
         }
     }
