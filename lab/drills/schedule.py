@@ -451,8 +451,19 @@ class Lane:
         if (way["kind"], way.get("at")) != ("type", "here"):
             return
         for command in (said["command"] for said in way["commands"]):
-            if command.startswith("rbd "):
-                self.say("%s on %s: %s" % (command, self.home_site.name, self.rbd(self.home_site, *command.split()[1:])))
+            # one after the other, as `&&` has them: what fails ends it, and all of it is typed again later
+            if not self.typed(command):
+                return
+
+    def typed(self, command):
+        """Whether the command ended well."""
+        words = command.split()
+        if words[0] == "onemirror":
+            result = self.onemirror(self.home_site, *words[1:])
+            return result is not None and result.returncode == 0
+        well = words[0] == "rbd" and self.rbd(self.home_site, *words[1:])
+        self.say("%s on %s: %s" % (command, self.home_site.name, well))
+        return well
 
     def has_copies(self, image):
         """Whether the other site has the copy of this very image, and all of it."""

@@ -174,20 +174,24 @@ impl Engine {
         let is_concerned = matches!(seen.observation.here, Here::NotMirrored)
             || matches!(seen.observation.there, There::Apart(_));
         let (spec, cluster) = (seen.spec(), &seen.image.cluster);
-        let parent = seen.info_here.as_ref().and_then(|info| image_of_snapshot(info.parent.as_deref()?));
-        let Some(left) = parent.filter(|left| is_concerned && is_left_by_revert(left, spec)) else {
-            return Ok(None);
-        };
-        let failed = |error| error_on(cluster, &left, error);
-        let info = cluster.info(&left).await.map_err(failed)?;
-        let Some(mirroring) = info.and_then(|info| info.mirroring) else { return Ok(None) };
-        if !mirroring.primary || mirroring.mode != MirrorMode::Snapshot || self.is_silent_there() {
+        if !is_concerned || self.is_silent_there() {
             return Ok(None);
         }
         // whoever does not answer is asked at the next run
         let Ok(Some(there)) = self.cluster_there(cluster, &spec.pool_spec()).await else { return Ok(None) };
         let Ok(Some(info)) = there.info(spec).await else { return Ok(None) };
-        if info.mirroring.is_none_or(|there| there.global_id != mirroring.global_id) {
+        let Some(theirs) = info.mirroring else { return Ok(None) };
+        // not by its parent: a disk that was flattened since has none
+        let pool =
+            cluster.pool_status(&spec.pool_spec()).await.map_err(|error| error_on(cluster, spec, error))?;
+        let is_theirs = |image: &&ImageStatus| image.global_id == theirs.global_id;
+        let Some(name) = pool.images.iter().find(is_theirs).map(|image| &image.name) else { return Ok(None) };
+        let left: Option<ImageSpec> = format!("{}/{name}", spec.pool_spec()).parse().ok();
+        let Some(left) = left.filter(|left| is_left_by_revert(left, spec)) else { return Ok(None) };
+        let failed = |error| error_on(cluster, &left, error);
+        let info = cluster.info(&left).await.map_err(failed)?;
+        let Some(mirroring) = info.and_then(|info| info.mirroring) else { return Ok(None) };
+        if !mirroring.primary || mirroring.mode != MirrorMode::Snapshot {
             return Ok(None);
         }
         let started = Instant::now();
