@@ -416,8 +416,11 @@ def test_the_words_of_a_refusal_cost_a_clone_nothing(lab, a, b):
     name = unique("memory-of-a-clone")
     machine = Machine(lab, name, a.vm_create(name, [a.image_create(name, "one", False)]))
     suspended_while_the_other_site_ran(lab, machine)
-    assert a.resume(machine.home) == "SUSPENDED"
-    said = a.vm_log(machine.home)
+    # its copy has to follow first
+    def told():
+        assert a.resume(machine.home) == "SUSPENDED"
+        return [line for line in a.vm_log(machine.home).splitlines() if "memory" in line]
+    said = wait_until("what to do about the saved memory", told, 120, 1)[-1]
     found = re.search(r"onevm ([a-z][a-z -]*) ([0-9]+)", said) or re.search(r"([a-z-]+) VM ([0-9]+)", said)
     assert found, said
     action, vm = found.groups()
