@@ -20,6 +20,11 @@ pub enum FrontEndError {
         "its user {0} is not in the group oneadmin and may not see every VM; put one into [peer] auth that is"
     )]
     SeesTooLittle(String),
+    /// The endpoint leads to this site.
+    #[error(
+        "[peer] endpoint in onemirror.conf leads to this site's own front-end; put in that of the other site"
+    )]
+    LeadsHere,
     /// There is no way to call it: no credentials, or none that can be trusted.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -36,7 +41,9 @@ impl FrontEndError {
             )
             | Self::SeesTooLittle(_) => DenialCause::Access,
             Self::Call(OneError::Untrusted { .. }) => DenialCause::Certificate,
-            Self::Call(OneError::Configuration(_)) | Self::Endpoint(_) => DenialCause::NoWay,
+            Self::Call(OneError::Configuration(_)) | Self::Endpoint(_) | Self::LeadsHere => {
+                DenialCause::NoWay
+            }
             Self::Call(_) => DenialCause::Unintelligible,
         };
         Some(Denial { cause, detail: self.to_string() })

@@ -59,6 +59,8 @@ pub(super) struct User {
     pub running: bool,
     /// The image is the VM's own clone or volatile disk.
     pub owns: bool,
+    /// When it was made, in seconds since 1970.
+    pub made: Option<i64>,
 }
 
 impl Engine {
@@ -169,7 +171,23 @@ impl Engine {
         if !user.sees_everything() {
             return Err(FrontEndError::SeesTooLittle(crate::text::printable(&user.name)));
         }
-        Ok(users(&client, images).await?)
+        let users = users(&client, images).await?;
+        if self.has_one_of(users.values().flatten()).await {
+            return Err(FrontEndError::LeadsHere);
+        }
+        Ok(users)
+    }
+
+    /// Whether one of these VMs is this site's own: of two front-ends none has made a VM of the same number in the same
+    /// second. An address that was moved after a disaster may lead back to this site.
+    async fn has_one_of(&self, users: impl Iterator<Item = &User>) -> bool {
+        let made: BTreeMap<i32, i64> = users.filter_map(|user| Some((user.vm, user.made?))).collect();
+        for (vm, made) in made {
+            if self.one_here.vm(vm).await.is_ok_and(|own| own.made == Some(made)) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The same for this site's own front-end.
@@ -219,7 +237,8 @@ async fn users(
             let owns = usage == Usage::Owns;
             let (state, activity, keeps) = (vm.state_name(), activity(&vm), keeps_disks(&vm));
             let (domain, way_out, running) = (domain(&vm), way_out(&vm), is_running(&vm));
-            let user = User { vm: id, state, activity, domain, way_out, keeps, running, owns };
+            let made = vm.made;
+            let user = User { vm: id, state, activity, domain, way_out, keeps, running, owns, made };
             users.entry(image).or_default().push(user);
         }
     }

@@ -41,6 +41,8 @@ pub struct Vm {
     pub name: String,
     /// The owner.
     pub uid: i32,
+    /// `STIME`: when it was made, in seconds since 1970.
+    pub made: Option<i64>,
     /// State.
     pub state: VmState,
     /// Life-cycle state, which counts while the VM is active.
@@ -493,6 +495,8 @@ struct VmXml {
     state: i32,
     #[serde(deserialize_with = "required_number")]
     lcm_state: i32,
+    #[serde(default)]
+    stime: Text,
     template: VmTemplateXml,
     #[serde(default)]
     user_template: BTreeMap<String, Text>,
@@ -567,6 +571,7 @@ impl From<VmXml> for Vm {
             id: xml.id,
             name: super::clean(&xml.name.text),
             uid: xml.uid,
+            made: xml.stime.text.trim().parse().ok(),
             state: xml.state.into(),
             lcm_state: xml.lcm_state.into(),
             disks: xml.template.disks.into_iter().map(Into::into).collect(),
@@ -896,6 +901,7 @@ mod tests {
     fn reads_a_running_vm() {
         let vm = Vm::from_xml(VM).unwrap();
         assert_eq!((vm.id, vm.uid, vm.name.as_str()), (2, 0, "alpine-0-2"));
+        assert!(vm.made.is_some_and(|made| made > 1_000_000_000));
         assert_eq!((vm.state, vm.lcm_state), (VmState::Active, LcmState::Running));
         assert_eq!(vm.state_name(), "RUNNING");
         assert!(vm.has_context);

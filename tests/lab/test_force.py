@@ -235,3 +235,22 @@ def test_the_running_hook_stops_no_vm_that_runs_under_its_own_token(lab, a, b, s
     assert a.state_name(machine.home) == RUNNING, a.vm_error(machine.home)
     assert ended.returncode == 0, ended
     machine.assert_complete(a)
+
+
+@full
+def test_an_endpoint_that_leads_back_here_is_no_answer_of_the_other_site(lab, a, b):
+    """An address that was moved when the other site was lost: its VMs would be this site's own."""
+    machine = lab.vm_with_one_disk(unique("led-back"), "journal")
+    (image,) = machine.images.values()
+    machine.register_on_b()
+    with b.peer_cluster_cut_off(command_timeout="8s"):
+        with open(b.configuration) as file:
+            text = file.read()
+        assert a.endpoint in text
+        b.write_configuration(text.replace(a.endpoint, b.endpoint))
+        vm = machine.start_on_b(mirrored=False)
+        assert b.settle(vm) == "PROLOG_FAILURE"
+        said = b.onemirror("failover", vm, "--force", "--reason", "test", check=False)
+        assert said.returncode == 1 and "leads to this site's own front-end" in said.stderr, said.stderr
+        assert not b.is_primary(image)
+    assert a.state_name(machine.home) == "RUNNING"
