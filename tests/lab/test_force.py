@@ -3,6 +3,7 @@ import contextlib
 import glob
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -248,6 +249,8 @@ def test_an_endpoint_that_leads_back_here_is_no_answer_of_the_other_site(lab, a,
             text = file.read()
         assert a.endpoint in text
         b.write_configuration(text.replace(a.endpoint, b.endpoint))
+        # as where both sites have one password
+        shutil.copyfile(b.auth_file, os.path.join(b.location, "etc/peer_auth"))
         vm = machine.start_on_b(mirrored=False)
         assert b.settle(vm) == "PROLOG_FAILURE"
         said = b.onemirror("failover", vm, "--force", "--reason", "test", check=False)
