@@ -214,7 +214,7 @@ def test_a_release_that_its_front_end_has_forgotten_takes_no_image_from_a_vm_tha
         b.onemirror("tm", "--stock", "/bin/true", "mvds", disk, image, late, "100", check=False)
         assert snapshot_of(lab, [image]) == before
         last = [entry for entry in b.audit() if entry["event"] == "tm mvds"][-1]
-        assert (last["outcome"], last.get("reason")) == ("pending", "a VM here uses it")
+        assert (last["outcome"], last.get("reason")) == ("pending", "VM %d here uses it" % vm)
     with open(b.acknowledged(vm)[-1]) as log:
         written = len(log.readlines())
     b.wait_records(vm, written + 10)
