@@ -85,6 +85,7 @@ def world(lab):
             site.rbd("config", "global", "remove", "client", key)
         for pool in ("one", "two", "three"):
             site.rbd("config", "pool", "remove", pool, DELETE_DELAY)
+        site.rbd("mirror", "snapshot", "schedule", "remove", "--pool", "two", "1d")
     lab.clear()
 
 
