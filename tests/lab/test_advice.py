@@ -425,7 +425,7 @@ def test_the_words_of_a_refusal_cost_a_clone_nothing(lab, a, b):
     assert found, said
     action, vm = found.groups()
     a.type("onevm %s %s" % (action, vm))
-    wait_until("home to run", lambda: a.state_name(machine.home) == RUNNING, 120, 1)
+    assert a.wait_vm(machine.home, RUNNING, "DONE") == RUNNING
     runs_at_home(lab, machine)
 
 
