@@ -425,7 +425,7 @@ def test_the_words_of_a_refusal_cost_a_clone_nothing(lab, a, b):
     assert found, said
     action, vm = found.groups()
     a.type("onevm %s %s" % (action, vm))
-    assert a.wait_vm(machine.home, RUNNING, "DONE") == RUNNING
+    assert a.wait_vm(machine.home, RUNNING, "DONE", "EPILOG_FAILURE") == RUNNING
     runs_at_home(lab, machine)
 
 
