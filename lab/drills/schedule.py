@@ -499,7 +499,8 @@ class Lane:
             resting = time.monotonic() - since
             try:
                 if states[0] == "RUNNING" and away is None:
-                    if self.primaries() == {self.home_site.name[-1]} and self.protect():
+                    # first, since a disk that is not mirrored is primary nowhere
+                    if self.protect() and self.primaries() == {self.home_site.name[-1]}:
                         return True
                 elif away is not None:
                     self.away_towards_home(b, away, states[1], resting, front_end_was_stopped)
