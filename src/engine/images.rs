@@ -59,8 +59,8 @@ pub(super) struct User {
     pub running: bool,
     /// The image is the VM's own clone or volatile disk.
     pub owns: bool,
-    /// When it was made, in seconds since 1970.
-    pub made: Option<i64>,
+    /// When it was made, and its UUID.
+    pub made: (Option<i64>, Option<String>),
 }
 
 impl Engine {
@@ -178,12 +178,11 @@ impl Engine {
         Ok(users)
     }
 
-    /// Whether one of these VMs is this site's own: of two front-ends none has made a VM of the same number in the same
-    /// second. An address that was moved after a disaster may lead back to this site.
+    /// Whether one of these VMs is this site's own, by its number, the second in which it was made, and its UUID. An address
+    /// that was moved after a disaster may lead back to this site.
     async fn has_one_of(&self, users: impl Iterator<Item = &User>) -> bool {
-        let made: BTreeMap<i32, i64> = users.filter_map(|user| Some((user.vm, user.made?))).collect();
-        for (vm, made) in made {
-            if self.one_here.vm(vm).await.is_ok_and(|own| own.made == Some(made)) {
+        for (vm, seen) in users.map(|user| (user.vm, &user.made)).collect::<BTreeMap<_, _>>() {
+            if self.one_here.vm(vm).await.is_ok_and(|own| made(&own) == *seen) {
                 return true;
             }
         }
@@ -197,6 +196,10 @@ impl Engine {
     ) -> Result<BTreeMap<ImageSpec, Vec<User>>, OneError> {
         users(&self.one_here, images).await
     }
+}
+
+fn made(vm: &Vm) -> (Option<i64>, Option<String>) {
+    (vm.made, vm.uuid.clone())
 }
 
 async fn users(
@@ -237,7 +240,7 @@ async fn users(
             let owns = usage == Usage::Owns;
             let (state, activity, keeps) = (vm.state_name(), activity(&vm), keeps_disks(&vm));
             let (domain, way_out, running) = (domain(&vm), way_out(&vm), is_running(&vm));
-            let made = vm.made;
+            let made = made(&vm);
             let user = User { vm: id, state, activity, domain, way_out, keeps, running, owns, made };
             users.entry(image).or_default().push(user);
         }

@@ -43,6 +43,8 @@ pub struct Vm {
     pub uid: i32,
     /// `STIME`: when it was made, in seconds since 1970.
     pub made: Option<i64>,
+    /// `OS/UUID`, which oned draws by lot where a template names none.
+    pub uuid: Option<String>,
     /// State.
     pub state: VmState,
     /// Life-cycle state, which counts while the VM is active.
@@ -510,6 +512,14 @@ struct VmTemplateXml {
     disks: Vec<DiskXml>,
     #[serde(rename = "CONTEXT", default)]
     context: Vec<IgnoredAny>,
+    #[serde(rename = "OS", default)]
+    os: Vec<OsXml>,
+}
+
+#[derive(serde::Deserialize)]
+struct OsXml {
+    #[serde(rename = "UUID")]
+    uuid: Option<Text>,
 }
 
 #[derive(serde::Deserialize)]
@@ -572,6 +582,7 @@ impl From<VmXml> for Vm {
             name: super::clean(&xml.name.text),
             uid: xml.uid,
             made: xml.stime.text.trim().parse().ok(),
+            uuid: xml.template.os.into_iter().find_map(|os| filled(os.uuid)),
             state: xml.state.into(),
             lcm_state: xml.lcm_state.into(),
             disks: xml.template.disks.into_iter().map(Into::into).collect(),
@@ -902,6 +913,14 @@ mod tests {
         let vm = Vm::from_xml(VM).unwrap();
         assert_eq!((vm.id, vm.uid, vm.name.as_str()), (2, 0, "alpine-0-2"));
         assert!(vm.made.is_some_and(|made| made > 1_000_000_000));
+        assert_eq!(vm.uuid.as_deref().map(str::len), Some(36));
+        // a template may hold anything
+        for os in ["<OS>x</OS>", "<OS/>", "<OS><UUID/></OS>", "<OS><UUID><A>x</A></UUID></OS>"] {
+            let from = VM.find("<OS>").unwrap();
+            let to = VM.find("</OS>").unwrap() + "</OS>".len();
+            let text = format!("{}{os}{}", &VM[..from], &VM[to..]);
+            assert_eq!(Vm::from_xml(&text).unwrap().uuid, None, "{os}");
+        }
         assert_eq!((vm.state, vm.lcm_state), (VmState::Active, LcmState::Running));
         assert_eq!(vm.state_name(), "RUNNING");
         assert!(vm.has_context);
