@@ -6,6 +6,7 @@
 use crate::advice::{Advice, Place};
 use crate::ceph::{DaemonState, ReplayState, StatusReport};
 use crate::image_spec::ImageSpec;
+use crate::opennebula::stock::is_left_by_revert;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -143,6 +144,8 @@ pub struct Facts<'a> {
     pub parent: Option<Parent>,
     /// Whether it is a clone.
     pub is_clone: bool,
+    /// Whether the copy that follows shows the same token, so that it holds nothing of its own.
+    pub is_followed: bool,
     /// Where it belongs, if that is written on it.
     pub home: Option<&'a str>,
     /// What is reported of the copy that follows, wherever that is.
@@ -267,7 +270,11 @@ impl<'a> Facts<'a> {
             "is a clone that is mirrored by snapshots, and Ceph leaves out what its base holds, so its copy on {} is not whole",
             self.there
         );
-        let advice = Advice::commands(Place::Here, self.whole_copy().mirrored_anew(self.home));
+        let advice = match self.is_followed {
+            true => Advice::commands(Place::Here, self.whole_copy().mirrored_anew(self.home)),
+            // it may hold writes of its own, and would be thrown away with them
+            false => Advice::wait(format!("until its copy on {} follows, then look again", self.there)),
+        };
         self.concern(Kind::CloneBySnapshots, what, advice)
     }
 
@@ -390,16 +397,6 @@ pub fn follow_again(image: &str, site: &str) -> Advice {
     ))
 }
 
-/// Whether an image's name is what the stock `snap_revert` leaves of another one: with the numbers of its snapshots behind,
-/// such as `one-7-0:1`.
-pub fn is_left_by_revert(left: &ImageSpec, image: &ImageSpec) -> bool {
-    let rest = left.image().strip_prefix(image.image()).and_then(|rest| rest.strip_prefix('-'));
-    left.pool_spec() == image.pool_spec()
-        && rest.is_some_and(|rest| {
-            rest.split(':').all(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
-        })
-}
-
 /// The image, as the commands about schedules want it.
 fn options(image: &ImageSpec) -> String {
     let namespace =
@@ -441,6 +438,7 @@ mod tests {
             another_there: false,
             parent: None,
             is_clone: false,
+            is_followed: true,
             home: None,
             report: None,
             is_daemon_down: false,
@@ -534,6 +532,10 @@ mod tests {
         let advice = |disk, home| found(disk, Some(home)).remove(0).advice.to_string();
         insta::assert_snapshot!(advice(disk, "site-a"), @"rbd mirror image disable two/one-7 && rbd flatten two/one-7 && rbd mirror image enable two/one-7 snapshot && onemirror rehome 3");
         insta::assert_snapshot!(advice(None, "site-b"), @"rbd mirror image disable two/one-7 && rbd flatten two/one-7 && rbd mirror image enable two/one-7 snapshot && onemirror rehome --image two/one-7 --to site-b");
+        // what would throw the other copy away is not told while that one may have more
+        let facts_of = facts(&image, by_snapshot(Schedule::Unknown, None));
+        let alone = Facts { is_clone: true, is_followed: false, ..facts_of }.judge().remove(0);
+        insta::assert_snapshot!(alone.advice, @"until its copy on site-b follows, then look again");
         // a journal brings every write, and the copy takes it as a clone does
         let by_journal = Facts { is_clone: true, ..facts(&image, Standing::WritesByJournal) };
         assert_eq!(by_journal.judge(), []);

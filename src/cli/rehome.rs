@@ -9,7 +9,7 @@ use crate::image_spec::ImageSpec;
 #[group(skip)]
 pub(super) struct Arguments {
     /// The VM's id here
-    #[arg(required_unless_present = "image", value_name = "VM")]
+    #[arg(required_unless_present = "image")]
     vm: Option<i32>,
     /// An image that no VM here uses any more, as POOL/IMAGE; one that is primary on neither site becomes primary here
     #[arg(long, value_name = "IMAGE", conflicts_with = "vm")]

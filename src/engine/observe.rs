@@ -658,10 +658,7 @@ async fn copy_of(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyHere, Cep
 /// Where a mirrored image belongs, if that is written on it and can be seen.
 pub(super) async fn home_written_on(cluster: &RbdCommand, image: &ImageSpec) -> Option<String> {
     let CopyHere::Mirrored(seen) = copy_of(cluster, image).await.ok()? else { return None };
-    match copy(&seen, &[]).home {
-        Home::At { site, .. } => Some(site),
-        Home::Unset | Home::OfAnother | Home::Unread => None,
-    }
+    copy(&seen, &[]).home.site().map(ToOwned::to_owned)
 }
 
 /// Whether a copy is brought by mirror snapshots of a clone.

@@ -10,11 +10,10 @@ use crate::ceph::{
     Ceph, DaemonState, ImageInfo, ImageStatus, MirrorMode, RbdCommand, ReplayState, SnapshotSchedule,
     StatusReport,
 };
-use crate::handoff::{Copy, Here, Home, There};
+use crate::handoff::{Here, Role, There};
 use crate::image_spec::ImageSpec;
-use crate::protection::{
-    Concern, DiskFacts, Facts, Parent, Schedule, SnapshotAge, Standing, is_left_by_revert,
-};
+use crate::opennebula::stock::is_left_by_revert;
+use crate::protection::{Concern, DiskFacts, Facts, Parent, Schedule, SnapshotAge, Standing};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -145,6 +144,7 @@ impl Engine {
         let is_mirrored = info.mirroring.is_some();
         facts.is_clone = info.parent.is_some();
         facts.home = written_home(&seen.observation.here);
+        facts.is_followed = is_followed(seen);
         facts.another_there = reports.has_another_there(spec, seen.global_id.as_deref());
         if let Some(parent) = info.parent.as_deref().filter(|_| facts.another_there || !is_mirrored) {
             facts.parent = parent_of(cluster, parent).await;
@@ -215,6 +215,7 @@ impl Engine {
             another_there: false,
             parent: None,
             is_clone: false,
+            is_followed: false,
             home: None,
             report: None,
             is_daemon_down: false,
@@ -307,8 +308,18 @@ async fn parent_of(cluster: &RbdCommand, text: &str) -> Option<Parent> {
 
 fn written_home(here: &Here) -> Option<&str> {
     match here {
-        Here::Mirrored(Copy { home: Home::At { site, .. }, .. }) => Some(site),
-        Here::Mirrored(_) | Here::Absent | Here::NotMirrored => None,
+        Here::Mirrored(copy) => copy.home.site(),
+        Here::Absent | Here::NotMirrored => None,
+    }
+}
+
+/// Whether the other copy shows all that is known of the one here: then it holds nothing of its own.
+fn is_followed(seen: &Seen) -> bool {
+    match (&seen.observation.here, &seen.observation.there) {
+        (Here::Mirrored(here), There::Mirrored(there)) => {
+            there.role == Role::NonPrimary && here.token == there.token
+        }
+        _ => false,
     }
 }
 

@@ -8,7 +8,7 @@ use super::sites::Engine;
 use crate::ceph::{Ceph as _, CephError, ImageInfo, RbdCommand};
 use crate::handoff::{Here, Kept, Removal};
 use crate::image_spec::ImageSpec;
-use crate::opennebula::stock::{climbs_to, is_set_aside};
+use crate::opennebula::stock::{climbs_to, is_left_by_revert};
 use crate::opennebula::{Datastore, DiskImage, DiskKind};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -107,7 +107,7 @@ impl Engine {
         let info = image.cluster.info(image.spec()).await.map_err(|error| self.error_of(image, error))?;
         let parent = info.as_ref().and_then(parent_of);
         let is_its_own = |parent: &ImageSpec| {
-            image.disk.base.as_ref() == Some(parent) || is_set_aside(image.spec(), parent)
+            image.disk.base.as_ref() == Some(parent) || is_left_by_revert(parent, image.spec())
         };
         Ok(parent.filter(|parent| !is_its_own(parent)))
     }
@@ -156,7 +156,7 @@ impl Engine {
     /// Other images that the stock driver would delete with this one, but for what reverts to its snapshots have set aside.
     async fn deleted_with(&self, image: &VmImage) -> Result<BTreeSet<ImageSpec>, CephError> {
         let mut deleted = deleted(&image.cluster, image.spec()).await?;
-        deleted.retain(|other| other != image.spec() && !is_set_aside(image.spec(), other));
+        deleted.retain(|other| other != image.spec() && !is_left_by_revert(other, image.spec()));
         Ok(deleted)
     }
 

@@ -2,7 +2,7 @@
 
 use super::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 use super::force::PassOver;
-use super::home::{Home, Residence, SiteRole};
+use super::home::{Residence, SiteRole};
 use super::observation::{
     Apart, Copy, Denial, Domain, Here, Keeping, Mode, Observation, PeerVm, Positions, Report, Resync, Role,
     SetAside, There, TokenSeen,
@@ -571,8 +571,8 @@ impl Gate<'_> {
             There::Denied(denial) => {
                 return (Rule::PeerDenied, self.denied(observation, "is not primary here", denial));
             }
-            There::NotAsked | There::Unreachable if observation.lacks_its_base => {
-                return self.not_whole(observation);
+            There::NotAsked | There::Unreachable if observation.lacks_its_base && !self.wrote_last(here) => {
+                return (Rule::NotWhole, self.not_whole(observation, self.force_what_is_there()));
             }
             There::NotAsked | There::Unreachable => {
                 return (
@@ -622,48 +622,68 @@ impl Gate<'_> {
             };
             return (rule, self.refuse(observation, cause, way_out.advice(*vm, self.over_there())));
         }
-        if observation.lacks_its_base && there.role != Role::HalfDemoted {
-            return self.not_whole(observation);
-        }
         if self.boot == BootKind::Restore {
             return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
         }
-        match there.role {
+        let judged = match there.role {
             Role::Primary => self.judge_primary_there(observation, here, there),
             Role::HalfDemoted => {
                 (Rule::HalfDemotedThere, Verdict::PutRight(vec![demote(observation, Side::There)]))
             }
             Role::NonPrimary => self.judge_both_non_primary(observation, here, there),
+        };
+        match observation.lacks_its_base {
+            true => self.judge_whole(observation, here, there, judged),
+            false => judged,
         }
     }
 
-    /// A copy that Ceph has left holes in.
-    fn not_whole(&self, observation: &Observation) -> (Rule, Verdict) {
-        let (image, at) = (&observation.image, self.there);
-        let advice = match &observation.there {
-            There::Mirrored(there) => {
-                let vm = match observation.vm_there {
-                    PeerVm::Inactive { vm, .. } => Some(vm),
-                    _ => None,
-                };
-                let home = match &there.home {
-                    Home::At { site, .. } => Some(site.as_str()),
-                    Home::Unset | Home::OfAnother | Home::Unread => None,
-                };
-                let anew = WholeCopy { image, at, vm }.mirrored_anew(home);
-                let anew = Advice::commands(self.over_there(), anew);
-                match there.role {
-                    Role::Primary | Role::HalfDemoted => anew,
-                    Role::NonPrimary => Advice::command(self.over_there(), mirror_image("promote", image))
-                        .and(anew.when("then")),
-                }
+    /// A boot would follow on a copy that Ceph may have left holes in. What has it mirrored anew throws this copy away, so that
+    /// is only told where this one shows the other site's own last token: then it has followed, and holds nothing of its own.
+    fn judge_whole(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        there: &Copy,
+        judged: (Rule, Verdict),
+    ) -> (Rule, Verdict) {
+        let advice = match judged.0 {
+            Rule::TakeOver => self.mirrored_whole(observation, there),
+            // the last writer's own copy has no holes
+            Rule::HandoffProven | Rule::PositionsProveHere if self.wrote_last(here) => return judged,
+            Rule::HandoffProven | Rule::PositionsProveHere if here.token.token().is_some() => {
+                let promote = mirror_image("promote", &observation.image);
+                let anew = self.mirrored_whole(observation, there).when("then");
+                Advice::command(self.over_there(), promote).and(anew)
             }
-            _ => self.force().when(format!(
-                "if {at} is lost for good, and what its base holds is not missed or can be put in again"
-            )),
+            // nobody knows who wrote last
+            Rule::PositionsProveHere => self.keep_one(observation),
+            _ => return judged,
         };
-        let cause = "is not whole here: a clone, mirrored by snapshots".into();
-        (Rule::NotWhole, self.refuse(observation, cause, advice))
+        (Rule::NotWhole, self.not_whole(observation, advice))
+    }
+
+    fn not_whole(&self, observation: &Observation, advice: Advice) -> Verdict {
+        self.refuse(observation, "is not whole here: a clone, mirrored by snapshots".into(), advice)
+    }
+
+    /// Whether the newest reign that the copy here shows was this site's.
+    fn wrote_last(&self, here: &Copy) -> bool {
+        here.token.token().is_some_and(|token| token.site == self.here)
+    }
+
+    fn mirrored_whole(&self, observation: &Observation, there: &Copy) -> Advice {
+        let vm = match observation.vm_there {
+            PeerVm::Inactive { vm, .. } => Some(vm),
+            _ => None,
+        };
+        let whole = WholeCopy { image: &observation.image, at: self.there, vm };
+        Advice::commands(self.over_there(), whole.mirrored_anew(there.home.site()))
+    }
+
+    fn force_what_is_there(&self) -> Advice {
+        let lost = format!("if {} is lost for good", self.there);
+        self.force().when(format!("{lost}, and what its base holds is not missed or can be put in again"))
     }
 
     fn judge_primary_there(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Verdict) {

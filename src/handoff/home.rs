@@ -55,6 +55,14 @@ pub fn home_written(site: &str, image: Named<'_>) -> String {
 }
 
 impl Home {
+    /// The site, if it is known.
+    pub fn site(&self) -> Option<&str> {
+        match self {
+            Self::At { site, .. } => Some(site),
+            Self::Unset | Self::OfAnother | Self::Unread => None,
+        }
+    }
+
     /// Reads what stands under [`HOME_KEY`]. What was written for one of `images` counts, and so does what was written for one
     /// of `left_behind`: what the image was until it was reverted to a snapshot of its own, and is a clone of now.
     pub fn read(text: Option<&str>, images: &[Named<'_>], left_behind: &[Named<'_>]) -> Self {

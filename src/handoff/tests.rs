@@ -1119,6 +1119,53 @@ fn gate_rows() -> Vec<Row> {
             NotWhole,
             "refuse: one-0-2-0 is not whole here: a clone, mirrored by snapshots; on site-b: rbd mirror image promote one/one-0-2-0; then, on site-b: rbd mirror image disable one/one-0-2-0 && rbd flatten one/one-0-2-0 && rbd mirror image enable one/one-0-2-0 snapshot && onemirror rehome 0",
         ),
+        // the last writer's own copy is whole, and what may have more than the other one is not to be thrown away
+        boots(
+            gate(),
+            not_whole(pair(
+                non_primary("4:site-a:x").by_snapshot().at(Positions::Complete),
+                non_primary("4:site-a:x").by_snapshot(),
+                inactive(),
+            )),
+            HandoffProven,
+            "promote here, write 5:site-a:open here, mirror-snapshot here, booted 5:site-a:2",
+        ),
+        boots(
+            gate(),
+            not_whole(pair(
+                non_primary("4:site-a:x").by_snapshot(),
+                primary("3:site-b:open").by_snapshot(),
+                PeerVm::None,
+            )),
+            TokenConflict,
+            "refuse: one-0-2-0 has tokens that contradict each other, here and on site-b; compare both copies; the one that is not taken is kept (onemirror lost list); to go on with the copy of site-a: onemirror failover 2 --force --reason TEXT",
+        ),
+        boots(
+            Gate { patience: Patience::Exhausted, ..gate() },
+            not_whole(pair(
+                non_primary("3:site-a:open").by_snapshot().reports(Report::Down),
+                primary("1003:site-b:open").by_snapshot(),
+                inactive(),
+            )),
+            NotFollowingYet,
+            "refuse: one-0-2-0 lacks the handoff of site-b: this copy does not follow it; where rbd-mirror runs: systemctl start ceph-rbd-mirror.target; then try again",
+        ),
+        boots(
+            gate(),
+            not_whole(pair(
+                non_primary("").by_snapshot().at(Positions::Complete),
+                non_primary("").by_snapshot(),
+                PeerVm::None,
+            )),
+            NotWhole,
+            "refuse: one-0-2-0 is not whole here: a clone, mirrored by snapshots; compare both copies; the one that is not taken is kept (onemirror lost list); to go on with the copy of site-a: onemirror failover 2 --force --reason TEXT",
+        ),
+        boots(
+            gate(),
+            not_whole(alone(non_primary("4:site-a:x").by_snapshot())),
+            NonPrimaryPeerUnreachable,
+            "refuse: one-0-2-0 is not primary here and site-b does not answer; if site-b is lost for good: onemirror failover 2 --force --reason TEXT",
+        ),
         boots(
             gate(),
             not_whole(alone(non_primary("3:site-b:open").by_snapshot())),

@@ -31,12 +31,12 @@ fn end_of_numbers(name: &str, dash: usize) -> Option<usize> {
     Some(name.len() - rest.len())
 }
 
-/// Whether `aside` is what a revert to a disk snapshot has made of `image`: its name, and the numbers of its snapshots,
+/// Whether `left` is what a revert to a disk snapshot has made of `image`: its name, and the numbers of its snapshots,
 /// such as `one-7-0:1`.
-pub fn is_set_aside(image: &ImageSpec, aside: &ImageSpec) -> bool {
-    let numbers = aside.image().strip_prefix(image.image()).and_then(|rest| rest.strip_prefix('-'));
+pub fn is_left_by_revert(left: &ImageSpec, image: &ImageSpec) -> bool {
+    let numbers = left.image().strip_prefix(image.image()).and_then(|rest| rest.strip_prefix('-'));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    image.pool_spec() == aside.pool_spec() && numbers.is_some_and(|numbers| numbers.split(':').all(is_number))
+    image.pool_spec() == left.pool_spec() && numbers.is_some_and(|numbers| numbers.split(':').all(is_number))
 }
 
 /// The image that a revert to a disk snapshot has left behind, where this one is a clone of that very snapshot: `one-7` of
@@ -44,7 +44,7 @@ pub fn is_set_aside(image: &ImageSpec, aside: &ImageSpec) -> bool {
 /// its parent.
 pub fn left_behind(image: &ImageSpec, parent: &str) -> Option<ImageSpec> {
     let (parent, snapshot) = parent.rsplit_once('@')?;
-    let parent = parent.parse().ok().filter(|parent| is_set_aside(image, parent))?;
+    let parent = parent.parse().ok().filter(|parent| is_left_by_revert(parent, image))?;
     let numbers = parent.image().rsplit('-').next()?;
     numbers.split(':').any(|number| number == snapshot).then_some(parent)
 }
@@ -90,11 +90,11 @@ mod tests {
 
     #[test]
     fn what_a_revert_sets_aside_is_known() {
-        assert!(is_set_aside(&spec("one/one-7"), &spec("one/one-7-0:1")));
-        assert!(is_set_aside(&spec("one/one-0-2-0"), &spec("one/one-0-2-0-3")));
+        assert!(is_left_by_revert(&spec("one/one-7-0:1"), &spec("one/one-7")));
+        assert!(is_left_by_revert(&spec("one/one-0-2-0-3"), &spec("one/one-0-2-0")));
         for other in ["one/one-7", "one/one-7-2-0", "one/one-71", "two/one-7-0", "one/one-7-", "one/one-7-a"]
         {
-            assert!(!is_set_aside(&spec("one/one-7"), &spec(other)), "{other}");
+            assert!(!is_left_by_revert(&spec(other), &spec("one/one-7")), "{other}");
         }
     }
 
