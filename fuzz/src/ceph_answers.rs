@@ -53,9 +53,9 @@ pub fn check(data: &[u8]) {
     if let Some(metadata) = judge(parse::header_metadata(data)) {
         assert!(!data.is_empty() && metadata.len() < data.len());
     }
-    if let Some(fullness) = judge(parse::fullness(data, "one")).flatten() {
-        assert_shown(&fullness.to_string());
-    }
+    judge(parse::full_by(data, "one"));
+    judge(parse::pool_load(data, "one"));
+    judge(parse::pool_room(data, "one"));
     // a description on its own, as a daemon may write it
     let description = String::from_utf8_lossy(data);
     for state in ["up+replaying", "up+syncing", "up+error", "up+stopped", "down+unknown"] {

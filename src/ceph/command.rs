@@ -6,6 +6,7 @@ pub use aside::{PoolRoom, is_committed_by};
 
 use super::bridge::{Bridge, SharedConnection};
 use super::classify::{self, Question};
+use super::parse::{FullBy, NotUnderstood};
 use super::{
     Ceph, CephError, Expiry, Fullness, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking,
     PeerConnection, PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
@@ -284,13 +285,29 @@ impl RbdCommand {
     }
 
     async fn ask_for_room(&self, pool: &str) -> Result<Option<Fullness>, CephError> {
-        let words = ["osd", "pool", "ls", "detail"];
-        let mut call = self.call(Program::Ceph, format!("{}, for pool {pool}", words.join(" ")), &words);
+        let ls = ["osd", "pool", "ls", "detail"];
+        let quota = match self.ask_of_pool(&ls, pool, parse::full_by).await? {
+            None => return Ok(None),
+            Some(FullBy::Cluster) => return Ok(Some(Fullness::Cluster)),
+            Some(FullBy::Quota(quota)) => quota,
+        };
+        // without this answer the sentence is the same, and what it says to type may be too little
+        let stored = self.ask_of_pool(&["df", "detail"], pool, parse::pool_load).await;
+        Ok(Some(Fullness::by_quota(quota, stored.unwrap_or_default())))
+    }
+
+    async fn ask_of_pool<T>(
+        &self,
+        words: &[&str],
+        pool: &str,
+        parse: fn(&[u8], &str) -> Result<T, NotUnderstood>,
+    ) -> Result<T, CephError> {
+        let mut call = self.call(Program::Ceph, format!("{}, for pool {pool}", words.join(" ")), words);
         call.arguments.push("--format=json".into());
         call.deadline = call.deadline.min(ROOM_DEADLINE);
         let (question, output) = self.answer(&call).await?;
         match output.status {
-            0 => understood(&question, parse::fullness(&output.stdout, pool)),
+            0 => understood(&question, parse(&output.stdout, pool)),
             _ => Err(classify::rados_error(&question, &output)),
         }
     }
@@ -449,7 +466,7 @@ fn shown(words: &[OsString]) -> String {
     shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
 }
 
-fn understood<T>(question: &Question, parsed: Result<T, parse::NotUnderstood>) -> Result<T, CephError> {
+fn understood<T>(question: &Question, parsed: Result<T, NotUnderstood>) -> Result<T, CephError> {
     parsed.map_err(|error| CephError::BadAnswer { what: question.what.clone(), detail: error.to_string() })
 }
 

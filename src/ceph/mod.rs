@@ -316,15 +316,35 @@ pub enum Locking {
     Held,
 }
 
+/// Bytes and objects: what a pool may hold, or what it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolLoad {
+    /// Bytes; as a quota 0 means any number.
+    pub bytes: u64,
+    /// Objects; as a quota 0 means any number.
+    pub objects: u64,
+}
+
+/// What a quota of a pool counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QuotaOf {
+    /// The bytes that are stored.
+    Bytes,
+    /// The RADOS objects.
+    Objects,
+}
+
 /// Why a pool takes no writes: Ceph lets them wait until there is room.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Fullness {
     /// Its quota is reached.
     Quota {
-        /// The most bytes; 0: any number.
-        bytes: u64,
-        /// The most objects; 0: any number.
-        objects: u64,
+        /// What it counts.
+        of: QuotaOf,
+        /// The most that it allows.
+        limit: u64,
+        /// What the pool holds. That may be more than the quota: Ceph looks at it every few seconds only.
+        stored: u64,
     },
     /// Its cluster has no more room for it.
     Cluster,
@@ -333,26 +353,34 @@ pub enum Fullness {
 impl std::fmt::Display for Fullness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
-            Self::Quota { bytes, objects: 0 } => write!(f, "quota of {bytes} bytes"),
-            Self::Quota { bytes: 0, objects } => write!(f, "quota of {objects} objects"),
-            Self::Quota { bytes, objects } => write!(f, "quota of {bytes} bytes, {objects} objects"),
+            Self::Quota { of: QuotaOf::Bytes, limit, .. } => write!(f, "quota of {limit} bytes"),
+            Self::Quota { of: QuotaOf::Objects, limit, .. } => write!(f, "quota of {limit} objects"),
             Self::Cluster => write!(f, "its cluster has no room left"),
         }
     }
 }
 
 impl Fullness {
+    /// Which of a pool's two quotas is reached; that of the bytes where neither seems to be.
+    pub fn by_quota(quota: PoolLoad, stored: PoolLoad) -> Self {
+        let reached = |limit: u64, stored: u64| limit > 0 && stored >= limit;
+        if quota.bytes == 0 || (reached(quota.objects, stored.objects) && !reached(quota.bytes, stored.bytes))
+        {
+            Self::Quota { of: QuotaOf::Objects, limit: quota.objects, stored: stored.objects }
+        } else {
+            Self::Quota { of: QuotaOf::Bytes, limit: quota.bytes, stored: stored.bytes }
+        }
+    }
+
     /// What makes room, where the pool is.
     pub fn advice(&self, pool: &str, place: Place) -> Advice {
-        let set = |what: &str, limit: u64| {
-            let command = format!("ceph osd pool set-quota {pool} {what} {}", limit.saturating_mul(2));
-            Advice::command(place, command)
+        let (what, limit, stored) = match *self {
+            Self::Quota { of: QuotaOf::Bytes, limit, stored } => ("max_bytes", limit, stored),
+            Self::Quota { of: QuotaOf::Objects, limit, stored } => ("max_objects", limit, stored),
+            Self::Cluster => return Advice::decide("delete what is not needed or add OSDs, see: ceph df"),
         };
-        match *self {
-            Self::Quota { bytes, .. } if bytes > 0 => set("max_bytes", bytes),
-            Self::Quota { objects, .. } => set("max_objects", objects),
-            Self::Cluster => Advice::decide("delete what is not needed or add OSDs, see: ceph df"),
-        }
+        let enough = limit.max(stored).saturating_mul(2);
+        Advice::command(place, format!("ceph osd pool set-quota {pool} {what} {enough}"))
     }
 }
 

@@ -4,8 +4,8 @@
 
 use super::classify::clean;
 use super::{
-    DaemonState, Fullness, ImageInfo, ImageStatus, JournalPosition, JournalStatus, LockHolder, MirrorMode,
-    MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolRoom, PoolStatus, Progress,
+    DaemonState, ImageInfo, ImageStatus, JournalPosition, JournalStatus, LockHolder, MirrorMode,
+    MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolLoad, PoolRoom, PoolStatus, Progress,
     ReplayState, SnapshotSchedule, Snapshots, StatusReport,
 };
 use crate::image_spec::ImageSpec;
@@ -563,16 +563,27 @@ struct RawPoolDf {
 #[derive(Deserialize)]
 struct RawPoolStats {
     stored: u64,
+    #[serde(default)]
+    objects: u64,
     max_avail: u64,
     #[serde(default)]
     quota_bytes: u64,
 }
 
-/// The room in a pool by `ceph df detail`. A quota of 0 is none.
-pub fn pool_room(bytes: &[u8], pool: &str) -> Parsed<PoolRoom> {
+fn pool_stats(bytes: &[u8], pool: &str) -> Parsed<RawPoolStats> {
     let RawDf { pools } = json(bytes)?;
     let found = pools.into_iter().find(|found| found.name == pool);
-    let RawPoolStats { stored, max_avail, quota_bytes } = found.ok_or_else(|| unknown("pool", pool))?.stats;
+    Ok(found.ok_or_else(|| unknown("pool", pool))?.stats)
+}
+
+/// What a pool holds, by `ceph df detail`.
+pub fn pool_load(bytes: &[u8], pool: &str) -> Parsed<PoolLoad> {
+    pool_stats(bytes, pool).map(|stats| PoolLoad { bytes: stats.stored, objects: stats.objects })
+}
+
+/// The room in a pool by `ceph df detail`. A quota of 0 is none.
+pub fn pool_room(bytes: &[u8], pool: &str) -> Parsed<PoolRoom> {
+    let RawPoolStats { stored, max_avail, quota_bytes, .. } = pool_stats(bytes, pool)?;
     let by_quota = if quota_bytes == 0 { u64::MAX } else { quota_bytes.saturating_sub(stored) };
     Ok(PoolRoom { available: max_avail.min(by_quota) })
 }
@@ -745,15 +756,24 @@ struct RawPoolDetail {
     quota_max_objects: u64,
 }
 
+/// What keeps a pool from taking writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FullBy {
+    /// A quota; which of the two is not told.
+    Quota(PoolLoad),
+    /// Its cluster.
+    Cluster,
+}
+
 /// `ceph osd pool ls detail`: why the pool is full; `None`: it has room, or there is no such pool.
-pub fn fullness(bytes: &[u8], pool: &str) -> Parsed<Option<Fullness>> {
+pub fn full_by(bytes: &[u8], pool: &str) -> Parsed<Option<FullBy>> {
     let pools: Vec<RawPoolDetail> = json(bytes)?;
     Ok(pools.into_iter().find(|detail| detail.pool_name == pool).and_then(|detail| {
         let has = |flag: &str| detail.flags_names.split(',').any(|name| name == flag);
-        let (bytes, objects) = (detail.quota_max_bytes, detail.quota_max_objects);
-        match (has("full"), has("full_quota") && (bytes > 0 || objects > 0)) {
-            (_, true) => Some(Fullness::Quota { bytes, objects }),
-            (true, false) => Some(Fullness::Cluster),
+        let quota = PoolLoad { bytes: detail.quota_max_bytes, objects: detail.quota_max_objects };
+        match (has("full"), has("full_quota") && quota != PoolLoad::default()) {
+            (_, true) => Some(FullBy::Quota(quota)),
+            (true, false) => Some(FullBy::Cluster),
             (false, false) => None,
         }
     }))
@@ -761,7 +781,9 @@ pub fn fullness(bytes: &[u8], pool: &str) -> Parsed<Option<Fullness>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Fullness;
     use super::*;
+    use crate::advice::Place;
     use jiff::civil::datetime;
     use proptest::prelude::*;
     use std::path::PathBuf;
@@ -832,16 +854,40 @@ mod tests {
                     {{"pool_name":"one","flags_names":"{flags}","quota_max_bytes":1000,"quota_max_objects":0}}]"#
             )
         };
-        let of = |flags: &str, pool: &str| fullness(pools(flags).as_bytes(), pool).unwrap();
+        let of = |flags: &str, pool: &str| full_by(pools(flags).as_bytes(), pool).unwrap();
         assert_eq!(of("hashpspool,selfmanaged_snaps", "one"), None);
         assert_eq!(of("hashpspool,nearfull", "one"), None);
         assert_eq!(
             of("hashpspool,full,full_quota", "one"),
-            Some(Fullness::Quota { bytes: 1000, objects: 0 })
+            Some(FullBy::Quota(PoolLoad { bytes: 1000, objects: 0 }))
         );
-        assert_eq!(of("hashpspool,full,backfillfull", "one"), Some(Fullness::Cluster));
-        assert_eq!((of("full", "two"), of("", "onerous")), (None, Some(Fullness::Cluster)));
-        assert!(fullness(b"Error EACCES: access denied", "one").is_err());
+        assert_eq!(of("hashpspool,full,backfillfull", "one"), Some(FullBy::Cluster));
+        assert_eq!((of("full", "two"), of("", "onerous")), (None, Some(FullBy::Cluster)));
+        assert!(full_by(b"Error EACCES: access denied", "one").is_err());
+    }
+
+    #[test]
+    fn more_room_is_asked_for_than_a_full_pool_already_holds() {
+        let df = br#"{"pools":[{"name":"one","id":1,"stats":{"stored":6000,"objects":7,"max_avail":1000}}]}"#;
+        let stored = pool_load(df, "one").unwrap();
+        let typed = |bytes: u64, objects: u64| {
+            let fullness = Fullness::by_quota(PoolLoad { bytes, objects }, stored);
+            (fullness.to_string(), fullness.advice("one", Place::Here).to_string())
+        };
+        for (bytes, objects, quota, enough) in [
+            (6000, 0, "6000 bytes", "max_bytes 12000"),
+            (1000, 0, "1000 bytes", "max_bytes 12000"),
+            (0, 7, "7 objects", "max_objects 14"),
+            (0, 2, "2 objects", "max_objects 14"),
+            // both are set, and one is reached
+            (9000, 7, "7 objects", "max_objects 14"),
+            (6000, 9, "6000 bytes", "max_bytes 12000"),
+            // it is not known what is stored
+            (9000, 9, "9000 bytes", "max_bytes 18000"),
+        ] {
+            let advice = format!("ceph osd pool set-quota one {enough}");
+            assert_eq!(typed(bytes, objects), (format!("quota of {quota}"), advice), "{bytes} {objects}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::advice::Advice;
-use crate::ceph::Fullness;
+use crate::ceph::{Fullness, QuotaOf};
 use crate::doctor::facts::{Images, Mirroring};
 use std::collections::BTreeMap;
 
@@ -232,7 +232,10 @@ const CASES: &[Case] = &[
     ),
     (
         "no room",
-        |f| here(f).lock = Err(Trouble::Full(Fullness::Quota { bytes: 1000, objects: 0 })),
+        |f| {
+            here(f).lock =
+                Err(Trouble::Full(Fullness::Quota { of: QuotaOf::Bytes, limit: 1000, stored: 900 }))
+        },
         Check::ClusterHere,
         Level::Failure,
     ),

@@ -6,7 +6,7 @@ mod running;
 
 use super::*;
 use crate::advice::{Act, Advice, Place};
-use crate::ceph::Fullness;
+use crate::ceph::{Fullness, QuotaOf};
 use crate::image_spec::ImageSpec;
 use std::collections::BTreeSet;
 use strum::IntoEnumIterator;
@@ -306,7 +306,7 @@ fn keeps_up(upkeep: Upkeep<'_>, observation: Observation, rule: Rule, says: &'st
 }
 
 fn full() -> Report {
-    Report::NoRoom(Box::new(Fullness::Quota { bytes: 1000, objects: 0 }))
+    Report::NoRoom(Box::new(Fullness::Quota { of: QuotaOf::Bytes, limit: 1000, stored: 900 }))
 }
 
 fn gate_rows() -> Vec<Row> {

@@ -97,7 +97,7 @@ def test_a_boot_on_a_full_pool_waits_for_room(lab, a, b, adviser, hasty, mode):
     a.wait_vm(machine.home, "POWEROFF")
     token = a.token(image)
     pool = image.split("/")[0]
-    with no_room(a, pool, stored(a, pool) * 3 // 4):
+    with no_room(a, pool, stored(a, pool) // 8):
         assert a.resume(machine.home) != RUNNING
         assert "pool %s of site-a is full" % pool in a.vm_error(machine.home), a.vm_error(machine.home)
         assert "set-quota %s max_bytes" % pool in a.vm_log(machine.home)
