@@ -35,10 +35,11 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
     if arguments.json {
         return Ok(print(&json(&outcome)?)?);
     }
-    let mut text = String::new();
-    if let Some(overridden) = &outcome.overridden {
-        text.push_str(&format!("passed over by force: {overridden}\n"));
-    }
+    let mut text = match &outcome.overridden {
+        Some(overridden) => format!("passed over by force: {overridden}\n"),
+        None if arguments.force => "nothing was forced: the gate lets this VM start as it is\n".to_owned(),
+        None => String::new(),
+    };
     for image in &outcome.taken_over {
         text.push_str(&format!("{image}: demoted on {} and taken over\n", engine.there()));
     }

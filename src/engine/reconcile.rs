@@ -379,7 +379,7 @@ impl Engine {
             (Rule::UpkeepStaleInUseThere, _) => self.stale_in_use_there(&seen.vm_there),
             (Rule::UpkeepTokenUnread, _) => Undone::needs(
                 "its handoff token is not understood",
-                Advice::decide("whose it is, see what a boot of its VM would do (onemirror plan)"),
+                Advice::decide(format!("whose it is; {}", told_by_plan(users))),
             ),
             (Rule::UpkeepNoRoomToKeep, _) => {
                 Undone::needs("stale here, and it may hold writes of its own", room_advice(seen))
@@ -391,7 +391,7 @@ impl Engine {
             (Rule::UpkeepPrimaryNowhere, _) => self.nobodys(seen),
             _ => Undone::needs(
                 "split brain: primary on both sites",
-                Advice::decide("which copy to keep; what to type for that is told by onemirror plan"),
+                Advice::decide(format!("which copy to keep; {}", told_by_plan(users))),
             ),
         }
     }
@@ -557,6 +557,17 @@ impl Engine {
 /// Why disks of a VM could not be looked at.
 pub(super) fn of_vm(vm: i32, error: &EngineError) -> NotReached {
     NotReached { what: format!("VM {vm}"), why: error.to_string() }
+}
+
+/// Where the gate says what to type: it judges for a VM.
+fn told_by_plan(users: &[UserHere]) -> String {
+    match users {
+        [] => "no VM here has it: make one on hold (onevm create --hold), then onemirror plan tells what to type".into(),
+        [first, ..] => {
+            let vm = users.iter().find(|user| user.in_use).unwrap_or(first).vm;
+            format!("see onemirror plan {vm}")
+        }
+    }
 }
 
 /// The VM that was last booted on it.

@@ -54,8 +54,11 @@ def test_a_force_is_refused_while_only_the_cluster_there_is_cut_off(lab, a, b):
         assert (said.returncode, b.is_primary(image)) == (1, False)
         a.action("poweroff", machine.home)
         a.wait_vm(machine.home, "POWEROFF")
+    b.wait_replaying(image)
+    said = force(b, vm)
+    assert (said.returncode, said.stdout.splitlines()[0][:18]) == (0, "nothing was forced"), said
     machine.end_away(vm)
-    assert a.resume(machine.home) == RUNNING, a.vm_error(machine.home)
+    machine.comes_home()
     machine.assert_complete(a)
 
 
