@@ -66,9 +66,14 @@ impl Force<'_> {
     fn judge_image(&self, observation: &Observation) -> Forcing {
         let copy = match &observation.here {
             Here::NotMirrored => return Forcing::Nothing,
-            Here::Absent => {
-                return self.refuse(observation, "has no copy here", self.instead_of(observation));
-            }
+            Here::Absent => match self.refused_by_gate(observation, PassOver::Nothing, Patience::Exhausted) {
+                None if self.gate.is_to_be_made(observation) => return Forcing::Nothing,
+                // a copy that answers may still arrive
+                Some(refusal) if matches!(observation.there, There::Mirrored(_)) && !self.site_is_off => {
+                    return Forcing::Refuse(refusal);
+                }
+                _ => return self.refuse(observation, "has no copy here", self.instead_of(observation)),
+            },
             Here::Mirrored(copy) => copy,
         };
         let Some(refusal) = self.refused_by_gate(observation, PassOver::Nothing, Patience::Exhausted) else {

@@ -282,7 +282,7 @@ impl Gate<'_> {
 
     /// Whether the stock driver may make the image that is not here before the boot: a clone or a volatile disk of a VM that
     /// is made. An image that the VM was given is made by nobody.
-    fn is_to_be_made(&self, observation: &Observation) -> bool {
+    pub(super) fn is_to_be_made(&self, observation: &Observation) -> bool {
         observation.made_here && !self.disks_made
     }
 

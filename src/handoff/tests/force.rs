@@ -245,6 +245,38 @@ fn the_refusal_of_a_force_names_the_real_cause() {
 }
 
 #[test]
+fn a_disk_that_the_stock_driver_makes_hinders_no_force() {
+    let none = BTreeSet::new();
+    let letters = |disks_made, there: &There, vm: PeerVm| {
+        let rules = Force { gate: Gate { disks_made, ..gate() }, site_is_off: false, open_there: &none };
+        let image = seen_as(Here::Mirrored(non_primary("3:site-b:open")), There::Unreachable, PeerVm::Silent);
+        let volatile = to_be_made(seen_as(Here::Absent, there.clone(), vm));
+        rules.judge(&[image, volatile]).iter().map(letter).collect::<String>()
+    };
+    assert_eq!(letters(false, &There::Unreachable, PeerVm::Silent), "P-");
+    assert_eq!(letters(false, &There::Absent, PeerVm::None), "P-");
+    // it was made, and is gone
+    assert_eq!(letters(true, &There::Unreachable, PeerVm::Silent), "Px");
+    // that of the other site's VM by the same name would be written over
+    assert_eq!(letters(false, &There::Mirrored(primary("3:site-b:open")), PeerVm::None), "Px");
+}
+
+#[test]
+fn a_disk_that_may_still_arrive_is_not_called_lost() {
+    let none = BTreeSet::new();
+    let arriving = seen_as(Here::Absent, There::Mirrored(primary("3:site-b:open")), PeerVm::None);
+    let said = |site_is_off| {
+        let rules = Force { gate: gate(), site_is_off, open_there: &none };
+        match rules.judge(&[arriving.clone()]).remove(0) {
+            Forcing::Refuse(refusal) => refusal.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    insta::assert_snapshot!(said(false), @"one-0-2-0 is mirrored on site-b and not yet copied here; try again when the copy is complete (onemirror list)");
+    insta::assert_snapshot!(said(true), @"one-0-2-0 has no copy here; there is nothing to promote; restore it from a backup");
+}
+
+#[test]
 fn of_a_disk_that_is_gone_a_force_names_what_was_set_aside() {
     let none = BTreeSet::new();
     let said = |observation| {
