@@ -119,6 +119,34 @@ def test_where_only_the_front_end_is_silent_a_force_takes_over_and_loses_nothing
     machine.assert_complete(a)
 
 
+def test_a_forced_vm_gets_the_disks_that_are_made_for_it(lab, a, b):
+    """Its clone and its volatile disk were on neither site before, so there is nothing of them to promote."""
+    machine, image = one_disk(lab, "made")
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    base = "one/%s-base" % machine.name
+    b.rbd("create", base, "--size", "16M")
+    registered = b.image_create(machine.name + "-base", "one", False, source=base)
+    a.front_end_kill()
+    try:
+        with b.peer_cluster_cut_off(command_timeout="8s"):
+            volatile = 'DISK=[TYPE="fs",SIZE="8",FORMAT="raw"]\n'
+            vm = b.vm_create(machine.name, machine.registered + [registered], extra=volatile)
+            machine.vms_b.append(vm)
+            assert b.settle(vm) == "PROLOG_FAILURE", b.vm_error(vm)
+            said = force(b, vm)
+            assert said.returncode == 0, said
+            machine.may_lose_tail += a.acknowledged(machine.home)
+            assert "%s: promoted by force" % image in said.stdout, said
+            assert (machine.primaries(), len(b.vm_images(vm))) == ({image: "ab"}, 3)
+            b.wait_records(vm)
+    finally:
+        a.front_end_start()
+    machine.end_away(vm)
+    machine.comes_home()
+    machine.assert_complete(a)
+
+
 def test_a_wrong_key_is_no_silence(lab, a, b):
     """The VM at home runs on; the other site's key was changed, and its front-end is down."""
     machine, image = one_disk(lab, "key")
