@@ -94,6 +94,7 @@ class Subject:
         # what is at home is not released
         home = self.there if operation == "release" else self.here
         self.here.onemirror("rehome", self.vms[self.here.name], "--to", home.name)
+        wait_until("the home to arrive", self.arrived, 60, 0.5)
         if operation in ("upkeep", "set-aside"):
             # as after a failover by force while this site was lost
             self.there.rbd("mirror", "image", "promote", self.image, "--force")
@@ -110,6 +111,11 @@ class Subject:
 
     def after(self, operation):
         """Brings the copies, and what is known of them here, to where the next operation begins."""
+        self.end(operation)
+        # a run that is killed leaves its locks, and the next operation would be told to try again
+        wait_until("the locks to run out", lambda: not any(site.lock_holders(self.image) for site in self.lab.sites), 180, 1)
+
+    def end(self, operation):
         if operation == "rehome":
             return
         if operation == "release":

@@ -252,6 +252,13 @@ user = "rbd-mirror-peer"
     def ceph(self, *arguments):
         return run([*self.lab.run_prefix.split(), "ceph", "--conf", self.conf, *arguments], timeout=60)
 
+    def lock_holders(self, image):
+        """Who holds onemirror's lock on the copy here; a lock that has run out has no holder."""
+        pool, object_name = image.split("/")[0], "onemirror." + self.info(image)["mirroring"]["global_id"]
+        result = run([*self.lab.run_prefix.split(), "rados", "--conf", self.conf, "-p", pool, "lock", "info", object_name, "onemirror",
+                      "--format", "json"], check=False, timeout=60)
+        return json.loads(result.stdout)["lockers"] if result.returncode == 0 else []
+
     def info(self, image):
         result = self.rbd("info", image, "--format", "json", check=False)
         return json.loads(result.stdout) if result.returncode == 0 else None
