@@ -225,12 +225,13 @@ fn mirrored(seen: &Seen) -> Option<(&Seen, &Copy)> {
     }
 }
 
-/// What writes the home down and sends it; nothing where it says so already.
+/// What writes the home down and sends it. It is sent also where it says so already: a run that was killed in between has
+/// not sent it, and the other site would go by the old one.
 fn steps_home(image: &ImageSpec, copy: &Copy, site: &str) -> Vec<Step> {
-    if copy.home == (Home::At { site: site.to_owned(), is_former: false }) {
-        return Vec::new();
-    }
-    let mut steps = vec![Step::WriteHome { image: image.clone(), site: site.to_owned() }];
+    let mut steps = match copy.home == (Home::At { site: site.to_owned(), is_former: false }) {
+        true => vec![],
+        false => vec![Step::WriteHome { image: image.clone(), site: site.to_owned() }],
+    };
     if copy.mode == Mode::Snapshot {
         steps.push(Step::MirrorSnapshot { at: Side::Here, image: image.clone() });
     }

@@ -52,12 +52,15 @@ impl Force<'_> {
     pub fn judge(&self, observations: &[Observation]) -> Vec<Forcing> {
         let mut all: Vec<_> = observations.iter().map(|observation| self.judge_image(observation)).collect();
         // what is taken over as it is now and what was forced earlier are no VM
-        if let Some((place, refusal)) = self.gate.forced_in_part(observations)
-            && let Some(forcing @ Forcing::TakeOver) = all.get_mut(place)
+        if let Some((place, rule, refusal)) = self.gate.of_different_ages(observations)
+            && let Some(forcing) = all.get_mut(place)
         {
-            *forcing = match self.site_is_off {
-                true => Forcing::Promote { fence: true },
-                false => Forcing::Refuse(refusal),
+            *forcing = match (rule, &forcing) {
+                // what the other site's copy has since is not there to be had
+                (Rule::OfTwoAges, _) => Forcing::Refuse(refusal),
+                (_, Forcing::TakeOver) if self.site_is_off => Forcing::Promote { fence: true },
+                (_, Forcing::TakeOver) => Forcing::Refuse(refusal),
+                _ => return all,
             };
         }
         all

@@ -103,9 +103,9 @@ impl Gate<'_> {
             findings.push(Finding { image: observation.image.clone(), rule });
             verdicts.push((observation.image.clone(), verdict));
         }
-        if let Some((place, refusal)) = self.forced_in_part(observations) {
+        if let Some((place, rule, refusal)) = self.of_different_ages(observations) {
             if let Some(finding) = findings.get_mut(place) {
-                finding.rule = Rule::ForcedInPart;
+                finding.rule = rule;
             }
             verdicts = vec![(refusal.image.clone(), Verdict::Refuse(refusal))];
         }
@@ -117,9 +117,46 @@ impl Gate<'_> {
         Judgement { decision, findings }
     }
 
-    /// One image was forced here, and the VM not booted since; another one of its images was not. Together they would be
-    /// a mix of ages.
-    pub(super) fn forced_in_part(&self, observations: &[Observation]) -> Option<(usize, Refusal)> {
+    /// Images that together would be a VM's disks at two different times.
+    pub(super) fn of_different_ages(&self, observations: &[Observation]) -> Option<(usize, Rule, Refusal)> {
+        let forced = self.forced_in_part(observations).map(|(place, why)| (place, Rule::ForcedInPart, why));
+        forced.or_else(|| self.of_two_ages(observations).map(|(place, why)| (place, Rule::OfTwoAges, why)))
+    }
+
+    /// One image was copied back here after the other site had gone on with it. The VM had been booted here on another one
+    /// before that, and it was not copied back; how far the other site went on with it is not seen.
+    fn of_two_ages(&self, observations: &[Observation]) -> Option<(usize, Refusal)> {
+        let copied_back = |seen: &&Observation| match &seen.here {
+            Here::Mirrored(copy) if copy.role == Role::NonPrimary => {
+                copy.token.token().is_some_and(|token| token.site == self.there)
+            }
+            Here::Mirrored(_) | Here::Absent | Here::NotMirrored => false,
+        };
+        let sequence = |seen: &Observation| match &seen.here {
+            Here::Mirrored(copy) => copy.token.sequence(),
+            Here::Absent | Here::NotMirrored => 0,
+        };
+        let newer = observations.iter().filter(copied_back).max_by_key(|seen| sequence(seen))?;
+        let is_left = |seen: &Observation| match &seen.here {
+            Here::Mirrored(copy) => {
+                copy.role == Role::Primary
+                    && was_booted(copy)
+                    && copy.token.token().is_some_and(|token| token.is_open_by(self.here))
+                    && sequence(seen) < sequence(newer)
+            }
+            Here::Absent | Here::NotMirrored => false,
+        };
+        let place = observations.iter().position(|seen| seen.there.is_unseen() && is_left(seen))?;
+        let (newer, there) = (newer.image.image(), self.there);
+        let advice = Advice::wait(format!("bring {there} back, and both are judged")).and(Advice::decide(format!(
+            "if it is lost for good, which of them to go on with: onemirror lost list may have {newer} as it was when {there} took over; or detach one (onevm disk-detach)"
+        )));
+        let cause = format!("is older than {newer}, with which {there} went on");
+        Some((place, self.refusal(observations.get(place)?, cause, advice)))
+    }
+
+    /// One image was forced here, and the VM not booted since; another one of its images was not.
+    fn forced_in_part(&self, observations: &[Observation]) -> Option<(usize, Refusal)> {
         let is = |observation: &Observation, what: &dyn Fn(&Copy) -> bool| match &observation.here {
             Here::Mirrored(copy) => what(copy),
             Here::Absent | Here::NotMirrored => false,

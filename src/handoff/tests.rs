@@ -653,6 +653,32 @@ fn gate_rows() -> Vec<Row> {
             ForcedInPart,
             "refuse: one-0-2-1 is not primary here, and one-0-2-0 was forced; site-b answers again; if nothing ran on the forced one, give it up: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
         ),
+        // one disk came back after a force there, the other one did not, and now site-b is silent
+        boots_all(
+            &[
+                Observation { image: spec("one/one-0-2-1"), ..alone(non_primary("1001:site-b:open")) },
+                alone(Copy { booted: Some("1:site-a:2".parse().unwrap()), ..primary("1:site-a:open") }),
+            ],
+            OfTwoAges,
+            "refuse: one-0-2-0 is older than one-0-2-1, with which site-b went on; bring site-b back, and both are judged; if it is lost for good, which of them to go on with: onemirror lost list may have one-0-2-1 as it was when site-b took over; or detach one (onevm disk-detach)",
+        ),
+        boots_all(
+            &[
+                Observation { image: spec("one/one-0-2-1"), ..alone(non_primary("1002:site-b:x")) },
+                alone(Copy { booted: Some("1:site-a:2".parse().unwrap()), ..primary("1:site-a:open") }),
+            ],
+            OfTwoAges,
+            "refuse: one-0-2-0 is older than one-0-2-1, with which site-b went on; bring site-b back, and both are judged; if it is lost for good, which of them to go on with: onemirror lost list may have one-0-2-1 as it was when site-b took over; or detach one (onevm disk-detach)",
+        ),
+        // a boot that was killed after the first of two disks
+        boots_all(
+            &[
+                alone(Copy { booted: Some("3:site-a:2".parse().unwrap()), ..primary("3:site-a:open") }),
+                Observation { image: spec("one/one-0-2-1"), ..alone(non_primary("2:site-b:x")) },
+            ],
+            NonPrimaryPeerUnreachable,
+            "refuse: one-0-2-1 is not primary here and site-b does not answer; if site-b is lost for good: onemirror failover 2 --force --reason TEXT",
+        ),
         // promoted by force, and the token was never written: what site-b wrote since is not known
         boots(
             gate(),

@@ -245,6 +245,25 @@ fn the_refusal_of_a_force_names_the_real_cause() {
 }
 
 #[test]
+fn no_force_makes_one_vm_of_disks_of_two_ages() {
+    let none = BTreeSet::new();
+    let silent = |here| seen_as(Here::Mirrored(here), There::Unreachable, PeerVm::Silent);
+    let left = Copy { booted: Some("1:site-a:2".parse().unwrap()), ..primary("1:site-a:open") };
+    let letters = |disks: [Observation; 2], site_is_off| {
+        let rules = Force { gate: gate(), site_is_off, open_there: &none };
+        rules.judge(&disks).iter().map(letter).collect::<String>()
+    };
+    let back = non_primary("1001:site-b:open");
+    for site_is_off in [false, true] {
+        assert_eq!(letters([silent(back.clone()), silent(left.clone())], site_is_off), "Px");
+        assert_eq!(letters([silent(left.clone()), silent(back.clone())], site_is_off), "xP");
+    }
+    // both came back, or neither
+    assert_eq!(letters([silent(back.clone()), silent(back)], true), "PP");
+    assert!(!letters([silent(left.clone()), silent(left)], true).contains('x'));
+}
+
+#[test]
 fn a_disk_that_the_stock_driver_makes_hinders_no_force() {
     let none = BTreeSet::new();
     let letters = |disks_made, there: &There, vm: PeerVm| {
@@ -267,7 +286,7 @@ fn a_disk_that_may_still_arrive_is_not_called_lost() {
     let arriving = seen_as(Here::Absent, There::Mirrored(primary("3:site-b:open")), PeerVm::None);
     let said = |site_is_off| {
         let rules = Force { gate: gate(), site_is_off, open_there: &none };
-        match rules.judge(&[arriving.clone()]).remove(0) {
+        match rules.judge(std::slice::from_ref(&arriving)).remove(0) {
             Forcing::Refuse(refusal) => refusal.to_string(),
             other => panic!("{other:?}"),
         }
