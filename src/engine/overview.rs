@@ -185,7 +185,8 @@ impl Engine {
         let machines = self.one_here.vm_pool().await.map_err(|error| self.error_here(error))?;
         let (pools, not_reached) = self.pools_here().await?;
         let unused: Vec<(ImageKey, VmImage)> = pools.iter().flat_map(keyed_images).collect();
-        let names: Vec<_> = pools.iter().map(|pool| (pool.id.clone(), pool.name.clone())).collect();
+        let ways: Vec<_> =
+            pools.iter().map(|pool| (pool.id.clone(), pool.name.clone(), pool.cluster.clone())).collect();
         let watched = self.watch(pools).await;
         let (mut reached, mut used) = (Vec::new(), BTreeSet::new());
         for vm in machines {
@@ -215,7 +216,7 @@ impl Engine {
             lost: self.lost_images().await?,
         };
         overview.pending.sort_by(|a, b| a.image.cmp(&b.image));
-        overview.concerns.extend(self.concerns_of_others(&watched, &names, &used));
+        overview.concerns.extend(self.concerns_of_others(&watched, &ways, &used).await);
         Ok(overview)
     }
 

@@ -234,31 +234,39 @@ impl Engine {
     }
 
     /// What is wrong with images that no VM uses, such as those that others are cloned from.
-    pub(super) fn concerns_of_others(
+    pub(super) async fn concerns_of_others(
         &self,
         watched: &Watched,
-        pools: &[(PoolId, String)],
+        pools: &[(PoolId, String, Rc<RbdCommand>)],
         used: &BTreeSet<ImageKey>,
     ) -> Vec<Concern> {
         let mut found = Vec::new();
-        for (id, pool) in pools {
+        for (id, pool, cluster) in pools {
             for status in watched.reports(id).iter().flat_map(|reports| reports.here.values()) {
                 let Ok(image) = format!("{pool}/{}", status.name).parse::<ImageSpec>() else { continue };
                 if used.contains(&(id.clone(), image.clone())) {
                     continue;
                 }
-                let local = status.local.as_ref();
-                let (standing, site) =
-                    match local.is_some_and(|report| report.replay == ReplayState::LocalPrimary) {
-                        true => (Standing::WritesByJournal, Some(self.there())),
-                        false => (Standing::Follows, None),
-                    };
+                let (standing, site) = match is_primary(status, &image, cluster).await {
+                    true => (Standing::WritesByJournal, Some(self.there())),
+                    false => (Standing::Follows, None),
+                };
                 let report = report_of(Some(status), site);
                 found.extend(self.facts(&image, standing).reported(report).judge());
             }
         }
         found
     }
+}
+
+/// Whether the copy here is primary. A daemon that is down may have reported last when it was not yet.
+pub(super) async fn is_primary(status: &ImageStatus, image: &ImageSpec, cluster: &RbdCommand) -> bool {
+    let Some(report) = &status.local else { return false };
+    if report.daemon == DaemonState::Up || report.replay == ReplayState::LocalPrimary {
+        return report.replay == ReplayState::LocalPrimary;
+    }
+    let info = cluster.info(image).await.inspect_err(|error| tracing::debug!("{error}"));
+    info.ok().flatten().and_then(|info| info.mirroring).is_some_and(|mirroring| mirroring.primary)
 }
 
 fn by_snapshots(seen: &Seen, report: Option<&StatusReport>, watched: &Watched) -> Standing {

@@ -287,3 +287,43 @@ async fn nothing_is_forced_once_a_lock_is_gone() {
     assert_eq!(here.changes(), ["mirror image promote", "image-meta set", "image-meta set"]);
     assert_eq!(outcome.forced, ["one/one-7"]);
 }
+
+#[tokio::test]
+async fn a_daemon_that_is_down_does_not_tell_which_copy_is_primary() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_engine, here, _there) = run(folder.path());
+    here.put_with("one-7", "10365947de3a", true, "1001:site-b:open");
+    here.put_with("one-8", "10365947de3b", false, "3:site-b:open");
+    let is_primary = async |name: &str, state: &str, description: &str| {
+        let status = format!(
+            r#"{{"name":"{name}","global_id":"77aa","state":"{state}","description":"{description}","last_update":"2026-11-27 05:42:00"}}"#
+        );
+        let status = crate::ceph::parse::image_status(status.as_bytes()).unwrap();
+        super::protection::is_primary(&status, image(&here, 0, name).spec(), &here.command).await
+    };
+    // promoted by force since the last report
+    assert!(is_primary("one-7", "down+replaying", "replaying, ").await);
+    assert!(!is_primary("one-8", "down+replaying", "replaying, ").await);
+    assert!(is_primary("one-7", "down+stopped", "local image is primary").await);
+    assert!(!is_primary("one-8", "up+replaying", "replaying, ").await);
+}
+
+#[tokio::test]
+async fn a_home_that_is_written_down_is_sent_again_by_mirror_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, here, _there) = run(folder.path());
+    engine.note_silence();
+    engine.note_front_end_silence();
+    for (mode, expected) in [("snapshot", &["mirror image snapshot"][..]), ("journal", &[])] {
+        let _ = std::fs::remove_file(here.folder.join("calls"));
+        here.put_with("one-7", "10365947de3a", true, "1:site-a:open");
+        let info = std::fs::read_to_string(here.folder.join("one-7")).unwrap();
+        here.write("one-7", &info.replace(r#""mode":"journal""#, &format!(r#""mode":"{mode}""#)));
+        here.write(
+            "one-7.metadata",
+            r#"{"onemirror.handoff":"1:site-a:open:77aa","onemirror.home":"site-b:77aa"}"#,
+        );
+        engine.rehome(Some(3), &[image(&here, 0, "one-7")], "site-b").await.unwrap();
+        assert_eq!(here.changes(), expected, "{mode}");
+    }
+}
