@@ -109,7 +109,7 @@ struct KeptUp {
     /// The VM whose release gave the image up.
     to_pass_on: Option<(i32, VmImage)>,
     /// The VM here that ran on a copy which has to be set aside.
-    to_set_aside: Option<Option<i32>>,
+    to_give_way: Option<Option<i32>>,
 }
 
 /// A VM of this site as far as upkeep cares.
@@ -146,6 +146,9 @@ impl From<&User> for UserHere {
         }
     }
 }
+
+/// Why a copy is not set aside though there is room for it.
+const NOT_TOGETHER: &str = "stale here; it waits for another disk of its VM that cannot be kept yet, so that what is copied back is of one age";
 
 impl Engine {
     /// Looks at every mirrored image of this site's Ceph datastores and finishes what is undone. What cannot be looked at
@@ -220,11 +223,15 @@ impl Engine {
         let images = images.into_iter().map(|kept| (kept.image.cluster.number(), kept)).collect();
         let mut report = ReconcileReport::default();
         let mut to_pass_on: BTreeMap<i32, Vec<VmImage>> = BTreeMap::new();
-        let mut to_set_aside: BTreeMap<Option<i32>, Vec<Kept>> = BTreeMap::new();
+        let mut to_give_way: BTreeMap<Option<i32>, Vec<Kept>> = BTreeMap::new();
+        let mut no_room = BTreeSet::new();
         let looks = by_cluster(images, async |kept| (self.keep_one_up(&kept).await, kept));
         for (kept_up, kept) in looks.await {
-            if let Some(vm) = kept_up.to_set_aside {
-                to_set_aside.entry(vm).or_default().push(kept);
+            if kept_up.item.as_ref().is_some_and(|item| item.rule == Some(Rule::UpkeepNoRoomToKeep)) {
+                no_room.extend(kept.users.iter().map(|user| user.vm));
+            }
+            if let Some(vm) = kept_up.to_give_way {
+                to_give_way.entry(vm).or_default().push(kept);
             }
             report.looked_at += usize::from(kept_up.is_mirrored);
             report.items.extend(kept_up.item);
@@ -232,7 +239,18 @@ impl Engine {
                 to_pass_on.entry(vm).or_default().push(image);
             }
         }
-        for (vm, together) in to_set_aside {
+        for (vm, together) in to_give_way {
+            if vm.is_some_and(|vm| no_room.contains(&vm)) {
+                report.items.extend(together.iter().map(|kept| ReconcileItem {
+                    image: kept.image.spec().to_string(),
+                    vm,
+                    rule: Some(Rule::UpkeepNoRoomToKeep),
+                    done: String::new(),
+                    error: Some(NOT_TOGETHER.to_owned()),
+                    locked_by: None,
+                }));
+                continue;
+            }
             // without a VM nothing tells which of them belong together
             let most = if vm.is_some() { together.len() } else { 1 };
             for together in together.chunks(most) {
@@ -301,10 +319,12 @@ impl Engine {
                     Some(self.trouble(rule, &first.observation, users).text),
                 ));
             }
-            // disks of one VM that are set aside belong together
-            Task::Act(steps) if steps.iter().any(|step| matches!(step, Step::SetAside { .. })) => {
+            // disks of one VM that are copied back belong together, and so do those that are set aside for it
+            Task::Act(steps)
+                if steps.iter().any(|step| matches!(step, Step::SetAside { .. } | Step::Resync { .. })) =>
+            {
                 let vm = users.first().map(|user| user.vm);
-                kept_up.to_set_aside = Some(vm.or_else(|| seen.first().and_then(booted_by)));
+                kept_up.to_give_way = Some(vm.or_else(|| seen.first().and_then(booted_by)));
             }
             Task::Act(_) => kept_up.item = self.act_on(std::slice::from_ref(kept)).await.pop(),
             Task::Release { vm } => {
@@ -482,6 +502,9 @@ impl Engine {
                 ));
                 steps.extend(due);
                 findings.push(finding);
+            }
+            if findings.iter().any(|finding| finding.rule == Rule::UpkeepNoRoomToKeep) {
+                return Err(EngineError::Unfit(NOT_TOGETHER.into()));
             }
             let vm = users.iter().flatten().next().map(|user| user.vm);
             self.carry_out(&steps, &seen, &locks, &Cause { vm, findings: &findings }).await?;

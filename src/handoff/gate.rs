@@ -103,6 +103,10 @@ impl Gate<'_> {
             findings.push(Finding { image: observation.image.clone(), rule });
             verdicts.push((observation.image.clone(), verdict));
         }
+        // one that cannot be kept stays, and the others stay with it: what is copied back has to be of one age
+        if let Some(place) = findings.iter().position(|finding| finding.rule == Rule::NoRoomToKeep) {
+            verdicts = verdicts.drain(..).skip(place).take(1).collect();
+        }
         if let Some((place, rule, refusal)) = self.of_different_ages(observations) {
             if let Some(finding) = findings.get_mut(place) {
                 finding.rule = rule;

@@ -653,6 +653,19 @@ fn gate_rows() -> Vec<Row> {
             ForcedInPart,
             "refuse: one-0-2-1 is not primary here, and one-0-2-0 was forced; site-b answers again; if nothing ran on the forced one, give it up: rbd mirror image demote one/one-0-2-0 && rbd mirror image resync one/one-0-2-0",
         ),
+        // beside one that cannot be kept
+        boots_all(
+            &[
+                alone(Copy { forced: Some("1003:site-a:2".parse().unwrap()), ..primary("1003:site-a:open") }),
+                Observation {
+                    image: spec("one/one-0-2-2"),
+                    ..crowded(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active()))
+                },
+                Observation { image: spec("one/one-0-2-1"), ..alone(non_primary("3:site-b:open")) },
+            ],
+            ForcedInPart,
+            "refuse: one-0-2-1 is not primary here, and one-0-2-0 was forced; to force the others too: onemirror failover 2 --force --reason TEXT",
+        ),
         // one disk came back after a force there, the other one did not, and now site-b is silent
         boots_all(
             &[
@@ -760,6 +773,18 @@ fn gate_rows() -> Vec<Row> {
         boots(
             gate(),
             crowded(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())),
+            NoRoomToKeep,
+            "refuse: one-0-2-0 is stale here: site-b took it over by force; make room in pool one for one more copy, so that this one can be kept",
+        ),
+        // the VM's other disk could be set aside, and stays with the one that cannot
+        boots_all(
+            &[
+                Observation {
+                    image: spec("one/one-0-2-1"),
+                    ..pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())
+                },
+                crowded(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())),
+            ],
             NoRoomToKeep,
             "refuse: one-0-2-0 is stale here: site-b took it over by force; make room in pool one for one more copy, so that this one can be kept",
         ),
