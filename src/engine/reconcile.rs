@@ -108,7 +108,7 @@ struct KeptUp {
     item: Option<ReconcileItem>,
     /// The VM whose release gave the image up.
     to_pass_on: Option<(i32, VmImage)>,
-    /// The VM here that ran on a copy which has to be set aside.
+    /// The VM here that ran on a copy which has to give way: it is copied back, or set aside first.
     to_give_way: Option<Option<i32>>,
 }
 
@@ -147,7 +147,7 @@ impl From<&User> for UserHere {
     }
 }
 
-/// Why a copy is not set aside though there is room for it.
+/// Why a copy does not give way yet.
 const NOT_TOGETHER: &str = "stale here; it waits for another disk of its VM that cannot be kept yet, so that what is copied back is of one age";
 
 impl Engine {

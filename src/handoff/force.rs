@@ -55,13 +55,13 @@ impl Force<'_> {
         if let Some((place, rule, refusal)) = self.gate.of_different_ages(observations)
             && let Some(forcing) = all.get_mut(place)
         {
-            *forcing = match (rule, &forcing) {
+            match (rule, &forcing) {
                 // what the other site's copy has since is not there to be had
-                (Rule::OfTwoAges, _) => Forcing::Refuse(refusal),
-                (_, Forcing::TakeOver) if self.site_is_off => Forcing::Promote { fence: true },
-                (_, Forcing::TakeOver) => Forcing::Refuse(refusal),
-                _ => return all,
-            };
+                (Rule::OfTwoAges, _) => *forcing = Forcing::Refuse(refusal),
+                (_, Forcing::TakeOver) if self.site_is_off => *forcing = Forcing::Promote { fence: true },
+                (_, Forcing::TakeOver) => *forcing = Forcing::Refuse(refusal),
+                (_, Forcing::Nothing | Forcing::Promote { .. } | Forcing::Refuse(_)) => {}
+            }
         }
         all
     }
