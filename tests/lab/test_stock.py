@@ -78,7 +78,7 @@ def test_recreate_deletes_the_clones_and_boots_again_here(lab, a):
     entries = len(a.hook_runs(vm, "VM/ACTIVE/RUNNING"))
     assert a.boot_again(vm) == "RUNNING", a.vm_error(vm)
     assert "New LCM state is CLEANUP_RESUBMIT" in a.vm_log(vm)
-    assert a.info(clone)["id"] != made and exists(a, data)
+    assert a.info(clone)["id"] != made and exists(a, data), a.vm_log(vm)
     a.host_silent()
     try:
         a.wait_vm(vm, "UNKNOWN")
