@@ -351,7 +351,8 @@ impl Engine {
             Ok::<_, CephError>(newest)
         };
         let newest = look.await.inspect_err(|error| tracing::info!("{error}")).ok()??;
-        Some(SetAside { copy: newest.spec, disk: image.disk.disk_id })
+        let (disk, since) = (image.disk.disk_id, newest.note.since.as_second());
+        Some(SetAside { copy: newest.spec, disk, since, apart_from: None })
     }
 
     /// The pools of this site's Ceph datastores; one that cannot be reached keeps no other waiting.

@@ -12,7 +12,7 @@ use crate::ceph::{
 };
 use crate::handoff::{
     Apart, Belongs, Copy, HOME_KEY, Here, Home, Keeping, Marks, Mode, Named, Observation, PeerVm, Positions,
-    Report, Resync, Role, Side, SiteRole, There, Token, home_written,
+    Report, Resync, Role, Side, SiteRole, There, Token, home_written, tell_sets_apart,
 };
 use crate::image_spec::ImageSpec;
 use crate::opennebula::stock::left_behind;
@@ -114,7 +114,16 @@ impl Engine {
             self.observe_keeping(&mut seen).await;
         }
         self.slowest_look.set(self.slowest_look.get().max(started.elapsed()));
+        if purpose.is_boot() {
+            self.tell_sets_apart(&mut seen);
+        }
         Ok(seen)
+    }
+
+    /// All of these are disks of one VM.
+    pub(super) fn tell_sets_apart(&self, seen: &mut [Seen]) {
+        let mut observations: Vec<_> = seen.iter_mut().map(|seen| &mut seen.observation).collect();
+        tell_sets_apart(self.here(), &mut observations);
     }
 
     pub(super) fn error_of(&self, image: &VmImage, error: CephError) -> EngineError {

@@ -305,6 +305,7 @@ impl Engine {
             }
         }
         seen.sort_by_key(|seen| seen.image.disk.disk_id);
+        self.tell_sets_apart(&mut seen);
         errors.dedup();
         let mut disks = Vec::new();
         for seen in &seen {

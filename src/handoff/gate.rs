@@ -330,8 +330,14 @@ impl Gate<'_> {
     /// Has the VM go on with what was set aside here of a disk that is gone. Under its own name it would keep rbd-mirror from
     /// copying the image anew, once the other site is back; so it becomes an image of its own, and the VM's disk.
     pub fn from_set_aside(&self, observation: &Observation) -> Option<Advice> {
-        let SetAside { copy, disk } = observation.set_aside.as_ref()?;
+        let SetAside { copy, disk, apart_from, .. } = observation.set_aside.as_ref()?;
         let vm = self.vm;
+        if let Some(other) = apart_from {
+            let (copy, other) = (copy.image(), other.image());
+            return Some(Advice::decide(format!(
+                "what to go on with: {copy} was set aside here, and {other} is of another time, so that the two are no VM (onemirror lost list tells what belongs together)"
+            )));
+        }
         let first = [format!("onemirror lost restore {copy}"), format!("onevm disk-detach {vm} {disk}")];
         Some(
             Advice::commands(Place::Here, first)

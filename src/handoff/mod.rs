@@ -33,7 +33,7 @@ pub use home::{Belongs, HOME_KEY, Home, Named, Residence, SiteRole, home_written
 pub use metadata::{Marks, Written, forced_mark, written_for};
 pub use observation::{
     Apart, Copy, Denial, DenialCause, Domain, Here, Keeping, Mode, Observation, PeerVm, Positions, Report,
-    Resync, Role, SetAside, There, TokenSeen, WayOut,
+    Resync, Role, SetAside, There, TokenSeen, WayOut, tell_sets_apart,
 };
 pub use release::{Pending, Release, ReleaseJudgement, kept_at_recreate};
 pub use removal::{Kept, Removal};

@@ -44,6 +44,47 @@ pub struct SetAside {
     pub copy: ImageSpec,
     /// The VM's disk that it was a copy of.
     pub disk: i32,
+    /// When: in seconds since 1970, the same for all disks of a VM that were lost together.
+    pub since: i64,
+    /// Another disk of the VM that is of another time: the two together are no VM. Filled in by [`tell_sets_apart`].
+    pub apart_from: Option<ImageSpec>,
+}
+
+/// Tells of each of a VM's disks that was set aside whether another disk is of another time.
+pub fn tell_sets_apart(here: &str, observations: &mut [&mut Observation]) {
+    let taken: Vec<_> = observations.iter().map(|seen| (seen.image.clone(), seen.is_of(here))).collect();
+    for seen in observations {
+        let Some(set_aside) = &mut seen.set_aside else { continue };
+        let others = taken.iter().filter(|(image, _)| *image != seen.image);
+        let mut apart = others.filter(|(_, time)| match time {
+            Time::SetAside(since) => *since != set_aside.since,
+            Time::TheOthers => true,
+            Time::NotTold => false,
+        });
+        set_aside.apart_from = apart.next().map(|(image, _)| image.clone());
+    }
+}
+
+/// What a disk holds, beside one that was set aside.
+enum Time {
+    /// What was set aside then.
+    SetAside(i64),
+    /// What the other site had.
+    TheOthers,
+    /// Nothing tells.
+    NotTold,
+}
+
+impl Observation {
+    fn is_of(&self, here: &str) -> Time {
+        match (&self.here, &self.set_aside) {
+            (Here::Absent, Some(set_aside)) => Time::SetAside(set_aside.since),
+            (Here::Mirrored(copy), _) if copy.token.token().is_some_and(|token| token.site != here) => {
+                Time::TheOthers
+            }
+            (Here::Absent | Here::NotMirrored | Here::Mirrored(_), _) => Time::NotTold,
+        }
+    }
 }
 
 /// Whether a copy that is outranked has to be kept, and can be.

@@ -120,7 +120,8 @@ fn to_be_made(observation: Observation) -> Observation {
 /// A copy of it was outranked here, and is kept.
 fn set_aside(observation: Observation) -> Observation {
     let copy = spec("one/one-0-2-0.lost-20261126T164500Z");
-    Observation { set_aside: Some(SetAside { copy, disk: 1 }), ..observation }
+    let set_aside = SetAside { copy, disk: 1, since: 1_795_711_500, apart_from: None };
+    Observation { set_aside: Some(set_aside), ..observation }
 }
 
 /// The copy here came by mirror snapshots of a clone.

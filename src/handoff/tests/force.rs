@@ -308,3 +308,30 @@ fn of_a_disk_that_is_gone_a_force_names_what_was_set_aside() {
     insta::assert_snapshot!(said(gone()), @"one-0-2-0 has no copy here; there is nothing to promote; restore it from a backup");
     insta::assert_snapshot!(said(set_aside(gone())), @"one-0-2-0 has no copy here; there is nothing to promote; to go on with what was set aside here: onemirror lost restore one/one-0-2-0.lost-20261126T164500Z && onevm disk-detach 2 1, and once the VM is POWEROFF: onevm disk-attach 2 --image one-0-2-0.lost-20261126T164500Z, and once the VM is POWEROFF: onevm resume 2");
 }
+
+#[test]
+fn what_was_set_aside_is_not_offered_beside_a_disk_of_another_time() {
+    let none = BTreeSet::new();
+    let named = |name: &str, observation| Observation { image: spec(name), ..observation };
+    let alone = |here| seen_as(Here::Mirrored(here), There::Unreachable, PeerVm::Silent);
+    let mut earlier = named("one/one-3", set_aside(gone()));
+    earlier.set_aside.as_mut().unwrap().since -= 3600;
+    let besides = [
+        ("copied back", named("one/one-3", alone(non_primary("1001:site-b:open"))), false),
+        ("as it was", named("one/one-3", alone(primary("1:site-a:open"))), true),
+        ("lost with it", named("one/one-3", set_aside(gone())), true),
+        ("lost before", earlier, false),
+        ("not mirrored", named("one/one-3", seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked)), true),
+    ];
+    for (beside, other, offered) in besides {
+        let (mut lost, mut other) = (set_aside(gone()), other);
+        tell_sets_apart("site-a", &mut [&mut other, &mut lost]);
+        let disks = [lost, other];
+        let rules = Force { gate: gate(), site_is_off: true, open_there: &none };
+        let Forcing::Refuse(by_force) = rules.judge(&disks).remove(0) else { panic!("{beside}") };
+        let Decision::Refuse { refusal, .. } = gate().judge(&disks).decision else { panic!("{beside}") };
+        for said in [by_force.to_string(), refusal.to_string()] {
+            assert_eq!(said.contains("onemirror lost restore one/"), offered, "{beside}: {said}");
+        }
+    }
+}
