@@ -520,7 +520,7 @@ fn about_settings(side: &Side, site: &str, found: &mut Findings) {
 fn about_delete_delays(pools: &[Pool], configuration: &Configuration, found: &mut Findings) {
     for is_here in [true, false] {
         let site = if is_here { &configuration.here } else { &configuration.there };
-        let without: Vec<&str> = pools
+        let without: BTreeSet<&str> = pools
             .iter()
             .filter(|pool| if is_here { &pool.here } else { &pool.there }.delete_delay == Some(0))
             // a namespace has no setting of its own
@@ -537,7 +537,7 @@ fn about_delete_delays(pools: &[Pool], configuration: &Configuration, found: &mu
             Level::Advice,
             format!(
                 "an image that is deleted at the other site is deleted on {site} at once, in: {}",
-                without.join(", ")
+                without.iter().copied().collect::<Vec<_>>().join(", ")
             ),
             Advice::commands(place, commands).when("to keep it in the trash for a day"),
         );

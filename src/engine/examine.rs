@@ -7,7 +7,7 @@ use crate::ceph::{
 };
 use crate::doctor::facts::{Daemon, Disk, FrontEnd, Images, Mirroring, Pool, Side, Trouble, Vm};
 use crate::image_spec::ImageSpec;
-use crate::opennebula::disks::{DEFAULT_POOL, rbd_images};
+use crate::opennebula::disks::rbd_images;
 use crate::opennebula::{self, Client, Datastore, DiskKind};
 use futures::{StreamExt as _, stream};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,11 +56,8 @@ impl Engine {
 
     /// The pools of this front-end's Ceph datastores, on both clusters.
     pub async fn examine_pools(&self) -> Result<Vec<Pool>, String> {
-        let datastores =
-            self.one_here.datastore_pool().await.map_err(|error| self.error_here(error).to_string())?;
         let mut pools: BTreeMap<String, Datastore> = BTreeMap::new();
-        for datastore in datastores.into_iter().filter(Datastore::is_ceph) {
-            let name = datastore.pool_name.clone().unwrap_or_else(|| DEFAULT_POOL.into());
+        for (name, datastore) in self.pools_by_name().await.map_err(|error| error.to_string())? {
             pools.entry(name).or_insert(datastore);
         }
         let looks = pools.into_iter().map(|(name, datastore)| self.examine_pool(name, datastore));

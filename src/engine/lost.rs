@@ -11,7 +11,7 @@ use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, ImageInfo, RbdCommand};
 use crate::handoff::{Here, Mode, SetAside, TOKEN_KEY, There, Token, TokenSeen};
 use crate::image_spec::ImageSpec;
-use crate::opennebula::{Datastore, DatastoreKind};
+use crate::opennebula::Datastore;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -357,17 +357,9 @@ impl Engine {
 
     /// The pools of this site's Ceph datastores; one that cannot be reached keeps no other waiting.
     async fn pools_with_images(&self) -> Result<Vec<Pool>, EngineError> {
-        let datastores = self.one_here.datastore_pool().await.map_err(|error| self.error_here(error))?;
         let (mut pools, mut known) = (Vec::new(), BTreeSet::new());
         // an image can only be registered in a datastore for images
-        let (first, second): (Vec<_>, Vec<_>) =
-            datastores.into_iter().filter(Datastore::is_ceph).partition(|it| it.kind == DatastoreKind::Image);
-        for datastore in first.into_iter().chain(second) {
-            let name =
-                datastore.pool_name.clone().unwrap_or_else(|| crate::opennebula::disks::DEFAULT_POOL.into());
-            if matches!(datastore.kind, DatastoreKind::File | DatastoreKind::Backup) {
-                continue;
-            }
+        for (name, datastore) in self.pools_by_name().await? {
             match self.cluster_here(&datastore).await {
                 Ok(cluster) if known.insert((cluster.number(), name.clone())) => {
                     pools.push(Pool { name, datastore, cluster });

@@ -6,7 +6,6 @@ use super::images::VmImage;
 use super::sites::Engine;
 use crate::ceph::{Ceph, CephError, PoolStatus, RbdCommand};
 use crate::image_spec::ImageSpec;
-use crate::opennebula::disks::DEFAULT_POOL;
 use crate::opennebula::{Datastore, DatastoreKind, DiskImage, DiskKind};
 use futures::{StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,21 +71,40 @@ pub(super) async fn by_cluster<T, R>(items: Vec<(u64, T)>, work: impl AsyncFn(T)
 impl Engine {
     /// The mirrored pools of this front-end's datastores. What cannot be looked at is told, and keeps no other waiting.
     pub(super) async fn pools_here(&self) -> Result<(Vec<PoolHere>, Vec<NotReached>), EngineError> {
-        let datastores = self.one_here.datastore_pool().await.map_err(|error| self.error_here(error))?;
         let mut not_reached = Vec::new();
         let mut ways = BTreeMap::new();
-        for datastore in datastores.into_iter().filter(has_disks_on_ceph) {
+        for (pool, datastore) in self.pools_by_name().await? {
             match self.cluster_here(&datastore).await {
                 Ok(cluster) => {
-                    let pool = datastore.pool_name.clone().unwrap_or_else(|| DEFAULT_POOL.into());
                     ways.entry((cluster.number(), pool)).or_insert((cluster, datastore));
                 }
                 Err(error) => not_reached.push(of_datastore(&datastore, error.to_string())),
             }
         }
+        not_reached.dedup();
         let pools = self.pools_on(ways, &mut not_reached).await;
         not_reached.sort_by(|a, b| a.what.cmp(&b.what));
         Ok((pools, not_reached))
+    }
+
+    /// The pools of this front-end's Ceph datastores, and their namespaces in which it has images; a pool of several
+    /// datastores several times, the one for images first.
+    pub(super) async fn pools_by_name(&self) -> Result<Vec<(String, Datastore)>, EngineError> {
+        let datastores = self.one_here.datastore_pool().await.map_err(|error| self.error_here(error))?;
+        let images = self.one_here.image_pool().await.map_err(|error| self.error_here(error))?;
+        let of_images = |datastore: &Datastore| {
+            let its_own = images.iter().filter(|image| image.datastore_id == datastore.id);
+            let sources = its_own.filter_map(|image| image.source.parse::<ImageSpec>().ok());
+            sources.filter(|source| datastore.covers(source)).map(|source| source.pool_spec()).collect()
+        };
+        let mut found = Vec::new();
+        for datastore in datastores.into_iter().filter(has_disks_on_ceph) {
+            let mut names: BTreeSet<String> = of_images(&datastore);
+            names.insert(datastore.pool().to_owned());
+            found.extend(names.into_iter().map(|name| (name, datastore.clone())));
+        }
+        found.sort_by_key(|(_, datastore)| datastore.kind != DatastoreKind::Image);
+        Ok(found)
     }
 
     /// The mirrored pools of these images' datastores.

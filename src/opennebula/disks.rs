@@ -18,9 +18,6 @@ use super::document::{Datastore, Disk, Vm};
 use crate::image_spec::{ImageSpec, InvalidImageSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The pool where a datastore names none, as in the stock driver's `etc/datastore/ceph/ceph.conf`.
-pub const DEFAULT_POOL: &str = "one";
-
 /// The transfer driver of disks on Ceph.
 const CEPH: &str = "ceph";
 
@@ -208,7 +205,7 @@ fn rbd_image(
     if !driver.is_some_and(is_ceph) && !datastore.is_ceph() {
         return Ok(None);
     }
-    let pool = datastore.pool_name.as_deref().unwrap_or(DEFAULT_POOL);
+    let pool = datastore.pool();
     let mismatch = |found: &str| DiskError::PoolMismatch {
         vm_id,
         disk_id,
@@ -233,8 +230,7 @@ fn rbd_image(
     }
     let source: ImageSpec =
         disk.source.as_deref().ok_or_else(|| missing("SOURCE"))?.parse().map_err(invalid)?;
-    // A POOL_NAME without namespace covers the pool's namespaces; one with a namespace only that one.
-    if source.pool_spec() != pool && source.pool() != pool {
+    if !datastore.covers(&source) {
         return Err(mismatch(&source.pool_spec()));
     }
     if kind == DiskKind::Persistent {

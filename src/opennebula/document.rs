@@ -6,6 +6,7 @@
 
 use super::states::{DatastoreState, HostState, LcmState, VmState};
 use super::xml::{self, XmlError};
+use crate::image_spec::ImageSpec;
 use base64::Engine as _;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::collections::BTreeMap;
@@ -179,6 +180,9 @@ impl Image {
     }
 }
 
+/// The pool where a datastore names none, as in the stock driver's `etc/datastore/ceph/ceph.conf`.
+const DEFAULT_POOL: &str = "one";
+
 /// What a datastore is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DatastoreKind {
@@ -237,6 +241,17 @@ impl Datastore {
     /// Whether its disks are RBD images.
     pub fn is_ceph(&self) -> bool {
         self.tm_mad.eq_ignore_ascii_case("ceph")
+    }
+
+    /// The pool that its images are in: `pool[/namespace]`.
+    pub fn pool(&self) -> &str {
+        self.pool_name.as_deref().unwrap_or(DEFAULT_POOL)
+    }
+
+    /// Whether an image may be one of its own. A POOL_NAME without namespace covers the pool's namespaces; one with a
+    /// namespace only that one.
+    pub fn covers(&self, image: &ImageSpec) -> bool {
+        image.pool_spec() == self.pool() || image.pool() == self.pool()
     }
 }
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from conftest import full
-from harness.laboratory import unique, wait_until
+from harness.laboratory import Machine, unique, wait_until
 
 
 def mirrored_machine(lab, name, kind):
@@ -454,6 +454,41 @@ def test_what_was_set_aside_of_a_disk_that_is_gone_is_had_where_the_other_site_i
         b.front_end_start()
         a.clusters("daemon-start")
         a.configure()
+
+
+@full
+def test_an_image_in_a_namespace_of_its_datastores_pool_comes_home_as_any_other(lab, a, b):
+    for site in (a, b):
+        site.rbd("namespace", "create", "one/tenant", check=False)
+        site.rbd("mirror", "pool", "enable", "one/tenant", "pool")
+    name = unique("tenant")
+    image = "one/tenant/" + name
+    features = "layering,exclusive-lock,object-map,fast-diff,journaling"
+    a.rbd("create", "--size", "16M", "--image-feature", features, image)
+    # the datastore names the pool alone
+    disk = a.image_create(name, "one", True, source=image)
+    machine = Machine(lab, name, a.vm_create(name, [disk]))
+    machine.wait_mirrored()
+    machine.registered = [b.image_create(name, "one", True, source=image)]
+    a.wait_records(machine.home)
+    with home_lost_with_records_unsent(lab, machine):
+        vm = forced_over(lab, machine)
+        b.action("terminate", vm)
+        wait_until("it to be told as pending", lambda: image in b.onemirror("list", check=False).stdout, 60, 1)
+    a.wait_vm(machine.home, "POWEROFF")
+    unsent = a.acknowledged(machine.home)
+
+    def is_home():
+        for site in (a, b):
+            site.reconcile(check=False)
+        return a.is_primary(image) and b.is_primary(image) is False
+
+    wait_until("%s to come home" % image, is_home, 180, 2)
+    (lost,) = lost_of(a, machine)
+    assert lost["of"] == image and a.check_records(lost["image"], unsent, written_as=image)["ok"]
+    assert a.check_records(image, b.acknowledged(vm))["ok"]
+    a.onemirror("lost", "drop", lost["image"], "--yes")
+    assert not lost_of(a, machine)
 
 
 @full

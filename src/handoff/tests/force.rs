@@ -321,7 +321,11 @@ fn what_was_set_aside_is_not_offered_beside_a_disk_of_another_time() {
         ("as it was", named("one/one-3", alone(primary("1:site-a:open"))), true),
         ("lost with it", named("one/one-3", set_aside(gone())), true),
         ("lost before", earlier, false),
-        ("not mirrored", named("one/one-3", seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked)), true),
+        (
+            "not mirrored",
+            named("one/one-3", seen_as(Here::NotMirrored, There::NotAsked, PeerVm::NotAsked)),
+            true,
+        ),
     ];
     for (beside, other, offered) in besides {
         let (mut lost, mut other) = (set_aside(gone()), other);
