@@ -502,7 +502,9 @@ impl Engine {
             // it was restored before
             (Some(id), None) if is_named_lost(spec) => return Ok(id),
             (_, None) => return Err(not_lost(spec)),
-            (_, Some(found)) if found.info.mirroring.is_some() => return Err(still_mirrored(spec)),
+            (_, Some(found)) if found.info.mirroring.is_some() => {
+                return Err(self.still_mirrored(&pool, &found).await);
+            }
             (Some(id), Some(found)) => (id, found),
             (None, Some(found)) => {
                 let owner = Owner::this_process(self.here(), &self.state_dir);
@@ -548,6 +550,21 @@ impl Engine {
         last.ok_or_else(|| EngineError::Unfit(format!("no Ceph datastore here has the pool of {spec}")))
     }
 
+    /// A run was killed while it set the copy aside. Reconcile needs the other site to end that, since it must not take the
+    /// other copy with it; a site that is lost for good has none.
+    async fn still_mirrored(&self, pool: &Pool, found: &Found) -> EngineError {
+        let spec = &found.spec;
+        let every_image = pool.cluster.pool_info(&pool.name).await.is_ok_and(|info| info.pool_mode);
+        let command = match every_image {
+            true => format!("rbd feature disable {spec} journaling"),
+            false => format!("rbd mirror image disable {spec}"),
+        };
+        EngineError::Unfit(format!(
+            "{spec} is mirrored still; first: onemirror reconcile; or if {} is lost for good: {command}",
+            self.there()
+        ))
+    }
+
     /// Removes a copy that was set aside, and nothing else.
     pub async fn drop_lost(&self, spec: &ImageSpec) -> Result<(), EngineError> {
         let (pool, _) = self.pool_of(spec).await?;
@@ -586,7 +603,7 @@ impl Engine {
         }
         let found = find(&pool.cluster, spec).await.map_err(here)?.ok_or_else(|| not_lost(spec))?;
         if found.info.mirroring.is_some() {
-            return Err(still_mirrored(spec));
+            return Err(self.still_mirrored(pool, &found).await);
         }
         if let Some(clone) = pool.cluster.descendants(spec).await.map_err(here)?.first() {
             return Err(EngineError::Unfit(format!("{spec} has a clone, which needs it: {clone}")));
@@ -668,9 +685,6 @@ fn not_lost(spec: &ImageSpec) -> EngineError {
     EngineError::Unfit(format!("{spec} is no copy that was set aside; see: onemirror lost list"))
 }
 
-fn still_mirrored(spec: &ImageSpec) -> EngineError {
-    EngineError::Unfit(format!("{spec} is mirrored still; first: onemirror reconcile"))
-}
 
 #[cfg(test)]
 mod tests {

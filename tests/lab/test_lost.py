@@ -492,6 +492,40 @@ def test_an_image_in_a_namespace_of_its_datastores_pool_comes_home_as_any_other(
 
 
 @full
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
+def test_what_was_half_set_aside_is_had_where_the_other_site_is_lost(lab, a, b, mode):
+    machine = mirrored_machine(lab, "half", mode)
+    (image,) = machine.images.values()
+    a.control("hooks=lose")
+    with killed_at(lab, "*'mirror image disable'*") as is_killed:
+        with home_lost_with_records_unsent(lab, machine):
+            forced_over(lab, machine)
+        a.wait_vm(machine.home, "POWEROFF")
+        a.clusters("daemon-stop")
+        a.configure(command_timeout="8s")
+        wait_until("a reconcile to be killed", lambda: a.reconcile(check=False) and is_killed(), 60, 1)
+    unsent = a.acknowledged(machine.home)
+    b.front_end_kill()
+    b.clusters("site-lost")
+    b.kill_domains()
+    try:
+        (lost,) = lost_of(a, machine)
+        for verb in (["restore"], ["drop", "--yes"]):
+            refused = a.onemirror("lost", *verb, lost["image"], check=False)
+            assert refused.returncode == 1, refused
+        command = refused.stderr.strip().rpartition("if site-b is lost for good: ")[2]
+        a.rbd(*command.split()[1:])
+        a.onemirror("lost", "restore", lost["image"])
+        assert a.check_records(lost["image"], unsent, written_as=image)["ok"]
+    finally:
+        b.clusters("site-back")
+        b.front_end_start()
+        a.clusters("daemon-start")
+        a.control("hooks=deliver")
+        a.configure()
+
+
+@full
 def test_what_is_lost_twice_within_a_day_is_two_sets(lab, a, b):
     machine = mirrored_machine(lab, "twice", "all")
     images = set(machine.images.values())
