@@ -685,7 +685,6 @@ fn not_lost(spec: &ImageSpec) -> EngineError {
     EngineError::Unfit(format!("{spec} is no copy that was set aside; see: onemirror lost list"))
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

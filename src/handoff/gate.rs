@@ -98,8 +98,21 @@ impl Gate<'_> {
     pub fn judge(&self, observations: &[Observation]) -> Judgement {
         let mut findings = Vec::new();
         let mut verdicts = Vec::new();
+        let forced = observations.iter().any(|seen| match &seen.here {
+            Here::Mirrored(copy) => copy.role == Role::Primary && self.is_forced_here(copy),
+            Here::Absent | Here::NotMirrored => false,
+        });
         for observation in observations {
-            let (rule, verdict) = self.judge_image(observation);
+            let (rule, verdict) = match (self.judge_image(observation), &observation.here) {
+                // the operator's word is for the VM: what was made for it here since has no mark of it
+                (
+                    (Rule::PrimaryHereNotInTouchSinceReboot | Rule::PrimaryHerePeerUnreachableRefused, _),
+                    Here::Mirrored(copy),
+                ) if forced && observation.made_here && self.is_of_no_other_site(copy) => {
+                    self.boot(observation, copy, Rule::PrimaryHereByForce)
+                }
+                (judged, _) => judged,
+            };
             findings.push(Finding { image: observation.image.clone(), rule });
             verdicts.push((observation.image.clone(), verdict));
         }
@@ -179,6 +192,15 @@ impl Gate<'_> {
             ),
         };
         Some((place, self.refusal(left, cause, advice)))
+    }
+
+    /// Whether nobody but this site ever had this copy, as far as its token tells.
+    fn is_of_no_other_site(&self, here: &Copy) -> bool {
+        match &here.token {
+            TokenSeen::None | TokenSeen::OfAnother(_) => true,
+            TokenSeen::Some(token) => token.is_open_by(self.here),
+            TokenSeen::Newer | TokenSeen::Unreadable => false,
+        }
     }
 
     /// Whether the reign of this copy was begun by an operator's force here.

@@ -339,3 +339,34 @@ fn what_was_set_aside_is_not_offered_beside_a_disk_of_another_time() {
         }
     }
 }
+
+#[test]
+fn what_is_made_for_a_forced_vm_is_not_forced_once_more() {
+    let alone = |here| Observation {
+        in_touch_since_reboot: false,
+        ..seen_as(Here::Mirrored(here), There::Unreachable, PeerVm::Silent)
+    };
+    let second = |here| Observation { image: spec("one/one-1-2-1"), ..alone(here) };
+    let forced = Copy {
+        forced: Some("1003:site-a:2".parse().unwrap()),
+        ..primary("1003:site-a:open").booted("1003:site-a:2")
+    };
+    let boots = |disks: &[Observation]| match gate().judge(disks).decision {
+        Decision::Refuse { refusal, .. } => panic!("{refusal}"),
+        decision => !matches!(decision, Decision::Wait { .. }),
+    };
+    let refused = |disks: &[Observation]| match gate().judge(disks).decision {
+        Decision::Refuse { refusal, .. } => refusal.rule,
+        _ => None,
+    };
+    for made in [primary(""), primary("1:site-a:open").booted("1:site-a:2")] {
+        assert!(boots(&[alone(forced.clone()), to_be_made(second(made.clone()))]));
+        let rule = Some(Rule::PrimaryHereNotInTouchSinceReboot);
+        // it was given to the VM, and may have been elsewhere
+        assert_eq!(refused(&[alone(forced.clone()), second(made.clone())]), rule);
+        // nobody forced anything
+        assert_eq!(refused(&[alone(primary("3:site-a:open")), to_be_made(second(made))]), rule);
+    }
+    // the other site had it
+    assert!(refused(&[alone(forced), to_be_made(second(primary("3:site-b:closed")))]).is_some());
+}
