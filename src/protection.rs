@@ -335,19 +335,24 @@ impl<'a> Facts<'a> {
         Some(self.concern(Kind::SnapshotsLate, what, advice))
     }
 
-    /// oned counts whole megabytes, and does not always round them up.
+    /// oned counts whole megabytes, and does not always round them up. A copy that follows cannot be resized.
     fn other_size(&self) -> Option<Concern> {
+        if matches!(self.standing, Standing::Follows) {
+            return None;
+        }
         let (disk, bytes) = (self.disk?, self.size?);
         let (DiskFacts { vm, disk, size, .. }, real) = (disk, bytes.div_ceil(MEGABYTE));
         let believed = size.filter(|believed| believed.abs_diff(real) > 1)?;
         let what = format!("is {real} MB, and OpenNebula here believes that it is {believed} MB");
-        let resize = if real > believed {
+        let advice = if real > believed {
             // Ceph refuses to resize to the size that there is
-            format!("onevm disk-resize {vm} {disk} {}", real + 1)
+            Advice::command(Place::Here, format!("onevm disk-resize {vm} {disk} {}", real + 1))
         } else {
-            format!("rbd resize --size {believed} {}", self.image)
+            // it may have been registered wrongly, which costs quota and nothing else
+            let resize = format!("rbd resize --size {believed} {}", self.image);
+            Advice::command(Place::Here, resize).when("if that is the size it is to have")
         };
-        Some(self.concern(Kind::OtherSize, what, Advice::command(Place::Here, resize)))
+        Some(self.concern(Kind::OtherSize, what, advice))
     }
 }
 
@@ -631,14 +636,19 @@ mod tests {
     #[test]
     fn another_size_is_told_with_what_puts_it_right() {
         let image = "one/one-7".parse().unwrap();
-        let advice = |bytes: u64, size: u64| {
+        let advice_as = |standing: Standing, bytes: u64, size: u64| {
             let disk = DiskFacts { vm: 3, disk: 1, size: Some(size), others_are_mirrored: false };
-            let facts = facts(&image, Standing::WritesByJournal);
+            let facts = facts(&image, standing);
             let found = Facts { disk: Some(disk), size: Some(bytes), ..facts }.judge();
             found.into_iter().next().map(|concern| concern.advice.to_string())
         };
+        let advice = |bytes, size| advice_as(Standing::WritesByJournal, bytes, size);
         assert_eq!(advice(32 << 20, 16).unwrap(), "onevm disk-resize 3 1 33");
-        assert_eq!(advice(16 << 20, 32).unwrap(), "rbd resize --size 32 one/one-7");
+        let shrunk = "if that is the size it is to have: rbd resize --size 32 one/one-7";
+        assert_eq!(advice(16 << 20, 32).unwrap(), shrunk);
+        // nobody can resize it here
+        assert_eq!(advice_as(Standing::Follows, 32 << 20, 16), None);
+        assert_eq!(advice_as(Standing::Follows, 16 << 20, 32), None);
         // what does not fill a megabyte is rounded this way or that
         for bytes in [(15 << 20) + 1, 16 << 20, (16 << 20) + 1, 17 << 20] {
             assert_eq!(advice(bytes, 16), None, "{bytes}");

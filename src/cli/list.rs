@@ -62,7 +62,7 @@ fn render(overview: &Overview, width: Option<u16>) -> String {
     for lost in &overview.lost {
         let id = lost.vm.map_or("-".to_owned(), |vm| vm.to_string());
         let what = format!("set aside, not lost: {}", super::lost::describe(lost));
-        table.row([&id, "-", "LOST", &lost.image, "-", "-", "-", "-", &what]);
+        table.row([&id, "-", "KEPT", &lost.image, "-", "-", "-", "-", &what]);
     }
     for NotReached { what, why } in &overview.not_reached {
         table.row(["-", what, "-", "-", "-", "-", "-", "-", why]);

@@ -213,6 +213,41 @@ def test_without_room_for_one_more_copy_nothing_is_thrown_away(lab, a, b):
     machine.assert_complete(a)
 
 
+@full
+def test_no_disk_is_copied_back_while_another_one_of_its_vm_cannot_be_kept(lab, a, b):
+    """What home holds has to stay of one age, should the other site be lost for good now."""
+    name = unique("together")
+    disks = [a.image_create("%s-%d" % (name, number), pool, True) for number, pool in enumerate(("one", "two"))]
+    a.rbd("mirror", "image", "enable", a.source(disks[1]), "journal")
+    machine = Machine(lab, name, a.vm_create(name, disks))
+    machine.register_on_b()
+    a.wait_records(machine.home)
+    images = list(machine.images.values())
+    a.control("hooks=lose")
+    with home_lost_with_records_unsent(lab, machine):
+        vm = forced_over(lab, machine)
+    a.wait_vm(machine.home, "POWEROFF")
+    copies = [a.info(image)["id"] for image in images]
+    quota(a, "two", 1 << 20)
+    try:
+        for _ in range(2):
+            said = a.onemirror("reconcile", check=False)
+            assert said.returncode != 0 and "make room in pool two for one more copy" in said.stdout, said.stdout
+            assert "it waits for another disk of its VM" in said.stdout, said.stdout
+            assert a.resume(machine.home) == "POWEROFF"
+            assert [a.info(image)["id"] for image in images] == copies
+            assert machine.primaries() == dict.fromkeys(images, "ab")
+    finally:
+        quota(a, "two", 0)
+        a.control("hooks=deliver")
+    copied_back(lab, machine)
+    assert all(is_somewhere(lab, machine, image) for image in images)
+    machine.may_lose_tail += a.acknowledged(machine.home)
+    machine.end_away(vm)
+    machine.comes_home()
+    machine.assert_complete(a)
+
+
 @contextlib.contextmanager
 def killed_at(lab, words):
     """Whoever calls rbd with these words is killed before it does anything; tells whether that has happened."""
