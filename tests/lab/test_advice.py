@@ -342,10 +342,11 @@ MIRRORED_WHOLE = (
 PROMOTED_THERE = "there: rbd mirror image promote IMAGE"
 
 
+@full
 @pytest.mark.parametrize("ways", [
     pytest.param([MIRRORED_WHOLE], id="primary", marks=pytest.mark.advice(
         "not-whole", "there: rbd mirror image disable IMAGE && rbd flatten IMAGE && rbd mirror image enable IMAGE snapshot && onemirror rehome N")),
-    pytest.param([PROMOTED_THERE, MIRRORED_WHOLE], id="demoted", marks=[full, pytest.mark.advice(
+    pytest.param([PROMOTED_THERE, MIRRORED_WHOLE], id="demoted", marks=[pytest.mark.advice(
         "not-whole", "there: rbd mirror image promote IMAGE"), pytest.mark.advice(
         "not-whole", "there: rbd mirror image disable IMAGE && rbd flatten IMAGE && rbd mirror image enable IMAGE snapshot && onemirror rehome N")]),
 ])

@@ -93,7 +93,7 @@ def disks_of(site, vm):
     return disks if isinstance(disks, list) else [disks]
 
 
-@pytest.mark.parametrize("state", ["PROLOG_FAILURE", pytest.param("BOOT_UNDEPLOY_FAILURE", marks=full), "HOLD"])
+@pytest.mark.parametrize("state", ["PROLOG_FAILURE", pytest.param("BOOT_UNDEPLOY_FAILURE", marks=full), pytest.param("HOLD", marks=full)])
 def test_home_is_started_from_whatever_state_it_was_left_in(lab, a, b, state):
     machine = lab.vm_with_one_disk(unique("left-in"), "journal")
     a.wait_records(machine.home)

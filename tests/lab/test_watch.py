@@ -48,7 +48,7 @@ def no_pool_name(site):
             site.one.datastore.update(number, template, 0)
 
 
-@pytest.mark.parametrize("spoilt", [no_pool_name, disabled_bridge])
+@pytest.mark.parametrize("spoilt", [pytest.param(no_pool_name, marks=full), disabled_bridge])
 def test_a_pending_handoff_is_finished_whatever_is_wrong_with_datastores(lab, a, b, spoilt):
     machine = brought_into_the_trap(lab, "journal")
     (image,) = machine.images.values()
