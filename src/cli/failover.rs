@@ -48,7 +48,7 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
     }
     text.push_str(&match outcome.started_by.as_str() {
         "" => format!("VM {} is pending; OpenNebula starts it\n", outcome.vm),
-        by => format!("VM {}: {by}\n", outcome.vm),
+        by => format!("VM {vm} was started: onevm {by} {vm}\n", vm = outcome.vm),
     });
     let text: String = text.lines().map(|line| crate::text::printable(line) + "\n").collect();
     Ok(print(&text)?)

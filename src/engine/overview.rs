@@ -442,9 +442,10 @@ impl Engine {
         let judgement = self.judge_upkeep(seen, user.as_slice(), ended_here);
         match judgement.task {
             Task::Nothing => None,
-            Task::Act(steps) => {
-                Some((None, Undone::by_itself(format!("to do: {}", step_names(&steps).join(", ")))))
-            }
+            Task::Act(steps) => Some((
+                None,
+                Undone::by_itself(format!("reconcile will do: {}", step_names(&steps).join(", "))),
+            )),
             Task::Release { vm } => {
                 let id = closing_id();
                 let rules = Release {
