@@ -365,7 +365,8 @@ fn what_is_made_for_a_forced_vm_is_not_forced_once_more() {
         // it was given to the VM, and may have been elsewhere
         assert_eq!(refused(&[alone(forced.clone()), second(made.clone())]), rule);
         // nobody forced anything
-        assert_eq!(refused(&[alone(primary("3:site-a:open")), to_be_made(second(made))]), rule);
+        let judged = gate().judge(&[alone(primary("3:site-a:open")), to_be_made(second(made))]);
+        assert!(judged.findings.iter().all(|finding| Some(finding.rule) == rule), "{judged:?}");
     }
     // the other site had it
     assert!(refused(&[alone(forced), to_be_made(second(primary("3:site-b:closed")))]).is_some());
