@@ -170,8 +170,9 @@ pub fn metadata(bytes: &[u8]) -> Parsed<BTreeMap<String, String>> {
 struct RawImageStatus {
     name: String,
     global_id: String,
-    state: String,
-    description: String,
+    /// Not there while no daemon here has ever reported on the image.
+    state: Option<String>,
+    description: Option<String>,
     #[serde(default)]
     last_update: String,
     #[serde(default)]
@@ -226,8 +227,12 @@ fn image_status_of(raw: RawImageStatus) -> ImageStatus {
             _ => drop(peers.insert(peer.site_name, report)),
         }
     }
-    let local =
-        (raw.description != NO_STATUS).then(|| status_report(&raw.state, &raw.description, &raw.last_update));
+    let local = match (&raw.state, &raw.description) {
+        (Some(state), Some(description)) if description != NO_STATUS => {
+            Some(status_report(state, description, &raw.last_update))
+        }
+        _ => None,
+    };
     ImageStatus { name: raw.name, global_id: raw.global_id, local, peers }
 }
 
@@ -1166,6 +1171,12 @@ mod tests {
         assert_eq!(pool_status(&captured("real.pool-status-profile-rbd")).unwrap().daemons_up, 1);
         // a daemon of the cluster that does not serve this pool
         assert_eq!(pool_status(&captured("real.pool-status-not-served")).unwrap().daemons_up, 0);
+        // an image that no daemon here ever reported on has no state; seen on 16.2 after a daemon's client was blocklisted
+        let never = r#"{"summary":{},"daemons":[],"images":[{"name":"one-8","global_id":"g","peer_sites":[
+            {"site_name":"site-b","mirror_uuids":"u","state":"up+stopped","description":"local image is primary","last_update":""}]}]}"#;
+        let never = pool_status(never.as_bytes()).unwrap();
+        assert_eq!((never.daemons_up, never.images[0].local.as_ref()), (0, None));
+        assert_eq!(never.images[0].peers["site-b"].description, "local image is primary");
     }
 
     #[test]
