@@ -299,8 +299,10 @@ impl<'a> Facts<'a> {
             Standing::Follows => (self.here, Place::Here),
             _ => (self.there, Place::There(self.there.to_owned())),
         };
-        let what = format!("has a copy on {site} that does not follow: no rbd-mirror runs there");
-        let start = Advice::command(place, "systemctl start ceph-rbd-mirror.target");
+        let what = format!("has a copy on {site} that does not follow: no rbd-mirror copies it");
+        // a daemon that lost its way to the other cluster says no more than one that is gone
+        let start = Advice::command(place, "systemctl start ceph-rbd-mirror.target")
+            .and(Advice::command(Place::Here, "onemirror doctor").when("if it runs already"));
         Some(self.concern(Kind::DaemonDown, what, start))
     }
 
@@ -615,10 +617,10 @@ mod tests {
         let stopped = |standing| found(standing, ReplayState::Stopped).remove(0);
         let at_the_other = stopped(Standing::WritesByJournal);
         assert_eq!(at_the_other.kind, Kind::DaemonDown);
-        insta::assert_snapshot!(at_the_other.what, @"has a copy on site-b that does not follow: no rbd-mirror runs there");
-        insta::assert_snapshot!(at_the_other.advice, @"on site-b: systemctl start ceph-rbd-mirror.target");
-        insta::assert_snapshot!(stopped(Standing::Follows).what, @"has a copy on site-a that does not follow: no rbd-mirror runs there");
-        insta::assert_snapshot!(stopped(Standing::Follows).advice, @"systemctl start ceph-rbd-mirror.target");
+        insta::assert_snapshot!(at_the_other.what, @"has a copy on site-b that does not follow: no rbd-mirror copies it");
+        insta::assert_snapshot!(at_the_other.advice, @"on site-b: systemctl start ceph-rbd-mirror.target; if it runs already, here: onemirror doctor");
+        insta::assert_snapshot!(stopped(Standing::Follows).what, @"has a copy on site-a that does not follow: no rbd-mirror copies it");
+        insta::assert_snapshot!(stopped(Standing::Follows).advice, @"systemctl start ceph-rbd-mirror.target; if it runs already: onemirror doctor");
         let kinds = |standing, report| -> Vec<Kind> {
             found(standing, report).into_iter().map(|concern| concern.kind).collect()
         };

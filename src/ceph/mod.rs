@@ -152,6 +152,15 @@ pub struct PoolStatus {
     pub images: Vec<ImageStatus>,
 }
 
+impl PoolStatus {
+    /// Of a pool that does not tell its status now: these are all its images, mirrored or not.
+    pub fn untold(names: Vec<String>) -> Self {
+        let untold =
+            |name| ImageStatus { name, global_id: String::new(), local: None, peers: BTreeMap::new() };
+        Self { daemons_up: 0, images: names.into_iter().map(untold).collect() }
+    }
+}
+
 /// A position in an image's journal: the newest entry per tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalPosition {

@@ -11,7 +11,7 @@ pub(super) struct Arguments {
     /// The VM's id here
     #[arg(required_unless_present = "image")]
     vm: Option<i32>,
-    /// An image that no VM here uses any more, as POOL/IMAGE; one that is primary on neither site becomes primary here
+    /// An image by itself, as POOL/IMAGE; one that is primary on neither site becomes primary here
     #[arg(long, value_name = "IMAGE", conflicts_with = "vm")]
     image: Option<ImageSpec>,
     /// The site that it belongs to from now on, this one or its peer [default: this one]
@@ -39,8 +39,12 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
         return Ok(print(&json(&homes)?)?);
     }
     let tell = |home: &NewHome| {
-        let taken_up = if home.is_taken_up { ", and is primary here now" } else { "" };
-        format!("{}: belongs to {}{taken_up}\n", home.image, home.site)
+        let what_else = match home {
+            NewHome { is_taken_up: true, .. } => ", and is primary here now",
+            NewHome { is_kept: true, .. } => ", and is not handed over any more: its VM there is not started",
+            _ => "",
+        };
+        format!("{}: belongs to {}{what_else}\n", home.image, home.site)
     };
     let text: String = homes.iter().map(tell).collect();
     Ok(print(&text)?)

@@ -78,6 +78,10 @@ fn render(view: &VmView, here: &str, there: &str, width: Option<u16>) -> String 
         let code = boot.code.as_ref().map_or(String::new(), |code| format!(" ({code})"));
         text.push_str(&crate::text::printable(&format!("A boot would now{code}: {}", boot.decision)));
         text.push('\n');
+        for step in &boot.steps {
+            text.push_str(&crate::text::printable(&format!("  {step}")));
+            text.push('\n');
+        }
     }
     text
 }

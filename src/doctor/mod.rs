@@ -470,7 +470,7 @@ fn about_mirroring(name: &str, side: &Side, own: &str, other: &str, found: &mut 
         [(peer, direction)] if is_called(peer, other) => add(
             format!("pool {name} on {own} is mirrored in one direction only ({direction})"),
             format!(
-                "rbd mirror pool peer bootstrap import --site-name {own} --direction rx-tx {name} TOKEN, on both sites"
+                "on {own}: rbd mirror pool peer remove {name} UUID (rbd mirror pool info {name} names it), then rbd mirror pool peer bootstrap import --site-name {own} --direction rx-tx {name} TOKEN, with a token of {other}"
             ),
         ),
         [] => add(

@@ -494,25 +494,28 @@ impl Engine {
 
     /// Registers a copy that was set aside as an image of its own, and gives its id. From then on it is like any other.
     pub async fn restore_lost(&self, spec: &ImageSpec) -> Result<i32, EngineError> {
-        let started = Instant::now();
         let (pool, found) = self.pool_of(spec).await?;
-        let registered = self.registered_images().await?.get(spec).copied();
+        let Some(found) = found else { return self.restored_before(spec).await };
+        if found.info.mirroring.is_some() {
+            return Err(self.still_mirrored(&pool, &found).await);
+        }
+        let owner = Owner::this_process(self.here(), &self.state_dir);
+        let lock = self.lock_copy(&pool.cluster, spec, &lock_id(&found.info), &owner).await?;
+        let restored = self.restore_locked(&pool, spec).await;
+        lock.release().await;
+        restored
+    }
+
+    /// It may have been dropped, or restored, since it was seen without the lock.
+    async fn restore_locked(&self, pool: &Pool, spec: &ImageSpec) -> Result<i32, EngineError> {
+        let started = Instant::now();
         let here = |error| error_on(&pool.cluster, spec, error);
-        let (id, found) = match (registered, found) {
-            // it was restored before
-            (Some(id), None) if is_named_lost(spec) => return Ok(id),
-            (_, None) => return Err(not_lost(spec)),
-            (_, Some(found)) if found.info.mirroring.is_some() => {
-                return Err(self.still_mirrored(&pool, &found).await);
-            }
-            (Some(id), Some(found)) => (id, found),
-            (None, Some(found)) => {
-                let owner = Owner::this_process(self.here(), &self.state_dir);
-                let lock = self.lock_copy(&pool.cluster, spec, &lock_id(&found.info), &owner).await?;
-                let allocated = self.register(&pool, &found).await;
-                lock.release().await;
-                (allocated?, found)
-            }
+        let Some(found) = find(&pool.cluster, spec).await.map_err(here)? else {
+            return self.restored_before(spec).await;
+        };
+        let id = match self.registered_images().await?.get(spec) {
+            Some(id) => *id,
+            None => self.register(pool, &found).await?,
         };
         // it is an image like any other now, and neither lost nor under anybody's reign
         for key in found.metadata.keys().filter(|key| key.starts_with("onemirror.")) {
@@ -521,6 +524,14 @@ impl Engine {
         let reason = Some(format!("registered as image {id}"));
         self.note(found.note.vm, Some(spec), "operator", "lost-restore", Outcome::Done, reason, started);
         Ok(id)
+    }
+
+    /// The image that an earlier restore made of it.
+    async fn restored_before(&self, spec: &ImageSpec) -> Result<i32, EngineError> {
+        match self.registered_images().await?.get(spec) {
+            Some(id) if is_named_lost(spec) => Ok(*id),
+            _ => Err(not_lost(spec)),
+        }
     }
 
     async fn register(&self, pool: &Pool, found: &Found) -> Result<i32, EngineError> {
@@ -580,7 +591,12 @@ impl Engine {
                 "{spec} may be registered: this user does not see every image; type it as oneadmin"
             )));
         }
-        let Some(found) = find(&pool.cluster, spec).await.map_err(here)? else { return Err(not_lost(spec)) };
+        let Some(found) = find(&pool.cluster, spec).await.map_err(here)? else {
+            let id = self.restored_before(spec).await?;
+            return Err(EngineError::Unfit(format!(
+                "{spec} is image {id} now, and like any other; to delete it: oneimage delete {id}"
+            )));
+        };
         let owner = Owner::this_process(self.here(), &self.state_dir);
         let lock = self.lock_copy(&pool.cluster, spec, &lock_id(&found.info), &owner).await?;
         let dropped = self.drop_locked(pool, spec).await;

@@ -5,7 +5,7 @@ use super::error::EngineError;
 use super::gate::{Standing, closing_id, observations};
 use super::images::{VmImage, VmImages};
 use super::lost::LostImage;
-use super::observe::{Belonging, Purpose, Seen};
+use super::observe::{Belonging, Purpose, Seen, is_seen_mirrored};
 use super::pass_on::PassOn;
 use super::pools::{ImageKey, NotReached, PoolHere, by_cluster};
 use super::protection::Watched;
@@ -15,7 +15,7 @@ use super::start::{Start, start_of};
 use crate::advice::{Advice, Place};
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::handoff::{
-    Belongs, BootKind, Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Release,
+    Belongs, BootKind, Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Refusal, Release,
     ReleaseJudgement, Role, Rule, Step, Task, There, TokenSeen, released_by,
 };
 use crate::opennebula::{Vm, VmState};
@@ -110,6 +110,12 @@ impl Undone {
     pub(super) fn needs(what: impl std::fmt::Display, advice: Advice) -> Self {
         Self { text: format!("{what}; {advice}"), advice: Some(advice) }
     }
+
+    /// What a boot would be told.
+    fn refused(refusal: Refusal) -> Self {
+        let code = refusal.rule.and_then(Rule::code).map(|code| format!("{code} ")).unwrap_or_default();
+        Self::needs(format!("{code}{}", refusal.cause), refusal.advice)
+    }
 }
 
 /// Everything at a glance.
@@ -183,11 +189,12 @@ impl Engine {
     /// nothing else waiting.
     pub async fn overview(&self) -> Result<Overview, EngineError> {
         let machines = self.one_here.vm_pool().await.map_err(|error| self.error_here(error))?;
-        let (pools, not_reached) = self.pools_here().await?;
+        let (pools, mut not_reached) = self.pools_here().await?;
         let unused: Vec<(ImageKey, VmImage)> = pools.iter().flat_map(keyed_images).collect();
         let ways: Vec<_> =
             pools.iter().map(|pool| (pool.id.clone(), pool.name.clone(), pool.cluster.clone())).collect();
         let watched = self.watch(pools).await;
+        not_reached.extend(watched.full_there.iter().cloned());
         let (mut reached, mut used) = (Vec::new(), BTreeSet::new());
         for vm in machines {
             let (vm_images, errors) = self.images_reached(vm).await;
@@ -257,18 +264,31 @@ impl Engine {
         let (pools, not_reached) = self.pools_of(&vm_images.images).await;
         let watched = self.watch(pools).await;
         let mut view = self.vm_view(&vm_images, errors, &watched).await;
-        if view.error.is_none() {
+        let is_seen = view.error.is_none();
+        if is_seen {
             view.error = not_reached.into_iter().next().map(|it| format!("{}: {}", it.what, it.why));
         }
         let at_rest = !matches!(start_of(&vm_images.vm), Start::UnderWay | Start::Never);
-        if view.error.is_none() && at_rest {
+        if is_seen && at_rest {
             let seen = self.observe(&vm_images.images, Purpose::Boot).await?;
-            view.boot = Some(self.plan_boot(&vm_images.vm, &seen));
+            view.boot = Some(self.plan_boot(&vm_images.vm, &seen).await);
         }
         Ok(view)
     }
 
-    fn plan_boot(&self, vm: &Vm, seen: &[Seen]) -> PlanPart {
+    async fn plan_boot(&self, vm: &Vm, seen: &[Seen]) -> PlanPart {
+        if let Some((full, advice)) = self.without_room(seen).await {
+            let rule = Rule::NoRoomHere;
+            return PlanPart {
+                decision: format!("refuse: {full}; {advice}"),
+                steps: Vec::new(),
+                rules: Vec::new(),
+                refused: true,
+                code: rule.code().map(|code| code.to_string()),
+                refused_by: Some(rule),
+                advice: Some(advice),
+            };
+        }
         let (id, kind) = (closing_id(), super::activity::saved_memory(vm));
         let judge = |patience| {
             let gate = self.gate_rules(vm.id, kind, Standing::of(vm), patience, Locks::Both, &id);
@@ -286,6 +306,19 @@ impl Engine {
             refused: false,
             ..in_vain
         }
+    }
+
+    /// A mirrored disk whose pool here has no room: nobody can lock or mark it.
+    async fn without_room(&self, seen: &[Seen]) -> Option<(String, Advice)> {
+        for seen in seen.iter().filter(|seen| is_seen_mirrored(seen)) {
+            let pool = seen.spec().pool();
+            if let Some(fullness) = seen.image.cluster.lacks_room(pool).await {
+                let (image, here) = (seen.spec().image(), self.here());
+                let full = format!("{image}: pool {pool} of {here} is full ({fullness})");
+                return Some((full, fullness.advice(pool, Place::Here)));
+            }
+        }
+        None
     }
 
     /// `errors` tell which disks could not be told.
@@ -308,15 +341,16 @@ impl Engine {
         self.tell_sets_apart(&mut seen);
         errors.dedup();
         let mut disks = Vec::new();
-        for seen in &seen {
-            let pool = self.pool_id(&seen.image.cluster, &seen.spec().pool_spec()).await;
-            let status = watched.reports(&pool).and_then(|reports| reports.of(seen.spec()));
-            let mut disk = self.disk_view(seen, status);
-            let undone = self.undone(seen, Some(user)).await.map(|(_, handoff)| handoff);
+        for one in &seen {
+            let pool = self.pool_id(&one.image.cluster, &one.spec().pool_spec()).await;
+            let status = watched.reports(&pool).and_then(|reports| reports.of(one.spec()));
+            let mut disk = self.disk_view(one, status);
+            let undone = self.undone(one, Some(user)).await.map(|(_, handoff)| handoff);
             let undone = undone
-                .or_else(|| self.missing(seen, vm))
-                .or_else(|| self.not_started_yet(seen, vm))
-                .or_else(|| self.homeless(seen, Some(user.vm())));
+                .or_else(|| self.missing(one, vm))
+                .or_else(|| self.stuck(one, &seen, vm))
+                .or_else(|| self.not_started_yet(one, vm))
+                .or_else(|| self.homeless(one, Some(user.vm())));
             if let Some(Undone { text, advice }) = undone {
                 (disk.handoff, disk.advice) = (Some(text), advice);
             }
@@ -387,8 +421,7 @@ impl Engine {
             return None;
         }
         if let Some(refusal) = self.would_refuse(vm, std::slice::from_ref(seen)) {
-            let code = refusal.rule.and_then(Rule::code).map(|code| format!("{code} ")).unwrap_or_default();
-            return Some(Undone::needs(format!("{code}{}", refusal.cause), refusal.advice));
+            return Some(Undone::refused(refusal));
         }
         let there = self.there();
         let what = match &seen.observation.there {
@@ -402,11 +435,33 @@ impl Engine {
         Some(Undone::needs(what, set_aside.unwrap_or_else(restore)))
     }
 
+    /// A disk that is primary nowhere, and that no boot here would take as it is.
+    fn stuck(&self, seen: &Seen, all: &[Seen], vm: &Vm) -> Option<Undone> {
+        let is_left = match (&seen.observation.here, &seen.observation.there) {
+            (Here::Mirrored(here), There::Mirrored(there)) => {
+                here.role == Role::NonPrimary && there.role == Role::NonPrimary
+            }
+            _ => false,
+        };
+        // a VM there that is on its way in or out moves it
+        if !is_left || !matches!(seen.observation.vm_there, PeerVm::None | PeerVm::Inactive { .. }) {
+            return None;
+        }
+        let (id, kind) = (closing_id(), super::activity::saved_memory(vm));
+        let gate = self.gate_rules(vm.id, kind, Standing::of(vm), Patience::Fresh, Locks::Both, &id);
+        match gate.judge(&observations(all)).decision {
+            Decision::Refuse { refusal, .. } if refusal.image == *seen.spec() => {
+                Some(Undone::refused(refusal))
+            }
+            _ => None,
+        }
+    }
+
     fn go_on_with_set_aside(&self, vm: &Vm, seen: &Seen) -> Option<Advice> {
         let (id, standing) = (closing_id(), Standing::of(vm));
         let gate = self.gate_rules(vm.id, BootKind::Cold, standing, Patience::Exhausted, Locks::Both, &id);
         let advice = gate.from_set_aside(&seen.observation)?;
-        Some(advice.when("to go on with what was set aside here"))
+        Some(advice.when("what there is to go on with"))
     }
 
     /// The site that a mirrored image belongs to.
@@ -518,7 +573,7 @@ impl Engine {
             return Err(EngineError::Unfit(format!("VM {vm} is DONE, so nothing boots or terminates it")));
         }
         let seen = self.observe(&vm_images.images, Purpose::Boot).await?;
-        let boot = self.plan_boot(&vm_images.vm, &seen);
+        let boot = self.plan_boot(&vm_images.vm, &seen).await;
         let id = closing_id();
         let belongings = self.belongings(&vm_images.images).await?;
         let is_away = belongings.iter().any(|belonging| {
@@ -539,6 +594,9 @@ impl Engine {
             let mut part = plan_part(&judgement.decision, &judgement.findings, "nothing to hand over");
             for pending in pending {
                 part.decision = format!("handoff would stay pending: {} {}", pending.image, pending.cause);
+            }
+            if let Some((full, _)) = self.without_room(&seen).await {
+                (part.decision, part.steps) = (format!("handoff would stay pending: {full}"), Vec::new());
             }
             part
         } else {

@@ -132,40 +132,44 @@ impl Engine {
             self.pool_here(pool, cluster, datastore).await
         });
         let mut pools: BTreeMap<PoolId, PoolHere> = BTreeMap::new();
-        for look in looks.await {
-            match look {
-                Ok(Some(pool)) => drop(pools.entry(pool.id.clone()).or_insert(pool)),
-                Ok(None) => {}
-                Err(trouble) => not_reached.push(trouble),
+        for (pool, trouble) in looks.await {
+            not_reached.extend(trouble);
+            if let Some(pool) = pool {
+                pools.entry(pool.id.clone()).or_insert(pool);
             }
         }
         pools.into_values().collect()
     }
 
-    /// `None`: it is not mirrored.
+    /// No pool: it is not mirrored, or cannot be looked at.
     async fn pool_here(
         &self,
         name: String,
         cluster: Rc<RbdCommand>,
         datastore: Datastore,
-    ) -> Result<Option<PoolHere>, NotReached> {
+    ) -> (Option<PoolHere>, Option<NotReached>) {
         if let Some(why) = self.silence_here(&cluster) {
-            return Err(of_datastore(&datastore, why));
+            return (None, Some(of_datastore(&datastore, why)));
         }
-        match cluster.pool_status(&name).await {
-            Ok(status) => {
-                let id = self.pool_id(&cluster, &name).await;
-                Ok(Some(PoolHere { datastore: datastore.id, cluster, id, name, status }))
-            }
+        let told = |error| of_datastore(&datastore, format!("Ceph on {}: {error}", self.here()));
+        let (status, trouble) = match cluster.pool_status(&name).await {
+            Ok(status) => (status, None),
             Err(error @ CephError::NotPossible { .. }) => {
                 tracing::debug!("pool {name} is not mirrored: {error}");
-                Ok(None)
+                return (None, None);
             }
+            // rbd waits for room before it tells anything; its images are there all the same, and a handoff may wait
+            Err(error @ CephError::PoolFull { .. }) => match cluster.image_names(&name).await {
+                Ok(names) => (PoolStatus::untold(names), Some(told(error))),
+                Err(_) => return (None, Some(told(error))),
+            },
             Err(error) => {
                 self.note_silence_here(&cluster, &error);
-                Err(of_datastore(&datastore, format!("Ceph on {}: {error}", self.here())))
+                return (None, Some(told(error)));
             }
-        }
+        };
+        let id = self.pool_id(&cluster, &name).await;
+        (Some(PoolHere { datastore: datastore.id, cluster, id, name, status }), trouble)
     }
 
     /// Which pool that is; asked for once on each way.

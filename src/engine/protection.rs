@@ -3,12 +3,12 @@
 use super::error::EngineError;
 use super::images::VmImages;
 use super::observe::{Seen, error_on, home_written_on, is_seen_mirrored};
-use super::pools::{ImageKey, PoolHere, PoolId, by_cluster};
+use super::pools::{ImageKey, NotReached, PoolHere, PoolId, by_cluster};
 use super::sites::Engine;
 use crate::audit::Outcome;
 use crate::ceph::{
-    Ceph, DaemonState, ImageInfo, ImageStatus, MirrorMode, RbdCommand, ReplayState, SnapshotSchedule,
-    StatusReport,
+    Ceph, CephError, DaemonState, ImageInfo, ImageStatus, MirrorMode, RbdCommand, ReplayState,
+    SnapshotSchedule, StatusReport,
 };
 use crate::handoff::{Here, Role, There};
 use crate::image_spec::ImageSpec;
@@ -45,6 +45,8 @@ pub(super) struct Watched {
     schedules: BTreeMap<u64, Vec<SnapshotSchedule>>,
     /// The images of the other front-end; `None`: not known.
     registered_there: Option<BTreeSet<ImageSpec>>,
+    /// Pools of the other cluster that have no room: nothing is copied there.
+    pub(super) full_there: Vec<NotReached>,
 }
 
 impl Watched {
@@ -64,9 +66,9 @@ impl Engine {
         let clusters = clusters.into_iter().collect();
         let (pools, schedules, registered_there) = futures::join!(
             by_cluster(pools, async |pool: PoolHere| {
-                let there = self.names_there(&pool).await;
+                let (there, full) = self.names_there(&pool).await;
                 let here = pool.status.images.into_iter().map(|image| (image.name.clone(), image)).collect();
-                (pool.id, Reports { here, there })
+                ((pool.id, Reports { here, there }), full)
             }),
             by_cluster(clusters, async |cluster: Rc<RbdCommand>| {
                 let schedules = cluster.snapshot_schedules().await;
@@ -77,29 +79,39 @@ impl Engine {
             }),
             self.registered_there()
         );
+        let (pools, full_there): (BTreeMap<_, _>, Vec<_>) = pools.into_iter().unzip();
         Watched {
-            pools: pools.into_iter().collect(),
+            pools,
+            full_there: full_there.into_iter().flatten().collect(),
             schedules: schedules.into_iter().flatten().collect(),
             registered_there,
         }
     }
 
-    /// The images that the other cluster mirrors in this pool, with their global ids.
-    async fn names_there(&self, pool: &PoolHere) -> Option<BTreeMap<String, String>> {
+    /// The images that the other cluster mirrors in this pool, with their global ids; or that it has no room.
+    async fn names_there(&self, pool: &PoolHere) -> (Option<BTreeMap<String, String>>, Option<NotReached>) {
         if self.is_silent_there() {
-            return None;
+            return (None, None);
         }
-        let cluster = self.cluster_there(&pool.cluster, &pool.name).await.ok()??;
+        let Ok(Some(cluster)) = self.cluster_there(&pool.cluster, &pool.name).await else {
+            return (None, None);
+        };
         match cluster.pool_status(&pool.name).await {
             Ok(status) => {
-                Some(status.images.into_iter().map(|image| (image.name, image.global_id)).collect())
+                let names = status.images.into_iter().map(|image| (image.name, image.global_id));
+                (Some(names.collect()), None)
+            }
+            Err(error @ CephError::PoolFull { .. }) => {
+                let (what, why) =
+                    (format!("pool {}", pool.name), format!("nothing is copied there: {error}"));
+                (None, Some(NotReached { what, why }))
             }
             Err(error) => {
                 tracing::info!("{error}");
                 if error.is_unreachable() {
                     self.note_silence();
                 }
-                None
+                (None, None)
             }
         }
     }

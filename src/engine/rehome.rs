@@ -27,6 +27,8 @@ pub struct NewHome {
     pub site: String,
     /// It was primary nowhere, and is primary here now.
     pub is_taken_up: bool,
+    /// It was on its way to the other site, and stays here now.
+    pub is_kept: bool,
 }
 
 impl Engine {
@@ -82,6 +84,7 @@ impl Engine {
                 image: image.spec().to_string(),
                 site: site.to_owned(),
                 is_taken_up: true,
+                is_kept: false,
             }]);
         }
         let owner = Owner::this_process(self.here(), &self.state_dir);
@@ -106,10 +109,11 @@ impl Engine {
                 Carried::Out => {}
                 left => return Err(not_carried_out(&steps, left)),
             }
-            let home = |(seen, _): (&Seen, _)| NewHome {
+            let home = |(seen, copy): (&Seen, &Copy)| NewHome {
                 image: seen.spec().to_string(),
                 site: site.to_owned(),
                 is_taken_up: false,
+                is_kept: site == self.here() && is_let_go(copy),
             };
             Ok(seen.iter().filter_map(mirrored).map(home).collect())
         }
@@ -216,6 +220,12 @@ fn is_followed(seen: &Observation) -> bool {
         (&seen.here, &seen.there),
         (Here::Mirrored(here), There::Mirrored(there)) if here.role == Role::Primary && here.token == there.token
     )
+}
+
+/// Whether its VM was terminated, and the handoff is still to come.
+fn is_let_go(copy: &Copy) -> bool {
+    let token = copy.token.token();
+    copy.release.as_ref().zip(token).is_some_and(|(mark, token)| mark.holds_in(token))
 }
 
 fn mirrored(seen: &Seen) -> Option<(&Seen, &Copy)> {

@@ -99,7 +99,7 @@ impl Force<'_> {
     /// What to do about an image that is not here.
     fn instead_of(&self, observation: &Observation) -> Advice {
         match self.gate.from_set_aside(observation) {
-            Some(advice) => advice.when("there is nothing to promote; to go on with what was set aside here"),
+            Some(advice) => advice.when("there is nothing to promote; what there is to go on with"),
             None => Advice::decide("there is nothing to promote; restore it from a backup"),
         }
     }

@@ -357,7 +357,7 @@ impl Gate<'_> {
         if let Some(other) = apart_from {
             let (copy, other) = (copy.image(), other.image());
             return Some(Advice::decide(format!(
-                "what to go on with: {copy} was set aside here, and {other} is of another time, so that the two are no VM (onemirror lost list tells what belongs together)"
+                "{copy} was set aside here, and {other} is of another time, so that the two are no VM (onemirror lost list tells what belongs together)"
             )));
         }
         let first = [format!("onemirror lost restore {copy}"), format!("onevm disk-detach {vm} {disk}")];

@@ -150,7 +150,10 @@ def test_each_site_is_home_of_its_own_vms(lab, a, b):
 
 
 @full
-@pytest.mark.parametrize("how", ["copied", "told"])
+@pytest.mark.parametrize("how", [
+    "copied",
+    pytest.param("told", marks=pytest.mark.advice("upkeep-primary-nowhere", "there: onemirror rehome --image NAME")),
+])
 def test_an_image_whose_home_is_not_known_is_neither_deleted_nor_handed_over(lab, a, b, adviser, how):
     """A copy has taken its original's home along; or an operator says that what was made here belongs elsewhere."""
     name = unique("whose")

@@ -53,11 +53,16 @@ def test_a_terminate_on_a_full_pool_is_finished_once_there_is_room(lab, a, b, ha
         b.action("terminate-hard", vm)
         b.wait_vm(vm, "DONE")
         assert b.is_primary(image) and not a.is_primary(image)
-        told = b.onemirror("list", "-j", check=False).stdout
+        told = json.loads(b.onemirror("list", "-j", check=False).stdout)
+        at_home = a.onemirror("list", check=False)
     b.reconcile()
     a.wait_vm(machine.home, RUNNING)
     machine.assert_complete(a)
-    assert "pool one of site-b is full (quota of 1 bytes)" in told, told
+    assert "pool one of site-b is full (quota of 1 bytes)" in json.dumps(told["not_reached"]), told
+    # and whose handoff it is that waits
+    (waits,) = [pending for pending in told["pending"] if pending["image"] == image]
+    assert waits["vm"] == vm and waits["handoff"].startswith("handoff pending: "), waits
+    assert at_home.returncode == 3 and "nothing is copied there: pool one of site-b is full" in at_home.stdout, at_home
 
 
 def test_a_vm_on_a_full_pool_is_not_started_on_the_other_site(lab, a, b, hasty):
@@ -101,9 +106,12 @@ def test_a_boot_on_a_full_pool_waits_for_room(lab, a, b, adviser, hasty, mode):
         assert a.resume(machine.home) != RUNNING
         assert "pool %s of site-a is full" % pool in a.vm_error(machine.home), a.vm_error(machine.home)
         assert "set-quota %s max_bytes" % pool in a.vm_log(machine.home)
-        assert a.token(image) == token and machine.primaries() == {image: "a"}
+        assert "A boot would now (OM46): " in a.onemirror("show", machine.home, check=False).stdout
+        assert machine.primaries() == {image: "a"}
         adviser.follow(a, machine.home, "no-room-here", "here: ceph osd pool set-quota POOL max_bytes N")
         wait_until("room in pool %s" % pool, lambda: has_room(a, pool), 30, 0.5)
+        # rbd tells nothing of an image while its pool is full
+        assert a.token(image) == token
     a.onemirror("failover", machine.home)
     a.wait_vm(machine.home, RUNNING)
     machine.assert_complete(a)

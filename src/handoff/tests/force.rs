@@ -306,7 +306,7 @@ fn of_a_disk_that_is_gone_a_force_names_what_was_set_aside() {
         }
     };
     insta::assert_snapshot!(said(gone()), @"one-0-2-0 has no copy here; there is nothing to promote; restore it from a backup");
-    insta::assert_snapshot!(said(set_aside(gone())), @"one-0-2-0 has no copy here; there is nothing to promote; to go on with what was set aside here: onemirror lost restore one/one-0-2-0.lost-20261126T164500Z && onevm disk-detach 2 1, and once the VM is POWEROFF: onevm disk-attach 2 --image one-0-2-0.lost-20261126T164500Z, and once the VM is POWEROFF: onevm resume 2");
+    insta::assert_snapshot!(said(set_aside(gone())), @"one-0-2-0 has no copy here; there is nothing to promote; what there is to go on with: onemirror lost restore one/one-0-2-0.lost-20261126T164500Z && onevm disk-detach 2 1, and once the VM is POWEROFF: onevm disk-attach 2 --image one-0-2-0.lost-20261126T164500Z, and once the VM is POWEROFF: onevm resume 2");
 }
 
 #[test]
