@@ -57,7 +57,8 @@ fn render(overview: &Overview, width: Option<u16>) -> String {
     }
     for pending in &overview.pending {
         let id = pending.vm.map_or("-".to_owned(), |vm| vm.to_string());
-        table.row([&id, "-", "DONE", &pending.image, "-", "-", "-", "-", &pending.handoff]);
+        let state = if pending.vm.is_some() { "DONE" } else { "-" };
+        table.row([&id, "-", state, &pending.image, "-", "-", "-", "-", &pending.handoff]);
     }
     for lost in &overview.lost {
         let id = lost.vm.map_or("-".to_owned(), |vm| vm.to_string());

@@ -349,7 +349,7 @@ impl Engine {
             let undone = undone
                 .or_else(|| self.missing(one, vm))
                 .or_else(|| self.stuck(one, &seen, vm))
-                .or_else(|| self.not_started_yet(one, vm))
+                .or_else(|| self.not_started_yet(one, &seen, vm))
                 .or_else(|| self.homeless(one, Some(user.vm())));
             if let Some(Undone { text, advice }) = undone {
                 (disk.handoff, disk.advice) = (Some(text), advice);
@@ -547,7 +547,7 @@ impl Engine {
     }
 
     /// The same on the site of that VM.
-    fn not_started_yet(&self, seen: &Seen, vm: &Vm) -> Option<Undone> {
+    fn not_started_yet(&self, seen: &Seen, all: &[Seen], vm: &Vm) -> Option<Undone> {
         let (Here::Mirrored(here), There::Mirrored(there)) =
             (&seen.observation.here, &seen.observation.there)
         else {
@@ -555,6 +555,11 @@ impl Engine {
         };
         let resting = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
         if !self.config.policy.resume_on_peer || !resting || !released_by(there, self.there()) {
+            return None;
+        }
+        // it is started once the other site has let go of all of them
+        let is_kept = |one: &Seen| matches!(&one.observation.there, There::Mirrored(copy) if copy.role != Role::NonPrimary);
+        if all.iter().any(is_kept) {
             return None;
         }
         let start = start_of(vm);
