@@ -132,7 +132,7 @@ def restore_and_drop(a, machine, lost, unsent):
         image = int(said.split(" is image ")[1].split()[0])
         assert a.source(image) == first
     refused = a.onemirror("lost", "drop", first, "--yes", check=False)
-    assert refused.returncode != 0 and "is no copy that was set aside" in refused.stderr, refused.stderr
+    assert refused.returncode != 0 and "; to delete it: oneimage delete " in refused.stderr, refused.stderr
     assert "onemirror" not in a.rbd("image-meta", "list", first).stdout
     vm = a.vm_create(unique("reader"), [image])
     a.wait_vm(vm, "RUNNING")

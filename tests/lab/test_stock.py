@@ -70,7 +70,8 @@ def refusal(call):
 
 
 def test_recreate_deletes_the_clones_and_boots_again_here(lab, a):
-    images = [a.image_create("stock-base", "one", False), a.image_create("stock-data", "one", True)]
+    # pool two mirrors no clone by itself: a daemon that has just opened one keeps the stock driver from deleting it
+    images = [a.image_create("stock-base", "two", False), a.image_create("stock-data", "one", True)]
     vm = a.vm_create("stock-recreate", images)
     a.wait_vm(vm, "RUNNING")
     clone, data = a.vm_images(vm)[0], a.vm_images(vm)[1]
