@@ -435,26 +435,21 @@ impl Engine {
         Some(Undone::needs(what, set_aside.unwrap_or_else(restore)))
     }
 
-    /// A disk that is primary nowhere, and that no boot here would take as it is.
+    /// A disk that no boot here takes until an operator has decided something.
     fn stuck(&self, seen: &Seen, all: &[Seen], vm: &Vm) -> Option<Undone> {
-        let is_left = match (&seen.observation.here, &seen.observation.there) {
-            (Here::Mirrored(here), There::Mirrored(there)) => {
-                here.role == Role::NonPrimary && there.role == Role::NonPrimary
-            }
-            _ => false,
-        };
-        // a VM there that is on its way in or out moves it
-        if !is_left || !matches!(seen.observation.vm_there, PeerVm::None | PeerVm::Inactive { .. }) {
-            return None;
-        }
-        let (id, kind) = (closing_id(), super::activity::saved_memory(vm));
-        let gate = self.gate_rules(vm.id, kind, Standing::of(vm), Patience::Fresh, Locks::Both, &id);
-        match gate.judge(&observations(all)).decision {
-            Decision::Refuse { refusal, .. } if refusal.image == *seen.spec() => {
-                Some(Undone::refused(refusal))
-            }
-            _ => None,
-        }
+        let refusal = self.would_refuse(vm, all)?;
+        let needs_an_operator = matches!(
+            refusal.rule,
+            Some(
+                Rule::NoProof
+                    | Rule::TokenConflict
+                    | Rule::TokenUnreadable
+                    | Rule::TokenNewer
+                    | Rule::ForcedInPart
+                    | Rule::OfTwoAges
+            )
+        );
+        (needs_an_operator && refusal.image == *seen.spec()).then(|| Undone::refused(refusal))
     }
 
     fn go_on_with_set_aside(&self, vm: &Vm, seen: &Seen) -> Option<Advice> {

@@ -212,6 +212,10 @@ def test_an_operator_goes_on_with_the_copy_here(lab, a, b, adviser, rule, bring_
     bring_about(lab, image)
     a.configure(sync_timeout="6s")
     assert a.resume(machine.home) == "POWEROFF"
+    # whoever looks at all VMs is told as well
+    listed = a.onemirror("list", check=False)
+    code = {"no-proof": "OM45 ", "token-conflict": "OM55 "}.get(rule, "split brain")
+    assert listed.returncode == 3 and code in listed.stdout, listed
     adviser.follow(a, machine.home, rule, FORCE)
     a.wait_vm(machine.home, RUNNING)
     wait_until("site-b to follow", lambda: b.reconcile(check=False) and b.token(image) == a.token(image), 120, 2)
