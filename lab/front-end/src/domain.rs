@@ -23,8 +23,8 @@ use crate::transfer::is_volatile;
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// How long a shutdown may take before the domain is killed, as a stubborn guest would be.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// The same for `virsh destroy`. libvirt gives 10 s; on a busy machine the lab's guests need longer to close their disks.
-const DESTROY_LIMIT: Duration = Duration::from_secs(30);
+/// The same for `virsh destroy`.
+const DESTROY_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
 /// How domains are run.
