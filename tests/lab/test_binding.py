@@ -3,7 +3,7 @@ import pytest
 from conftest import full
 from harness.laboratory import Machine, unique, wait_until
 from harness.story import Timer
-from test_lost import forced_over, home_lost_with_records_unsent, mirrored_machine
+from test_lost import forced_while_home_was_away, mirrored_machine
 
 
 def told(site, image, what):
@@ -49,9 +49,7 @@ def test_a_clone_or_copy_of_a_forced_image_makes_nobody_stale(lab, a, b):
     """It has the force and the boot in its metadata, and is called as an image of the other site's: both count from 0."""
     machine = mirrored_machine(lab, "forced-from", "journal")
     (image,) = machine.images.values()
-    with home_lost_with_records_unsent(lab, machine):
-        vm = forced_over(lab, machine)
-    a.wait_vm(machine.home, "POWEROFF")
+    vm = forced_while_home_was_away(lab, machine)
     machine.may_lose_tail += a.acknowledged(machine.home)
     b.rbd("snap", "create", image + "@now")
     b.rbd("snap", "protect", image + "@now")

@@ -54,6 +54,14 @@ def forced_over(lab, machine):
     return vm
 
 
+def forced_while_home_was_away(lab, machine):
+    """Home is back, with its records that nobody else has; the VM that runs on the recovery site instead."""
+    with home_lost_with_records_unsent(lab, machine):
+        vm = forced_over(lab, machine)
+    lab.a.wait_vm(machine.home, "POWEROFF")
+    return vm
+
+
 def names(site, image):
     """Everything in the image's pool that bears its name, or one that begins with it."""
     pool, name = image.split("/")
@@ -85,9 +93,7 @@ def lost_of(site, machine):
 @pytest.mark.parametrize("kind", ["all", pytest.param("journal", marks=full), pytest.param("snapshot", marks=full)])
 def test_what_home_had_not_sent_is_kept_and_can_be_had_back(lab, a, b, kind):
     machine = mirrored_machine(lab, "unsent", kind)
-    with home_lost_with_records_unsent(lab, machine):
-        vm = forced_over(lab, machine)
-    a.wait_vm(machine.home, "POWEROFF")
+    vm = forced_while_home_was_away(lab, machine)
     unsent = a.acknowledged(machine.home)
     copied_back(lab, machine)
     for image in machine.images.values():
@@ -191,9 +197,7 @@ def test_without_room_for_one_more_copy_nothing_is_thrown_away(lab, a, b):
     machine = mirrored_machine(lab, "crowded", "journal")
     (image,) = machine.images.values()
     a.control("hooks=lose")
-    with home_lost_with_records_unsent(lab, machine):
-        vm = forced_over(lab, machine)
-    a.wait_vm(machine.home, "POWEROFF")
+    vm = forced_while_home_was_away(lab, machine)
     copy = a.info(image)["id"]
     quota(a, "one", 4 << 20)
     try:
@@ -224,9 +228,7 @@ def test_no_disk_is_copied_back_while_another_one_of_its_vm_cannot_be_kept(lab, 
     a.wait_records(machine.home)
     images = list(machine.images.values())
     a.control("hooks=lose")
-    with home_lost_with_records_unsent(lab, machine):
-        vm = forced_over(lab, machine)
-    a.wait_vm(machine.home, "POWEROFF")
+    vm = forced_while_home_was_away(lab, machine)
     copies = [a.info(image)["id"] for image in images]
     quota(a, "two", 1 << 20)
     try:
@@ -277,9 +279,7 @@ def test_a_run_that_was_killed_while_it_set_a_copy_aside_is_ended_by_the_next(la
     machine = mirrored_machine(lab, "killed", mode)
     (image,) = machine.images.values()
     with killed_at(lab, words) as is_killed:
-        with home_lost_with_records_unsent(lab, machine):
-            vm = forced_over(lab, machine)
-        a.wait_vm(machine.home, "POWEROFF")
+        vm = forced_while_home_was_away(lab, machine)
         # the timer's run, or that of a hook
         wait_until("a run to be killed", lambda: a.reconcile(check=False) and is_killed(), 60, 0.5)
     copied_back(lab, machine)
@@ -298,9 +298,7 @@ def test_a_stale_copy_that_was_demoted_by_hand_is_kept_too(lab, a, b, mode):
     machine = mirrored_machine(lab, "demoted", mode)
     (image,) = machine.images.values()
     a.control("hooks=lose")
-    with home_lost_with_records_unsent(lab, machine):
-        vm = forced_over(lab, machine)
-    a.wait_vm(machine.home, "POWEROFF")
+    vm = forced_while_home_was_away(lab, machine)
     a.rbd("mirror", "image", "demote", image)
     copied_back(lab, machine)
     assert is_somewhere(lab, machine, image)
@@ -313,9 +311,7 @@ def test_a_stale_copy_that_was_demoted_by_hand_is_kept_too(lab, a, b, mode):
 @full
 def test_a_kept_copy_is_dropped_after_its_days_and_not_by_a_clock(lab, a, b):
     machine = mirrored_machine(lab, "days", "journal")
-    with home_lost_with_records_unsent(lab, machine):
-        vm = forced_over(lab, machine)
-    a.wait_vm(machine.home, "POWEROFF")
+    vm = forced_while_home_was_away(lab, machine)
     copied_back(lab, machine)
     machine.may_lose_tail += a.acknowledged(machine.home)
     (lost,) = lost_of(a, machine)
@@ -533,9 +529,7 @@ def test_what_was_half_set_aside_is_had_where_the_other_site_is_lost(lab, a, b, 
     (image,) = machine.images.values()
     a.control("hooks=lose")
     with killed_at(lab, "*'mirror image disable'*") as is_killed:
-        with home_lost_with_records_unsent(lab, machine):
-            forced_over(lab, machine)
-        a.wait_vm(machine.home, "POWEROFF")
+        forced_while_home_was_away(lab, machine)
         a.clusters("daemon-stop")
         a.configure(command_timeout="8s")
         wait_until("a reconcile to be killed", lambda: a.reconcile(check=False) and is_killed(), 60, 1)
@@ -566,9 +560,7 @@ def test_what_is_lost_twice_within_a_day_is_two_sets(lab, a, b):
     images = set(machine.images.values())
 
     def lose():
-        with home_lost_with_records_unsent(lab, machine):
-            vm = forced_over(lab, machine)
-        a.wait_vm(machine.home, "POWEROFF")
+        vm = forced_while_home_was_away(lab, machine)
         copied_back(lab, machine)
         machine.may_lose_tail += a.acknowledged(machine.home)
         return vm
