@@ -21,17 +21,20 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
 }
 
 fn render(plan: &Plan) -> String {
-    let mut text = format!("VM {} is {}.\n", plan.vm, plan.state);
+    let mut text = crate::text::printable(&format!("VM {} is {}.", plan.vm, plan.state)) + "\n";
     for (what, part) in [("A boot", &plan.boot), ("A terminate", &plan.terminate)] {
-        let PlanPart { decision, steps, rules, code, .. } = part;
-        let code = code.as_ref().map_or(String::new(), |code| format!(" ({code})"));
-        text.push_str(&format!("{what} would now{code}: {decision}\n"));
-        for step in steps {
-            text.push_str(&format!("  {step}\n"));
-        }
-        for rule in rules {
-            text.push_str(&format!("  because {rule}\n"));
+        text.push_str(&what_is_done(what, part));
+        for rule in &part.rules {
+            text.push_str(&format!("  because {}\n", crate::text::printable(rule)));
         }
     }
-    text.lines().map(|line| crate::text::printable(line) + "\n").collect()
+    text
+}
+
+/// The decision, and the steps that it takes.
+pub(super) fn what_is_done(what: &str, part: &PlanPart) -> String {
+    let code = part.code.as_ref().map_or(String::new(), |code| format!(" ({code})"));
+    let decision = format!("{what} would now{code}: {}", part.decision);
+    let steps = part.steps.iter().map(|step| format!("  {step}"));
+    std::iter::once(decision).chain(steps).map(|line| crate::text::printable(&line) + "\n").collect()
 }

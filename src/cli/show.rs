@@ -1,5 +1,6 @@
 //! `onemirror show VM`.
 
+use super::plan::what_is_done;
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, concerns, or_dash, warn_if_off};
 use crate::engine::{Engine, VmView};
@@ -75,13 +76,7 @@ fn render(view: &VmView, here: &str, there: &str, width: Option<u16>) -> String 
     }
     text.push_str(&concerns(&view.concerns));
     if let Some(boot) = &view.boot {
-        let code = boot.code.as_ref().map_or(String::new(), |code| format!(" ({code})"));
-        text.push_str(&crate::text::printable(&format!("A boot would now{code}: {}", boot.decision)));
-        text.push('\n');
-        for step in &boot.steps {
-            text.push_str(&crate::text::printable(&format!("  {step}")));
-            text.push('\n');
-        }
+        text.push_str(&what_is_done("A boot", boot));
     }
     text
 }
