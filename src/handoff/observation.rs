@@ -52,7 +52,7 @@ pub struct SetAside {
 
 /// Tells of each of a VM's disks that was set aside whether another disk is of another time.
 pub fn tell_sets_apart(here: &str, observations: &mut [&mut Observation]) {
-    let taken: Vec<_> = observations.iter().map(|seen| (seen.image.clone(), seen.is_of(here))).collect();
+    let taken: Vec<_> = observations.iter().map(|seen| (seen.image.clone(), seen.time(here))).collect();
     for seen in observations {
         let Some(set_aside) = &mut seen.set_aside else { continue };
         let others = taken.iter().filter(|(image, _)| *image != seen.image);
@@ -76,7 +76,7 @@ enum Time {
 }
 
 impl Observation {
-    fn is_of(&self, here: &str) -> Time {
+    fn time(&self, here: &str) -> Time {
         match (&self.here, &self.set_aside) {
             (Here::Absent, Some(set_aside)) => Time::SetAside(set_aside.since),
             (Here::Mirrored(copy), _) if copy.token.token().is_some_and(|token| token.site != here) => {
