@@ -234,9 +234,7 @@ impl RbdCommand {
             fullness,
         };
         // one deadline is waited for where there is no room, not one per call
-        if self.full.borrow().contains_key(pool)
-            && let Some(fullness) = self.lacks_room(pool).await
-        {
+        if let Some(fullness) = self.lacks_room_still(pool).await {
             return Err(no_room(fullness));
         }
         let answer = self.answer(call).await;
@@ -261,6 +259,12 @@ impl RbdCommand {
             0 => understood(&question, parse::header_metadata(&output.stdout)),
             _ => Err(classify::rados_error(&question, &output)),
         }
+    }
+
+    /// The same of a pool that a call has found without room; of any other nobody is asked.
+    pub async fn lacks_room_still(&self, pool: &str) -> Option<Fullness> {
+        let was_full = self.full.borrow().contains_key(split_pool(pool).0);
+        if was_full { self.lacks_room(pool).await } else { None }
     }
 
     /// Why there is no room in a pool; `None`: there is, or nobody tells.

@@ -57,7 +57,8 @@ impl Engine {
     /// The pools of this front-end's Ceph datastores, on both clusters.
     pub async fn examine_pools(&self) -> Result<Vec<Pool>, String> {
         let mut pools: BTreeMap<String, Datastore> = BTreeMap::new();
-        for (name, datastore) in self.pools_by_name().await.map_err(|error| error.to_string())? {
+        let images = self.images_registered().await.map_err(|error| error.to_string())?;
+        for (name, datastore) in self.pools_by_name(&images).await.map_err(|error| error.to_string())? {
             pools.entry(name).or_insert(datastore);
         }
         let looks = pools.into_iter().map(|(name, datastore)| self.examine_pool(name, datastore));

@@ -11,7 +11,7 @@ use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, ImageInfo, RbdCommand};
 use crate::handoff::{Here, Mode, SetAside, TOKEN_KEY, There, Token, TokenSeen};
 use crate::image_spec::ImageSpec;
-use crate::opennebula::Datastore;
+use crate::opennebula::{Datastore, Image};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -356,10 +356,10 @@ impl Engine {
     }
 
     /// The pools of this site's Ceph datastores; one that cannot be reached keeps no other waiting.
-    async fn pools_with_images(&self) -> Result<Vec<Pool>, EngineError> {
+    async fn pools_with_images(&self, images: &[Image]) -> Result<Vec<Pool>, EngineError> {
         let (mut pools, mut known) = (Vec::new(), BTreeSet::new());
         // an image can only be registered in a datastore for images
-        for (name, datastore) in self.pools_by_name().await? {
+        for (name, datastore) in self.pools_by_name(images).await? {
             match self.cluster_here(&datastore).await {
                 Ok(cluster) if known.insert((cluster.number(), name.clone())) => {
                     pools.push(Pool { name, datastore, cluster });
@@ -381,8 +381,13 @@ impl Engine {
 
     /// What was set aside, pool by pool; one that cannot be looked at keeps no other waiting.
     async fn lost_by_pool(&self) -> Result<Vec<(Pool, Vec<Found>)>, EngineError> {
+        self.lost_beside(&self.images_registered().await?).await
+    }
+
+    /// The same, where the images that are registered here are known.
+    async fn lost_beside(&self, images: &[Image]) -> Result<Vec<(Pool, Vec<Found>)>, EngineError> {
         let mut all = Vec::new();
-        for pool in self.pools_with_images().await? {
+        for pool in self.pools_with_images(images).await? {
             match self.find_lost(&pool).await {
                 Ok(found) => all.push((pool, found)),
                 Err(error) => tracing::warn!("pool {}: {error}", pool.name),
@@ -394,8 +399,9 @@ impl Engine {
     /// All copies that were set aside on this site, oldest first.
     pub async fn lost_images(&self) -> Result<Vec<LostImage>, EngineError> {
         let mut all = Vec::new();
-        let registered = self.registered_images().await?;
-        for (pool, found) in self.lost_by_pool().await? {
+        let images = self.images_registered().await?;
+        let registered = by_source(&images);
+        for (pool, found) in self.lost_beside(&images).await? {
             for found in found {
                 // without a map of its objects it is counted one by one
                 let size = pool.cluster.used(&found.spec).await.unwrap_or(found.info.size);
@@ -414,15 +420,15 @@ impl Engine {
         Ok(all)
     }
 
-    /// The images of this front-end, by where they are.
-    async fn registered_images(&self) -> Result<BTreeMap<ImageSpec, i32>, EngineError> {
-        let images = self.one_here.image_pool().await.map_err(|error| self.error_here(error))?;
-        Ok(images.into_iter().filter_map(|image| Some((image.source.parse().ok()?, image.id))).collect())
+    /// The number under which an image is registered.
+    async fn registered_as(&self, spec: &ImageSpec) -> Result<Option<i32>, EngineError> {
+        Ok(by_source(&self.images_registered().await?).get(spec).copied())
     }
 
-    /// Whether a mirrored image is a copy that is being set aside: it has its new name and its note.
+    /// Whether an image is a copy that is being set aside: it has its new name and its note, and is mirrored still.
     pub(super) async fn is_being_set_aside(&self, image: &VmImage) -> bool {
-        is_named_lost(image.spec()) && matches!(find(&image.cluster, image.spec()).await, Ok(Some(_)))
+        is_named_lost(image.spec())
+            && matches!(find(&image.cluster, image.spec()).await, Ok(Some(found)) if found.info.mirroring.is_some())
     }
 
     /// Ends what a killed run began: the copy has its new name, and is mirrored still.
@@ -496,9 +502,6 @@ impl Engine {
     pub async fn restore_lost(&self, spec: &ImageSpec) -> Result<i32, EngineError> {
         let (pool, found) = self.pool_of(spec).await?;
         let Some(found) = found else { return self.restored_before(spec).await };
-        if found.info.mirroring.is_some() {
-            return Err(self.still_mirrored(&pool, &found).await);
-        }
         let owner = Owner::this_process(self.here(), &self.state_dir);
         let lock = self.lock_copy(&pool.cluster, spec, &lock_id(&found.info), &owner).await?;
         let restored = self.restore_locked(&pool, spec).await;
@@ -513,8 +516,11 @@ impl Engine {
         let Some(found) = find(&pool.cluster, spec).await.map_err(here)? else {
             return self.restored_before(spec).await;
         };
-        let id = match self.registered_images().await?.get(spec) {
-            Some(id) => *id,
+        if found.info.mirroring.is_some() {
+            return Err(self.still_mirrored(pool, &found).await);
+        }
+        let id = match self.registered_as(spec).await? {
+            Some(id) => id,
             None => self.register(pool, &found).await?,
         };
         // it is an image like any other now, and neither lost nor under anybody's reign
@@ -528,8 +534,8 @@ impl Engine {
 
     /// The image that an earlier restore made of it.
     async fn restored_before(&self, spec: &ImageSpec) -> Result<i32, EngineError> {
-        match self.registered_images().await?.get(spec) {
-            Some(id) if is_named_lost(spec) => Ok(*id),
+        match self.registered_as(spec).await? {
+            Some(id) if is_named_lost(spec) => Ok(id),
             _ => Err(not_lost(spec)),
         }
     }
@@ -549,7 +555,8 @@ impl Engine {
     /// The pool that holds the lost copy, of all that have the pool's name, and what was found there.
     async fn pool_of(&self, spec: &ImageSpec) -> Result<(Pool, Option<Found>), EngineError> {
         let mut last = None;
-        for pool in self.pools_with_images().await?.into_iter().filter(|it| it.name == spec.pool_spec()) {
+        let pools = self.pools_with_images(&self.images_registered().await?).await?;
+        for pool in pools.into_iter().filter(|it| it.name == spec.pool_spec()) {
             let found = find(&pool.cluster, spec).await;
             let found = found.map_err(|error| error_on(&pool.cluster, spec, error))?;
             let is_there = found.is_some();
@@ -612,7 +619,7 @@ impl Engine {
     /// Looks again under the lock, and removes it.
     async fn drop_locked(&self, pool: &Pool, spec: &ImageSpec) -> Result<(), EngineError> {
         let here = |error| error_on(&pool.cluster, spec, error);
-        if let Some(id) = self.registered_images().await?.get(spec) {
+        if let Some(id) = self.registered_as(spec).await? {
             return Err(EngineError::Unfit(format!(
                 "{spec} is registered as image {id}; oneimage delete {id}"
             )));
@@ -695,6 +702,10 @@ async fn primary_copy(seen: &Seen) -> Result<Option<(ImageInfo, Option<Note>)>, 
 /// Two commands about one lost copy wait for each other; it has no other copy any more.
 fn lock_id(info: &ImageInfo) -> String {
     format!("lost.{}", info.id)
+}
+
+fn by_source(images: &[Image]) -> BTreeMap<ImageSpec, i32> {
+    images.iter().filter_map(|image| Some((image.source.parse().ok()?, image.id))).collect()
 }
 
 fn not_lost(spec: &ImageSpec) -> EngineError {

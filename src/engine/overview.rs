@@ -312,7 +312,7 @@ impl Engine {
     async fn without_room(&self, seen: &[Seen]) -> Option<(String, Advice)> {
         for seen in seen.iter().filter(|seen| is_seen_mirrored(seen)) {
             let pool = seen.spec().pool();
-            if let Some(fullness) = seen.image.cluster.lacks_room(pool).await {
+            if let Some(fullness) = seen.image.cluster.lacks_room_still(pool).await {
                 let (image, here) = (seen.spec().image(), self.here());
                 let full = format!("{image}: pool {pool} of {here} is full ({fullness})");
                 return Some((full, fullness.advice(pool, Place::Here)));

@@ -6,7 +6,7 @@ use super::images::VmImage;
 use super::sites::Engine;
 use crate::ceph::{Ceph, CephError, PoolStatus, RbdCommand};
 use crate::image_spec::ImageSpec;
-use crate::opennebula::{Datastore, DatastoreKind, DiskImage, DiskKind};
+use crate::opennebula::{Datastore, DatastoreKind, DiskImage, DiskKind, Image};
 use futures::{StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -73,7 +73,7 @@ impl Engine {
     pub(super) async fn pools_here(&self) -> Result<(Vec<PoolHere>, Vec<NotReached>), EngineError> {
         let mut not_reached = Vec::new();
         let mut ways = BTreeMap::new();
-        for (pool, datastore) in self.pools_by_name().await? {
+        for (pool, datastore) in self.pools_by_name(&self.images_registered().await?).await? {
             match self.cluster_here(&datastore).await {
                 Ok(cluster) => {
                     ways.entry((cluster.number(), pool)).or_insert((cluster, datastore));
@@ -87,11 +87,18 @@ impl Engine {
         Ok((pools, not_reached))
     }
 
-    /// The pools of this front-end's Ceph datastores, and their namespaces in which it has images; a pool of several
+    /// The images of this front-end.
+    pub(super) async fn images_registered(&self) -> Result<Vec<Image>, EngineError> {
+        self.one_here.image_pool().await.map_err(|error| self.error_here(error))
+    }
+
+    /// The pools of this front-end's Ceph datastores, and their namespaces that these images are in; a pool of several
     /// datastores several times, the one for images first.
-    pub(super) async fn pools_by_name(&self) -> Result<Vec<(String, Datastore)>, EngineError> {
+    pub(super) async fn pools_by_name(
+        &self,
+        images: &[Image],
+    ) -> Result<Vec<(String, Datastore)>, EngineError> {
         let datastores = self.one_here.datastore_pool().await.map_err(|error| self.error_here(error))?;
-        let images = self.one_here.image_pool().await.map_err(|error| self.error_here(error))?;
         let of_images = |datastore: &Datastore| {
             let its_own = images.iter().filter(|image| image.datastore_id == datastore.id);
             let sources = its_own.filter_map(|image| image.source.parse::<ImageSpec>().ok());

@@ -210,8 +210,12 @@ async fn what_a_killed_run_began_to_set_aside_is_ended_under_locks_that_hold() {
         assert!(here.changes().is_empty(), "{:?}", here.changes());
         cluster.take_away("stolen");
     }
+    assert!(engine.is_being_set_aside(&kept).await);
     engine.finish_set_aside(&kept).await.unwrap();
     assert_eq!(here.changes(), ["mirror image disable"]);
+    // it is looked at again where a full pool tells no more than the names of its images
+    here.write(kept.spec().image(), r#"{"name":"x","id":"10365947de3a","size":16777216,"features":[]}"#);
+    assert!(!engine.is_being_set_aside(&kept).await);
 }
 
 #[tokio::test]
