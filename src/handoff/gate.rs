@@ -99,7 +99,10 @@ impl Gate<'_> {
         let mut findings = Vec::new();
         let mut verdicts = Vec::new();
         let forced = observations.iter().any(|seen| match &seen.here {
-            Here::Mirrored(copy) => copy.role == Role::Primary && self.is_forced_here(copy),
+            Here::Mirrored(copy) => {
+                let for_it = copy.forced.as_ref().is_some_and(|mark| mark.names(self.vm));
+                copy.role == Role::Primary && for_it && self.is_forced_here(copy)
+            }
             Here::Absent | Here::NotMirrored => false,
         });
         for observation in observations {
@@ -108,7 +111,7 @@ impl Gate<'_> {
                 (
                     (Rule::PrimaryHereNotInTouchSinceReboot | Rule::PrimaryHerePeerUnreachableRefused, _),
                     Here::Mirrored(copy),
-                ) if forced && observation.made_here && self.is_of_no_other_site(copy) => {
+                ) if forced && observation.made_here && self.never_left(copy) => {
                     self.boot(observation, copy, Rule::PrimaryHereByForce)
                 }
                 (judged, _) => judged,
@@ -194,11 +197,11 @@ impl Gate<'_> {
         Some((place, self.refusal(left, cause, advice)))
     }
 
-    /// Whether nobody but this site ever had this copy, as far as its token tells.
-    fn is_of_no_other_site(&self, here: &Copy) -> bool {
+    /// Whether this copy was only ever used here, as far as its token tells: never, or in its first reign.
+    fn never_left(&self, here: &Copy) -> bool {
         match &here.token {
             TokenSeen::None | TokenSeen::OfAnother(_) => true,
-            TokenSeen::Some(token) => token.is_open_by(self.here),
+            TokenSeen::Some(token) => token.is_open_by(self.here) && token.sequence == 1,
             TokenSeen::Newer | TokenSeen::Unreadable => false,
         }
     }
