@@ -1,6 +1,7 @@
 //! Runs one program to its end: bounded in time and output, decides nothing.
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -9,10 +10,13 @@ use tokio::process::Command;
 /// Bytes of standard error that are kept, from its end: what matters is said last.
 const STDERR_KEPT: usize = 64 * 1024;
 
+/// What a shell adds to the number of a signal.
+const ENDED_BY_SIGNAL: i32 = 128;
+
 /// What a program left behind.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
-    /// Its exit status; -1 if a signal ended it.
+    /// Its exit status, as a shell tells it: 128 and the number of the signal that ended it.
     pub(crate) status: i32,
     /// All of its standard output.
     pub(crate) stdout: Vec<u8>,
@@ -85,7 +89,8 @@ pub(crate) async fn run(
     let (status, stdout, stderr) =
         tokio::time::timeout(deadline, all).await.map_err(|_| RunError::Deadline(deadline))??;
     group.0 = None;
-    Ok(Output { status: status.code().unwrap_or(-1), stdout, stderr })
+    let status = status.code().or_else(|| Some(ENDED_BY_SIGNAL + status.signal()?));
+    Ok(Output { status: status.unwrap_or(ENDED_BY_SIGNAL), stdout, stderr })
 }
 
 async fn read_all(stream: Option<impl AsyncRead + Unpin>, limit: usize) -> Result<Vec<u8>, RunError> {
@@ -130,7 +135,7 @@ mod tests {
             (30, &b"out\n"[..], &b"err\n"[..])
         );
         let output = run(shell("kill -9 $$"), LONG, 100).await.unwrap();
-        assert_eq!(output.status, -1);
+        assert_eq!(output.status, 128 + 9);
         // nothing to read, rather than what the caller has on its standard input
         assert_eq!(run(shell("cat"), LONG, 100).await.unwrap().stdout, b"");
     }

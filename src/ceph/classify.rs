@@ -10,12 +10,14 @@ use crate::process::{Output, RunError};
 pub(super) const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
 const EROFS: i32 = 30;
-/// `ssh` itself failed, or a signal ended the remote command.
+/// `ssh` itself failed.
 const SSH_FAILED: i32 = 255;
 /// What `ssh` says of a host that answers and lets nobody in, or is not the one that is known.
 const SSH_DENIED: [&str; 2] = ["Permission denied (", "Host key verification failed"];
 /// `timeout` ended the remote command: by SIGTERM, by SIGKILL.
 const REMOTE_TIMEOUT: [i32; 2] = [124, 137];
+/// The program ended itself: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, as a shell tells it.
+const CRASHED: [i32; 5] = [132, 134, 135, 136, 139];
 /// A shell could not run the command: not executable, not found.
 const REMOTE_COMMAND: [i32; 2] = [126, 127];
 /// Longest detail shown, in characters.
@@ -80,10 +82,10 @@ fn last_said(lines: &[String]) -> Option<&str> {
 /// The last `rbd:` line, else the last line, and librbd's first reason behind it.
 pub(super) fn detail(stderr: &[u8]) -> String {
     let lines = lines(stderr);
-    let said = lines
-        .iter()
-        .rev()
-        .find_map(|line| line.strip_prefix("rbd: "))
+    let crashed_at =
+        lines.iter().find_map(|line| line.find("FAILED ceph_assert").and_then(|at| line.get(at..)));
+    let said = crashed_at
+        .or_else(|| lines.iter().rev().find_map(|line| line.strip_prefix("rbd: ")))
         .or_else(|| last_said(&lines))
         .unwrap_or("no message");
     match lines.iter().find(|line| is_librbd_log(line)).map(|line| reason(line)) {
@@ -180,6 +182,11 @@ pub(super) fn ssh_error(question: &Question, said: &str) -> CephError {
         true => CephError::PermissionDenied { what, detail },
         false => CephError::Unreachable { what, cluster, detail },
     }
+}
+
+/// Whether the program crashed, here or on a bridge host.
+pub(super) fn is_crash(output: &Output) -> bool {
+    CRASHED.contains(&output.status)
 }
 
 /// Whether the bridge host ended the command at its deadline.
@@ -436,8 +443,9 @@ mod tests {
             }
             assert_eq!(class(&rbd_error(&question(None), &output)), "failed", "{status}");
         }
-        let killed = Output { status: -1, stdout: Vec::new(), stderr };
-        assert_eq!(class(&rbd_error(&question(Some("node-1")), &killed)), "failed");
+        let crashed = Output { status: 134, stdout: Vec::new(), stderr };
+        assert_eq!(class(&rbd_error(&question(Some("node-1")), &crashed)), "failed");
+        assert!(is_crash(&crashed));
     }
 
     #[test]
@@ -459,11 +467,14 @@ mod tests {
         let shown = detail(hostile.as_bytes());
         assert!(shown.starts_with("a [2J b c xxx") && shown.chars().count() == DETAIL_LIMIT + 1, "{shown}");
         assert_eq!(detail(b""), "no message");
+        let crash = "./src/x.cc: In function 'void f()' thread 7f\n./src/x.cc: 12: FAILED ceph_assert(m_lock == 0)\n\
+                     rbd: listing children\n--- end dump of recent events ---\n";
+        assert_eq!(detail(crash.as_bytes()), "FAILED ceph_assert(m_lock == 0)");
     }
 
     proptest! {
         #[test]
-        fn anything_is_classified(status in -1..256i32, stderr: Vec<u8>, bridge: bool) {
+        fn anything_is_classified(status in 0..256i32, stderr: Vec<u8>, bridge: bool) {
             let output = Output { status, stdout: Vec::new(), stderr };
             let question = question(bridge.then_some("node-1"));
             for error in [rbd_error(&question, &output), rados_error(&question, &output)] {

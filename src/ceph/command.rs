@@ -126,6 +126,8 @@ struct Call {
     deadline: Duration,
     /// The pool in which it writes, be it only a watch. Ceph lets a write to a full pool wait until there is room.
     writes_in: Option<String>,
+    /// It changes nothing that anybody asks for.
+    only_asks: bool,
 }
 
 impl RbdCommand {
@@ -156,7 +158,8 @@ impl RbdCommand {
     fn call(&self, program: Program, what: String, arguments: &[&str]) -> Call {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let deadline = self.connection.deadline;
-        Call { program, what, arguments, operands: Vec::new(), deadline, writes_in: None }
+        let (operands, writes_in, only_asks) = (Vec::new(), None, false);
+        Call { program, what, arguments, operands, deadline, writes_in, only_asks }
     }
 
     /// A call of `rbd` about an image.
@@ -252,6 +255,7 @@ impl RbdCommand {
     async fn header_metadata(&self, image: &ImageSpec) -> Result<BTreeMap<String, String>, CephError> {
         let info = self.info(image).await?.ok_or_else(|| CephError::NotFound { what: image.to_string() })?;
         let mut call = self.call(Program::Rados, format!("header of {image}"), &["listomapvals"]);
+        call.only_asks = true;
         call.in_pool(image.pool(), image.namespace());
         call.operands = vec![format!("rbd_header.{}", info.id)];
         let (question, output) = self.answer(&call).await?;
@@ -307,7 +311,7 @@ impl RbdCommand {
         parse: fn(&[u8], &str) -> Result<T, NotUnderstood>,
     ) -> Result<T, CephError> {
         let mut call = self.call(Program::Ceph, format!("{}, for pool {pool}", words.join(" ")), words);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         call.deadline = call.deadline.min(ROOM_DEADLINE);
         let (question, output) = self.answer(&call).await?;
         match output.status {
@@ -316,8 +320,17 @@ impl RbdCommand {
         }
     }
 
-    /// Runs a call and collects what it left; decides nothing but where it runs.
+    /// Runs a call and collects what it left. A question whose program crashed is put once more: Ceph's programs do
+    /// that now and then while they end (seen of `rbd children` of 16.2). A change is not: it may have been made.
     async fn answer(&self, call: &Call) -> Result<(Question, Output), CephError> {
+        match self.answer_once(call).await? {
+            (_, output) if call.only_asks && classify::is_crash(&output) => self.answer_once(call).await,
+            answer => Ok(answer),
+        }
+    }
+
+    /// Decides nothing but where the call runs.
+    async fn answer_once(&self, call: &Call) -> Result<(Question, Output), CephError> {
         let mut question =
             Question { what: call.what.clone(), cluster: self.connection.site.clone(), bridge: None };
         let words = self.command_line(call);
@@ -386,7 +399,8 @@ impl RbdCommand {
     /// What was cloned from any snapshot of the image, and what was cloned from that in turn.
     pub async fn descendants(&self, image: &ImageSpec) -> Result<Vec<ImageSpec>, CephError> {
         let mut call = self.of_image(&["children"], image);
-        call.arguments.extend(["--descendants".into(), "--format=json".into()]);
+        call.arguments.push("--descendants".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::children(&output.stdout))
     }
@@ -410,13 +424,14 @@ impl RbdCommand {
     pub async fn snapshot_schedules(&self) -> Result<Vec<SnapshotSchedule>, CephError> {
         let words = ["mirror", "snapshot", "schedule", "ls"];
         let mut call = self.call(Program::Rbd, words.join(" "), &words);
-        call.arguments.extend(["--recursive".into(), "--format=json".into()]);
+        call.arguments.push("--recursive".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::snapshot_schedules(&output.stdout))
     }
 
     async fn settings(&self, mut call: Call) -> Result<BTreeMap<String, String>, CephError> {
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::settings(&output.stdout))
     }
@@ -429,6 +444,11 @@ impl RbdCommand {
 }
 
 impl Call {
+    fn ask_in_json(&mut self) {
+        self.arguments.push("--format=json".into());
+        self.only_asks = true;
+    }
+
     /// The same call, which waits as long as the image's pool has no room.
     fn that_writes(self, image: &ImageSpec) -> Self {
         Self { writes_in: Some(image.pool().to_owned()), ..self }
@@ -456,12 +476,15 @@ fn whole_seconds(duration: Duration) -> u64 {
 }
 
 /// What the bridge host's shell is given. Killing `ssh` here does not end the command there, so `timeout` does, and a
-/// change cannot come long after its deadline. `None` if a word holds a NUL byte.
+/// change cannot come long after its deadline. The shell stays to tell of a crash: `ssh` itself would say 255, as if the
+/// host had not answered. `None` if a word holds a NUL byte.
 fn remote_command(words: &[OsString], deadline: Duration) -> Option<OsString> {
     let seconds = whole_seconds(deadline).to_string();
     let prefix = ["env", "-u", "CEPH_ARGS", "LC_ALL=C", "timeout", "-k", "1", &seconds];
     let all = prefix.into_iter().map(str::as_bytes).chain(words.iter().map(|word| word.as_bytes()));
-    shlex::bytes::try_join(all).ok().map(OsString::from_vec)
+    let mut line = shlex::bytes::try_join(all).ok()?;
+    line.extend_from_slice(b"; exit $?");
+    Some(OsString::from_vec(line))
 }
 
 /// A command line as it could be typed again; it holds no secret.
@@ -481,7 +504,7 @@ impl Ceph for RbdCommand {
 
     async fn info(&self, image: &ImageSpec) -> Result<Option<ImageInfo>, CephError> {
         let mut call = self.of_image(&["info"], image);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.output(&call).await?;
         if classify::is_image_absent(&output) {
             return Ok(None);
@@ -494,7 +517,7 @@ impl Ceph for RbdCommand {
 
     async fn metadata(&self, image: &ImageSpec) -> Result<BTreeMap<String, String>, CephError> {
         let mut call = self.of_image(&["image-meta", "list"], image).that_writes(image);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         match self.rbd(call).await {
             Ok((question, output)) => understood(&question, parse::metadata(&output.stdout)),
             Err(error @ CephError::PoolFull { .. }) => self.header_metadata(image).await.map_err(|_| error),
@@ -528,7 +551,7 @@ impl Ceph for RbdCommand {
 
     async fn fence(&self, image: &ImageSpec) -> Result<bool, CephError> {
         let mut call = self.of_image(&["lock", "ls"], image);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         let lockers = understood(&question, parse::lockers(&output.stdout))?;
         for locker in &lockers {
@@ -541,7 +564,7 @@ impl Ceph for RbdCommand {
 
     async fn is_open_for_writing(&self, image: &ImageSpec) -> Result<bool, CephError> {
         let mut call = self.of_image(&["status"], image);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::is_watched(&output.stdout))
     }
@@ -556,7 +579,7 @@ impl Ceph for RbdCommand {
 
     async fn image_status(&self, image: &ImageSpec) -> Result<ImageStatus, CephError> {
         let mut call = self.of_image(&["mirror", "image", "status"], image).that_writes(image);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::image_status(&output.stdout))
     }
@@ -564,28 +587,31 @@ impl Ceph for RbdCommand {
     async fn pool_status(&self, pool: &str) -> Result<PoolStatus, CephError> {
         let mut call = self.of_pool(&["mirror", "pool", "status"], pool);
         call.writes_in = Some(split_pool(pool).0.to_owned());
-        call.arguments.extend(["--verbose".into(), "--format=json".into()]);
+        call.arguments.push("--verbose".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::pool_status(&output.stdout))
     }
 
     async fn journal_status(&self, image: &ImageSpec) -> Result<JournalStatus, CephError> {
         let mut call = self.of_image(&["journal", "status"], image);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::journal_status(&output.stdout))
     }
 
     async fn snapshots(&self, image: &ImageSpec) -> Result<Snapshots, CephError> {
         let mut call = self.of_image(&["snap", "ls"], image);
-        call.arguments.extend(["--all".into(), "--format=json".into()]);
+        call.arguments.push("--all".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::snapshots(&output.stdout))
     }
 
     async fn pool_info(&self, pool: &str) -> Result<PoolInfo, CephError> {
         let mut call = self.of_pool(&["mirror", "pool", "info"], pool);
-        call.arguments.extend(["--all".into(), "--format=json".into()]);
+        call.arguments.push("--all".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         let info = understood(&question, parse::pool_info(&output.stdout))?;
         let (pool, Some(_)) = split_pool(pool) else { return Ok(info) };
@@ -598,6 +624,7 @@ impl Ceph for RbdCommand {
         // the pool's own, also for its namespaces: that is the one under which the daemon appears elsewhere
         let (pool, _) = split_pool(pool);
         let mut call = self.call(Program::Rados, format!("mirror uuid of {pool}"), &["getomapval"]);
+        call.only_asks = true;
         call.in_pool(pool, None);
         call.operands = vec!["rbd_mirroring".into(), "mirror_uuid".into()];
         let (question, output) = self.output(&call).await?;
@@ -613,6 +640,7 @@ impl Ceph for RbdCommand {
 
     async fn journal_resync(&self, image: &ImageSpec, id: &str) -> Result<Option<bool>, CephError> {
         let mut call = self.call(Program::Rados, format!("journal of {image}"), &["getomapval"]);
+        call.only_asks = true;
         call.in_pool(image.pool(), image.namespace());
         call.operands = vec![format!("journal.{id}"), parse::JOURNAL_OWN_CLIENT.into()];
         let (question, output) = self.output(&call).await?;
@@ -648,7 +676,7 @@ impl Ceph for RbdCommand {
 
     async fn lock_names(&self, image: &ImageSpec, object: &str) -> Result<Vec<String>, CephError> {
         let mut call = self.of_lock("list", image, object, None);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.output(&call).await?;
         match output.status {
             0 => understood(&question, parse::lock_names(&output.stdout)),
@@ -664,7 +692,7 @@ impl Ceph for RbdCommand {
         name: &str,
     ) -> Result<Option<LockHolder>, CephError> {
         let mut call = self.of_lock("info", image, object, Some(name));
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.output(&call).await?;
         match output.status {
             0 => understood(&question, parse::lock_info(&output.stdout)),
@@ -804,7 +832,7 @@ mod tests {
         assert!(environment.lines().any(|line| line == "LC_ALL=C"), "{environment}");
         assert!(!environment.contains("CEPH_ARGS="));
         let line = remote_command(&["rbd".into()], Duration::from_secs(7)).unwrap();
-        assert_eq!(line, "env -u CEPH_ARGS 'LC_ALL=C' timeout -k 1 7 rbd");
+        assert_eq!(line, "env -u CEPH_ARGS 'LC_ALL=C' timeout -k 1 7 rbd; exit $?");
     }
 
     #[tokio::test]
@@ -824,7 +852,7 @@ mod tests {
         assert!(matches!(with("exit 16").promote(image, true).await, Err(CephError::Busy { .. })));
         assert!(matches!(
             with("kill -9 $$").promote(image, false).await,
-            Err(CephError::Failed { status: -1, .. })
+            Err(CephError::Failed { status: 137, .. })
         ));
         // an answer on standard output counts for nothing when the status says otherwise
         let lie = r#"echo '{"id":"1","size":1}'; exit 5"#;
@@ -838,6 +866,18 @@ mod tests {
                 with(script).lock(image, "o", "l", "c", Expiry::After(Duration::from_secs(1))).await;
             assert!(outcome.is_err(), "{script}: {outcome:?}");
         }
+        // what crashed is asked again, once; a change that crashed may have been made, and is not tried again
+        let crashes = |times: u32| {
+            let count = fakes.path("count");
+            let _ = std::fs::remove_file(&count);
+            format!("echo x >> '{count}'; [ $(wc -l < '{count}') -gt {times} ] || kill -ABRT $$; echo '[]'")
+        };
+        assert!(with(&crashes(1)).descendants(image).await.unwrap().is_empty());
+        let error = with(&crashes(2)).descendants(image).await;
+        assert!(matches!(error, Err(CephError::Failed { status: 134, .. })), "{error:?}");
+        let error = with(&crashes(1)).demote(image).await;
+        assert!(matches!(error, Err(CephError::Failed { status: 134, .. })), "{error:?}");
+        assert_eq!(fakes.read("count").lines().count(), 1);
         let missing = RbdCommand::new(connection())
             .with_programs(Programs { rbd: fakes.path("none").into(), ..Programs::default() });
         assert!(matches!(missing.info(image).await, Err(CephError::NoWay { .. })));
@@ -906,6 +946,17 @@ exec sh -c "$*""#,
         }
         let refused = cluster.set_metadata(&image(), "k", "a\0b").await;
         assert!(refused.unwrap_err().is_unreachable());
+    }
+
+    #[tokio::test]
+    async fn a_crash_on_a_bridge_host_is_told_by_its_shell() {
+        let line =
+            remote_command(&["sh".into(), "-c".into(), "kill -ABRT $$".into()], Duration::from_secs(7));
+        let mut shell = tokio::process::Command::new("sh");
+        shell.arg("-c").arg(line.unwrap());
+        // the shell itself ended in peace: `ssh` would say 255 of one that a signal ended
+        let status = shell.status().await.unwrap();
+        assert_eq!(status.code(), Some(134));
     }
 
     #[tokio::test]

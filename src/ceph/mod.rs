@@ -475,7 +475,7 @@ pub enum CephError {
     Failed {
         /// The image, and the operation.
         what: String,
-        /// The command's exit status; -1 if killed by a signal.
+        /// The command's exit status; 128 and more if a signal ended it.
         status: i32,
         /// The command's own last line.
         detail: String,

@@ -51,7 +51,7 @@ impl RbdCommand {
     /// Whether somebody holds the image's exclusive lock, or died with it: what he wrote last may be in the journal only.
     pub async fn is_held(&self, image: &ImageSpec) -> Result<bool, CephError> {
         let mut call = self.of_image(&["lock", "ls"], image);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         Ok(!understood(&question, parse::lockers(&output.stdout))?.is_empty())
     }
@@ -59,7 +59,7 @@ impl RbdCommand {
     /// The names of the images of `pool[/namespace]`.
     pub async fn image_names(&self, pool: &str) -> Result<Vec<String>, CephError> {
         let mut call = self.of_pool(&["ls"], pool);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::image_names(&output.stdout))
     }
@@ -67,7 +67,7 @@ impl RbdCommand {
     /// The bytes that the image takes up, snapshots included.
     pub async fn used(&self, image: &ImageSpec) -> Result<u64, CephError> {
         let mut call = self.of_image(&["du"], image);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::used(&output.stdout))
     }
@@ -77,7 +77,7 @@ impl RbdCommand {
         let (pool, _) = split_pool(pool);
         let words = ["df", "detail"];
         let mut call = self.call(Program::Ceph, format!("{} {pool}", words.join(" ")), &words);
-        call.arguments.push("--format=json".into());
+        call.ask_in_json();
         let (question, output) = self.output(&call).await?;
         if output.status != 0 {
             return Err(classify::rbd_error(&question, &output));
