@@ -30,6 +30,7 @@ def arguments():
                         help="with --kill-table: only this one, and more of them (%s)" % ", ".join(kill_table.NAMES))
     parser.add_argument("--from-call", type=int, default=1, metavar="N", help="with --kill-table: begin with this call")
     parser.add_argument("--only-changes", action="store_true", help="with --kill-table: not at calls that only read")
+    parser.add_argument("--calls", metavar="FOLDER", help="with --kill-table: kill nothing; write there what each operation calls")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell everything as it happens")
     options = parser.parse_args()
     if len(options.seed) > 1 and options.schedules is not None:

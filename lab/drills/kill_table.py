@@ -13,6 +13,7 @@ import xmlrpc.client
 
 from harness.laboratory import LabError, run as run_program, wait_until
 
+from .calls import comparable, masked
 from .faults import Faults
 
 MODES = ("journal", "snapshot")
@@ -272,6 +273,7 @@ class Table:
     """One operation's column."""
 
     only_changes = False  # whether calls that only read are passed over
+    folder = None  # where the calls are written, instead of killing at them
 
     def __init__(self, lab, faults, name, first):
         operation, _, mode = name.partition("/")
@@ -335,6 +337,7 @@ class Table:
         base = max(subject.sequence(site) for site in self.lab.sites)
         subject.before(operation)
         site, words = subject.command(operation)
+        self.site = site  # where it ran; the sides change after it
         calls, killed, status, said = self.call(site, words, kill)
         if killed:
             _, _, status, said = self.call(site, words)
@@ -348,12 +351,24 @@ class Table:
         self.once()  # the first one has no history
         wanted, names, _, said = self.once()
         print("%s, without a kill: %d calls, %s\n  %s" % (self.name, len(names), said, wanted), flush=True)
+        if self.folder:
+            self.write(names)
+            return
         for number, name in list(enumerate(map(short, names), 1))[self.first - 1 : LIMIT]:
             if self.only_changes and not CHANGES.match(name):
                 continue
             row = [self.cell(name, kill, wanted) for kill in kills(names, number)]
             self.cells.append((number, name, row))
             print("%-24s %3d  %-44s %s" % (self.name, number, name, "  ".join("%-7s" % cell for cell in row)), flush=True)
+
+    def write(self, calls):
+        """The calls of a run without a kill, in a file of the operation's name."""
+        site, other = self.site, self.lab.other(self.site)
+        words = [(site.conf, "here"), (other.conf, "there"), (os.path.join(site.location, "etc/peer.conf"), "there"),
+                 (site.name, "here"), (other.name, "there"), (self.subject.image.partition("/")[2], "IMAGE")]
+        calls = [masked(call, words) for call in calls]
+        with open(os.path.join(self.folder, self.name.replace("/", "-")), "w") as file:
+            file.writelines(line + "\n" for line in comparable(calls, lambda call: CHANGES.match(short(call))))
 
     def cell(self, name, kill, wanted):
         state, _, killed, said = self.once(kill)
@@ -403,7 +418,7 @@ def run(options, lab):
     def fill(name):
         try:
             tables[name] = Table(lab, faults, name, options.from_call)
-            tables[name].only_changes = options.only_changes
+            tables[name].only_changes, tables[name].folder = options.only_changes, options.calls
             tables[name].run()
         except Exception as error:
             unfinished.append(name)
