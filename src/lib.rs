@@ -1,19 +1,16 @@
 //! onemirror makes disaster-recovery failback part of the OpenNebula VM life cycle.
 //!
 //! `onevm terminate` on the recovery site and `onevm resume` at home hand the mirrored RBD images of a
-//! VM over, without a lost write. [`handoff`] decides, without any I/O; [`ceph`] and [`opennebula`] talk to
+//! VM over, without a lost write. [`onemirror_protocol`] decides, without any I/O; [`ceph`] and [`opennebula`] talk to
 //! the two systems; [`engine`] observes, asks and carries out; [`lifecycle`] is what OpenNebula calls and
 //! [`cli`] what an operator types.
 
-pub mod advice;
 pub mod audit;
 pub mod ceph;
 pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod engine;
-pub mod handoff;
-pub mod image_spec;
 pub mod lifecycle;
 pub mod opennebula;
 mod process;

@@ -6,10 +6,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
 use onemirror::engine::first_sentence;
-use onemirror::image_spec::ImageSpec;
 use onemirror::opennebula::disks::{Usage, datastores_needed, images_used, rbd_images};
 use onemirror::opennebula::{Datastore, DiskError, DiskKind, StorageCredentials, Vm};
 use onemirror::text::is_obeyed;
+use onemirror_protocol::ImageSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};

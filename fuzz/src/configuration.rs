@@ -12,7 +12,7 @@ pub fn check(data: &[u8]) {
             assert_ne!(config.site.name, config.peer.name);
             for name in [&config.site.name, &config.peer.name] {
                 // part of every token
-                let token = format!("1:{name}:open").parse::<onemirror::handoff::Token>();
+                let token = format!("1:{name}:open").parse::<onemirror_protocol::Token>();
                 assert!(token.is_ok_and(|token| token.is_open_by(name)), "{name:?}");
             }
             let hosts = [Some(&config.site.ceph.run_on), config.peer.ceph.as_ref().map(|ceph| &ceph.run_on)];

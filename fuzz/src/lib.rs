@@ -11,8 +11,8 @@ pub mod names;
 pub mod tm_arguments;
 pub mod xmlrpc_answers;
 
-use onemirror::image_spec::ImageSpec;
 use onemirror::text;
+use onemirror_protocol::ImageSpec;
 
 /// A target's name and its check.
 pub type Target = (&'static str, fn(&[u8]));

@@ -1,10 +1,10 @@
 //! Image names, tokens and marks, and texts that are shown.
 
 use super::{assert_error, assert_image, assert_shown};
-use onemirror::handoff::{Mark, Token, Written, forced_mark, written_for};
-use onemirror::image_spec::ImageSpec;
 use onemirror::opennebula::disks::named_by;
 use onemirror::text;
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{Mark, Token, Written, forced_mark, written_for};
 
 /// Any of them, from any text.
 pub fn check(data: &[u8]) {

@@ -5,12 +5,12 @@
 use crate::mutation::Mutation;
 use crate::storage::{Copy, Mark, Metadata, Mirroring, Note, Site, Token};
 use crate::world::Vm;
-use onemirror::handoff::{
-    self, BootKind, Decision, Domain, Force, Forcing, Gate, Here, Home, Keeping, Locks, Mode, Observation,
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{
+    BootKind, Decision, Domain, Force, Forcing, Gate, Here, Home, Keeping, Locks, Mode, Observation,
     PassOver, Patience, PeerUnreachable, PeerVm, Positions, Release, Report, Resync, Role, Rule, Seal, Side,
     SiteRole, Task, There, TokenSeen, Upkeep, WayOut,
 };
-use onemirror::image_spec::ImageSpec;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -359,9 +359,9 @@ fn keeping(view: &View) -> Keeping {
     }
 }
 
-fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> handoff::Copy {
+fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> onemirror_protocol::Copy {
     let Metadata { token, booted, release, forced } = seen.metadata;
-    handoff::Copy {
+    onemirror_protocol::Copy {
         role: match (seen.primary, seen.torn) {
             (true, false) => Role::Primary,
             (true, true) => Role::HalfDemoted,
@@ -390,8 +390,8 @@ fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> handof
 }
 
 /// The product's token.
-pub fn real_token(token: Token) -> handoff::Token {
-    handoff::Token {
+pub fn real_token(token: Token) -> onemirror_protocol::Token {
+    onemirror_protocol::Token {
         sequence: token.sequence.into(),
         site: NAMES[token.site].into(),
         seal: if token.closed == 0 { Seal::Open } else { Seal::Closed(token.closed.to_string()) },
@@ -399,7 +399,7 @@ pub fn real_token(token: Token) -> handoff::Token {
 }
 
 /// The model's token.
-pub fn model_token(token: &handoff::Token) -> Token {
+pub fn model_token(token: &onemirror_protocol::Token) -> Token {
     Token {
         sequence: u16::try_from(token.sequence).unwrap_or(u16::MAX),
         site: site_of(&token.site),
@@ -410,12 +410,12 @@ pub fn model_token(token: &handoff::Token) -> Token {
     }
 }
 
-fn real_mark(mark: Mark) -> handoff::Mark {
+fn real_mark(mark: Mark) -> onemirror_protocol::Mark {
     let (sequence, site, vm) = (mark.sequence.into(), NAMES[mark.site].into(), vm_id(mark.vm));
-    handoff::Mark { sequence, site, vm, others: Default::default() }
+    onemirror_protocol::Mark { sequence, site, vm, others: Default::default() }
 }
 
-fn model_mark(mark: &handoff::Mark) -> Mark {
+fn model_mark(mark: &onemirror_protocol::Mark) -> Mark {
     Mark {
         sequence: u16::try_from(mark.sequence).unwrap_or(u16::MAX),
         site: site_of(&mark.site),
@@ -455,35 +455,35 @@ fn translate(site: Site, decision: Decision, mutation: Mutation) -> Answer {
     }
 }
 
-fn translate_steps(site: Site, steps: Vec<handoff::Step>, mutation: Mutation) -> Vec<Step> {
+fn translate_steps(site: Site, steps: Vec<onemirror_protocol::Step>, mutation: Mutation) -> Vec<Step> {
     let mut steps: Vec<Step> = steps.iter().flat_map(|step| translate_step(site, step)).collect();
     mutation.damage(&mut steps);
     steps
 }
 
 /// A resync takes three calls, and so does a copy that is set aside.
-fn translate_step(site: Site, step: &handoff::Step) -> Vec<Step> {
+fn translate_step(site: Site, step: &onemirror_protocol::Step) -> Vec<Step> {
     let at = match step.side() {
         Side::Here => site,
         Side::There => 1 - site,
     };
     let image = image_of(step.image());
     vec![match step {
-        handoff::Step::WriteToken { token, .. } => Step::Token(at, image, model_token(token)),
-        handoff::Step::MarkBooted { mark, .. } => Step::Booted(at, image, model_mark(mark)),
-        handoff::Step::MarkRelease { mark, .. } => Step::Release(at, image, model_mark(mark)),
+        onemirror_protocol::Step::WriteToken { token, .. } => Step::Token(at, image, model_token(token)),
+        onemirror_protocol::Step::MarkBooted { mark, .. } => Step::Booted(at, image, model_mark(mark)),
+        onemirror_protocol::Step::MarkRelease { mark, .. } => Step::Release(at, image, model_mark(mark)),
         // every image has a home from the beginning
-        handoff::Step::WriteHome { .. } => return vec![],
-        handoff::Step::MirrorSnapshot { .. } => Step::Snapshot(at, image),
+        onemirror_protocol::Step::WriteHome { .. } => return vec![],
+        onemirror_protocol::Step::MirrorSnapshot { .. } => Step::Snapshot(at, image),
         // before a demotion that only an operator's force makes, where the front-end there is silent
-        handoff::Step::Fence { .. } => return Vec::new(),
-        handoff::Step::Demote { .. } => Step::Demote(at, image),
-        handoff::Step::Promote { .. } => Step::Promote(at, image),
-        handoff::Step::PromoteStale { .. } => Step::PromoteStale(at, image),
-        handoff::Step::SetAside { .. } => {
+        onemirror_protocol::Step::Fence { .. } => return Vec::new(),
+        onemirror_protocol::Step::Demote { .. } => Step::Demote(at, image),
+        onemirror_protocol::Step::Promote { .. } => Step::Promote(at, image),
+        onemirror_protocol::Step::PromoteStale { .. } => Step::PromoteStale(at, image),
+        onemirror_protocol::Step::SetAside { .. } => {
             return vec![Step::NoteLost(at, image), Step::Rename(at, image), Step::StopMirroring(at, image)];
         }
-        handoff::Step::Resync { .. } => {
+        onemirror_protocol::Step::Resync { .. } => {
             return vec![
                 Step::NoteResync(at, image, Note::AboutToAsk),
                 Step::Resync(at, image),
@@ -497,7 +497,7 @@ fn translate_step(site: Site, step: &handoff::Step) -> Vec<Step> {
 pub fn forced_token(site: Site, newest: Option<Token>, mutation: Mutation) -> Token {
     let newest = newest.map(real_token);
     model_token(&match mutation {
-        Mutation::ForceWithoutStride => handoff::Token::open_after(newest.as_ref(), NAMES[site]),
-        _ => handoff::Token::forced_after(newest.as_ref(), NAMES[site]),
+        Mutation::ForceWithoutStride => onemirror_protocol::Token::open_after(newest.as_ref(), NAMES[site]),
+        _ => onemirror_protocol::Token::forced_after(newest.as_ref(), NAMES[site]),
     })
 }

@@ -1,4 +1,4 @@
-//! A model of two sites in which onemirror's own decision functions ([`onemirror::handoff`]) are explored in every
+//! A model of two sites in which onemirror's own decision functions ([`onemirror_protocol`]) are explored in every
 //! interleaving within bounds: replication that lags, reports that lie, runs that are killed between any two
 //! external calls, locks that expire, links that break, a site that is lost, and operators.
 

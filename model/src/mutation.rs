@@ -2,7 +2,7 @@
 
 use crate::decide::{Question, Step};
 use crate::storage::Site;
-use onemirror::handoff::{
+use onemirror_protocol::{
     Here, Mark, Observation, PeerVm, Positions, Resync, Role, Seal, There, Token, TokenSeen,
 };
 

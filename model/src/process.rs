@@ -5,7 +5,7 @@ use crate::decide::{Answer, CopyThere, Question, Step, View, answers, forced_tok
 use crate::mutation::Mutation;
 use crate::storage::{Copy, Mirroring, Site, other};
 use crate::world::{IMAGES, Lock, Violation, Vm, World};
-use onemirror::handoff::{Forcing, Patience, Positions};
+use onemirror_protocol::{Forcing, Patience, Positions};
 
 /// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,7 +3,7 @@
 use crate::Drill;
 use crate::settle::{Stuck, is_at_rest};
 use crate::world::{Violation, World};
-use onemirror::handoff::Rule;
+use onemirror_protocol::Rule;
 use stateright::Property;
 
 /// A property that is looked at in every state.

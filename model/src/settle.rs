@@ -4,7 +4,7 @@ use crate::decide::{Answer, CopyThere, Question, Step, View, answer};
 use crate::mutation::Mutation;
 use crate::storage::{Site, other};
 use crate::world::{IMAGES, Lock, Vm, World};
-use onemirror::handoff::{Patience, Report, Rule};
+use onemirror_protocol::{Patience, Report, Rule};
 
 /// As many times reconcile runs, and the gate is tried, before it counts as stuck.
 const ROUNDS: usize = 8;

@@ -8,11 +8,11 @@ use super::bridge::{Bridge, SharedConnection};
 use super::classify::{self, Question};
 use super::parse::{FullBy, NotUnderstood};
 use super::{
-    Ceph, CephError, Expiry, Fullness, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking,
-    PeerConnection, PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
+    Ceph, CephError, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking, PeerConnection,
+    PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
 };
-use crate::image_spec::ImageSpec;
 use crate::process::{self, Output, RunError};
+use onemirror_protocol::{Fullness, ImageSpec};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -5,11 +5,12 @@
 use super::classify::clean;
 use super::{
     DaemonState, ImageInfo, ImageStatus, JournalPosition, JournalStatus, LockHolder, MirrorMode,
-    MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolLoad, PoolRoom, PoolStatus, Progress,
+    MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolRoom, PoolStatus, Progress,
     ReplayState, SnapshotSchedule, Snapshots, StatusReport,
 };
-use crate::image_spec::ImageSpec;
 use jiff::civil::DateTime;
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::PoolLoad;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -786,10 +787,10 @@ pub fn full_by(bytes: &[u8], pool: &str) -> Parsed<Option<FullBy>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Fullness;
     use super::*;
-    use crate::advice::Place;
     use jiff::civil::datetime;
+    use onemirror_protocol::Fullness;
+    use onemirror_protocol::advice::Place;
     use proptest::prelude::*;
     use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, warn_if_off};
 use crate::engine::{Engine, LostImage};
-use crate::image_spec::ImageSpec;
+use onemirror_protocol::ImageSpec;
 
 /// What a site wrote and had not sent when the other one took over is kept under another name.
 #[derive(Debug, clap::Args)]

@@ -3,7 +3,7 @@
 use super::table::{json, print};
 use super::{CommandError, warn_if_off};
 use crate::engine::{Engine, NewHome};
-use crate::image_spec::ImageSpec;
+use onemirror_protocol::ImageSpec;
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]

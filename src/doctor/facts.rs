@@ -1,8 +1,9 @@
 //! What was found, before anybody judges it.
 
-use crate::ceph::{Fullness, ReplayState};
-use crate::image_spec::ImageSpec;
+use crate::ceph::ReplayState;
 use crate::protection::Concern;
+use onemirror_protocol::Fullness;
+use onemirror_protocol::ImageSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

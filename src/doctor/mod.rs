@@ -2,11 +2,11 @@
 
 pub mod facts;
 
-use crate::advice::{Advice, Place};
 use crate::ceph::{ReplayState, is_fsid};
-use crate::image_spec::ImageSpec;
 use crate::protection::{Concern, Kind};
 use facts::{Configuration, Daemon, Disk, Facts, FrontEnd, Pool, Side, Trouble, Vm};
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::advice::{Advice, Place};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::time::Duration;

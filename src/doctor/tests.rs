@@ -1,7 +1,7 @@
 use super::*;
-use crate::advice::Advice;
-use crate::ceph::{Fullness, QuotaOf};
 use crate::doctor::facts::{Images, Mirroring};
+use onemirror_protocol::advice::Advice;
+use onemirror_protocol::{Fullness, QuotaOf};
 use std::collections::BTreeMap;
 
 fn side(own: &str, other: &str) -> Side {

@@ -1,7 +1,7 @@
 //! What a VM's state says about its disks.
 
-use crate::handoff::Domain;
 use crate::opennebula::{LcmState, Vm, VmState};
+use onemirror_protocol::Domain;
 
 /// Whether a VM may be using its disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,8 +98,8 @@ pub fn runs_again(vm: &Vm) -> bool {
 
 /// What starting a VM in this state does with its disks; `None` where the domain lives already or no boot is
 /// under way (a disk that is attached, a NIC that is changed).
-pub fn boot_kind(vm: &Vm) -> Option<crate::handoff::BootKind> {
-    use crate::handoff::BootKind;
+pub fn boot_kind(vm: &Vm) -> Option<onemirror_protocol::BootKind> {
+    use onemirror_protocol::BootKind;
     if vm.state != VmState::Active {
         return None;
     }
@@ -144,10 +144,10 @@ pub(super) fn has_its_disks(vm: &Vm) -> bool {
 }
 
 /// What starting the VM from its present state would do with its disks.
-pub(super) fn saved_memory(vm: &Vm) -> crate::handoff::BootKind {
+pub(super) fn saved_memory(vm: &Vm) -> onemirror_protocol::BootKind {
     match vm.state {
-        VmState::Suspended | VmState::Stopped => crate::handoff::BootKind::Restore,
-        _ => boot_kind(vm).unwrap_or(crate::handoff::BootKind::Cold),
+        VmState::Suspended | VmState::Stopped => onemirror_protocol::BootKind::Restore,
+        _ => boot_kind(vm).unwrap_or(onemirror_protocol::BootKind::Cold),
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) fn saved_memory(vm: &Vm) -> crate::handoff::BootKind {
 mod tests {
     use super::Activity::{Active, Inactive, LettingGo};
     use super::*;
-    use crate::handoff::BootKind::{Cold, Restore};
+    use onemirror_protocol::BootKind::{Cold, Restore};
 
     fn vm(state: i32, lcm_state: i32) -> Vm {
         Vm { state: state.into(), lcm_state: lcm_state.into(), ..Vm::default() }
@@ -179,7 +179,7 @@ mod tests {
     ];
 
     /// Every life-cycle state of oned 7.4.
-    const LCM_STATES: [(i32, &str, Activity, Option<crate::handoff::BootKind>); 68] = [
+    const LCM_STATES: [(i32, &str, Activity, Option<onemirror_protocol::BootKind>); 68] = [
         (0, "LCM_INIT", Active, None),
         (1, "PROLOG", Active, Some(Cold)),
         (2, "BOOT", Active, Some(Cold)),

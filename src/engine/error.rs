@@ -2,12 +2,9 @@
 
 use crate::ceph::CephError;
 use crate::config::ConfigError;
-use crate::handoff::{Code, Denial, DenialCause, Refusal, Rule};
-use crate::image_spec::ImageSpec;
 use crate::opennebula::{DiskError, EndpointError, OneError};
-
-/// What no rule of the handoff refused.
-pub const NO_RULE: Code = Code(90);
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{Code, Denial, DenialCause, Refusal, Rule};
 
 /// Why a front-end could not be asked, or what it answered instead.
 #[derive(Debug, thiserror::Error)]
@@ -163,17 +160,17 @@ impl EngineError {
     /// What it is known by in OpenNebula and in docs/runbook.md.
     pub fn code(&self) -> Code {
         match self {
-            Self::Refused(refusal) => refusal.rule.and_then(Rule::code).unwrap_or(NO_RULE),
-            Self::Locked { .. } | Self::Changed { .. } => Code(91),
-            Self::OpenNebula { .. } => Code(92),
+            Self::Refused(refusal) => refusal.rule.and_then(Rule::code).unwrap_or(Code::NO_RULE),
+            Self::Locked { .. } | Self::Changed { .. } => Code::BUSY,
+            Self::OpenNebula { .. } => Code::OPENNEBULA,
             Self::Ceph { error: CephError::PoolFull { .. }, .. } => {
-                Rule::NoRoomHere.code().unwrap_or(NO_RULE)
+                Rule::NoRoomHere.code().unwrap_or(Code::NO_RULE)
             }
-            Self::Ceph { .. } => Code(93),
-            Self::Disk(_) => Code(94),
-            Self::Config(_) => Code(95),
-            Self::ForcedInPart(_) => Code(96),
-            Self::Unfit(_) => NO_RULE,
+            Self::Ceph { .. } => Code::CEPH,
+            Self::Disk(_) => Code::DISK,
+            Self::Config(_) => Code::CONFIGURATION,
+            Self::ForcedInPart(_) => Code::FORCED_IN_PART,
+            Self::Unfit(_) => Code::NO_RULE,
         }
     }
 
@@ -209,7 +206,7 @@ pub fn first_sentence(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::advice::{Advice, Place};
+    use onemirror_protocol::advice::{Advice, Place};
 
     #[test]
     fn only_silence_is_silence() {

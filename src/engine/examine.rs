@@ -6,10 +6,10 @@ use crate::ceph::{
     self, Ceph as _, CephError, DaemonState, Expiry, PoolStatus, RbdCommand, ReplayState, is_fsid,
 };
 use crate::doctor::facts::{Daemon, Disk, FrontEnd, Images, Mirroring, Pool, Side, Trouble, Vm};
-use crate::image_spec::ImageSpec;
 use crate::opennebula::disks::rbd_images;
 use crate::opennebula::{self, Client, Datastore, DiskKind};
 use futures::{StreamExt as _, stream};
+use onemirror_protocol::ImageSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -9,15 +9,15 @@ use super::observe::{Purpose, Seen};
 use super::sites::Engine;
 use super::start::{Start, start_of};
 use super::steps::HeldLocks;
-use crate::advice::Place;
 use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
-use crate::handoff::{
+use crate::opennebula::{Vm, VmState};
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::advice::Place;
+use onemirror_protocol::{
     BootKind, Copy, Decision, FORCED_KEY, Force, Forcing, Here, Locks, Mark, Mode, PassOver, Patience,
     Refusal, Role, SITE_IS_OFF, Side, TOKEN_KEY, There, Token, written_for,
 };
-use crate::image_spec::ImageSpec;
-use crate::opennebula::{Vm, VmState};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -439,7 +439,7 @@ fn forced_note(mark: &Mark, global_id: &str, order: &ForceOrder<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handoff::{Written, forced_mark, forced_with_site_off};
+    use onemirror_protocol::{Written, forced_mark, forced_with_site_off};
 
     #[test]
     fn the_note_says_that_the_other_site_is_off_only_where_it_was_typed() {

@@ -9,12 +9,12 @@ use super::sites::Engine;
 use super::steps::{Carried, Cause, HeldLocks};
 use crate::audit::Outcome;
 use crate::config;
-use crate::handoff::{
+use crate::opennebula::Vm;
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{
     BootKind, Decision, Gate, Here, Judgement, Locks, PassOver, Patience, PeerUnreachable, Refusal, Rule,
     Running, Side, Step,
 };
-use crate::image_spec::ImageSpec;
-use crate::opennebula::Vm;
 use std::time::{Duration, Instant};
 
 /// How long to wait between two looks while something is on its way.
@@ -146,7 +146,7 @@ pub(super) fn closing_id() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
 
-pub(super) fn observations(seen: &[Seen]) -> Vec<crate::handoff::Observation> {
+pub(super) fn observations(seen: &[Seen]) -> Vec<onemirror_protocol::Observation> {
     seen.iter().map(|seen| seen.observation.clone()).collect()
 }
 

@@ -5,12 +5,12 @@ use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
 use super::start::way_out;
 use crate::ceph::RbdCommand;
-use crate::handoff::{Domain, WayOut, kept_at_recreate};
-use crate::image_spec::ImageSpec;
 use crate::opennebula::disks::{
     Usage, datastores_needed, images_used, named_by, rbd_images, rbd_images_each,
 };
 use crate::opennebula::{Client, DiskError, DiskImage, DiskKind, OneError, Vm, VmState};
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{Domain, WayOut, kept_at_recreate};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 

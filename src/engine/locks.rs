@@ -5,8 +5,8 @@
 //! break the lock of a process that was killed instead of waiting for it to expire.
 
 use crate::ceph::{Ceph, CephError, Expiry, LockHolder, Locking, RbdCommand};
-use crate::image_spec::ImageSpec;
 use crate::state::{BootId, give_to_owner_of_folder, private_folder};
+use onemirror_protocol::ImageSpec;
 use rustix::fs::FlockOperation;
 use rustix::io::FdFlags;
 use std::fs::File;

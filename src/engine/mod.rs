@@ -1,4 +1,4 @@
-//! Looks at both sites, asks [`crate::handoff`] what to do, and does it. It decides nothing by itself.
+//! Looks at both sites, asks [`onemirror_protocol`] what to do, and does it. It decides nothing by itself.
 
 mod activity;
 mod error;
@@ -24,7 +24,7 @@ mod steps;
 mod tests;
 
 pub use activity::{Activity, activity, boot_kind, is_running, runs_again};
-pub use error::{EngineError, FrontEndError, NO_RULE, first_sentence, is_own_refusal};
+pub use error::{EngineError, FrontEndError, first_sentence, is_own_refusal};
 pub use examine::{front_end, servers};
 pub use failover::{FailoverOutcome, ForceOrder};
 pub use gate::{GateOutcome, GateScope, Standing};

@@ -10,14 +10,14 @@ use crate::ceph::{
     self, Ceph, CephError, DaemonState, ImageInfo, MirrorMode, MirrorSnapshotState, Mirroring, RbdCommand,
     ReplayState, Snapshots,
 };
-use crate::handoff::{
-    Apart, Belongs, Copy, HOME_KEY, Here, Home, Keeping, Marks, Mode, Named, Observation, PeerVm, Positions,
-    Report, Resync, Role, Side, SiteRole, There, Token, home_written, tell_sets_apart,
-};
-use crate::image_spec::ImageSpec;
 use crate::opennebula::stock::left_behind;
 use crate::state::is_later_report;
 use futures::{StreamExt, TryStreamExt, stream};
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{
+    Apart, Belongs, Copy, HOME_KEY, Here, Home, Keeping, Marks, Mode, Named, Observation, PeerVm, Positions,
+    Report, Resync, Role, Side, SiteRole, There, Token, home_written, tell_sets_apart,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;

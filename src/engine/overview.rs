@@ -12,14 +12,14 @@ use super::protection::Watched;
 use super::reconcile::UserHere;
 use super::sites::Engine;
 use super::start::{Start, start_of};
-use crate::advice::{Advice, Place};
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
-use crate::handoff::{
+use crate::opennebula::{Vm, VmState};
+use crate::protection::Concern;
+use onemirror_protocol::advice::{Advice, Place};
+use onemirror_protocol::{
     Belongs, BootKind, Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Refusal, Release,
     ReleaseJudgement, Role, Rule, Step, Task, There, TokenSeen, released_by,
 };
-use crate::opennebula::{Vm, VmState};
-use crate::protection::Concern;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One copy of an image.
@@ -648,7 +648,7 @@ fn step_names(steps: &[Step]) -> Vec<String> {
     steps
         .iter()
         .map(|step| {
-            let at = if step.side() == crate::handoff::Side::Here { "here" } else { "there" };
+            let at = if step.side() == onemirror_protocol::Side::Here { "here" } else { "there" };
             format!("{} {} {at}", step.name(), step.image())
         })
         .collect()

@@ -5,10 +5,10 @@ use super::images::{User, VmImage};
 use super::observe::{Belonging, Purpose};
 use super::sites::Engine;
 use super::start::{ByHand, Start, start_of};
-use crate::advice::{Advice, Place};
 use crate::audit::Outcome;
-use crate::handoff::{Belongs, Here, Role, There};
-use crate::image_spec::ImageSpec;
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::advice::{Advice, Place};
+use onemirror_protocol::{Belongs, Here, Role, There};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -118,7 +118,8 @@ impl Engine {
         let mut mirrored = BTreeSet::new();
         for seen in &seen {
             let Here::Mirrored(copy) = &seen.observation.here else { continue };
-            let given_up = copy.role == Role::NonPrimary && crate::handoff::released_by(copy, self.here());
+            let given_up =
+                copy.role == Role::NonPrimary && onemirror_protocol::released_by(copy, self.here());
             let taken_already =
                 matches!(&seen.observation.there, There::Mirrored(there) if there.role == Role::Primary);
             if !given_up && !taken_already {

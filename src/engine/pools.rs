@@ -5,9 +5,9 @@ use super::error::EngineError;
 use super::images::VmImage;
 use super::sites::Engine;
 use crate::ceph::{Ceph, CephError, PoolStatus, RbdCommand};
-use crate::image_spec::ImageSpec;
 use crate::opennebula::{Datastore, DatastoreKind, DiskImage, DiskKind, Image};
 use futures::{StreamExt, stream};
+use onemirror_protocol::ImageSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 

@@ -10,11 +10,11 @@ use crate::ceph::{
     Ceph, CephError, DaemonState, ImageInfo, ImageStatus, MirrorMode, RbdCommand, ReplayState,
     SnapshotSchedule, StatusReport,
 };
-use crate::handoff::{Here, Role, There};
-use crate::image_spec::ImageSpec;
 use crate::opennebula::stock::is_left_by_revert;
 use crate::protection::{Concern, DiskFacts, Facts, Parent, Schedule, SnapshotAge, Standing};
 use jiff::Timestamp;
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{Here, Role, There};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};

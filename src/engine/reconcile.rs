@@ -13,16 +13,16 @@ use super::release::LetGo;
 use super::sites::Engine;
 use super::start::{stale_way_out, way_out};
 use super::steps::{Cause, HeldLocks};
-use crate::advice::{Advice, Place};
 use crate::audit::Outcome;
 use crate::config::ReleaseOn;
-use crate::handoff::{
+use crate::opennebula::{Vm, VmState};
+use crate::state::{locked_before, remember_locked};
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::advice::{Advice, Place};
+use onemirror_protocol::{
     Belongs, Here, Observation, PeerVm, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement, WayOut,
     room_advice, take_up_advice,
 };
-use crate::image_spec::ImageSpec;
-use crate::opennebula::{Vm, VmState};
-use crate::state::{locked_before, remember_locked};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 

@@ -9,13 +9,13 @@ use super::observe::{Purpose, Seen};
 use super::pools::PoolHere;
 use super::sites::Engine;
 use super::steps::{Carried, Cause, HeldLocks};
-use crate::advice::{Advice, Place};
 use crate::audit::Outcome;
-use crate::handoff::{
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::advice::{Advice, Place};
+use onemirror_protocol::{
     Belongs, BootKind, Copy, Decision, Finding, Here, Home, Judgement, Locks, Mode, Observation, Refusal,
     Role, Rule, Side, Step, There, is_primary_nowhere, take_up_advice,
 };
-use crate::image_spec::ImageSpec;
 use std::time::Instant;
 
 /// Where an image belongs from now on.

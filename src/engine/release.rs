@@ -11,8 +11,10 @@ use super::steps::{Carried, Cause, HeldLocks};
 use crate::audit::Outcome;
 use crate::ceph::CephError;
 use crate::config::ReleaseOn;
-use crate::handoff::{Belongs, Decision, Here, Locks, Pending, Release, ReleaseJudgement, Role, Side, Step};
-use crate::image_spec::ImageSpec;
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{
+    Belongs, Decision, Here, Locks, Pending, Release, ReleaseJudgement, Role, Side, Step,
+};
 use std::time::{Duration, Instant};
 
 /// Whether the VM that let go of the images is still there. Who uses them, oned is asked under the lock at every look: a

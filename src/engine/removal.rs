@@ -6,10 +6,10 @@ use super::lost::{find, is_named_lost};
 use super::observe::Purpose;
 use super::sites::Engine;
 use crate::ceph::{Ceph as _, CephError, ImageInfo, RbdCommand};
-use crate::handoff::{Here, Kept, Removal};
-use crate::image_spec::ImageSpec;
 use crate::opennebula::stock::{climbs_to, is_left_by_revert};
 use crate::opennebula::{Datastore, DiskImage, DiskKind};
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{Here, Kept, Removal};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Parents beyond that are not looked at.

@@ -4,11 +4,11 @@ use super::error::{EngineError, FrontEndError};
 use crate::audit::AuditLog;
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn, connection_to_peer};
 use crate::config::{self, Config};
-use crate::handoff::{Residence, SiteRole, TokenSeen};
 use crate::opennebula::{
     Client, ClientOptions, Datastore, StorageCredentials, discover_auth_file, discover_endpoint, read_session,
 };
 use crate::state::{BootId, peer_contact, peer_contacted_since_boot, remember_peer_contact};
+use onemirror_protocol::{Residence, SiteRole, TokenSeen};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

@@ -1,9 +1,9 @@
 //! What it takes to start a VM, by the state it was left in.
 
 use super::activity::{Activity, activity};
-use crate::advice::{Advice, Place};
-use crate::handoff::WayOut;
 use crate::opennebula::{Client, LcmState, OneError, Recover, Vm, VmAction, VmState};
+use onemirror_protocol::WayOut;
+use onemirror_protocol::advice::{Advice, Place};
 
 /// What it takes to start a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

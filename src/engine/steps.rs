@@ -8,11 +8,11 @@ use super::observe::{Purpose, Seen};
 use super::sites::Engine;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, CephError, Promotion};
-use crate::handoff::{
+use futures::{StreamExt, stream};
+use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{
     BOOTED_KEY, Finding, HOME_KEY, Named, RELEASE_KEY, Side, Step, TOKEN_KEY, home_written, written_for,
 };
-use crate::image_spec::ImageSpec;
-use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

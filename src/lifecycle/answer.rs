@@ -2,8 +2,9 @@
 
 use crate::audit::{AuditLog, Entry, Outcome};
 use crate::config;
-use crate::engine::{EngineError, NO_RULE, first_sentence};
+use crate::engine::{EngineError, first_sentence};
 use crate::state;
+use onemirror_protocol::Code;
 use std::ffi::OsString;
 use std::io::{Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -45,7 +46,7 @@ pub(super) fn switched_off(subject: &Entry) -> Option<Answer> {
 
 /// A refusal by no rule of the handoff.
 pub(super) fn refuse(sentence: impl std::fmt::Display) -> Answer {
-    Answer::Refused { sentence: format!("{NO_RULE} {sentence}"), noted: false }
+    Answer::Refused { sentence: format!("{} {sentence}", Code::NO_RULE), noted: false }
 }
 
 /// A refusal that the engine gave, and has written into the audit log.

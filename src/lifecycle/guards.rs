@@ -3,7 +3,7 @@
 use super::answer::{Answer, refuse, refuse_as_noted};
 use super::arguments::{Action, Call};
 use crate::engine::{Engine, EngineError, VmImage, VmImages};
-use crate::handoff::{Here, Role};
+use onemirror_protocol::{Here, Role};
 
 /// The disks that a call is about.
 fn images_of_call(vm_images: &VmImages, call: Call) -> impl Iterator<Item = &VmImage> {

@@ -3,10 +3,10 @@
 
 use crate::config::{self, Config, ReleaseOn};
 use crate::engine::{Activity, Engine, EngineError, LetGo, PassOn, activity};
-use crate::handoff::{Refusal, Rule, Running};
 use crate::opennebula::{VmAction, VmState};
 use crate::state;
 use base64::Engine as _;
+use onemirror_protocol::{Refusal, Rule, Running};
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};

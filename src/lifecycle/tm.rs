@@ -8,9 +8,9 @@ use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
 use crate::config::{Config, ConfigError, Role};
 use crate::engine::{Engine, GateScope, Standing, VmImage, VmImages, boot_kind, local_client, runs_again};
-use crate::handoff::BootKind;
 use crate::opennebula::disks::{datastores_needed, rbd_images};
 use crate::opennebula::{Client, Datastore, DiskKind, LcmState, StorageCredentials, Vm, VmState};
+use onemirror_protocol::BootKind;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -280,7 +280,7 @@ async fn without_config(error: &ConfigError, call: Call, vm: &Vm) -> Answer {
 async fn images_without_config(
     client: &Client,
     vm: &Vm,
-) -> Result<Vec<(i32, crate::image_spec::ImageSpec, RbdCommand)>, String> {
+) -> Result<Vec<(i32, onemirror_protocol::ImageSpec, RbdCommand)>, String> {
     let mut datastores = BTreeMap::new();
     for id in datastores_needed(vm) {
         datastores.insert(id, client.datastore(id).await.map_err(|error| error.to_string())?);

@@ -15,7 +15,7 @@
 //! wrote would be lost. In between, the mirror shows the state before the boot.
 
 use super::document::{Datastore, Disk, Vm};
-use crate::image_spec::{ImageSpec, InvalidImageSpec};
+use onemirror_protocol::{ImageSpec, InvalidImageSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The transfer driver of disks on Ceph.

@@ -6,8 +6,8 @@
 
 use super::states::{DatastoreState, HostState, LcmState, VmState};
 use super::xml::{self, XmlError};
-use crate::image_spec::ImageSpec;
 use base64::Engine as _;
+use onemirror_protocol::ImageSpec;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;

@@ -4,7 +4,7 @@
 //! climbs from the image to its parents for as long as a parent's name holds the image's own, cut behind the first
 //! four numbers of `one-2-39-0`; then it deletes that parent, its snapshots, and all that was cloned from them.
 
-use crate::image_spec::ImageSpec;
+use onemirror_protocol::ImageSpec;
 
 /// Whether a deletion that has come to an image with this name goes on to this parent. `volume` is the image that was to
 /// be deleted. Where the script's pattern is not certain to mean what it says, yes: too much is looked at then.

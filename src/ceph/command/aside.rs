@@ -3,7 +3,7 @@
 use super::super::{CephError, JournalStatus, MirrorMode, classify, parse};
 use super::{Call, FORCED_PROMOTE_DEADLINE, Program, RbdCommand, split_pool, understood};
 use crate::ceph::Ceph;
-use crate::image_spec::ImageSpec;
+use onemirror_protocol::ImageSpec;
 
 /// The room in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

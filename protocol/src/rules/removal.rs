@@ -1,8 +1,10 @@
 //! The removal: OpenNebula wants an image deleted; may the stock driver delete the copy here?
 
-use super::home::{Belongs, Residence};
-use super::observation::{Copy, Here, Role, There, TokenSeen};
-use crate::image_spec::ImageSpec;
+use crate::home::{Belongs, Residence};
+use crate::image::ImageSpec;
+use crate::sight::{Copy, Here, Role, There, TokenSeen};
+use alloc::format;
+use alloc::string::String;
 
 /// All that a removal needs to know beside what is seen here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ impl Removal<'_> {
 
     fn judge_copy(&self, here: &Copy) -> Option<Kept> {
         let token = here.token.token();
-        let is_released = |mark: &super::Mark| token.is_some_and(|token| mark.holds_in(token));
+        let is_released = |mark: &crate::token::Mark| token.is_some_and(|token| mark.holds_in(token));
         match here.role {
             _ if self.registered.is_some() => self.registered.map(Kept::Registered),
             Role::NonPrimary => Some(Kept::NotPrimary),

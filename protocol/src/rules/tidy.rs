@@ -1,11 +1,13 @@
 //! Upkeep: a host, a front-end or the timer came round; put right what events left undone.
 
-use super::decision::{Finding, Rule, Side, Step};
-use super::gate::{begin_reign, carried, give_way, opening_token, reign_past};
-use super::home::{Belongs, Home, Residence, SiteRole};
-use super::observation::{Copy, Domain, Here, Observation, PeerVm, Report, Resync, Role, There};
+use super::boot::{begin_reign, carried, give_way, opening_token, reign_past};
 use super::take_up::is_primary_nowhere;
-use super::token::Mark;
+use crate::decision::{Finding, Rule, Side, Step};
+use crate::home::{Belongs, Home, Residence, SiteRole};
+use crate::sight::{Copy, Domain, Here, Observation, PeerVm, Report, Resync, Role, There};
+use crate::token::Mark;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// All that upkeep needs to know beside the observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,22 +141,22 @@ impl Upkeep<'_> {
 
     fn judge_split_brain(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Task) {
         match here.token.sequence().cmp(&there.token.sequence()) {
-            std::cmp::Ordering::Less if there.is_forced_and_never_booted() => (
+            core::cmp::Ordering::Less if there.is_forced_and_never_booted() => (
                 Rule::UpkeepForcedAndNeverBootedThere,
                 self.judge_never_booted_there(observation, here, there),
             ),
-            std::cmp::Ordering::Less if self.in_use_here => (Rule::UpkeepInUseHere, Task::Undecided),
-            std::cmp::Ordering::Less => {
+            core::cmp::Ordering::Less if self.in_use_here => (Rule::UpkeepInUseHere, Task::Undecided),
+            core::cmp::Ordering::Less => {
                 give_way_or_tell(observation, here, there, Rule::UpkeepSplitBrainStaleHere)
             }
             // the other site's own upkeep cleans up, once no VM uses the copy there
-            std::cmp::Ordering::Greater => match observation.vm_there {
+            core::cmp::Ordering::Greater => match observation.vm_there {
                 PeerVm::Active { domain: Domain::MayLive, .. } => {
                     (Rule::UpkeepStaleInUseThere, Task::Undecided)
                 }
                 _ => (Rule::UpkeepNothing, Task::Nothing),
             },
-            std::cmp::Ordering::Equal => (Rule::UpkeepSplitBrainUndecided, Task::Undecided),
+            core::cmp::Ordering::Equal => (Rule::UpkeepSplitBrainUndecided, Task::Undecided),
         }
     }
 

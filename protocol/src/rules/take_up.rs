@@ -1,11 +1,15 @@
 //! Taking up an image that is primary nowhere: an operator has it on the site where it is to belong, and no VM is started.
 
-use super::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step};
-use super::gate::Gate;
-use super::home::Belongs;
-use super::observation::{Here, Observation, Role, There};
+use super::boot::Gate;
 use crate::advice::{Advice, Place};
-use crate::image_spec::ImageSpec;
+use crate::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step};
+use crate::home::Belongs;
+use crate::image::ImageSpec;
+use crate::sight::{Here, Observation, Role, There};
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// Whether neither copy is primary, so that nobody writes.
 pub fn is_primary_nowhere(observation: &Observation) -> bool {
@@ -33,7 +37,7 @@ impl Gate<'_> {
     /// Judges whether an image that is primary nowhere may be taken up here, to belong to this site: where a VM might be
     /// booted on it, and where nothing uses it here. Whatever else the gate would do is refused.
     pub fn judge_take_up(&self, observation: &Observation) -> Judgement {
-        let Judgement { decision, findings } = self.judge(std::slice::from_ref(observation));
+        let Judgement { decision, findings } = self.judge(core::slice::from_ref(observation));
         let rule = findings.first().map(|finding: &Finding| finding.rule);
         let refuse = |cause: String, advice| {
             let image = observation.image.clone();

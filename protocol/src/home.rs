@@ -1,9 +1,13 @@
 //! Where an image belongs: the site on which terminate means terminate. Elsewhere it hands the image over.
 
 use super::decision::Step;
-use super::observation::{Copy, Observation, TokenSeen};
+use super::sight::{Copy, Observation, TokenSeen};
 use super::token::is_word;
-use std::fmt;
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
 
 /// The image metadata key of the [`Home`].
 pub const HOME_KEY: &str = "onemirror.home";

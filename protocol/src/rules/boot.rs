@@ -1,17 +1,22 @@
 //! The gate before a boot: may the VM start on the copies here, and what has to be done first?
 
-use super::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 use super::force::PassOver;
-use super::home::{Residence, SiteRole};
-use super::observation::{
+use crate::advice::{Advice, Place};
+use crate::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
+use crate::home::{Residence, SiteRole};
+use crate::image::ImageSpec;
+use crate::sight::{
     Apart, Copy, Denial, Domain, Here, Keeping, Mode, Observation, PeerVm, Positions, Report, Resync, Role,
     SetAside, There, TokenSeen,
 };
-use super::token::{Mark, Token};
-use super::{Locks, Patience};
-use crate::advice::{Advice, Place};
-use crate::image_spec::ImageSpec;
-use crate::protection::WholeCopy;
+use crate::token::{Mark, Token};
+use crate::whole_copy::WholeCopy;
+use crate::{Locks, Patience};
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// What a VM does with its disks when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -424,15 +429,15 @@ impl Gate<'_> {
             };
         }
         match sequence_here.cmp(&sequence_there) {
-            std::cmp::Ordering::Less if there.is_forced_and_never_booted() => {
+            core::cmp::Ordering::Less if there.is_forced_and_never_booted() => {
                 self.judge_never_booted_there(observation, here, there)
             }
-            std::cmp::Ordering::Less => self.judge_stale_here(observation, here, there),
-            std::cmp::Ordering::Greater => match self.lives_there(observation, Domain::MayLive) {
+            core::cmp::Ordering::Less => self.judge_stale_here(observation, here, there),
+            core::cmp::Ordering::Greater => match self.lives_there(observation, Domain::MayLive) {
                 Some(refused) => refused,
                 None => self.boot(observation, here, Rule::SplitBrainStaleThere),
             },
-            std::cmp::Ordering::Equal => {
+            core::cmp::Ordering::Equal => {
                 (Rule::SplitBrainUndecided, self.split_brain(observation, here, there))
             }
         }
@@ -899,18 +904,18 @@ impl Gate<'_> {
         let stuck = self.patience != Patience::Fresh
             && matches!(here.report, Report::Stopped | Report::SplitBrain | Report::Other);
         match here.token.sequence().cmp(&there.token.sequence()) {
-            std::cmp::Ordering::Greater => match token_here {
+            core::cmp::Ordering::Greater => match token_here {
                 Some(token) if token.is_closed() || token.site == self.here => {
                     (Rule::LastWriterHere, self.promote_here(observation, here))
                 }
                 _ => (Rule::TokenConflict, self.conflict(observation)),
             },
-            std::cmp::Ordering::Less
+            core::cmp::Ordering::Less
                 if !token_there.is_some_and(|token| token.is_closed() || token.site == self.there) =>
             {
                 (Rule::TokenConflict, self.conflict(observation))
             }
-            std::cmp::Ordering::Less => {
+            core::cmp::Ordering::Less => {
                 if stuck {
                     return (Rule::StrandedLastWriterThere, self.re_promote_there(observation, there));
                 }
@@ -921,10 +926,10 @@ impl Gate<'_> {
                 );
                 (Rule::WritesOnTheirWay, Verdict::WaitToPromote(WaitFor::Arrival, refusal))
             }
-            std::cmp::Ordering::Equal if token_here != token_there => {
+            core::cmp::Ordering::Equal if token_here != token_there => {
                 (Rule::TokenConflict, self.conflict(observation))
             }
-            std::cmp::Ordering::Equal if token_here.is_some_and(Token::is_closed) => {
+            core::cmp::Ordering::Equal if token_here.is_some_and(Token::is_closed) => {
                 if here.mode == Mode::Snapshot && here.positions != Positions::Complete {
                     // metadata is read when a snapshot is copied, so a token may be here before its reign
                     // or it was promoted there and demoted again, half-way, and nobody could write in between
@@ -946,7 +951,7 @@ impl Gate<'_> {
                 (Rule::HandoffProven, self.promote_here(observation, here))
             }
             // demoted by hand, or before onemirror came
-            std::cmp::Ordering::Equal => match (here.positions, there.positions) {
+            core::cmp::Ordering::Equal => match (here.positions, there.positions) {
                 (Positions::Complete, _) => (Rule::PositionsProveHere, self.promote_here(observation, here)),
                 (_, Positions::Complete) if self.patience != Patience::Fresh => {
                     (Rule::PositionsProveThere, self.re_promote_there(observation, there))
@@ -1134,7 +1139,7 @@ impl Gate<'_> {
     /// Only a primary copy takes a change of its metadata, and passes it on.
     pub(super) fn without_token(&self, observation: &Observation, at: Side) -> Advice {
         let image = &observation.image;
-        let remove = format!("rbd image-meta remove {image} {}", super::token::TOKEN_KEY);
+        let remove = format!("rbd image-meta remove {image} {}", crate::token::TOKEN_KEY);
         let is_primary = |copy: &Copy| copy.role == Role::Primary;
         let place = match (at, &observation.here, &observation.there) {
             (Side::Here, Here::Mirrored(here), _) if is_primary(here) => Place::Here,

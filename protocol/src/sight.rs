@@ -3,8 +3,12 @@
 use super::home::Home;
 use super::token::{FORCED_STRIDE, Mark, Token};
 use crate::advice::{Advice, Place};
-use crate::ceph::Fullness;
-use crate::image_spec::ImageSpec;
+use crate::image::ImageSpec;
+use crate::room::Fullness;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// One image of a VM, as seen on both sites.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

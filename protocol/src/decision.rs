@@ -2,8 +2,10 @@
 
 use super::token::{Mark, Token};
 use crate::advice::Advice;
-use crate::image_spec::ImageSpec;
-use std::fmt;
+use crate::image::ImageSpec;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
 
 /// One change to one copy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -358,9 +360,24 @@ impl Rule {
 /// A short name for a refusal, `OM31`: it fits into the little that OpenNebula shows of a sentence, and the documentation
 /// goes by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Code(pub(crate) u8);
+pub struct Code(u8);
 
 impl Code {
+    /// No rule refused: what is wrong stands in the sentence.
+    pub const NO_RULE: Self = Self(90);
+    /// Another run works at the image, or it has just changed.
+    pub const BUSY: Self = Self(91);
+    /// A front-end does not answer as it should.
+    pub const OPENNEBULA: Self = Self(92);
+    /// A cluster does not answer as it should.
+    pub const CEPH: Self = Self(93);
+    /// A disk of the VM is not to be understood.
+    pub const DISK: Self = Self(94);
+    /// onemirror.conf is not as it should be.
+    pub const CONFIGURATION: Self = Self(95);
+    /// A force ended before all images were forced.
+    pub const FORCED_IN_PART: Self = Self(96);
+
     /// The code that a text begins with, if it does.
     pub fn begins(text: &str) -> Option<Self> {
         let digits = text.strip_prefix(CODE_PREFIX)?.split_once(' ')?.0;

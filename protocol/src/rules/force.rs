@@ -1,12 +1,16 @@
 //! Force: may an operator's `--force` go on, and how does it get the images with the least loss?
 
-use super::decision::{Decision, Refusal, Rule, Side};
-use super::gate::{BootKind, Gate, aside};
-use super::observation::{Copy, Denial, Domain, Here, Mode, Observation, PeerVm, Role, There, TokenSeen};
-use super::{Locks, Patience};
+use super::boot::{BootKind, Gate, aside};
 use crate::advice::{Advice, Place};
-use crate::image_spec::ImageSpec;
-use std::collections::BTreeSet;
+use crate::decision::{Decision, Refusal, Rule, Side};
+use crate::image::ImageSpec;
+use crate::sight::{Copy, Denial, Domain, Here, Mode, Observation, PeerVm, Role, There, TokenSeen};
+use crate::{Locks, Patience};
+use alloc::borrow::ToOwned as _;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// What of the peer's front-end does not hinder a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,7 +147,7 @@ impl Force<'_> {
     ) -> Option<Refusal> {
         let gate =
             Gate { pass_over, patience, boot: BootKind::Cold, locks: Locks::Both, ..self.gate.clone() };
-        match gate.judge(std::slice::from_ref(observation)).decision {
+        match gate.judge(core::slice::from_ref(observation)).decision {
             Decision::Refuse { refusal, .. } => Some(refusal),
             Decision::Done | Decision::LockThere | Decision::Act(_) | Decision::Wait { .. } => None,
         }

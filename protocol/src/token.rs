@@ -1,8 +1,10 @@
 //! The handoff token and the marks beside it: what travels with an image, in order with its writes.
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
+use alloc::collections::BTreeSet;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
 
 /// The image metadata key of the [`Token`].
 pub const TOKEN_KEY: &str = "onemirror.handoff";

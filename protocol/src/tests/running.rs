@@ -1,6 +1,8 @@
 //! When the `running` hook stops a VM.
 
 use super::*;
+use alloc::format;
+use alloc::string::String;
 
 fn judged(observation: Observation) -> String {
     let gate = Gate { patience: Patience::Exhausted, ..gate() };

@@ -1,13 +1,18 @@
 //! The release: a VM let go of its disks; give the images up, so that the other site can take them.
 
-use super::decision::{Decision, Finding, Judgement, Rule, Side, Step, WaitFor};
-use super::gate::previous_token;
-use super::home::{Belongs, Residence, SiteRole};
-use super::observation::{Copy, Here, Mode, Observation, Report, Role, There, TokenSeen};
-use super::token::{Mark, Token};
-use super::{Locks, Patience};
+use super::boot::previous_token;
 use crate::advice::Place;
-use crate::image_spec::ImageSpec;
+use crate::decision::{Decision, Finding, Judgement, Rule, Side, Step, WaitFor};
+use crate::home::{Belongs, Residence, SiteRole};
+use crate::image::ImageSpec;
+use crate::sight::{Copy, Here, Mode, Observation, Report, Role, There, TokenSeen};
+use crate::token::{Mark, Token};
+use crate::{Locks, Patience};
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// All that a release needs to know beside the observations.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +43,7 @@ pub struct Pending {
     pub cause: String,
 }
 
-fn as_text<T: std::fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_text<T: core::fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 

@@ -1,7 +1,10 @@
 //! The name of an RBD image.
 
-use std::fmt;
-use std::str::FromStr;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
 
 /// An RBD image: `pool[/namespace]/image`.
 ///
@@ -90,6 +93,7 @@ impl FromStr for ImageSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString as _;
     use proptest::prelude::*;
 
     #[test]

@@ -2,6 +2,9 @@
 //! every role here.
 
 use super::*;
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
 
 /// What the front-end there may say.
 fn users() -> [(&'static str, PeerVm); 9] {
@@ -286,7 +289,7 @@ fn a_disk_that_may_still_arrive_is_not_called_lost() {
     let arriving = seen_as(Here::Absent, There::Mirrored(primary("3:site-b:open")), PeerVm::None);
     let said = |site_is_off| {
         let rules = Force { gate: gate(), site_is_off, open_there: &none };
-        match rules.judge(std::slice::from_ref(&arriving)).remove(0) {
+        match rules.judge(core::slice::from_ref(&arriving)).remove(0) {
             Forcing::Refuse(refusal) => refusal.to_string(),
             other => panic!("{other:?}"),
         }

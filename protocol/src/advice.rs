@@ -4,8 +4,13 @@
 //! that the tests can type exactly what a refusal says, where it says it. `docs/advice.md` lists every command and the test
 //! that types it.
 
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
 use serde::Serialize;
-use std::fmt;
 
 /// What to do: one way, or several that the conditions before them tell apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -193,6 +198,7 @@ impl Way {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString as _;
 
     fn there() -> Place {
         Place::There("site-b".into())

@@ -1,9 +1,10 @@
 //! The `running` hook: a VM runs; was it let through, and may it go on?
 
-use super::decision::{Decision, Refusal};
-use super::gate::{Gate, was_booted};
-use super::observation::{Copy, Here, Observation, PeerVm, Role, There};
-use crate::image_spec::ImageSpec;
+use super::boot::{Gate, was_booted};
+use crate::decision::{Decision, Refusal};
+use crate::image::ImageSpec;
+use crate::sight::{Copy, Here, Observation, PeerVm, Role, There};
+use alloc::vec::Vec;
 
 /// What to do about a VM that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,14 +3,18 @@
 //! `rbd clone` and `rbd cp` copy all metadata. So whatever is written ends with the global id of its image, and what
 //! names another image counts as if it were not there.
 
-use super::observation::TokenSeen;
+use super::sight::TokenSeen;
 use super::token::{
     BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, TOKEN_KEY, Token, Unreadable, forced_with_site_off, is_word,
     unreadable,
 };
-use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::str::FromStr;
+use alloc::borrow::ToOwned as _;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Display;
+use core::str::FromStr;
 
 /// A token or mark as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,8 +6,13 @@ mod running;
 
 use super::*;
 use crate::advice::{Act, Advice, Place};
-use crate::ceph::{Fullness, QuotaOf};
-use crate::image_spec::ImageSpec;
+use crate::image::ImageSpec;
+use crate::room::{Fullness, QuotaOf};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec;
+use alloc::vec::Vec;
 use std::collections::BTreeSet;
 use strum::IntoEnumIterator;
 
@@ -2324,7 +2329,7 @@ fn no_situation_breaks_what_the_gate_promises() {
                 (Locks::Both, BootKind::Restore),
             ] {
                 let gate = Gate { patience, locks, boot, ..gate() };
-                let decision = gate.judge(std::slice::from_ref(&observation)).decision;
+                let decision = gate.judge(core::slice::from_ref(&observation)).decision;
                 judged += 1;
                 let steps = match &decision {
                     Decision::Done => {
