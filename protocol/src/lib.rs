@@ -25,6 +25,7 @@ mod image;
 mod metadata;
 mod room;
 mod rules;
+mod run;
 mod sight;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,9 @@ pub use rules::removal::{Kept, Removal};
 pub use rules::running::Running;
 pub use rules::take_up::{is_primary_nowhere, take_up_advice};
 pub use rules::tidy::{Task, Upkeep, UpkeepJudgement, released_by};
+pub use run::{
+    Carried, Depth, Event, Lateness, LetGo, Request, Run, Setting, Standing, Time, Trouble, Users, Verdict,
+};
 pub use sight::{
     Apart, Copy, Denial, DenialCause, Domain, Here, Keeping, Mode, Observation, PeerVm, Positions, Report,
     Resync, Role, SetAside, There, TokenSeen, WayOut, tell_sets_apart,

@@ -1,22 +1,24 @@
 //! Failover of one VM: start it here, by its gate alone or, where an operator typed it, by force.
 
 use super::activity::saved_memory;
+use super::drive::{closing_id, observations};
 use super::error::{EngineError, ForcedInPart};
-use super::gate::{Standing, closing_id};
+use super::gate::next_standing;
 use super::images::{VmImage, VmImages};
 use super::locks::Owner;
-use super::observe::{Purpose, Seen};
+use super::observe::Seen;
 use super::sites::Engine;
 use super::start::{Start, start_of};
 use super::steps::HeldLocks;
 use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
 use crate::opennebula::{Vm, VmState};
+use onemirror_protocol::Depth;
 use onemirror_protocol::ImageSpec;
 use onemirror_protocol::advice::Place;
 use onemirror_protocol::{
     BootKind, Copy, Decision, FORCED_KEY, Force, Forcing, Here, Locks, Mark, Mode, PassOver, Patience,
-    Refusal, Role, SITE_IS_OFF, Side, TOKEN_KEY, There, Token, written_for,
+    Refusal, Role, Run, SITE_IS_OFF, Side, Standing, TOKEN_KEY, There, Token, written_for,
 };
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -80,7 +82,7 @@ impl Engine {
         let id = vm.vm.id;
         check_startable(&vm.vm)?;
         let mut outcome = FailoverOutcome { vm: id, ..FailoverOutcome::default() };
-        let seen = self.observe(&vm.images, Purpose::Boot).await?;
+        let seen = self.observe(&vm.images, Depth::Boot).await?;
         let refusal = self.would_refuse(&vm.vm, &seen);
         match (refusal, force) {
             (None, _) => {}
@@ -97,10 +99,10 @@ impl Engine {
     /// What the gate would refuse now, if anything; what it would wait for counts too, since the other site may be
     /// lost for good.
     pub(super) fn would_refuse(&self, vm: &Vm, seen: &[Seen]) -> Option<Refusal> {
-        let (observations, id, kind) = (super::gate::observations(seen), closing_id(), saved_memory(vm));
+        let (sights, id, kind) = (observations(seen), closing_id(), saved_memory(vm));
         let judge = |patience| {
-            let gate = self.gate_rules(vm.id, kind, Standing::of(vm), patience, Locks::Both, &id);
-            gate.judge(&observations).decision
+            let gate = self.setting(Some(vm.id), &id).gate(kind, next_standing(vm), patience, Locks::Both);
+            gate.judge(&sights).decision
         };
         let decision = match judge(Patience::Fresh) {
             Decision::Wait { .. } => judge(Patience::Exhausted),
@@ -126,7 +128,8 @@ impl Engine {
         }
         let started = Instant::now();
         let pass_over = if order.site_is_off { PassOver::Everything } else { PassOver::Doubts };
-        let taken = self.gate_loop(vm.vm.id, &answering, BootKind::Cold, Standing::Forced(pass_over)).await;
+        let run = Run::boot(BootKind::Cold, Standing::Forced(pass_over));
+        let taken = self.ready_to_boot(vm.vm.id, &answering, run).await;
         match taken {
             Ok(_) => {
                 for image in &answering {
@@ -192,13 +195,13 @@ impl Engine {
     ) -> Result<Vec<Seen>, EngineError> {
         let answers =
             |seen: &[Seen]| seen.iter().any(|seen| matches!(seen.observation.there, There::Mirrored(_)));
-        let seen = self.observe(&vm.images, Purpose::Force).await?;
+        let seen = self.observe(&vm.images, Depth::Force).await?;
         self.lock(locks, Side::Here, &seen, owner).await?;
         let answered = answers(&seen);
         if answered {
             self.lock(locks, Side::There, &seen, owner).await?;
         }
-        let seen = self.observe_locked(&vm.images, Purpose::Force, locks).await?;
+        let seen = self.observe_locked(&vm.images, Depth::Force, locks).await?;
         if answers(&seen) && !answered {
             // a VM may be booting there, unseen without the lock
             let there = self.there();
@@ -223,11 +226,16 @@ impl Engine {
         };
         let id = closing_id();
         let rules = Force {
-            gate: self.gate_rules(vm.id, BootKind::Cold, Standing::of(vm), patience, Locks::Both, &id),
+            gate: self.setting(Some(vm.id), &id).gate(
+                BootKind::Cold,
+                next_standing(vm),
+                patience,
+                Locks::Both,
+            ),
             site_is_off: order.site_is_off,
             open_there: &open_there,
         };
-        let forcings = rules.judge(&super::gate::observations(seen));
+        let forcings = rules.judge(&observations(seen));
         match forcings.iter().find_map(|forcing| match forcing {
             Forcing::Refuse(refusal) => Some(refusal.clone()),
             _ => None,

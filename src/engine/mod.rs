@@ -1,6 +1,8 @@
 //! Looks at both sites, asks [`onemirror_protocol`] what to do, and does it. It decides nothing by itself.
 
 mod activity;
+mod clock;
+mod drive;
 mod error;
 mod examine;
 mod failover;
@@ -27,7 +29,7 @@ pub use activity::{Activity, activity, boot_kind, is_running, runs_again};
 pub use error::{EngineError, FrontEndError, first_sentence, is_own_refusal};
 pub use examine::{front_end, servers};
 pub use failover::{FailoverOutcome, ForceOrder};
-pub use gate::{GateOutcome, GateScope, Standing};
+pub use gate::{GateOutcome, GateScope};
 pub use images::{VmImage, VmImages};
 pub use lost::LostImage;
 pub use overview::{CopyView, DiskView, Overview, PendingView, Plan, PlanPart, VmView};
@@ -35,7 +37,7 @@ pub use pass_on::PassOn;
 pub use pools::NotReached;
 pub use reconcile::{ReconcileItem, ReconcileReport};
 pub use rehome::NewHome;
-pub use release::{LetGo, ReleaseOutcome};
+pub use release::ReleaseOutcome;
 pub use sites::{Engine, local_client};
 pub use start::{ByHand, Start, start_of};
 

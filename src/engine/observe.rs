@@ -13,11 +13,11 @@ use crate::ceph::{
 use crate::opennebula::stock::left_behind;
 use crate::state::is_later_report;
 use futures::{StreamExt, TryStreamExt, stream};
-use onemirror_protocol::ImageSpec;
 use onemirror_protocol::{
     Apart, Belongs, Copy, HOME_KEY, Here, Home, Keeping, Marks, Mode, Named, Observation, PeerVm, Positions,
     Report, Resync, Role, Side, SiteRole, There, Token, home_written, tell_sets_apart,
 };
+use onemirror_protocol::{Depth, ImageSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
@@ -25,20 +25,9 @@ use std::time::Instant;
 /// Reverts beyond that are not looked at.
 const MOST_REVERTS: usize = 100;
 
-/// What the observation is for; it decides how much has to be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Boot,
-    /// A boot that an operator forces: who lives there is asked in any case.
-    Force,
-    Release,
-    Upkeep,
-}
-
-impl Purpose {
-    fn is_boot(self) -> bool {
-        matches!(self, Self::Boot | Self::Force)
-    }
+/// Whether a boot depends on the look.
+fn is_of_boot(depth: Depth) -> bool {
+    matches!(depth, Depth::Boot | Depth::Force)
 }
 
 /// An image as observed, with what it takes to act on it.
@@ -99,22 +88,18 @@ async fn snapshots(cluster: &RbdCommand, image: &ImageSpec) -> Result<Snapshots,
 
 impl Engine {
     /// Observes all these images, a few at a time.
-    pub(super) async fn observe(
-        &self,
-        images: &[VmImage],
-        purpose: Purpose,
-    ) -> Result<Vec<Seen>, EngineError> {
+    pub(super) async fn observe(&self, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, EngineError> {
         let started = Instant::now();
-        let mut seen: Vec<Seen> = stream::iter(images.iter().map(|image| self.observe_image(image, purpose)))
+        let mut seen: Vec<Seen> = stream::iter(images.iter().map(|image| self.observe_image(image, depth)))
             .buffered(CONCURRENCY)
             .try_collect()
             .await?;
-        self.observe_users_there(&mut seen, purpose).await;
-        if purpose != Purpose::Release {
+        self.observe_users_there(&mut seen, depth).await;
+        if depth != Depth::GiveUp {
             self.observe_keeping(&mut seen).await;
         }
         self.slowest_look.set(self.slowest_look.get().max(started.elapsed()));
-        if purpose.is_boot() {
+        if is_of_boot(depth) {
             self.tell_sets_apart(&mut seen);
         }
         Ok(seen)
@@ -130,7 +115,7 @@ impl Engine {
         error_on(&image.cluster, image.spec(), error)
     }
 
-    async fn observe_image(&self, image: &VmImage, purpose: Purpose) -> Result<Seen, EngineError> {
+    async fn observe_image(&self, image: &VmImage, depth: Depth) -> Result<Seen, EngineError> {
         let spec = image.spec();
         let mut seen = Seen {
             image: image.clone(),
@@ -162,7 +147,7 @@ impl Engine {
                 seen.info_here = Some(info);
                 return Ok(seen);
             }
-            CopyHere::Absent if !purpose.is_boot() => {
+            CopyHere::Absent if !is_of_boot(depth) => {
                 seen.observation.here = Here::Absent;
                 return Ok(seen);
             }
@@ -232,7 +217,7 @@ impl Engine {
                 seen.id_there = Some(there.info.id.clone());
                 copy_here = copy(&here, &[&there]);
                 let mut copy_there = copy(&there, &[&here]);
-                self.complete(&seen, [&here, &there], &mut copy_here, &mut copy_there, purpose).await?;
+                self.complete(&seen, [&here, &there], &mut copy_here, &mut copy_there, depth).await?;
                 There::Mirrored(copy_there)
             }
         };
@@ -312,12 +297,12 @@ impl Engine {
         said: [&CopySeen; 2],
         here: &mut Copy,
         there: &mut Copy,
-        purpose: Purpose,
+        depth: Depth,
     ) -> Result<(), EngineError> {
         let (spec, cluster_here) = (seen.spec(), &seen.image.cluster);
         let [said_here, said_there] = said;
         let Some(cluster_there) = &seen.cluster_there else { return Ok(()) };
-        if purpose == Purpose::Release {
+        if depth == Depth::GiveUp {
             if here.role == Role::Primary && here.token != there.token {
                 there.report = self.report(Side::There, cluster_there, spec, said_there).await;
             }
@@ -329,18 +314,18 @@ impl Engine {
             }
             return Ok(());
         }
-        if purpose == Purpose::Upkeep && here.role == Role::Primary && here.token != there.token {
+        if depth == Depth::Tidy && here.role == Role::Primary && here.token != there.token {
             there.report = self.report(Side::There, cluster_there, spec, said_there).await;
         }
         if here.role == Role::NonPrimary || there.role == Role::Primary {
             here.report = self.report(Side::Here, cluster_here, spec, said_here).await;
         }
-        let to_be_resynced = purpose == Purpose::Upkeep && here.report == Report::SplitBrain;
-        if here.role == Role::NonPrimary && (purpose.is_boot() || to_be_resynced) {
+        let to_be_resynced = depth == Depth::Tidy && here.report == Report::SplitBrain;
+        if here.role == Role::NonPrimary && (is_of_boot(depth) || to_be_resynced) {
             self.observe_resyncs(seen, said, here, there).await?;
         }
         let both_non_primary = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
-        if !both_non_primary || purpose == Purpose::Upkeep {
+        if !both_non_primary || depth == Depth::Tidy {
             return Ok(());
         }
         match here.mode {
@@ -545,10 +530,10 @@ impl Engine {
     }
 
     /// Asks the peer's front-end who uses the images whose fate depends on it.
-    async fn observe_users_there(&self, seen: &mut [Seen], purpose: Purpose) {
+    async fn observe_users_there(&self, seen: &mut [Seen], depth: Depth) {
         let asked: BTreeSet<ImageSpec> = seen
             .iter()
-            .filter(|seen| depends_on_users_there(&seen.observation, purpose))
+            .filter(|seen| depends_on_users_there(&seen.observation, depth))
             .map(|seen| seen.spec().clone())
             .collect();
         if asked.is_empty() {
@@ -587,22 +572,22 @@ pub(super) fn is_seen_mirrored(seen: &Seen) -> bool {
 }
 
 /// Whether it matters who uses the image there: wherever the roles of the copies do not keep a VM there from writing.
-fn depends_on_users_there(observation: &Observation, purpose: Purpose) -> bool {
+fn depends_on_users_there(observation: &Observation, depth: Depth) -> bool {
     let Here::Mirrored(here) = &observation.here else { return false };
     let there = match &observation.there {
         There::Mirrored(there) => Some(there.role),
         _ => None,
     };
-    match purpose {
-        Purpose::Release => false,
+    match depth {
+        Depth::GiveUp => false,
         // who boots first on one that was only forced, reigns
-        Purpose::Upkeep => here.role != Role::HalfDemoted && there == Some(here.role),
-        Purpose::Boot => match here.role {
+        Depth::Tidy => here.role != Role::HalfDemoted && there == Some(here.role),
+        Depth::Boot => match here.role {
             Role::NonPrimary => there.is_some() || observation.there.is_unseen(),
             Role::Primary => there == Some(Role::Primary) || observation.there.is_unseen(),
             Role::HalfDemoted => false,
         },
-        Purpose::Force => true,
+        Depth::Force => true,
     }
 }
 

@@ -1,11 +1,12 @@
 //! What `list`, `show` and `plan` tell; nothing is changed.
 
 use super::activity::has_its_disks;
+use super::drive::{closing_id, observations};
 use super::error::EngineError;
-use super::gate::{Standing, closing_id, observations};
+use super::gate::next_standing;
 use super::images::{VmImage, VmImages};
 use super::lost::LostImage;
-use super::observe::{Belonging, Purpose, Seen, is_seen_mirrored};
+use super::observe::{Belonging, Seen, is_seen_mirrored};
 use super::pass_on::PassOn;
 use super::pools::{ImageKey, NotReached, PoolHere, by_cluster};
 use super::protection::Watched;
@@ -15,6 +16,7 @@ use super::start::{Start, start_of};
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::opennebula::{Vm, VmState};
 use crate::protection::Concern;
+use onemirror_protocol::Depth;
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
     Belongs, BootKind, Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Refusal, Release,
@@ -234,7 +236,7 @@ impl Engine {
             let handoff = "being set aside; reconcile will finish it".to_owned();
             return vec![PendingView { image: name, vm: None, handoff, advice: None }];
         }
-        match self.look(&[image], Purpose::Upkeep).await {
+        match self.look(&[image], Depth::Tidy).await {
             Ok(seen) => {
                 let mut views = Vec::new();
                 for seen in &seen {
@@ -270,7 +272,7 @@ impl Engine {
         }
         let at_rest = !matches!(start_of(&vm_images.vm), Start::UnderWay | Start::Never);
         if is_seen && at_rest {
-            let seen = self.observe(&vm_images.images, Purpose::Boot).await?;
+            let seen = self.observe(&vm_images.images, Depth::Boot).await?;
             view.boot = Some(self.plan_boot(&vm_images.vm, &seen).await);
         }
         Ok(view)
@@ -291,7 +293,7 @@ impl Engine {
         }
         let (id, kind) = (closing_id(), super::activity::saved_memory(vm));
         let judge = |patience| {
-            let gate = self.gate_rules(vm.id, kind, Standing::of(vm), patience, Locks::Both, &id);
+            let gate = self.setting(Some(vm.id), &id).gate(kind, next_standing(vm), patience, Locks::Both);
             gate.judge(&observations(seen))
         };
         let judgement = judge(Patience::Fresh);
@@ -332,7 +334,7 @@ impl Engine {
         }
         let mut seen = Vec::new();
         for images in by_way.into_values() {
-            match self.look(&images, Purpose::Boot).await {
+            match self.look(&images, Depth::Boot).await {
                 Ok(found) => seen.extend(found),
                 Err(error) => errors.push(error.to_string()),
             }
@@ -453,8 +455,9 @@ impl Engine {
     }
 
     fn go_on_with_set_aside(&self, vm: &Vm, seen: &Seen) -> Option<Advice> {
-        let (id, standing) = (closing_id(), Standing::of(vm));
-        let gate = self.gate_rules(vm.id, BootKind::Cold, standing, Patience::Exhausted, Locks::Both, &id);
+        let (id, standing) = (closing_id(), next_standing(vm));
+        let gate =
+            self.setting(Some(vm.id), &id).gate(BootKind::Cold, standing, Patience::Exhausted, Locks::Both);
         let advice = gate.from_set_aside(&seen.observation)?;
         Some(advice.when("what there is to go on with"))
     }
@@ -572,7 +575,7 @@ impl Engine {
         if vm_images.vm.state == VmState::Done {
             return Err(EngineError::Unfit(format!("VM {vm} is DONE, so nothing boots or terminates it")));
         }
-        let seen = self.observe(&vm_images.images, Purpose::Boot).await?;
+        let seen = self.observe(&vm_images.images, Depth::Boot).await?;
         let boot = self.plan_boot(&vm_images.vm, &seen).await;
         let id = closing_id();
         let belongings = self.belongings(&vm_images.images).await?;
@@ -580,7 +583,7 @@ impl Engine {
             matches!(belonging, Belonging::GivenUp(_) | Belonging::Primary(Belongs::There | Belongs::Unknown))
         });
         let terminate = if is_away && self.config.releases_on(crate::config::ReleaseOn::Terminate) {
-            let seen = self.observe(&vm_images.images, Purpose::Release).await?;
+            let seen = self.observe(&vm_images.images, Depth::GiveUp).await?;
             let rules = Release {
                 here: self.here(),
                 there: self.there(),

@@ -2,10 +2,11 @@
 
 use super::error::EngineError;
 use super::images::{User, VmImage};
-use super::observe::{Belonging, Purpose};
+use super::observe::Belonging;
 use super::sites::Engine;
 use super::start::{ByHand, Start, start_of};
 use crate::audit::Outcome;
+use onemirror_protocol::Depth;
 use onemirror_protocol::ImageSpec;
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{Belongs, Here, Role, There};
@@ -114,7 +115,7 @@ impl Engine {
             })
             .map(|(image, _)| image.clone())
             .collect();
-        let seen = self.observe(&away, Purpose::Release).await?;
+        let seen = self.observe(&away, Depth::GiveUp).await?;
         let mut mirrored = BTreeSet::new();
         for seen in &seen {
             let Here::Mirrored(copy) = &seen.observation.here else { continue };

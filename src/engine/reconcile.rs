@@ -5,11 +5,10 @@ use super::activity::{Activity, activity, is_running};
 use super::error::{EngineError, is_own_refusal};
 use super::images::{User, VmImage};
 use super::locks::Owner;
-use super::observe::{Purpose, Seen};
+use super::observe::Seen;
 use super::overview::Undone;
 use super::pass_on::PassOn;
 use super::pools::{ImageKey, NotReached, by_cluster};
-use super::release::LetGo;
 use super::sites::Engine;
 use super::start::{stale_way_out, way_out};
 use super::steps::{Cause, HeldLocks};
@@ -17,7 +16,9 @@ use crate::audit::Outcome;
 use crate::config::ReleaseOn;
 use crate::opennebula::{Vm, VmState};
 use crate::state::{locked_before, remember_locked};
+use onemirror_protocol::Depth;
 use onemirror_protocol::ImageSpec;
+use onemirror_protocol::LetGo;
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
     Belongs, Here, Observation, PeerVm, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement, WayOut,
@@ -294,7 +295,7 @@ impl Engine {
             error,
             locked_by: None,
         };
-        let seen = match self.look(std::slice::from_ref(image), Purpose::Upkeep).await {
+        let seen = match self.look(std::slice::from_ref(image), Depth::Tidy).await {
             Ok(seen) => seen,
             Err(error) => {
                 kept_up.item = Some(item(None, String::new(), Some(error.to_string())));
@@ -345,11 +346,11 @@ impl Engine {
     }
 
     /// Observes these images, unless their cluster did not answer a moment ago.
-    pub(super) async fn look(&self, images: &[VmImage], purpose: Purpose) -> Result<Vec<Seen>, EngineError> {
+    pub(super) async fn look(&self, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, EngineError> {
         if let Some(why) = images.iter().find_map(|image| self.silence_here(&image.cluster)) {
             return Err(EngineError::Unfit(why));
         }
-        let seen = self.observe(images, purpose).await;
+        let seen = self.observe(images, depth).await;
         if let Err(EngineError::Ceph { image, site, error }) = &seen
             && site == self.here()
             && let Some(image) = images.iter().find(|it| it.spec() == image)
@@ -482,7 +483,7 @@ impl Engine {
         let owner = Owner::this_process(self.here(), &self.state_dir);
         let mut locks = HeldLocks::default();
         let result = async {
-            let seen = self.look(&images, Purpose::Upkeep).await?;
+            let seen = self.look(&images, Depth::Tidy).await?;
             self.lock(&mut locks, Side::Here, &seen, &owner).await?;
             self.lock(&mut locks, Side::There, &seen, &owner).await?;
             let mut users = Vec::new();
@@ -490,7 +491,7 @@ impl Engine {
                 let mut now = self.users_now(&BTreeSet::from([image.spec().clone()]), known).await?;
                 users.push(now.remove(image.spec()).unwrap_or_default());
             }
-            let seen = self.observe_locked(&images, Purpose::Upkeep, &locks).await?;
+            let seen = self.observe_locked(&images, Depth::Tidy, &locks).await?;
             let (mut told, mut steps, mut findings) = (Vec::new(), Vec::new(), Vec::new());
             for (seen, users) in seen.iter().zip(&users) {
                 let UpkeepJudgement { task, finding } = self.judge_upkeep(seen, users, None);

@@ -1,21 +1,23 @@
 //! Rehoming: an operator decides for good where the images of a VM belong.
 
-use super::activity::Activity;
+use super::drive::not_carried_out;
 use super::error::EngineError;
-use super::gate::{Clock, Standing, closing_id, not_carried_out};
 use super::images::VmImage;
 use super::locks::Owner;
-use super::observe::{Purpose, Seen};
+use super::observe::Seen;
 use super::pools::PoolHere;
 use super::sites::Engine;
-use super::steps::{Carried, Cause, HeldLocks};
+use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
+use onemirror_protocol::Carried;
+use onemirror_protocol::Depth;
 use onemirror_protocol::ImageSpec;
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
-    Belongs, BootKind, Copy, Decision, Finding, Here, Home, Judgement, Locks, Mode, Observation, Refusal,
-    Role, Rule, Side, Step, There, is_primary_nowhere, take_up_advice,
+    Belongs, Copy, Finding, Here, Home, Mode, Refusal, Role, Rule, Side, Step, is_primary_nowhere,
+    take_up_advice,
 };
+use onemirror_protocol::{Run, Verdict};
 use std::time::Instant;
 
 /// Where an image belongs from now on.
@@ -73,11 +75,7 @@ impl Engine {
     ) -> Result<Vec<NewHome>, EngineError> {
         if let ([image], None) = (images, vm)
             && site == self.here()
-            && self
-                .look(images, Purpose::Boot)
-                .await?
-                .iter()
-                .all(|seen| is_primary_nowhere(&seen.observation))
+            && self.look(images, Depth::Boot).await?.iter().all(|seen| is_primary_nowhere(&seen.observation))
         {
             self.take_up(image).await?;
             return Ok(vec![NewHome {
@@ -90,9 +88,9 @@ impl Engine {
         let owner = Owner::this_process(self.here(), &self.state_dir);
         let mut locks = HeldLocks::default();
         let result = async {
-            let seen = self.observe(images, Purpose::Release).await?;
+            let seen = self.observe(images, Depth::GiveUp).await?;
             self.lock(&mut locks, Side::Here, &seen, &owner).await?;
-            let seen = self.observe_locked(images, Purpose::Release, &locks).await?;
+            let seen = self.observe_locked(images, Depth::GiveUp, &locks).await?;
             let mut steps = Vec::new();
             for (seen, copy) in seen.iter().filter_map(mirrored) {
                 self.may_rehome(seen, copy, site)?;
@@ -122,73 +120,19 @@ impl Engine {
         result
     }
 
-    /// Takes up an image that is primary nowhere, as the gate would for a VM. It is over once the other copy follows:
-    /// whoever deletes the image before that leaves that copy behind.
+    /// Takes up an image that is primary nowhere, as the gate would for a VM.
     async fn take_up(&self, image: &VmImage) -> Result<(), EngineError> {
-        let mut clock = Clock::start(self.config.policy.sync_timeout);
-        let owner = Owner::this_process(self.here(), &self.state_dir);
-        loop {
-            let mut locks = HeldLocks::default();
-            let round = self.take_up_under_locks(image, &mut locks, &owner, &mut clock).await;
-            locks.release().await;
-            match round {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(error) if error.is_passing() && !clock.is_over() => tracing::info!("{error}"),
-                Err(error) => return Err(error),
-            }
-            clock.wait_a_moment().await;
+        let limit = self.config.policy.sync_timeout;
+        let driven = self.drive(Run::take_up(), None, std::slice::from_ref(image), limit).await;
+        match driven.verdict {
+            Verdict::TakenUp => Ok(()),
+            Verdict::NotFollowed => Err(EngineError::Unfit(format!(
+                "{} is primary here now and belongs here; but the copy on {} does not follow yet: see that rbd-mirror runs there before the image is deleted",
+                image.spec(),
+                self.there()
+            ))),
+            _ => Err(driven.error()),
         }
-        loop {
-            let seen = self.observe(std::slice::from_ref(image), Purpose::Release).await?;
-            if seen.iter().all(|seen| is_followed(&seen.observation)) {
-                return Ok(());
-            }
-            if clock.is_over() {
-                return Err(EngineError::Unfit(format!(
-                    "{} is primary here now and belongs here; but the copy on {} does not follow yet: see that rbd-mirror runs there before the image is deleted",
-                    image.spec(),
-                    self.there()
-                )));
-            }
-            clock.wait_a_moment().await;
-        }
-    }
-
-    /// `true`: the image is primary here; else it is to be tried again.
-    async fn take_up_under_locks(
-        &self,
-        image: &VmImage,
-        locks: &mut HeldLocks,
-        owner: &Owner,
-        clock: &mut Clock,
-    ) -> Result<bool, EngineError> {
-        let image = std::slice::from_ref(image);
-        let seen = self.observe(image, Purpose::Boot).await?;
-        self.lock(locks, Side::Here, &seen, owner).await?;
-        self.lock(locks, Side::There, &seen, owner).await?;
-        let mut seen = self.observe_locked(image, Purpose::Boot, locks).await?;
-        self.observe_users_here(&mut seen, |user| user.activity != Activity::Inactive).await?;
-        let id = closing_id();
-        let (boot, standing) = (BootKind::Cold, Standing::Last);
-        let gate = self.gate_rules(-1, boot, standing, clock.patience(), Locks::Both, &id);
-        for seen in &seen {
-            let Judgement { decision, findings } = gate.judge_take_up(&seen.observation);
-            match decision {
-                Decision::Act(steps) => {
-                    let cause = Cause { vm: None, findings: &findings };
-                    let seen = std::slice::from_ref(seen);
-                    match self.carry_out(&steps, seen, locks, &cause).await? {
-                        Carried::Out => clock.progress(),
-                        left if clock.gives_up(left) => return Err(not_carried_out(&steps, left)),
-                        Carried::Halted | Carried::LockRanOut => return Ok(false),
-                    }
-                }
-                Decision::Refuse { refusal, .. } => return Err(EngineError::Refused(refusal)),
-                Decision::Done | Decision::LockThere | Decision::Wait { .. } => return Ok(false),
-            }
-        }
-        Ok(true)
     }
 
     fn may_rehome(&self, seen: &Seen, copy: &Copy, site: &str) -> Result<(), EngineError> {
@@ -212,14 +156,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// Whether the other copy shows the token of the one here, which is primary.
-fn is_followed(seen: &Observation) -> bool {
-    matches!(
-        (&seen.here, &seen.there),
-        (Here::Mirrored(here), There::Mirrored(there)) if here.role == Role::Primary && here.token == there.token
-    )
 }
 
 /// Whether its VM was terminated, and the handoff is still to come.

@@ -1,32 +1,14 @@
 //! A release carried out: the images that a VM let go of are given up, or stay pending.
 
-use super::activity::Activity;
 use super::error::EngineError;
-use super::gate::{Clock, closing_id, not_carried_out, observations};
 use super::images::{User, VmImage};
-use super::locks::Owner;
-use super::observe::{Belonging, Purpose, Seen};
+use super::observe::{Belonging, Seen};
 use super::sites::Engine;
-use super::steps::{Carried, Cause, HeldLocks};
 use crate::audit::Outcome;
 use crate::ceph::CephError;
 use crate::config::ReleaseOn;
-use onemirror_protocol::ImageSpec;
-use onemirror_protocol::{
-    Belongs, Decision, Here, Locks, Pending, Release, ReleaseJudgement, Role, Side, Step,
-};
+use onemirror_protocol::{Belongs, Here, ImageSpec, LetGo, Pending, Role, Run, Step, Verdict};
 use std::time::{Duration, Instant};
-
-/// Whether the VM that let go of the images is still there. Who uses them, oned is asked under the lock at every look: a
-/// VM is ACTIVE before its gate asks for the lock, so one that is seen inactive cannot have passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LetGo {
-    /// It is at its end, and oned waits for the answer; unless oned was restarted and has forgotten that it asked. So it
-    /// is no user as long as it neither boots, nor runs, nor has saved memory.
-    ByEndingVm,
-    /// It is at rest, or gone; whoever uses the images took them since.
-    Earlier,
-}
 
 /// What became of the images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,7 +59,7 @@ impl Engine {
         }
         let images: Vec<VmImage> =
             images.iter().filter(|image| !strangers.contains_key(image.spec())).cloned().collect();
-        let result = self.release_loop(vm, &images, let_go, limit).await;
+        let result = self.give_up(vm, &images, let_go, limit).await;
         match &result {
             Ok(outcome) => {
                 for pending in &outcome.pending {
@@ -116,93 +98,20 @@ impl Engine {
         Ok(())
     }
 
-    async fn release_loop(
+    async fn give_up(
         &self,
         vm: i32,
         images: &[VmImage],
         let_go: LetGo,
         limit: Duration,
     ) -> Result<ReleaseOutcome, EngineError> {
-        let mut clock = Clock::start(limit);
-        let owner = Owner::this_process(self.here(), &self.state_dir);
-        let mut steps = Vec::new();
-        let mut seen = self.observe(images, Purpose::Release).await?;
-        loop {
-            let mut locks = HeldLocks::default();
-            let round = self
-                .release_round(vm, images, let_go, &mut clock, &owner, &mut locks, &mut seen, &mut steps)
-                .await;
-            locks.release().await;
-            match round {
-                Ok(Some(judged)) => return Ok(outcome_of(&seen, judged.pending, steps)),
-                Ok(None) => {}
-                Err(error) if error.is_passing() && !clock.is_over() => tracing::info!("{error}"),
-                // nothing can be noted there; reconcile finishes it when there is room
-                Err(EngineError::Ceph { error: error @ CephError::PoolFull { .. }, .. }) => {
-                    let pending = still_primary(&seen, &error);
-                    return Ok(outcome_of(&seen, pending, steps));
-                }
-                Err(error) => return Err(error),
-            }
-            clock.wait_a_moment().await;
-            seen = self.observe(images, Purpose::Release).await?;
-        }
-    }
-
-    /// Takes the locks, looks again, and acts as long as there is something to do. `Some`: nothing more can be done now,
-    /// and this stays pending.
-    #[expect(clippy::too_many_arguments, reason = "the state of one loop, split for reading")]
-    async fn release_round(
-        &self,
-        vm: i32,
-        images: &[VmImage],
-        let_go: LetGo,
-        clock: &mut Clock,
-        owner: &Owner,
-        locks: &mut HeldLocks,
-        seen: &mut Vec<Seen>,
-        steps_taken: &mut Vec<Step>,
-    ) -> Result<Option<ReleaseJudgement>, EngineError> {
-        self.lock(locks, Side::Here, seen, owner).await?;
-        loop {
-            *seen = self.observe_locked(images, Purpose::Release, locks).await?;
-            let counts = |user: &User| match let_go {
-                LetGo::ByEndingVm if user.vm == vm => user.keeps,
-                _ => user.activity != Activity::Inactive,
-            };
-            self.observe_users_here(seen, counts).await?;
-            let id = closing_id();
-            let rules = Release {
-                here: self.here(),
-                there: self.there(),
-                role: self.residence().role,
-                vm,
-                patience: clock.patience(),
-                locks: Locks::Here,
-                closing_id: &id,
-            };
-            let judged = rules.judge(&observations(seen));
-            let judgement = &judged.judgement;
-            tracing::debug!("{:?} by {:?}", judgement.decision, judgement.findings);
-            match &judgement.decision {
-                Decision::Act(steps) => {
-                    let cause = Cause { vm: Some(vm), findings: &judgement.findings };
-                    match self.carry_out(steps, seen, locks, &cause).await? {
-                        Carried::Out => {
-                            clock.progress();
-                            steps_taken.extend(steps.iter().cloned());
-                        }
-                        left if clock.gives_up(left) => return Err(not_carried_out(steps, left)),
-                        Carried::Halted | Carried::LockRanOut => return Ok(None),
-                    }
-                }
-                Decision::Wait { what, image } => {
-                    tracing::info!("waiting for {what} ({image})");
-                    return Ok(None);
-                }
-                Decision::Done | Decision::LockThere | Decision::Refuse { .. } => return Ok(Some(judged)),
-            }
-        }
+        let driven = self.drive(Run::give_up(let_go), Some(vm), images, limit).await;
+        let pending = match (&driven.verdict, &driven.trouble) {
+            (Verdict::GivenUp(pending), _) => pending.clone(),
+            (Verdict::NoRoom, Some(EngineError::Ceph { error, .. })) => still_primary(&driven.seen, error),
+            _ => return Err(driven.error()),
+        };
+        Ok(outcome_of(&driven.seen, pending, driven.steps))
     }
 }
 

@@ -3,11 +3,11 @@
 use super::error::EngineError;
 use super::images::VmImage;
 use super::lost::{find, is_named_lost};
-use super::observe::Purpose;
 use super::sites::Engine;
 use crate::ceph::{Ceph as _, CephError, ImageInfo, RbdCommand};
 use crate::opennebula::stock::{climbs_to, is_left_by_revert};
 use crate::opennebula::{Datastore, DiskImage, DiskKind};
+use onemirror_protocol::Depth;
 use onemirror_protocol::ImageSpec;
 use onemirror_protocol::{Here, Kept, Removal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +69,7 @@ impl Engine {
         if let Some(mut kept) = rules.judge(&here) {
             // a VM's own disk is on its way to the other site
             if kept == Kept::NotPrimary && !image.is_own() {
-                let seen = self.look(std::slice::from_ref(image), Purpose::Release).await?;
+                let seen = self.look(std::slice::from_ref(image), Depth::GiveUp).await?;
                 kept = seen.first().map_or(kept, |seen| rules.beside(kept, &seen.observation.there));
             }
             let way_out = rules.way_out(image.spec(), &here, kept);

@@ -4,14 +4,16 @@ use super::CONCURRENCY;
 use super::error::EngineError;
 use super::images::VmImage;
 use super::locks::{self, Lock, LockError, Owner};
-use super::observe::{Purpose, Seen};
+use super::observe::Seen;
 use super::sites::Engine;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, CephError, Promotion};
 use futures::{StreamExt, stream};
+use onemirror_protocol::Depth;
 use onemirror_protocol::ImageSpec;
 use onemirror_protocol::{
-    BOOTED_KEY, Finding, HOME_KEY, Named, RELEASE_KEY, Side, Step, TOKEN_KEY, home_written, written_for,
+    BOOTED_KEY, Carried, Finding, HOME_KEY, Named, RELEASE_KEY, Side, Step, TOKEN_KEY, home_written,
+    written_for,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -45,17 +47,6 @@ impl HeldLocks {
         };
         seen.iter().find(is_left_out).map(Seen::spec)
     }
-}
-
-/// How far a list of steps was carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Carried {
-    /// All of it.
-    Out,
-    /// The world is not (yet) as it was when the steps were decided: look again.
-    Halted,
-    /// The looks before took so long that a lock ran out: look again.
-    LockRanOut,
 }
 
 /// On whose behalf steps are carried out, for the audit log.
@@ -124,10 +115,10 @@ impl Engine {
     pub(super) async fn observe_locked(
         &self,
         images: &[VmImage],
-        purpose: Purpose,
+        depth: Depth,
         locks: &HeldLocks,
     ) -> Result<Vec<Seen>, EngineError> {
-        let seen = self.observe(images, purpose).await?;
+        let seen = self.observe(images, depth).await?;
         match locks.leaves_out(&seen) {
             Some(image) => Err(EngineError::Changed { image: image.clone() }),
             None => Ok(seen),

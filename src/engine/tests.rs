@@ -1,17 +1,18 @@
 //! The engine between two clusters that are folders: what is done where something changes under a run.
 
 use super::failover::{FailoverOutcome, ForceOrder};
-use super::gate::Standing;
 use super::images::{VmImage, VmImages};
 use super::locks::Owner;
-use super::observe::Purpose;
 use super::sites::Engine;
-use super::steps::{Carried, Cause, HeldLocks};
+use super::steps::{Cause, HeldLocks};
 use crate::audit::AuditLog;
 use crate::ceph::{Connection, Programs, RbdCommand, RunOn};
 use crate::config::Config;
 use crate::opennebula::{DiskImage, DiskKind, Vm};
+use onemirror_protocol::Carried;
+use onemirror_protocol::Depth;
 use onemirror_protocol::{BootKind, Patience, Side, Step};
+use onemirror_protocol::{Run, Standing};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -181,7 +182,7 @@ async fn a_copy_that_comes_between_two_looks_is_locked_before_it_is_judged() {
         here.write(&format!("{name}.metadata"), &metadata);
     }
     let images = [image(&here, 0, "one-7"), image(&here, 1, "one-8")];
-    let outcome = engine.gate_loop(3, &images, BootKind::Cold, Standing::Last).await.unwrap();
+    let outcome = engine.ready_to_boot(3, &images, Run::boot(BootKind::Cold, Standing::Last)).await.unwrap();
     assert!(outcome.steps.is_empty(), "{:?}", outcome.steps);
     // in two rounds; those of one round are taken side by side
     let calls = here.calls();
@@ -229,7 +230,7 @@ async fn a_copy_is_noted_then_renamed_then_mirrored_no_more_and_only_under_locks
     let set_aside = async || {
         let owner = Owner::this_process("site-a", &engine.state_dir);
         let mut locks = HeldLocks::default();
-        let seen = engine.observe(&images, Purpose::Upkeep).await.unwrap();
+        let seen = engine.observe(&images, Depth::Tidy).await.unwrap();
         engine.lock(&mut locks, Side::Here, &seen, &owner).await.unwrap();
         engine.lock(&mut locks, Side::There, &seen, &owner).await.unwrap();
         let steps = [Step::SetAside { image: images[0].spec().clone() }];
@@ -263,7 +264,7 @@ async fn a_resync_is_asked_of_no_copy_but_the_one_that_was_looked_at() {
     there.put_with("one-7", "1633551d7564", true, "5:site-b:open");
     engine.note_front_end_silence();
     let images = [image(&here, 0, "one-7")];
-    let seen = engine.observe(&images, Purpose::Release).await.unwrap();
+    let seen = engine.observe(&images, Depth::GiveUp).await.unwrap();
     let steps = [Step::Resync { image: images[0].spec().clone() }];
     let cause = Cause { vm: None, findings: &[] };
     // the daemon was faster: this is the next copy

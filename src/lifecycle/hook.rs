@@ -2,10 +2,11 @@
 //! looks at the present, does what is still to be done, and returns within seconds.
 
 use crate::config::{self, Config, ReleaseOn};
-use crate::engine::{Activity, Engine, EngineError, LetGo, PassOn, activity};
+use crate::engine::{Activity, Engine, EngineError, PassOn, activity};
 use crate::opennebula::{VmAction, VmState};
 use crate::state;
 use base64::Engine as _;
+use onemirror_protocol::LetGo;
 use onemirror_protocol::{Refusal, Rule, Running};
 use std::io::Read;
 use std::path::Path;

@@ -7,10 +7,10 @@ use super::guards;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
 use crate::config::{Config, ConfigError, Role};
-use crate::engine::{Engine, GateScope, Standing, VmImage, VmImages, boot_kind, local_client, runs_again};
+use crate::engine::{Engine, GateScope, VmImage, VmImages, boot_kind, local_client, runs_again};
 use crate::opennebula::disks::{datastores_needed, rbd_images};
 use crate::opennebula::{Client, Datastore, DiskKind, LcmState, StorageCredentials, Vm, VmState};
-use onemirror_protocol::BootKind;
+use onemirror_protocol::{BootKind, Standing};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -130,12 +130,12 @@ async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
             return refusal;
         }
     }
-    let standing = match (call.action, call.disk) {
+    let (scope, standing) = match (call.action, call.disk) {
         (Action::Ln | Action::Clone, Some(disk)) if scope == GateScope::All && vm_images.vm.has_context => {
-            Standing::Outer(disk)
+            (GateScope::AllFor(disk), Standing::Outer)
         }
-        (Action::Ln | Action::Clone, _) => Standing::Making,
-        _ => Standing::Last,
+        (Action::Ln | Action::Clone, _) => (scope, Standing::Making),
+        _ => (scope, Standing::Last),
     };
     match engine.gate(vm_images, scope, boot, standing).await {
         Ok(_) => Answer::Stock,

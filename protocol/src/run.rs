@@ -1,0 +1,473 @@
+//! The order of a run: when to look, to lock, to ask, to act, to wait, and when to end. Event in, request out.
+//!
+//! A [`Run`] is a few bytes: what was seen is handed in and never kept. Whoever drives it (the product, the model checker)
+//! carries out one request after the other, tells what came of it, and decides nothing about what comes next.
+
+use crate::decision::{Decision, Finding, Judgement, Refusal, Side, Step, WaitFor};
+use crate::home::SiteRole;
+use crate::image::ImageSpec;
+use crate::rules::boot::{BootKind, Gate, PeerUnreachable};
+use crate::rules::force::PassOver;
+use crate::rules::give_up::{Pending, Release, ReleaseJudgement};
+use crate::sight::{Here, Observation, Role, There};
+use crate::{Locks, Patience};
+use alloc::vec::Vec;
+
+/// Who runs, and where: the same for all of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// This site's name.
+    pub here: &'a str,
+    /// The peer's name.
+    pub there: &'a str,
+    /// What this site is to images that say nothing of a home.
+    pub role: SiteRole,
+    /// The policy of that name.
+    pub peer_unreachable: PeerUnreachable,
+    /// The VM that it is about, if there is one.
+    pub vm: Option<i32>,
+    /// The random part of a token that is closed now: another one each time.
+    pub closing_id: &'a str,
+}
+
+/// Whether another gate stands between this one and the boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// One of another gate that follows: what can be written here needs no further look yet.
+    Outer,
+    /// The last one, and the stock driver may still have to make disks: its verdict is given under the locks.
+    Making,
+    /// The last one before the boot: its verdict is given under the locks.
+    Last,
+    /// None before a boot: an operator's force takes over what the other site still has.
+    Forced(PassOver),
+}
+
+/// Whether the VM that let go of the images is still there. Who uses them is asked under the lock at every look: a
+/// VM is ACTIVE before its gate asks for the lock, so one that is seen inactive cannot have passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LetGo {
+    /// It is at its end, and oned waits for the answer; unless oned was restarted and has forgotten that it asked. So it
+    /// is no user as long as it neither boots, nor runs, nor has saved memory.
+    ByEndingVm,
+    /// It is at rest, or gone; whoever uses the images took them since.
+    Earlier,
+}
+
+/// How deep a look goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Depth {
+    /// What a boot depends on.
+    Boot,
+    /// What a boot that an operator forces depends on: who lives there is asked in any case.
+    Force,
+    /// What giving up depends on.
+    GiveUp,
+    /// What reconcile depends on.
+    Tidy,
+}
+
+/// Which VMs of this site count as users of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Users {
+    /// Those that are not inactive, but for the run's own VM.
+    Others,
+    /// Those that let go of the images, or may not have.
+    Since(LetGo),
+    /// All that are not inactive.
+    All,
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Look at the copies on both sites. With locks: nothing may be decided about a copy that shows itself and is not
+    /// locked, which is a passing trouble.
+    Look(Depth),
+    /// See that none of the mirrored images that were just seen is registered here as an image of its own; where asked for,
+    /// note of those that are not mirrored that they belong here.
+    Claim {
+        /// Whether to note that.
+        note_home: bool,
+    },
+    /// Take the locks of the copies on that side, all or none, without waiting.
+    Lock(Side),
+    /// Ask this site's front-end who uses the images that were just seen.
+    AskUsers(Users),
+    /// Carry these out, each only while the locks hold.
+    Act {
+        /// The changes.
+        steps: Vec<Step>,
+        /// The rules behind them.
+        findings: Vec<Finding>,
+    },
+    /// Give back all locks.
+    Unlock,
+    /// Give back all locks, and let a moment pass.
+    Wait(Option<(WaitFor, ImageSpec)>),
+    /// Carry these out, each only while the locks hold; then give back all locks: this is the end, however far that came.
+    End {
+        /// The last changes.
+        steps: Vec<Step>,
+        /// The rules behind them.
+        findings: Vec<Finding>,
+        /// How it ends.
+        verdict: Verdict,
+    },
+}
+
+/// How a run ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The VM may boot.
+    MayBoot,
+    /// It must not.
+    Refused(Refusal),
+    /// The image is primary here, belongs here, and its other copy follows.
+    TakenUp,
+    /// The same, but the other copy does not follow yet.
+    NotFollowed,
+    /// What could be given up is; this stays primary here for now.
+    GivenUp(Vec<Pending>),
+    /// A pool there or here has no room, so nothing can be noted: all that is primary here stays so for now.
+    NoRoom,
+    /// The last steps could not be carried out until the time was over.
+    NotCarriedOut(Carried),
+    /// By the last trouble.
+    Failed,
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// It begins, the locks are given back, the moment has passed.
+    Go,
+    /// This was seen; or it is had, or is known now of what was seen last.
+    Saw(&'a [Observation], Time),
+    /// The locks are had.
+    Locked,
+    /// How far the steps came.
+    Acted(Carried, Time),
+    /// It went wrong.
+    Failed(Trouble, Time),
+}
+
+/// How far a list of steps was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Carried {
+    /// All of it.
+    Out,
+    /// The world is not (yet) as it was when the steps were decided.
+    Halted,
+    /// The looks before took so long that a lock ran out.
+    LockRanOut,
+}
+
+/// How a run stands to its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lateness {
+    /// There is time.
+    InTime,
+    /// The time is over.
+    Over,
+    /// Longer than what is on its way may still take.
+    LongOver,
+}
+
+/// How a run stands in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Time {
+    /// For a judgement.
+    pub patience: Patience,
+    /// For what is tried again.
+    pub lateness: Lateness,
+}
+
+/// What went wrong, as far as it matters to what comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// A lock is held by somebody else, or a copy has just become another one: a run that begins again may well get through.
+    Passing,
+    /// There is no room in a pool.
+    NoRoom,
+    /// Anything else.
+    Lasting,
+}
+
+/// One run, between two events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Run {
+    purpose: Purpose,
+    phase: Phase,
+    held: Held,
+    has_claimed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Purpose {
+    Boot(BootKind, Standing),
+    GiveUp(LetGo),
+    TakeUp,
+    /// What was taken up has to be followed.
+    Follow,
+}
+
+/// What it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Waiting,
+    Looking,
+    Claiming,
+    Asking,
+    Locking(Side),
+    Acting,
+    Unlocking,
+    Ending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Held {
+    Nothing,
+    Here,
+    Both,
+}
+
+impl Run {
+    /// Makes the images of a VM ready to boot on, or says why it must not boot.
+    pub fn boot(boot: BootKind, standing: Standing) -> Self {
+        Self::new(Purpose::Boot(boot, standing))
+    }
+
+    /// Gives up the images that a VM let go of.
+    pub fn give_up(let_go: LetGo) -> Self {
+        Self::new(Purpose::GiveUp(let_go))
+    }
+
+    /// Takes up an image that is primary nowhere, to belong here. It is over once the other copy follows: whoever deletes
+    /// the image before that leaves that copy behind.
+    pub fn take_up() -> Self {
+        Self::new(Purpose::TakeUp)
+    }
+
+    fn new(purpose: Purpose) -> Self {
+        Self { purpose, phase: Phase::Waiting, held: Held::Nothing, has_claimed: false }
+    }
+
+    /// What comes next. The first event is [`Event::Go`]. One that does not answer the last request ends the run.
+    pub fn next(&mut self, setting: &Setting<'_>, event: Event<'_>) -> Request {
+        match (self.phase, event) {
+            (Phase::Waiting, Event::Go) => self.look(),
+            (Phase::Looking | Phase::Claiming, Event::Saw(seen, time)) => self.saw(setting, seen, time),
+            (Phase::Asking, Event::Saw(seen, time)) => self.judge(setting, seen, time.patience, true),
+            (Phase::Locking(side), Event::Locked) => {
+                self.held = match side {
+                    Side::Here => Held::Here,
+                    Side::There => Held::Both,
+                };
+                match (self.purpose, self.held) {
+                    (Purpose::TakeUp, Held::Here) => self.lock(Side::There),
+                    _ => self.look(),
+                }
+            }
+            (Phase::Acting, Event::Acted(carried, time)) => self.acted(carried, time.lateness),
+            (Phase::Unlocking, Event::Go) => self.look(),
+            (_, Event::Failed(trouble, time)) => self.failed(trouble, time.lateness),
+            _ => self.end(Verdict::Failed),
+        }
+    }
+
+    fn look(&mut self) -> Request {
+        self.phase = Phase::Looking;
+        Request::Look(match self.purpose {
+            Purpose::Boot(..) | Purpose::TakeUp => Depth::Boot,
+            Purpose::GiveUp(_) | Purpose::Follow => Depth::GiveUp,
+        })
+    }
+
+    fn lock(&mut self, side: Side) -> Request {
+        self.phase = Phase::Locking(side);
+        Request::Lock(side)
+    }
+
+    fn ask(&mut self, users: Users) -> Request {
+        self.phase = Phase::Asking;
+        Request::AskUsers(users)
+    }
+
+    fn wait(&mut self, what: Option<(WaitFor, ImageSpec)>) -> Request {
+        (self.phase, self.held) = (Phase::Waiting, Held::Nothing);
+        Request::Wait(what)
+    }
+
+    fn end(&mut self, verdict: Verdict) -> Request {
+        self.end_with(Vec::new(), Vec::new(), verdict)
+    }
+
+    fn end_with(&mut self, steps: Vec<Step>, findings: Vec<Finding>, verdict: Verdict) -> Request {
+        self.phase = Phase::Ending;
+        Request::End { steps, findings, verdict }
+    }
+
+    fn act(&mut self, steps: Vec<Step>, findings: Vec<Finding>) -> Request {
+        self.phase = Phase::Acting;
+        Request::Act { steps, findings }
+    }
+
+    fn saw(&mut self, setting: &Setting<'_>, seen: &[Observation], time: Time) -> Request {
+        match (self.purpose, self.held) {
+            (Purpose::Boot(_, standing), _) if !self.has_claimed => {
+                (self.phase, self.has_claimed) = (Phase::Claiming, true);
+                Request::Claim { note_home: standing != Standing::Outer }
+            }
+            (Purpose::Boot(boot, standing), Held::Nothing) => {
+                let gate = setting.gate(boot, standing, time.patience, Locks::Both);
+                self.saw_without_locks(&gate, standing, seen)
+            }
+            // only under the lock does it hold for longer than a moment who uses what
+            (Purpose::GiveUp(_) | Purpose::TakeUp, Held::Nothing) => self.lock(Side::Here),
+            (Purpose::GiveUp(let_go), _) => self.ask(Users::Since(let_go)),
+            (Purpose::TakeUp, _) => self.ask(Users::All),
+            (Purpose::Boot(..), _) => self.judge(setting, seen, time.patience, false),
+            (Purpose::Follow, _) if seen.iter().all(is_followed) => self.end(Verdict::TakenUp),
+            (Purpose::Follow, _) if time.lateness >= Lateness::Over => self.end(Verdict::NotFollowed),
+            (Purpose::Follow, _) => self.wait(None),
+        }
+    }
+
+    /// A look without locks is enough to wait, to refuse, and to see that nothing is mirrored.
+    fn saw_without_locks(&mut self, gate: &Gate<'_>, standing: Standing, seen: &[Observation]) -> Request {
+        let nothing_mirrored = !seen.iter().any(|seen| matches!(seen.here, Here::Mirrored(_)));
+        match gate.judge(seen).decision {
+            Decision::Done if nothing_mirrored || standing == Standing::Outer => self.end(Verdict::MayBoot),
+            Decision::Refuse { refusal, then } if then.is_empty() => self.end(Verdict::Refused(refusal)),
+            Decision::Wait { what, image } => self.wait(Some((what, image))),
+            _ => self.lock(Side::Here),
+        }
+    }
+
+    /// Under the locks.
+    fn judge(
+        &mut self,
+        setting: &Setting<'_>,
+        seen: &[Observation],
+        patience: Patience,
+        asked: bool,
+    ) -> Request {
+        let locks = if self.held == Held::Both { Locks::Both } else { Locks::Here };
+        match self.purpose {
+            Purpose::Boot(boot, standing) => {
+                let judgement = setting.gate(boot, standing, patience, locks).judge(seen);
+                self.follow_gate(judgement, asked)
+            }
+            Purpose::GiveUp(_) => {
+                let judgement = setting.release(patience, locks).judge(seen);
+                self.follow_release(judgement)
+            }
+            Purpose::TakeUp => {
+                let gate = setting.gate(BootKind::Cold, Standing::Last, patience, locks);
+                match seen {
+                    [seen] => self.follow_take_up(gate.judge_take_up(seen)),
+                    _ => self.end(Verdict::Failed),
+                }
+            }
+            Purpose::Follow => self.end(Verdict::Failed),
+        }
+    }
+
+    fn follow_gate(&mut self, judgement: Judgement, asked: bool) -> Request {
+        let Judgement { decision, findings } = judgement;
+        match decision {
+            Decision::Done => self.end(Verdict::MayBoot),
+            Decision::LockThere => self.lock(Side::There),
+            Decision::Act(steps) => self.act(steps, findings),
+            Decision::Wait { .. } => self.wait(None),
+            // a copy is to be thrown away: nobody else here may be using it
+            Decision::Refuse { then, .. } if !then.is_empty() && !asked => self.ask(Users::Others),
+            Decision::Refuse { refusal, then } => self.end_with(then, findings, Verdict::Refused(refusal)),
+        }
+    }
+
+    fn follow_release(&mut self, judged: ReleaseJudgement) -> Request {
+        let ReleaseJudgement { judgement: Judgement { decision, findings }, pending } = judged;
+        match decision {
+            Decision::Act(steps) => self.act(steps, findings),
+            Decision::Wait { what, image } => self.wait(Some((what, image))),
+            Decision::Done | Decision::LockThere | Decision::Refuse { .. } => {
+                self.end(Verdict::GivenUp(pending))
+            }
+        }
+    }
+
+    fn follow_take_up(&mut self, judgement: Judgement) -> Request {
+        let Judgement { decision, findings } = judgement;
+        match decision {
+            Decision::Act(steps) => self.act(steps, findings),
+            Decision::Refuse { refusal, .. } => self.end(Verdict::Refused(refusal)),
+            Decision::Done | Decision::LockThere | Decision::Wait { .. } => self.wait(None),
+        }
+    }
+
+    /// A run whose lock ran out was slow, not wrong: it begins again with a new lock and a new look, as long as a run may
+    /// take at all.
+    fn acted(&mut self, carried: Carried, lateness: Lateness) -> Request {
+        let gives_up = match carried {
+            Carried::Out if self.purpose == Purpose::TakeUp => {
+                (self.purpose, self.phase, self.held) = (Purpose::Follow, Phase::Unlocking, Held::Nothing);
+                return Request::Unlock;
+            }
+            Carried::Out => return self.look(),
+            Carried::Halted => lateness >= Lateness::Over,
+            Carried::LockRanOut => lateness >= Lateness::LongOver,
+        };
+        if gives_up { self.end(Verdict::NotCarriedOut(carried)) } else { self.wait(None) }
+    }
+
+    fn failed(&mut self, trouble: Trouble, lateness: Lateness) -> Request {
+        let looks = matches!(self.phase, Phase::Looking | Phase::Claiming);
+        let without_locks = looks && self.held == Held::Nothing;
+        match trouble {
+            _ if without_locks => self.end(Verdict::Failed),
+            Trouble::Passing if lateness == Lateness::InTime => self.wait(None),
+            // nothing can be noted there; reconcile finishes it when there is room
+            Trouble::NoRoom if matches!(self.purpose, Purpose::GiveUp(_)) => self.end(Verdict::NoRoom),
+            Trouble::Passing | Trouble::NoRoom | Trouble::Lasting => self.end(Verdict::Failed),
+        }
+    }
+}
+
+/// Whether the other copy shows the token of the one here, which is primary.
+fn is_followed(seen: &Observation) -> bool {
+    matches!(
+        (&seen.here, &seen.there),
+        (Here::Mirrored(here), There::Mirrored(there)) if here.role == Role::Primary && here.token == there.token
+    )
+}
+
+impl<'a> Setting<'a> {
+    /// The rules of a gate that stands so.
+    pub fn gate(&self, boot: BootKind, standing: Standing, patience: Patience, locks: Locks) -> Gate<'a> {
+        Gate {
+            here: self.here,
+            there: self.there,
+            role: self.role,
+            // what is taken up without a VM is marked for none
+            vm: self.vm.unwrap_or_default(),
+            boot,
+            peer_unreachable: self.peer_unreachable,
+            pass_over: match standing {
+                Standing::Forced(pass_over) => pass_over,
+                Standing::Outer | Standing::Making | Standing::Last => PassOver::Nothing,
+            },
+            disks_made: standing == Standing::Last,
+            patience,
+            locks,
+            closing_id: self.closing_id,
+        }
+    }
+
+    fn release(&self, patience: Patience, locks: Locks) -> Release<'a> {
+        let Self { here, there, role, closing_id, .. } = *self;
+        let vm = self.vm.unwrap_or_default();
+        Release { here, there, role, vm, patience, locks, closing_id }
+    }
+}

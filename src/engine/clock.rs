@@ -1,0 +1,108 @@
+//! Time as the rules see it.
+
+use onemirror_protocol::{Lateness, Patience};
+use std::time::{Duration, Instant};
+
+/// How long to wait between two looks while something is on its way.
+const LOOK_AGAIN: Duration = Duration::from_millis(700);
+/// The longest pause between two looks.
+const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(4);
+/// How long what moves may be expected to arrive by itself.
+pub(super) const FRESH: Duration = Duration::from_secs(20);
+
+/// How long a run has taken, and how long nothing has come of it.
+pub(super) struct Clock {
+    started: Instant,
+    progressed: Instant,
+    looked: Instant,
+    limit: Duration,
+    waned: bool,
+}
+
+impl Clock {
+    pub(super) fn start(limit: Duration) -> Self {
+        let now = Instant::now();
+        Self { started: now, progressed: now, looked: now, limit, waned: false }
+    }
+
+    /// Something was changed: what follows from it needs its time, also when the limit is near.
+    pub(super) fn progress(&mut self) {
+        self.progressed = Instant::now();
+    }
+
+    /// For a judgement. None of the three is left out, however long a busy machine's looks take: some steps are taken
+    /// only while patience wanes, and without them no later try would get further.
+    pub(super) fn patience(&mut self) -> Patience {
+        match self.by_time() {
+            Patience::Exhausted if !self.waned => {
+                self.waned = true;
+                Patience::Waning
+            }
+            patience => {
+                self.waned |= patience == Patience::Waning;
+                patience
+            }
+        }
+    }
+
+    fn by_time(&self) -> Patience {
+        let idle = self.progressed.elapsed();
+        let fresh = FRESH.min(self.limit / 2);
+        if self.started.elapsed() >= self.limit && (idle >= fresh || self.is_long_over()) {
+            Patience::Exhausted
+        } else if idle >= fresh {
+            Patience::Waning
+        } else {
+            Patience::Fresh
+        }
+    }
+
+    fn is_long_over(&self) -> bool {
+        self.started.elapsed() >= self.limit + FRESH * 2
+    }
+
+    /// How the run stands to its deadline.
+    pub(super) fn lateness(&self) -> Lateness {
+        match self.by_time() {
+            _ if self.is_long_over() => Lateness::LongOver,
+            Patience::Exhausted => Lateness::Over,
+            Patience::Fresh | Patience::Waning => Lateness::InTime,
+        }
+    }
+
+    /// Waits before the next look.
+    pub(super) async fn wait_a_moment(&mut self) {
+        // by chance, so that two gates that got in each other's way do not do so again
+        let chance = Duration::from_millis(rand::random_range(0..300));
+        tokio::time::sleep(pause(self.looked.elapsed(), self.progressed.elapsed()) + chance).await;
+        self.looked = Instant::now();
+    }
+}
+
+/// How long to wait before the next look: as long as the last one took, since a front-end that boots many VMs at once is
+/// busy enough, and longer where nothing has come of looking for long.
+fn pause(look: Duration, idle: Duration) -> Duration {
+    look.max(idle / 8).clamp(LOOK_AGAIN, LOOK_AGAIN_AT_LAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_wanes_before_it_is_exhausted_however_long_a_look_took() {
+        let mut clock = Clock::start(Duration::ZERO);
+        assert_eq!(clock.lateness(), Lateness::Over);
+        assert_eq!(clock.patience(), Patience::Waning);
+        assert_eq!(clock.patience(), Patience::Exhausted);
+    }
+
+    #[test]
+    fn looks_get_rarer_where_they_cost_much_or_bring_nothing() {
+        let seconds = Duration::from_secs;
+        assert_eq!(pause(Duration::ZERO, Duration::ZERO), LOOK_AGAIN);
+        assert_eq!(pause(seconds(2), seconds(3)), seconds(2));
+        assert_eq!(pause(Duration::ZERO, seconds(16)), seconds(2));
+        assert_eq!(pause(seconds(9), seconds(99)), LOOK_AGAIN_AT_LAST);
+    }
+}
