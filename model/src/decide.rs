@@ -9,7 +9,7 @@ use onemirror_protocol::ImageSpec;
 use onemirror_protocol::{
     BootKind, Decision, Domain, Force, Forcing, Gate, Here, Home, Keeping, Locks, Mode, Observation,
     PassOver, Patience, PeerUnreachable, PeerVm, Positions, Release, Report, Resync, Role, Rule, Seal, Side,
-    SiteRole, Task, There, TokenSeen, Upkeep, WayOut,
+    SiteRole, Task, There, TokenSeen, Upkeep, UsesHere, WayOut,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -341,6 +341,8 @@ fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
         there,
         vm_there,
         used_here_by: None,
+        uses_here: UsesHere::default(),
+        is_open_there: false,
         owned_by_both: false,
         made_here: false,
         in_touch_since_reboot: view.in_touch,

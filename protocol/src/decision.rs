@@ -66,6 +66,25 @@ pub enum Step {
         /// The image.
         image: ImageSpec,
     },
+    /// Makes the copy here primary because an operator says so: what has not arrived is lost.
+    PromoteByForce {
+        /// The image.
+        image: ImageSpec,
+    },
+    /// Notes on the copy here, which was promoted by force or is primary, who forced it and why.
+    MarkForced {
+        /// The image.
+        image: ImageSpec,
+        /// The reign that the force opens, and the VM.
+        mark: Mark,
+    },
+    /// Writes the token of the reign that a force opens on the copy here.
+    OpenByForce {
+        /// The image.
+        image: ImageSpec,
+        /// The token.
+        token: Token,
+    },
     /// Has the copy here thrown away and copied again from there.
     Resync {
         /// The image.
@@ -95,6 +114,9 @@ impl Step {
             | Self::Fence { image }
             | Self::Demote { image, .. }
             | Self::Promote { image, .. }
+            | Self::PromoteByForce { image }
+            | Self::MarkForced { image, .. }
+            | Self::OpenByForce { image, .. }
             | Self::Resync { image }
             | Self::PromoteStale { image }
             | Self::SetAside { image } => image,
@@ -112,6 +134,9 @@ impl Step {
             Self::MarkBooted { .. }
             | Self::MarkRelease { .. }
             | Self::WriteHome { .. }
+            | Self::PromoteByForce { .. }
+            | Self::MarkForced { .. }
+            | Self::OpenByForce { .. }
             | Self::Resync { .. }
             | Self::PromoteStale { .. }
             | Self::SetAside { .. } => Side::Here,
@@ -130,6 +155,9 @@ impl Step {
             Self::Fence { .. } => "fence",
             Self::Demote { .. } => "demote",
             Self::Promote { .. } => "promote",
+            Self::PromoteByForce { .. } => "promote-force",
+            Self::MarkForced { .. } => "mark-forced",
+            Self::OpenByForce { .. } => "open-token",
             Self::Resync { .. } => "resync",
             Self::PromoteStale { .. } => "promote-stale",
             Self::SetAside { .. } => "set-aside",

@@ -38,7 +38,7 @@ pub use image::{ImageSpec, InvalidImageSpec};
 pub use metadata::{Marks, Written, forced_mark, written_for};
 pub use room::{Fullness, PoolLoad, QuotaOf};
 pub use rules::boot::{BootKind, Gate, PeerUnreachable, room_advice};
-pub use rules::force::{Force, Forcing, PassOver};
+pub use rules::force::{Force, Forced, Forcing, PassOver};
 pub use rules::give_up::{Pending, Release, ReleaseJudgement, kept_at_recreate};
 pub use rules::removal::{Kept, Removal};
 pub use rules::running::Running;
@@ -49,7 +49,7 @@ pub use run::{
 };
 pub use sight::{
     Apart, Copy, Denial, DenialCause, Domain, Here, Keeping, Mode, Observation, PeerVm, Positions, Report,
-    Resync, Role, SetAside, There, TokenSeen, WayOut, tell_sets_apart,
+    Resync, Role, SetAside, There, TokenSeen, UsesHere, WayOut, tell_sets_apart,
 };
 pub use token::{
     BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, SITE_IS_OFF, Seal, TOKEN_KEY, Token, Unreadable,

@@ -3,13 +3,14 @@
 //! A [`Run`] is a few bytes: what was seen is handed in and never kept. Whoever drives it (the product, the model checker)
 //! carries out one request after the other, tells what came of it, and decides nothing about what comes next.
 
-use crate::decision::{Decision, Finding, Judgement, Refusal, Side, Step, WaitFor};
+use crate::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 use crate::home::SiteRole;
 use crate::image::ImageSpec;
 use crate::rules::boot::{BootKind, Gate, PeerUnreachable};
-use crate::rules::force::PassOver;
+use crate::rules::force::{Force, Forced, PassOver};
 use crate::rules::give_up::{Pending, Release, ReleaseJudgement};
-use crate::sight::{Here, Observation, Role, There};
+use crate::rules::tidy::{Task, Upkeep, UpkeepJudgement};
+use crate::sight::{Here, Observation, Role, There, UsesHere};
 use crate::{Locks, Patience};
 use alloc::vec::Vec;
 
@@ -76,6 +77,8 @@ pub enum Users {
     Since(LetGo),
     /// All that are not inactive.
     All,
+    /// All, with what they do: [`crate::UsesHere`].
+    Uses,
 }
 
 /// What is to be done next.
@@ -94,6 +97,15 @@ pub enum Request {
     Lock(Side),
     /// Ask this site's front-end who uses the images that were just seen.
     AskUsers(Users),
+    /// Ask that cluster there whether somebody has an image open for writing, of those that were just seen there.
+    AskWriters,
+    /// From here on the run is about these images only, as if it began now. Give back all locks.
+    Narrow(Vec<ImageSpec>),
+    /// From here on it is about all of its images again. Give back all locks.
+    Widen {
+        /// Whether the few were taken over with all that they have.
+        taken_over: bool,
+    },
     /// Carry these out, each only while the locks hold.
     Act {
         /// The changes.
@@ -114,6 +126,9 @@ pub enum Request {
         /// How it ends.
         verdict: Verdict,
     },
+    /// Carry these out, one image after the other, and give back all locks: this is the end, [`Verdict::Forced`]. What is not
+    /// carried out is a lasting trouble.
+    ForceAndEnd(Vec<Step>),
 }
 
 /// How a run ends.
@@ -123,6 +138,16 @@ pub enum Verdict {
     MayBoot,
     /// It must not.
     Refused(Refusal),
+    /// All images are primary here.
+    Forced,
+    /// What was due of these images is done.
+    Tidied,
+    /// Nothing was done: one of them cannot give way yet, and what is copied back is to be of one age.
+    NotTogether,
+    /// The other site answers again, and its copies are not locked: a VM may be booting there, unseen.
+    AnswersAgain,
+    /// An image that was taken over is to be taken over again.
+    ChangedMeanwhile(ImageSpec),
     /// The image is primary here, belongs here, and its other copy follows.
     TakenUp,
     /// The same, but the other copy does not follow yet.
@@ -210,6 +235,22 @@ enum Purpose {
     TakeUp,
     /// What was taken up has to be followed.
     Follow,
+    Tidy,
+    Force(Forcing),
+    /// What a force takes over from a cluster that answers, as a boot would.
+    TakeOver(Forcing),
+}
+
+/// What an operator typed, and how far the run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Forcing {
+    site_is_off: bool,
+    /// How the gate stands that the VM's start will go through.
+    standing: Standing,
+    /// It has taken over what it could, and waits no more.
+    is_last_round: bool,
+    /// The copies there answered before their locks were taken.
+    answered: bool,
 }
 
 /// What it waits for.
@@ -221,6 +262,8 @@ enum Phase {
     Asking,
     Locking(Side),
     Acting,
+    /// What comes of it, the take-over is refused.
+    ActingInVain,
     Unlocking,
     Ending,
 }
@@ -249,6 +292,18 @@ impl Run {
         Self::new(Purpose::TakeUp)
     }
 
+    /// Puts right what events left undone, of images of one VM or of one image.
+    pub fn tidy() -> Self {
+        Self::new(Purpose::Tidy)
+    }
+
+    /// Has the images of a VM primary here because an operator typed it: taken over where the other site's cluster
+    /// answers, forced where nothing else is left. Every image is judged before the first one is touched. `standing` is
+    /// that of the gate that the VM's start will go through.
+    pub fn force(site_is_off: bool, standing: Standing) -> Self {
+        Self::new(Purpose::Force(Forcing { site_is_off, standing, is_last_round: false, answered: false }))
+    }
+
     fn new(purpose: Purpose) -> Self {
         Self { purpose, phase: Phase::Waiting, held: Held::Nothing, has_claimed: false }
     }
@@ -258,6 +313,7 @@ impl Run {
         match (self.phase, event) {
             (Phase::Waiting, Event::Go) => self.look(),
             (Phase::Looking | Phase::Claiming, Event::Saw(seen, time)) => self.saw(setting, seen, time),
+            (Phase::Asking, Event::Saw(..)) if self.purpose == Purpose::Tidy => self.look(),
             (Phase::Asking, Event::Saw(seen, time)) => self.judge(setting, seen, time.patience, true),
             (Phase::Locking(side), Event::Locked) => {
                 self.held = match side {
@@ -265,11 +321,17 @@ impl Run {
                     Side::There => Held::Both,
                 };
                 match (self.purpose, self.held) {
-                    (Purpose::TakeUp, Held::Here) => self.lock(Side::There),
+                    (Purpose::TakeUp | Purpose::Tidy, Held::Here) => self.lock(Side::There),
+                    (Purpose::Force(Forcing { answered: true, .. }), Held::Here) => self.lock(Side::There),
+                    (Purpose::Tidy, Held::Both) => self.ask(Users::Uses),
                     _ => self.look(),
                 }
             }
             (Phase::Acting, Event::Acted(carried, time)) => self.acted(carried, time.lateness),
+            (Phase::ActingInVain, Event::Acted(..)) => match self.purpose {
+                Purpose::TakeOver(forcing) => self.last_round(forcing, false),
+                _ => self.end(Verdict::Failed),
+            },
             (Phase::Unlocking, Event::Go) => self.look(),
             (_, Event::Failed(trouble, time)) => self.failed(trouble, time.lateness),
             _ => self.end(Verdict::Failed),
@@ -279,7 +341,9 @@ impl Run {
     fn look(&mut self) -> Request {
         self.phase = Phase::Looking;
         Request::Look(match self.purpose {
-            Purpose::Boot(..) | Purpose::TakeUp => Depth::Boot,
+            Purpose::Boot(..) | Purpose::TakeUp | Purpose::TakeOver(_) => Depth::Boot,
+            Purpose::Force(_) => Depth::Force,
+            Purpose::Tidy => Depth::Tidy,
             Purpose::GiveUp(_) | Purpose::Follow => Depth::GiveUp,
         })
     }
@@ -314,23 +378,52 @@ impl Run {
     }
 
     fn saw(&mut self, setting: &Setting<'_>, seen: &[Observation], time: Time) -> Request {
+        if let Some((boot, standing)) = self.purpose.as_boot() {
+            return self.saw_before_boot(setting, seen, time.patience, (boot, standing));
+        }
         match (self.purpose, self.held) {
-            (Purpose::Boot(_, standing), _) if !self.has_claimed => {
-                (self.phase, self.has_claimed) = (Phase::Claiming, true);
-                Request::Claim { note_home: standing != Standing::Outer }
+            (Purpose::Force(forcing), Held::Nothing) => {
+                let answered = seen.iter().any(answers);
+                self.purpose = Purpose::Force(Forcing { answered, ..forcing });
+                self.lock(Side::Here)
             }
-            (Purpose::Boot(boot, standing), Held::Nothing) => {
-                let gate = setting.gate(boot, standing, time.patience, Locks::Both);
-                self.saw_without_locks(&gate, standing, seen)
+            (Purpose::Force(forcing), _) if !forcing.answered && seen.iter().any(answers) => {
+                self.end(Verdict::AnswersAgain)
+            }
+            (Purpose::Force(Forcing { site_is_off: true, .. }), _) => {
+                self.phase = Phase::Asking;
+                Request::AskWriters
             }
             // only under the lock does it hold for longer than a moment who uses what
-            (Purpose::GiveUp(_) | Purpose::TakeUp, Held::Nothing) => self.lock(Side::Here),
+            (_, Held::Nothing) if !matches!(self.purpose, Purpose::Follow) => self.lock(Side::Here),
             (Purpose::GiveUp(let_go), _) => self.ask(Users::Since(let_go)),
             (Purpose::TakeUp, _) => self.ask(Users::All),
-            (Purpose::Boot(..), _) => self.judge(setting, seen, time.patience, false),
             (Purpose::Follow, _) if seen.iter().all(is_followed) => self.end(Verdict::TakenUp),
             (Purpose::Follow, _) if time.lateness >= Lateness::Over => self.end(Verdict::NotFollowed),
             (Purpose::Follow, _) => self.wait(None),
+            (Purpose::Boot(..) | Purpose::TakeOver(_) | Purpose::Tidy | Purpose::Force(_), _) => {
+                self.judge(setting, seen, time.patience, false)
+            }
+        }
+    }
+
+    fn saw_before_boot(
+        &mut self,
+        setting: &Setting<'_>,
+        seen: &[Observation],
+        patience: Patience,
+        (boot, standing): (BootKind, Standing),
+    ) -> Request {
+        if !self.has_claimed {
+            (self.phase, self.has_claimed) = (Phase::Claiming, true);
+            return Request::Claim { note_home: standing != Standing::Outer };
+        }
+        match self.held {
+            Held::Nothing => {
+                let gate = setting.gate(boot, standing, patience, Locks::Both);
+                self.saw_without_locks(&gate, standing, seen)
+            }
+            Held::Here | Held::Both => self.judge(setting, seen, patience, false),
         }
     }
 
@@ -338,8 +431,8 @@ impl Run {
     fn saw_without_locks(&mut self, gate: &Gate<'_>, standing: Standing, seen: &[Observation]) -> Request {
         let nothing_mirrored = !seen.iter().any(|seen| matches!(seen.here, Here::Mirrored(_)));
         match gate.judge(seen).decision {
-            Decision::Done if nothing_mirrored || standing == Standing::Outer => self.end(Verdict::MayBoot),
-            Decision::Refuse { refusal, then } if then.is_empty() => self.end(Verdict::Refused(refusal)),
+            Decision::Done if nothing_mirrored || standing == Standing::Outer => self.may_boot(),
+            Decision::Refuse { refusal, then } if then.is_empty() => self.refuse(then, Vec::new(), refusal),
             Decision::Wait { what, image } => self.wait(Some((what, image))),
             _ => self.lock(Side::Here),
         }
@@ -354,36 +447,101 @@ impl Run {
         asked: bool,
     ) -> Request {
         let locks = if self.held == Held::Both { Locks::Both } else { Locks::Here };
-        match self.purpose {
-            Purpose::Boot(boot, standing) => {
-                let judgement = setting.gate(boot, standing, patience, locks).judge(seen);
-                self.follow_gate(judgement, asked)
-            }
-            Purpose::GiveUp(_) => {
+        if let Some((boot, standing)) = self.purpose.as_boot() {
+            let judgement = setting.gate(boot, standing, patience, locks).judge(seen);
+            return self.follow_gate(judgement, asked);
+        }
+        match (self.purpose, seen) {
+            (Purpose::GiveUp(_), _) => {
                 let judgement = setting.release(patience, locks).judge(seen);
                 self.follow_release(judgement)
             }
-            Purpose::TakeUp => {
+            (Purpose::TakeUp, [seen]) => {
                 let gate = setting.gate(BootKind::Cold, Standing::Last, patience, locks);
-                match seen {
-                    [seen] => self.follow_take_up(gate.judge_take_up(seen)),
-                    _ => self.end(Verdict::Failed),
-                }
+                self.follow_take_up(gate.judge_take_up(seen))
             }
-            Purpose::Follow => self.end(Verdict::Failed),
+            (Purpose::Tidy, _) => self.tidy_up(setting, seen),
+            (Purpose::Force(forcing), _) => self.force_them(setting, seen, forcing),
+            _ => self.end(Verdict::Failed),
+        }
+    }
+
+    /// What is due of each, if all of them can have it.
+    fn tidy_up(&mut self, setting: &Setting<'_>, seen: &[Observation]) -> Request {
+        let (mut steps, mut findings) = (Vec::new(), Vec::new());
+        for seen in seen {
+            let UpkeepJudgement { task, finding } = setting.upkeep(&seen.uses_here).judge(seen);
+            if let Task::Act(due) = task {
+                steps.extend(due);
+            }
+            findings.push(finding);
+        }
+        if findings.iter().any(|finding| finding.rule == Rule::UpkeepNoRoomToKeep) {
+            return self.end(Verdict::NotTogether);
+        }
+        self.end_with(steps, findings, Verdict::Tidied)
+    }
+
+    fn force_them(&mut self, setting: &Setting<'_>, seen: &[Observation], forcing: Forcing) -> Request {
+        let open_there =
+            seen.iter().filter(|seen| seen.is_open_there).map(|seen| seen.image.clone()).collect();
+        let patience = if forcing.is_last_round { Patience::Exhausted } else { Patience::Fresh };
+        let gate = setting.gate(BootKind::Cold, forcing.standing, patience, Locks::Both);
+        let force = Force { gate, site_is_off: forcing.site_is_off, open_there: &open_there };
+        match force.decide(seen) {
+            Forced::Refuse(refusal) => self.end(Verdict::Refused(refusal)),
+            Forced::TakeOver(images) if !forcing.is_last_round => {
+                self.purpose = Purpose::TakeOver(forcing);
+                (self.phase, self.held) = (Phase::Unlocking, Held::Nothing);
+                Request::Narrow(images)
+            }
+            Forced::TakeOver(images) => match images.into_iter().next() {
+                Some(image) => self.end(Verdict::ChangedMeanwhile(image)),
+                None => self.end(Verdict::Failed),
+            },
+            Forced::Act(steps) => {
+                self.phase = Phase::Ending;
+                Request::ForceAndEnd(steps)
+            }
+        }
+    }
+
+    /// Judged again, and waited for no more.
+    fn last_round(&mut self, forcing: Forcing, taken_over: bool) -> Request {
+        self.purpose = Purpose::Force(Forcing { is_last_round: true, answered: false, ..forcing });
+        (self.phase, self.held) = (Phase::Unlocking, Held::Nothing);
+        Request::Widen { taken_over }
+    }
+
+    fn may_boot(&mut self) -> Request {
+        match self.purpose {
+            Purpose::TakeOver(forcing) => self.last_round(forcing, true),
+            _ => self.end(Verdict::MayBoot),
+        }
+    }
+
+    fn refuse(&mut self, then: Vec<Step>, findings: Vec<Finding>, refusal: Refusal) -> Request {
+        match self.purpose {
+            // the copies here cannot follow; whether they are to be had all the same is judged next
+            Purpose::TakeOver(forcing) if then.is_empty() => self.last_round(forcing, false),
+            Purpose::TakeOver(_) => {
+                self.phase = Phase::ActingInVain;
+                Request::Act { steps: then, findings }
+            }
+            _ => self.end_with(then, findings, Verdict::Refused(refusal)),
         }
     }
 
     fn follow_gate(&mut self, judgement: Judgement, asked: bool) -> Request {
         let Judgement { decision, findings } = judgement;
         match decision {
-            Decision::Done => self.end(Verdict::MayBoot),
+            Decision::Done => self.may_boot(),
             Decision::LockThere => self.lock(Side::There),
             Decision::Act(steps) => self.act(steps, findings),
             Decision::Wait { .. } => self.wait(None),
             // a copy is to be thrown away: nobody else here may be using it
             Decision::Refuse { then, .. } if !then.is_empty() && !asked => self.ask(Users::Others),
-            Decision::Refuse { refusal, then } => self.end_with(then, findings, Verdict::Refused(refusal)),
+            Decision::Refuse { refusal, then } => self.refuse(then, findings, refusal),
         }
     }
 
@@ -443,6 +601,23 @@ fn is_followed(seen: &Observation) -> bool {
     )
 }
 
+impl Purpose {
+    fn as_boot(self) -> Option<(BootKind, Standing)> {
+        match self {
+            Self::Boot(boot, standing) => Some((boot, standing)),
+            Self::TakeOver(Forcing { site_is_off, .. }) => {
+                let pass_over = if site_is_off { PassOver::Everything } else { PassOver::Doubts };
+                Some((BootKind::Cold, Standing::Forced(pass_over)))
+            }
+            Self::GiveUp(_) | Self::TakeUp | Self::Follow | Self::Tidy | Self::Force(_) => None,
+        }
+    }
+}
+
+fn answers(seen: &Observation) -> bool {
+    matches!(seen.there, There::Mirrored(_))
+}
+
 impl<'a> Setting<'a> {
     /// The rules of a gate that stands so.
     pub fn gate(&self, boot: BootKind, standing: Standing, patience: Patience, locks: Locks) -> Gate<'a> {
@@ -462,6 +637,21 @@ impl<'a> Setting<'a> {
             patience,
             locks,
             closing_id: self.closing_id,
+        }
+    }
+
+    /// The rules of reconcile about an image of which VMs here make this use.
+    pub fn upkeep(&self, uses: &UsesHere) -> Upkeep<'a> {
+        let Self { here, there, role, .. } = *self;
+        let UsesHere { by_any, in_use, running, ended } = *uses;
+        Upkeep {
+            here,
+            there,
+            role,
+            in_use_here: in_use,
+            has_user_here: by_any,
+            running_here: running,
+            ended_here: ended,
         }
     }
 

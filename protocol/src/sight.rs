@@ -24,6 +24,10 @@ pub struct Observation {
     /// A VM of this site may be using the copy here, or its saved memory belongs to it: for a release any VM but the one that
     /// lets it go, for a boot any but the one that boots. Only looked up where something depends on it.
     pub used_here_by: Option<i32>,
+    /// What VMs of this site do with it. Only looked up for reconcile.
+    pub uses_here: UsesHere,
+    /// Somebody has the copy there open for writing. Only looked up where an operator says that the site is off.
+    pub is_open_there: bool,
     /// Both front-ends have a VM that made this image as its own clone or volatile disk: two VMs that share a
     /// name by accident.
     pub owned_by_both: bool,
@@ -39,6 +43,20 @@ pub struct Observation {
     pub keeping: Keeping,
     /// What was set aside of the image on this site, the newest. Only looked up where the image itself is not here.
     pub set_aside: Option<SetAside>,
+}
+
+/// What VMs of this site do with an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UsesHere {
+    /// One has it, in whatever state.
+    pub by_any: bool,
+    /// One may be using it, or its saved memory belongs to it.
+    pub in_use: bool,
+    /// The one that runs on it (RUNNING, not only booting).
+    pub running: Option<i32>,
+    /// The one that was last booted on it, if that one is gone for good and the image is to be handed over then. Its end
+    /// may have come where nothing could be noted in the image.
+    pub ended: Option<i32>,
 }
 
 /// A copy that was outranked on this site, and is kept here under another name.

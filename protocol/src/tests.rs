@@ -92,6 +92,8 @@ fn seen_as(here: Here, there: There, vm_there: PeerVm) -> Observation {
         there,
         vm_there,
         used_here_by: None,
+        uses_here: UsesHere::default(),
+        is_open_there: false,
         owned_by_both: false,
         made_here: false,
         in_touch_since_reboot: true,
@@ -2382,6 +2384,9 @@ fn no_situation_breaks_what_the_gate_promises() {
                             let last_writer = here.token.sequence() > there.token.sequence();
                             let complete = here.positions == Positions::Complete && token_here == token_there;
                             assert!(proven || last_writer || complete, "promotes without proof: {why}");
+                        }
+                        Step::PromoteByForce { .. } | Step::MarkForced { .. } | Step::OpenByForce { .. } => {
+                            unreachable!("a gate forces nothing: {why}")
                         }
                         Step::Promote { at: Side::There, .. } => {
                             assert_eq!(

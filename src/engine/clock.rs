@@ -25,6 +25,11 @@ impl Clock {
         Self { started: now, progressed: now, looked: now, limit, waned: false }
     }
 
+    /// When the run began.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Something was changed: what follows from it needs its time, also when the limit is near.
     pub(super) fn progress(&mut self) {
         self.progressed = Instant::now();

@@ -3,18 +3,35 @@
 use super::activity::Activity;
 use super::clock::Clock;
 use super::error::EngineError;
+use super::failover::ForceOrder;
 use super::images::{User, VmImage};
 use super::locks::Owner;
 use super::observe::Seen;
+use super::reconcile::{UserHere, uses_here};
 use super::sites::Engine;
-use super::steps::{Cause, HeldLocks};
+use super::steps::{BY_FORCE, Cause, HeldLocks};
+use crate::audit::Outcome;
 use crate::ceph::CephError;
 use crate::config;
 use onemirror_protocol::{
-    Carried, Depth, Event, Finding, Here, LetGo, Observation, Patience, PeerUnreachable, Request, Run,
-    Setting, Side, Step, Time, Trouble, Users, Verdict,
+    Carried, Depth, Event, Finding, Here, ImageSpec, LetGo, Observation, Patience, PeerUnreachable, Request,
+    Rule, Run, Setting, Side, Step, Time, Trouble, Users, Verdict, WaitFor,
 };
 use std::time::Duration;
+
+/// What a run is about, on this site.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    /// The VM, if it is about one's images.
+    pub vm: Option<i32>,
+    pub images: &'a [VmImage],
+    /// For each image the VMs that use it as far as is known; what the front-end lists may lack one.
+    pub known: &'a [Vec<UserHere>],
+    /// What an operator typed.
+    pub order: Option<&'a ForceOrder<'a>>,
+    /// How long it may take.
+    pub limit: Duration,
+}
 
 /// What a run did, and how it ended.
 pub(super) struct Driven {
@@ -26,13 +43,30 @@ pub(super) struct Driven {
     pub steps: Vec<Step>,
     /// How many of the images were mirrored when it began.
     pub mirrored: usize,
-    /// What was to be done last.
-    due: Vec<Step>,
+    /// What was to be done last, and why.
+    pub due: Vec<Step>,
+    pub findings: Vec<Finding>,
+    /// The images that a force took over with all that they have.
+    pub taken_over: Vec<ImageSpec>,
     /// The last thing that went wrong.
     pub trouble: Option<EngineError>,
 }
 
 impl Driven {
+    /// The images that were changed at the end, in order.
+    pub(super) fn changed(&self) -> Vec<&ImageSpec> {
+        let mut images: Vec<&ImageSpec> = self.due.iter().map(Step::image).collect();
+        images.dedup();
+        images
+    }
+
+    /// By which rule what was done at the end with the image.
+    pub(super) fn told_of(&self, image: &ImageSpec) -> Option<(Rule, String)> {
+        let rule = self.findings.iter().find(|finding| finding.image == *image)?.rule;
+        let steps: Vec<&str> = self.due.iter().filter(|step| step.image() == image).map(Step::name).collect();
+        Some((rule, if steps.is_empty() { "settled meanwhile".to_owned() } else { steps.join(", ") }))
+    }
+
     /// What made it fail.
     pub(super) fn error(self) -> EngineError {
         match self.verdict {
@@ -43,12 +77,7 @@ impl Driven {
                 EngineError::Refused(refusal)
             }
             Verdict::NotCarriedOut(why) => not_carried_out(&self.due, why),
-            Verdict::MayBoot
-            | Verdict::TakenUp
-            | Verdict::NotFollowed
-            | Verdict::GivenUp(_)
-            | Verdict::NoRoom
-            | Verdict::Failed => self
+            _ => self
                 .trouble
                 .unwrap_or_else(|| EngineError::Unfit("onemirror has a bug: a run lost its way".into())),
         }
@@ -93,12 +122,15 @@ enum Answer {
 /// A run on its way.
 struct Drive<'a> {
     engine: &'a Engine,
-    vm: Option<i32>,
-    images: &'a [VmImage],
+    subject: Subject<'a>,
+    /// Those that it is about now.
+    images: Vec<VmImage>,
     clock: Clock,
     owner: Owner,
     /// Those that it has taken. There may be nothing to lock: then a copy that shows itself is one that is not locked.
     locks: Option<HeldLocks>,
+    /// What VMs here were found to do with each image.
+    users: Vec<Vec<UserHere>>,
     sights: Vec<Observation>,
     /// As of the last look without locks, or of the last change: what was due then is due under the locks, though to
     /// take them took long.
@@ -123,36 +155,37 @@ impl Engine {
         }
     }
 
-    /// Drives a run about these images to its end.
-    pub(super) async fn drive(
-        &self,
-        mut run: Run,
-        vm: Option<i32>,
-        images: &[VmImage],
-        limit: Duration,
-    ) -> Driven {
-        let mut drive = Drive::new(self, vm, images, limit);
+    /// What a boot is about.
+    pub(super) fn boot_of<'a>(&self, vm: i32, images: &'a [VmImage]) -> Subject<'a> {
+        Subject { vm: Some(vm), images, known: &[], order: None, limit: self.config.policy.sync_timeout }
+    }
+
+    /// Drives a run to its end.
+    pub(super) async fn drive(&self, mut run: Run, subject: &Subject<'_>) -> Driven {
+        let mut drive = Drive::new(self, *subject);
         let mut answer = Answer::Go;
         loop {
             let id = closing_id();
-            let request = run.next(&self.setting(vm, &id), drive.event(&answer));
+            let request = run.next(&self.setting(subject.vm, &id), drive.event(&answer));
             tracing::debug!("{request:?}");
             answer = match request {
                 Request::Look(depth) => drive.look(depth).await,
                 Request::Claim { note_home } => drive.claim(note_home).await,
                 Request::Lock(side) => drive.lock(side).await,
                 Request::AskUsers(users) => drive.ask_users(users).await,
-                Request::Act { steps, findings } => drive.act(steps, &findings).await,
+                Request::AskWriters => drive.ask_writers().await,
+                Request::Narrow(images) => drive.narrow(&images).await,
+                Request::Widen { taken_over } => drive.widen(taken_over).await,
+                Request::Act { steps, findings } => drive.act(steps, findings).await,
                 Request::Unlock => drive.unlock().await,
-                Request::Wait(what) => {
-                    if let Some((what, image)) = what {
-                        tracing::info!("waiting for {what} ({image})");
-                    }
-                    drive.wait().await
-                }
-                Request::End { steps, findings, verdict } => match drive.carry_out(&steps, &findings).await {
-                    Ok(_) => return drive.end(verdict).await,
-                    Err(error) => drive.failed(error),
+                Request::Wait(what) => drive.wait(what).await,
+                Request::End { steps, findings, verdict } => match drive.act(steps, findings).await {
+                    Answer::Acted(_) => return drive.end(verdict).await,
+                    failed => failed,
+                },
+                Request::ForceAndEnd(steps) => match drive.force(steps).await {
+                    Answer::Acted(_) => return drive.end(Verdict::Forced).await,
+                    failed => failed,
                 },
             };
         }
@@ -160,22 +193,25 @@ impl Engine {
 }
 
 impl<'a> Drive<'a> {
-    fn new(engine: &'a Engine, vm: Option<i32>, images: &'a [VmImage], limit: Duration) -> Self {
+    fn new(engine: &'a Engine, subject: Subject<'a>) -> Self {
         let driven = Driven {
             verdict: Verdict::Failed,
             seen: Vec::new(),
             steps: Vec::new(),
             mirrored: 0,
             due: Vec::new(),
+            findings: Vec::new(),
+            taken_over: Vec::new(),
             trouble: None,
         };
         Self {
             engine,
-            vm,
-            images,
-            clock: Clock::start(limit),
+            subject,
+            images: subject.images.to_vec(),
+            clock: Clock::start(subject.limit),
             owner: Owner::this_process(engine.here(), &engine.state_dir),
             locks: None,
+            users: Vec::new(),
             sights: Vec::new(),
             patience: Patience::Fresh,
             driven,
@@ -195,6 +231,9 @@ impl<'a> Drive<'a> {
 
     fn saw(&mut self) -> Answer {
         self.sights = observations(&self.driven.seen);
+        for (sight, users) in self.sights.iter_mut().zip(&self.users) {
+            sight.uses_here = uses_here(users, None);
+        }
         Answer::Saw
     }
 
@@ -211,8 +250,9 @@ impl<'a> Drive<'a> {
 
     async fn look(&mut self, depth: Depth) -> Answer {
         let seen = match &self.locks {
-            None => self.engine.observe(self.images, depth).await,
-            Some(locks) => self.engine.observe_locked(self.images, depth, locks).await,
+            None if depth == Depth::Tidy => self.engine.look(&self.images, depth).await,
+            None => self.engine.observe(&self.images, depth).await,
+            Some(locks) => self.engine.observe_locked(&self.images, depth, locks).await,
         };
         match seen {
             Ok(seen) => {
@@ -254,13 +294,28 @@ impl<'a> Drive<'a> {
     }
 
     async fn ask_users(&mut self, users: Users) -> Answer {
-        let vm = self.vm;
-        let counts = |user: &User| match users {
-            Users::Others => Some(user.vm) != vm && user.activity != Activity::Inactive,
-            Users::Since(LetGo::ByEndingVm) if Some(user.vm) == vm => user.keeps,
-            Users::Since(_) | Users::All => user.activity != Activity::Inactive,
+        let vm = self.subject.vm;
+        let is_own = |user: &User| Some(user.vm) == vm;
+        let is_active = |user: &User| user.activity != Activity::Inactive;
+        let seen = &mut self.driven.seen;
+        let asked = match users {
+            Users::Uses => self
+                .engine
+                .users_of_each(&self.images, self.subject.known)
+                .await
+                .map(|users| self.users = users),
+            Users::Others => {
+                self.engine.observe_users_here(seen, |user| !is_own(user) && is_active(user)).await
+            }
+            Users::All | Users::Since(LetGo::Earlier) => {
+                self.engine.observe_users_here(seen, is_active).await
+            }
+            Users::Since(LetGo::ByEndingVm) => {
+                let counts = |user: &User| if is_own(user) { user.keeps } else { is_active(user) };
+                self.engine.observe_users_here(seen, counts).await
+            }
         };
-        if let Err(error) = self.engine.observe_users_here(&mut self.driven.seen, counts).await {
+        if let Err(error) = asked {
             return self.failed(error);
         }
         if matches!(users, Users::Since(_)) {
@@ -269,31 +324,80 @@ impl<'a> Drive<'a> {
         self.saw()
     }
 
-    async fn carry_out(&self, steps: &[Step], findings: &[Finding]) -> Result<Carried, EngineError> {
-        let Some(locks) = &self.locks else {
-            return Ok(if steps.is_empty() { Carried::Out } else { Carried::Halted });
-        };
-        let cause = Cause { vm: self.vm, findings };
-        self.engine.carry_out(steps, &self.driven.seen, locks, &cause).await
-    }
-
-    async fn act(&mut self, steps: Vec<Step>, findings: &[Finding]) -> Answer {
-        match self.carry_out(&steps, findings).await {
-            Ok(Carried::Out) => {
-                self.clock.progress();
-                self.patience = self.clock.patience();
-                self.driven.steps.extend(steps);
-                Answer::Acted(Carried::Out)
-            }
-            Ok(left) => {
-                self.driven.due = steps;
-                Answer::Acted(left)
-            }
+    async fn ask_writers(&mut self) -> Answer {
+        match self.engine.observe_writers_there(&mut self.driven.seen).await {
+            Ok(()) => self.saw(),
             Err(error) => self.failed(error),
         }
     }
 
-    async fn wait(&mut self) -> Answer {
+    async fn narrow(&mut self, images: &[ImageSpec]) -> Answer {
+        self.images.retain(|image| images.contains(image.spec()));
+        self.clock = Clock::start(self.subject.limit);
+        self.unlock().await
+    }
+
+    async fn widen(&mut self, taken_over: bool) -> Answer {
+        let Subject { vm, images, order, .. } = self.subject;
+        if taken_over {
+            for image in self.images.iter().map(VmImage::spec) {
+                let (outcome, words) = (Outcome::Done, order.map(ForceOrder::in_words));
+                self.engine.note(
+                    vm,
+                    Some(image),
+                    BY_FORCE,
+                    "take-over",
+                    outcome,
+                    words,
+                    self.clock.started(),
+                );
+                self.driven.taken_over.push(image.clone());
+            }
+        }
+        self.images = images.to_vec();
+        self.unlock().await
+    }
+
+    /// On whose behalf it acts: for the VM that it is about, or the first that uses an image.
+    fn cause(&self) -> Cause<'_> {
+        let user = || self.users.iter().flatten().next().map(UserHere::vm);
+        Cause { vm: self.subject.vm.or_else(user), findings: &self.driven.findings, order: None }
+    }
+
+    async fn act(&mut self, steps: Vec<Step>, findings: Vec<Finding>) -> Answer {
+        self.driven.findings = findings;
+        if steps.is_empty() {
+            return Answer::Acted(Carried::Out);
+        }
+        self.driven.due = steps;
+        let Some(locks) = &self.locks else { return Answer::Acted(Carried::Halted) };
+        let due = &self.driven.due;
+        match self.engine.carry_out(due, &self.driven.seen, locks, &self.cause()).await {
+            Ok(Carried::Out) => {
+                self.clock.progress();
+                self.patience = self.clock.patience();
+                self.driven.steps.extend(self.driven.due.iter().cloned());
+                Answer::Acted(Carried::Out)
+            }
+            Ok(left) => Answer::Acted(left),
+            Err(error) => self.failed(error),
+        }
+    }
+
+    async fn force(&mut self, steps: Vec<Step>) -> Answer {
+        self.driven.due = steps;
+        let Some(locks) = &self.locks else { return Answer::Failed(Trouble::Lasting) };
+        let cause = Cause { order: self.subject.order, ..self.cause() };
+        match self.engine.force_in_turn(&self.driven.due, &self.driven.seen, locks, &cause).await {
+            Ok(()) => Answer::Acted(Carried::Out),
+            Err(error) => self.failed(error),
+        }
+    }
+
+    async fn wait(&mut self, what: Option<(WaitFor, ImageSpec)>) -> Answer {
+        if let Some((what, image)) = what {
+            tracing::info!("waiting for {what} ({image})");
+        }
         self.unlock().await;
         self.clock.wait_a_moment().await;
         Answer::Go

@@ -70,7 +70,7 @@ pub struct ForcedInPart {
     /// What failed.
     pub failed: ImageSpec,
     /// Why.
-    pub error: CephError,
+    pub why: String,
     /// Forced before.
     pub forced: Vec<ImageSpec>,
     /// Not tried any more.
@@ -83,10 +83,10 @@ impl std::fmt::Display for ForcedInPart {
             [] => "none".to_owned(),
             images => images.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
-        let (failed, error) = (&self.failed, &self.error);
+        let (failed, why) = (&self.failed, &self.why);
         write!(
             f,
-            "{} could not be forced, so the VM was not started; forced: {}; failed: {failed} ({error}); not tried: {}; put that right and repeat the command",
+            "{} could not be forced, so the VM was not started; forced: {}; failed: {failed} ({why}); not tried: {}; put that right and repeat the command",
             failed.image(),
             list(&self.forced),
             list(&self.left)

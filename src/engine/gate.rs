@@ -99,7 +99,7 @@ impl Engine {
         images: &[VmImage],
         run: Run,
     ) -> Result<GateOutcome, EngineError> {
-        let driven = self.drive(run, Some(vm), images, self.config.policy.sync_timeout).await;
+        let driven = self.drive(run, &self.boot_of(vm, images)).await;
         match driven.verdict {
             Verdict::MayBoot => Ok(GateOutcome { mirrored: driven.mirrored, steps: driven.steps }),
             _ => Err(driven.error()),

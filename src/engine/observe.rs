@@ -15,7 +15,7 @@ use crate::state::is_later_report;
 use futures::{StreamExt, TryStreamExt, stream};
 use onemirror_protocol::{
     Apart, Belongs, Copy, HOME_KEY, Here, Home, Keeping, Marks, Mode, Named, Observation, PeerVm, Positions,
-    Report, Resync, Role, Side, SiteRole, There, Token, home_written, tell_sets_apart,
+    Report, Resync, Role, Side, SiteRole, There, Token, UsesHere, home_written, tell_sets_apart,
 };
 use onemirror_protocol::{Depth, ImageSpec};
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,6 +125,8 @@ impl Engine {
                 there: There::NotAsked,
                 vm_there: PeerVm::NotAsked,
                 used_here_by: None,
+                uses_here: UsesHere::default(),
+                is_open_there: false,
                 owned_by_both: false,
                 made_here: image.is_own(),
                 in_touch_since_reboot: false,

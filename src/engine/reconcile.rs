@@ -2,16 +2,15 @@
 //! Ceph say now, so an event that was lost costs time and never data.
 
 use super::activity::{Activity, activity, is_running};
+use super::drive::Subject;
 use super::error::{EngineError, is_own_refusal};
 use super::images::{User, VmImage};
-use super::locks::Owner;
 use super::observe::Seen;
 use super::overview::Undone;
 use super::pass_on::PassOn;
 use super::pools::{ImageKey, NotReached, by_cluster};
 use super::sites::Engine;
 use super::start::{stale_way_out, way_out};
-use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
 use crate::config::ReleaseOn;
 use crate::opennebula::{Vm, VmState};
@@ -21,8 +20,8 @@ use onemirror_protocol::ImageSpec;
 use onemirror_protocol::LetGo;
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
-    Belongs, Here, Observation, PeerVm, Role, Rule, Side, Step, Task, Upkeep, UpkeepJudgement, WayOut,
-    room_advice, take_up_advice,
+    Belongs, Here, Observation, PeerVm, Role, Rule, Run, Step, Task, UpkeepJudgement, UsesHere, Verdict,
+    WayOut, room_advice, take_up_advice,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -134,6 +133,16 @@ impl UserHere {
             running: is_running(vm),
             way_out: way_out(vm),
         }
+    }
+}
+
+/// What all of them together do with an image.
+pub(super) fn uses_here(users: &[UserHere], ended: Option<i32>) -> UsesHere {
+    UsesHere {
+        by_any: !users.is_empty(),
+        in_use: users.iter().any(|user| user.in_use),
+        running: users.iter().find(|user| user.running).map(|user| user.vm),
+        ended,
     }
 }
 
@@ -366,16 +375,8 @@ impl Engine {
         users: &[UserHere],
         ended_here: Option<i32>,
     ) -> UpkeepJudgement {
-        Upkeep {
-            here: self.here(),
-            there: self.there(),
-            role: self.residence().role,
-            in_use_here: users.iter().any(|user| user.in_use),
-            has_user_here: !users.is_empty(),
-            running_here: users.iter().find(|user| user.running).map(|user| user.vm),
-            ended_here,
-        }
-        .judge(&seen.observation)
+        let uses = uses_here(users, ended_here);
+        self.setting(None, "").upkeep(&uses).judge(&seen.observation)
     }
 
     /// The VM that was last booted on an image that no VM uses, if it is gone and should have handed the image over.
@@ -465,7 +466,7 @@ impl Engine {
         let names = together
             .iter()
             .map(|kept| (kept.image.spec().to_string(), kept.users.first().map(|user| user.vm)));
-        match self.act_under_locks(together).await {
+        match self.tidy(together).await {
             Ok(done) => names
                 .zip(done)
                 .map(|((image, vm), (rule, done))| {
@@ -477,43 +478,32 @@ impl Engine {
         }
     }
 
-    /// Takes the locks, looks at the VMs here and the images again, and does what is still to be done.
-    async fn act_under_locks(&self, together: &[Kept]) -> Result<Vec<(Rule, String)>, EngineError> {
+    /// Has done what is still to be done, and tells the rule and the steps of each.
+    async fn tidy(&self, together: &[Kept]) -> Result<Vec<(Rule, String)>, EngineError> {
         let images: Vec<VmImage> = together.iter().map(|kept| kept.image.clone()).collect();
-        let owner = Owner::this_process(self.here(), &self.state_dir);
-        let mut locks = HeldLocks::default();
-        let result = async {
-            let seen = self.look(&images, Depth::Tidy).await?;
-            self.lock(&mut locks, Side::Here, &seen, &owner).await?;
-            self.lock(&mut locks, Side::There, &seen, &owner).await?;
-            let mut users = Vec::new();
-            for Kept { image, users: known } in together {
-                let mut now = self.users_now(&BTreeSet::from([image.spec().clone()]), known).await?;
-                users.push(now.remove(image.spec()).unwrap_or_default());
-            }
-            let seen = self.observe_locked(&images, Depth::Tidy, &locks).await?;
-            let (mut told, mut steps, mut findings) = (Vec::new(), Vec::new(), Vec::new());
-            for (seen, users) in seen.iter().zip(&users) {
-                let UpkeepJudgement { task, finding } = self.judge_upkeep(seen, users, None);
-                let due = if let Task::Act(due) = task { due } else { Vec::new() };
-                let names = due.iter().map(|step| step.name()).collect::<Vec<_>>().join(", ");
-                told.push((
-                    finding.rule,
-                    if due.is_empty() { "settled meanwhile".to_owned() } else { names },
-                ));
-                steps.extend(due);
-                findings.push(finding);
-            }
-            if findings.iter().any(|finding| finding.rule == Rule::UpkeepNoRoomToKeep) {
-                return Err(EngineError::Unfit(NOT_TOGETHER.into()));
-            }
-            let vm = users.iter().flatten().next().map(|user| user.vm);
-            self.carry_out(&steps, &seen, &locks, &Cause { vm, findings: &findings }).await?;
-            Ok(told)
+        let known: Vec<Vec<UserHere>> = together.iter().map(|kept| kept.users.clone()).collect();
+        let (order, limit) = (None, self.config.policy.sync_timeout);
+        let subject = Subject { vm: None, images: &images, known: &known, order, limit };
+        let driven = self.drive(Run::tidy(), &subject).await;
+        match driven.verdict {
+            Verdict::Tidied => Ok(images.iter().filter_map(|image| driven.told_of(image.spec())).collect()),
+            Verdict::NotTogether => Err(EngineError::Unfit(NOT_TOGETHER.into())),
+            _ => Err(driven.error()),
         }
-        .await;
-        locks.release().await;
-        result
+    }
+
+    /// Who uses each of these images now.
+    pub(super) async fn users_of_each(
+        &self,
+        images: &[VmImage],
+        known: &[Vec<UserHere>],
+    ) -> Result<Vec<Vec<UserHere>>, EngineError> {
+        let mut users = Vec::new();
+        for (image, known) in images.iter().zip(known) {
+            let mut now = self.users_now(&BTreeSet::from([image.spec().clone()]), known).await?;
+            users.push(now.remove(image.spec()).unwrap_or_default());
+        }
+        Ok(users)
     }
 
     /// Who uses the images here now. `known` are VMs that use all of them, or did: what the front-end lists may lack one

@@ -1,6 +1,6 @@
 //! Rehoming: an operator decides for good where the images of a VM belong.
 
-use super::drive::not_carried_out;
+use super::drive::{Subject, not_carried_out};
 use super::error::EngineError;
 use super::images::VmImage;
 use super::locks::Owner;
@@ -103,7 +103,10 @@ impl Engine {
             }
             let finding = |seen: &Seen| Finding { image: seen.spec().clone(), rule: Rule::HomeHere };
             let findings: Vec<Finding> = seen.iter().map(finding).collect();
-            match self.carry_out(&steps, &seen, &locks, &Cause { vm, findings: &findings }).await? {
+            match self
+                .carry_out(&steps, &seen, &locks, &Cause { vm, findings: &findings, order: None })
+                .await?
+            {
                 Carried::Out => {}
                 left => return Err(not_carried_out(&steps, left)),
             }
@@ -123,7 +126,9 @@ impl Engine {
     /// Takes up an image that is primary nowhere, as the gate would for a VM.
     async fn take_up(&self, image: &VmImage) -> Result<(), EngineError> {
         let limit = self.config.policy.sync_timeout;
-        let driven = self.drive(Run::take_up(), None, std::slice::from_ref(image), limit).await;
+        let images = std::slice::from_ref(image);
+        let subject = Subject { vm: None, images, known: &[], order: None, limit };
+        let driven = self.drive(Run::take_up(), &subject).await;
         match driven.verdict {
             Verdict::TakenUp => Ok(()),
             Verdict::NotFollowed => Err(EngineError::Unfit(format!(

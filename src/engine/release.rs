@@ -1,5 +1,6 @@
 //! A release carried out: the images that a VM let go of are given up, or stay pending.
 
+use super::drive::Subject;
 use super::error::EngineError;
 use super::images::{User, VmImage};
 use super::observe::{Belonging, Seen};
@@ -105,7 +106,8 @@ impl Engine {
         let_go: LetGo,
         limit: Duration,
     ) -> Result<ReleaseOutcome, EngineError> {
-        let driven = self.drive(Run::give_up(let_go), Some(vm), images, limit).await;
+        let subject = Subject { limit, ..self.boot_of(vm, images) };
+        let driven = self.drive(Run::give_up(let_go), &subject).await;
         let pending = match (&driven.verdict, &driven.trouble) {
             (Verdict::GivenUp(pending), _) => pending.clone(),
             (Verdict::NoRoom, Some(EngineError::Ceph { error, .. })) => still_primary(&driven.seen, error),

@@ -1,7 +1,8 @@
 //! Carries steps out, one by one, each only while the locks it relies on are held. What to do is decided elsewhere.
 
 use super::CONCURRENCY;
-use super::error::EngineError;
+use super::error::{EngineError, ForcedInPart};
+use super::failover::{ForceOrder, forced_note};
 use super::images::VmImage;
 use super::locks::{self, Lock, LockError, Owner};
 use super::observe::Seen;
@@ -12,8 +13,8 @@ use futures::{StreamExt, stream};
 use onemirror_protocol::Depth;
 use onemirror_protocol::ImageSpec;
 use onemirror_protocol::{
-    BOOTED_KEY, Carried, Finding, HOME_KEY, Named, RELEASE_KEY, Side, Step, TOKEN_KEY, home_written,
-    written_for,
+    BOOTED_KEY, Carried, FORCED_KEY, Finding, HOME_KEY, Named, RELEASE_KEY, Side, Step, TOKEN_KEY,
+    home_written, written_for,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -53,13 +54,21 @@ impl HeldLocks {
 pub(super) struct Cause<'a> {
     pub vm: Option<i32>,
     pub findings: &'a [Finding],
+    /// What an operator typed, where he forces it.
+    pub order: Option<&'a ForceOrder<'a>>,
 }
 
 impl Cause<'_> {
     fn rule(&self, image: &ImageSpec) -> &'static str {
+        if self.order.is_some() {
+            return BY_FORCE;
+        }
         self.findings.iter().find(|finding| finding.image == *image).map_or("", |finding| finding.rule.name())
     }
 }
+
+/// What an operator's force is called in the audit log, where other steps have the rule.
+pub(super) const BY_FORCE: &str = "operator-force";
 
 /// How long a lock lives: long enough for the slowest sequence of steps under it, and for the looks before and between
 /// them, by what they have taken so far: up to five of them.
@@ -150,6 +159,54 @@ impl Engine {
         Ok(carried.into_iter().max().unwrap_or(Carried::Out))
     }
 
+    /// Carries out `steps`, one image after the other; the first failure ends it, and tells of all.
+    pub(super) async fn force_in_turn(
+        &self,
+        steps: &[Step],
+        seen: &[Seen],
+        locks: &HeldLocks,
+        cause: &Cause<'_>,
+    ) -> Result<(), EngineError> {
+        let of_image = |seen: &&Seen| steps.iter().any(|step| step.image() == seen.spec());
+        let all: Vec<&Seen> = seen.iter().filter(of_image).collect();
+        let steps: Vec<&Step> = steps.iter().collect();
+        for (place, seen) in all.iter().enumerate() {
+            let failed = match self.carry_out_of(&steps, seen, locks, cause).await {
+                Ok(Carried::Out) => continue,
+                Ok(Carried::Halted) => "it has changed meanwhile".to_owned(),
+                // a process that was paused finds its lock gone, and may have been overtaken
+                Ok(Carried::LockRanOut) => "too slow, so its lock ran out".to_owned(),
+                Err(EngineError::Ceph { error, .. }) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            let names = |some: &[&Seen]| some.iter().map(|seen| seen.spec().clone()).collect();
+            return Err(EngineError::ForcedInPart(ForcedInPart {
+                failed: seen.spec().clone(),
+                why: failed,
+                forced: names(all.get(..place).unwrap_or_default()),
+                left: names(all.get(place + 1..).unwrap_or_default()),
+            }));
+        }
+        Ok(())
+    }
+
+    /// Those of one image.
+    async fn carry_out_of(
+        &self,
+        steps: &[&Step],
+        seen: &Seen,
+        locks: &HeldLocks,
+        cause: &Cause<'_>,
+    ) -> Result<Carried, EngineError> {
+        for step in steps.iter().filter(|step| step.image() == seen.spec()) {
+            let carried = self.carry_out_one(step, seen, locks, cause).await?;
+            if carried != Carried::Out {
+                return Ok(carried);
+            }
+        }
+        Ok(Carried::Out)
+    }
+
     async fn carry_out_each(
         &self,
         steps: &[&Step],
@@ -157,15 +214,7 @@ impl Engine {
         locks: &HeldLocks,
         cause: &Cause<'_>,
     ) -> Vec<Result<Carried, EngineError>> {
-        let by_image = seen.iter().map(|seen| async move {
-            for step in steps.iter().filter(|step| step.image() == seen.spec()) {
-                let carried = self.carry_out_one(step, seen, locks, cause).await?;
-                if carried != Carried::Out {
-                    return Ok(carried);
-                }
-            }
-            Ok(Carried::Out)
-        });
+        let by_image = seen.iter().map(|seen| self.carry_out_of(steps, seen, locks, cause));
         stream::iter(by_image.collect::<Vec<_>>()).buffered(CONCURRENCY).collect().await
     }
 
@@ -193,19 +242,24 @@ impl Engine {
             tracing::warn!("{image}: its lock ran out before {}", step.name());
             return Ok(Carried::LockRanOut);
         }
-        let result = self.perform(step, seen, locks).await;
+        let result = self.perform(step, seen, locks, cause).await;
         let (outcome, reason) = match &result {
-            Ok(Carried::Out) => (Outcome::Done, None),
+            Ok(Carried::Out) => (Outcome::Done, cause.order.map(ForceOrder::in_words)),
             Ok(Carried::Halted | Carried::LockRanOut) => {
                 (Outcome::Pending, Some("not yet possible".to_owned()))
             }
-            Err(error) => (Outcome::Failed, Some(error.to_string())),
+            Err(error) => {
+                let words = cause.order.map(|order| format!("{}: ", order.in_words())).unwrap_or_default();
+                (Outcome::Failed, Some(format!("{words}{error}")))
+            }
         };
         self.note(cause.vm, Some(image), cause.rule(image), step.name(), outcome, reason, started);
         tracing::info!("{} {image} on {site}: {result:?}", step.name());
         match result {
             Ok(carried) => Ok(carried),
-            Err(CephError::NotPossible { .. } | CephError::ReadOnly { .. } | CephError::NotFound { .. }) => {
+            Err(CephError::NotPossible { .. } | CephError::ReadOnly { .. } | CephError::NotFound { .. })
+                if cause.order.is_none() =>
+            {
                 Ok(Carried::Halted)
             }
             Err(error) => Err(EngineError::Ceph { image: image.clone(), site: site.to_owned(), error }),
@@ -233,7 +287,13 @@ impl Engine {
         self.locks_hold(locks, image).await.unwrap_or(false)
     }
 
-    async fn perform(&self, step: &Step, seen: &Seen, locks: &HeldLocks) -> Result<Carried, CephError> {
+    async fn perform(
+        &self,
+        step: &Step,
+        seen: &Seen,
+        locks: &HeldLocks,
+        cause: &Cause<'_>,
+    ) -> Result<Carried, CephError> {
         let Some(global_id) = &seen.global_id else { return Ok(Carried::Halted) };
         let cluster = match step.side() {
             Side::Here => Some(&seen.image.cluster),
@@ -266,6 +326,14 @@ impl Engine {
                 if now != seen.id_here || cluster.promote(image, true).await? == Promotion::NotYet {
                     return Ok(Carried::Halted);
                 }
+            }
+            Step::PromoteByForce { image } => self.promote_by_force(cluster, image).await?,
+            Step::MarkForced { image, mark } => {
+                let note = forced_note(mark, global_id, cause.order);
+                self.write_after_force(cluster, image, FORCED_KEY, &note).await?
+            }
+            Step::OpenByForce { image, token } => {
+                self.write_after_force(cluster, image, TOKEN_KEY, &written_for(token, global_id)).await?
             }
             Step::SetAside { .. } => return self.set_aside(seen, locks).await,
             Step::Resync { image } => {

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::opennebula::{DiskImage, DiskKind, Vm};
 use onemirror_protocol::Carried;
 use onemirror_protocol::Depth;
-use onemirror_protocol::{BootKind, Patience, Side, Step};
+use onemirror_protocol::{BootKind, Side, Step};
 use onemirror_protocol::{Run, Standing};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -234,7 +234,7 @@ async fn a_copy_is_noted_then_renamed_then_mirrored_no_more_and_only_under_locks
         engine.lock(&mut locks, Side::Here, &seen, &owner).await.unwrap();
         engine.lock(&mut locks, Side::There, &seen, &owner).await.unwrap();
         let steps = [Step::SetAside { image: images[0].spec().clone() }];
-        let cause = Cause { vm: None, findings: &[] };
+        let cause = Cause { vm: None, findings: &[], order: None };
         let carried = engine.carry_out(&steps, &seen, &locks, &cause).await.unwrap();
         locks.release().await;
         carried
@@ -266,7 +266,7 @@ async fn a_resync_is_asked_of_no_copy_but_the_one_that_was_looked_at() {
     let images = [image(&here, 0, "one-7")];
     let seen = engine.observe(&images, Depth::GiveUp).await.unwrap();
     let steps = [Step::Resync { image: images[0].spec().clone() }];
-    let cause = Cause { vm: None, findings: &[] };
+    let cause = Cause { vm: None, findings: &[], order: None };
     // the daemon was faster: this is the next copy
     here.put_with("one-7", "20365947de3a", false, "3:site-a:open");
     let carried = engine.carry_out(&steps, &seen, &HeldLocks::default(), &cause).await.unwrap();
@@ -284,11 +284,11 @@ async fn nothing_is_forced_once_a_lock_is_gone() {
     let order = ForceOrder { reason: "burnt down", site_is_off: false };
     let mut outcome = FailoverOutcome::default();
     here.write("stolen", "");
-    let error = engine.force_round(&vm, &order, Patience::Exhausted, &mut outcome).await.err().unwrap();
+    let error = engine.force(&vm, &order, &mut outcome).await.err().unwrap();
     assert!(error.to_string().contains("its lock ran out"), "{error}");
     assert!(here.changes().is_empty(), "{:?}", here.changes());
     here.take_away("stolen");
-    assert!(engine.force_round(&vm, &order, Patience::Exhausted, &mut outcome).await.is_ok());
+    assert!(engine.force(&vm, &order, &mut outcome).await.is_ok());
     assert_eq!(here.changes(), ["mirror image promote", "image-meta set", "image-meta set"]);
     assert_eq!(outcome.forced, ["one/one-7"]);
 }

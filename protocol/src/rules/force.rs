@@ -2,9 +2,10 @@
 
 use super::boot::{BootKind, Gate, aside};
 use crate::advice::{Advice, Place};
-use crate::decision::{Decision, Refusal, Rule, Side};
+use crate::decision::{Decision, Refusal, Rule, Side, Step};
 use crate::image::ImageSpec;
 use crate::sight::{Copy, Denial, Domain, Here, Mode, Observation, PeerVm, Role, There, TokenSeen};
+use crate::token::{Mark, Token};
 use crate::{Locks, Patience};
 use alloc::borrow::ToOwned as _;
 use alloc::collections::BTreeSet;
@@ -51,7 +52,62 @@ pub enum Forcing {
     Refuse(Refusal),
 }
 
+/// What comes of a force, of all images of a VM together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forced {
+    /// One is refused, so none is touched.
+    Refuse(Refusal),
+    /// These answer, and are taken over first.
+    TakeOver(Vec<ImageSpec>),
+    /// These steps, one image after the other.
+    Act(Vec<Step>),
+}
+
 impl Force<'_> {
+    /// Decides about all images of a VM.
+    pub fn decide(&self, observations: &[Observation]) -> Forced {
+        let forcings = self.judge(observations);
+        let (mut answering, mut steps) = (Vec::new(), Vec::new());
+        for (observation, forcing) in observations.iter().zip(forcings) {
+            match forcing {
+                Forcing::Refuse(refusal) => return Forced::Refuse(refusal),
+                Forcing::TakeOver => answering.push(observation.image.clone()),
+                Forcing::Promote { fence } => steps.extend(self.steps(observation, fence)),
+                Forcing::Nothing => {}
+            }
+        }
+        if answering.is_empty() { Forced::Act(steps) } else { Forced::TakeOver(answering) }
+    }
+
+    /// Makes the copy here primary, if it is not, and opens a reign that outranks what never arrived.
+    fn steps(&self, observation: &Observation, fence: bool) -> Vec<Step> {
+        let Here::Mirrored(copy) = &observation.here else { return Vec::new() };
+        let newest = match &observation.there {
+            There::Mirrored(there) => there.token.last().max(copy.token.last()),
+            _ => copy.token.last(),
+        };
+        let token = Token::forced_after(newest, self.gate.here);
+        let image = || observation.image.clone();
+        let mut steps = Vec::new();
+        if fence {
+            steps.push(Step::Demote { at: Side::There, image: image() });
+        }
+        if copy.role == Role::HalfDemoted {
+            // Ceph takes it for promoted already
+            steps.push(Step::Demote { at: Side::Here, image: image() });
+        }
+        if copy.role != Role::Primary {
+            steps.push(Step::PromoteByForce { image: image() });
+        }
+        // the note first: a repeat of a run that was killed after the token finds nothing to force any more
+        steps.push(Step::MarkForced { image: image(), mark: Mark::of(&token, self.gate.vm) });
+        steps.push(Step::OpenByForce { image: image(), token });
+        if copy.mode == Mode::Snapshot {
+            steps.push(Step::MirrorSnapshot { at: Side::Here, image: image() });
+        }
+        steps
+    }
+
     /// Judges all images of a VM, in their order. If one is refused none may be touched.
     pub fn judge(&self, observations: &[Observation]) -> Vec<Forcing> {
         let mut all: Vec<_> = observations.iter().map(|observation| self.judge_image(observation)).collect();
