@@ -8,7 +8,7 @@ MASKS = (
     (re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z"), "TIME"),
     (re.compile(r"--lock-cookie=\S+"), "--lock-cookie=COOKIE"),
     (re.compile(r"\bclient\.\d+"), "client.N"),
-    (re.compile(r"\b(rbd_header|journal)\.[0-9a-f]+"), r"\1.ID"),
+    (re.compile(r"\b(rbd_header|journal|onemirror\.lost)\.[0-9a-f]+"), r"\1.ID"),
     (re.compile(r'"copy": ?"[0-9a-f]+"'), '"copy":"ID"'),
     (re.compile(r"--(keyfile|client-mount-timeout|lock-duration)=\S+"), r"--\1"),
     (re.compile(r"\b[0-9a-f]{16}\b"), "ID"),
