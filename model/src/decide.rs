@@ -479,6 +479,9 @@ fn translate_step(site: Site, step: &onemirror_protocol::Step) -> Vec<Step> {
         onemirror_protocol::Step::MirrorSnapshot { .. } => Step::Snapshot(at, image),
         // before a demotion that only an operator's force makes, where the front-end there is silent
         onemirror_protocol::Step::Fence { .. } => return Vec::new(),
+        onemirror_protocol::Step::PromoteByForce { .. } => Step::ForcePromote(at, image),
+        onemirror_protocol::Step::MarkForced { mark, .. } => Step::Forced(at, image, model_mark(mark)),
+        onemirror_protocol::Step::OpenByForce { token, .. } => Step::Token(at, image, model_token(token)),
         onemirror_protocol::Step::Demote { .. } => Step::Demote(at, image),
         onemirror_protocol::Step::Promote { .. } => Step::Promote(at, image),
         onemirror_protocol::Step::PromoteStale { .. } => Step::PromoteStale(at, image),
