@@ -13,11 +13,12 @@ import urllib.request
 
 import pytest
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+LAB = os.path.join(REPOSITORY, "lab")
+sys.path.insert(0, LAB)
 from drills import __main__ as main, faults, kill_table, plan, proxy, schedule  # noqa: E402
 from harness.laboratory import Lab, LabError, wait_until  # noqa: E402
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 OPERATIONS = {name for after in plan.NEXT.values() for name in after} | set(plan.ANYWHERE)
 
 
@@ -37,7 +38,7 @@ def test_the_plans_of_a_long_run_hold_every_operation_and_every_fault_often():
 
 
 def test_the_drills_of_every_run_hold_what_others_do_beside_the_handoff():
-    with open(os.path.join(HERE, "../tests/run")) as script:
+    with open(os.path.join(REPOSITORY, "tests/run")) as script:
         seeds = main.seeds_of(re.search(r"tests/faults --seed ([\d,]+)", script.read()).group(1))
     steps = [step for seed in seeds for step in plan.plan(seed).steps]
     assert {"revert-home", "attach-home", "delete-image-away", "recreate-away", "cut-home", "lose-home"} <= {step.operation for step in steps}
@@ -133,7 +134,7 @@ def site(tmp_path):
 
 
 def environment(site, **more):
-    path = "%s/drills/programs:%s" % (HERE, os.environ["PATH"])
+    path = "%s/drills/programs:%s" % (LAB, os.environ["PATH"])
     return dict(os.environ, ONE_LOCATION=str(site), ONEMIRROR_LAB_CLUSTERS=str(site / "clusters"), PATH=path, **more)
 
 

@@ -1,5 +1,5 @@
 //! What must hold of any input, one module per fuzz target. Each has a function `check` that panics where it does not
-//! hold: libFuzzer calls it with what it makes up, `tests/corpus.rs` with every file of `fuzz/corpus`.
+//! hold: libFuzzer calls it with what it makes up, `tests/corpus.rs` with every file of `tests/fuzz/corpus`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is a finding")]
 
