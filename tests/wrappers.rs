@@ -52,8 +52,8 @@ static REMOTES: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     };
-    for (driver, path, action) in wrappers() {
-        write(&path, &wrapper(driver, &action), 0o755);
+    for (driver, path, _) in wrappers() {
+        write(&path, wrapper(driver), 0o755);
     }
     let layout = Layout::of_environment();
     let user = FrontEndUser { name: "oneadmin".into(), group: "oneadmin".into() };
@@ -90,11 +90,15 @@ struct Call {
 
 /// Runs a wrapper as OpenNebula would, with a stand-in for the binary.
 fn call(wrapper: &Path, arguments: &[&str], stdin: &[u8], status: i32) -> Call {
+    call_with(wrapper, arguments, stdin, status, "/usr/bin:/bin")
+}
+
+fn call_with(wrapper: &Path, arguments: &[&str], stdin: &[u8], status: i32, path: &str) -> Call {
     let record = tempfile::tempdir().unwrap();
     let mut child = Command::new(wrapper)
         .args(arguments)
         .env_clear()
-        .env("PATH", "/usr/bin:/bin")
+        .env("PATH", path)
         .env("ONE_LOCATION", project("tests/fixtures/one-location"))
         .env("RECORD", record.path())
         .env("STATUS", status.to_string())
@@ -125,7 +129,7 @@ fn assert_passed_through(call: &Call, status: i32) {
 
 /// Parses the part of OpenNebula's template syntax that the hook definitions use.
 fn attributes(definition: &HookDefinition) -> BTreeMap<String, String> {
-    let text = definition.to_allocate();
+    let text = definition.text;
     assert!(text.ends_with('\n'), "OpenNebula's parser wants a last newline");
     let mut attributes = BTreeMap::new();
     for line in text.lines() {
@@ -154,6 +158,29 @@ fn every_wrapper_is_there_and_executable() {
         // Where ONE_LOCATION is not set, which no test can try without installing there.
         assert!(lines[1].starts_with("exec \"${ONE_LOCATION:-/usr}/bin/onemirror\" "), "{wrapper}");
     }
+}
+
+/// `tests/lab/test_setup.py` asks the same of a front-end that setup was run on.
+#[test]
+fn what_lies_in_hooks_and_remotes_is_what_gets_installed() {
+    let file = |path: &str| fs::read(project(path)).unwrap();
+    for (driver, path, _) in wrappers() {
+        let source = format!("remotes/{}/action", driver.folder().display());
+        assert_eq!(fs::read(remotes(&path)).unwrap(), file(&source), "{path}");
+    }
+    for event in HOOK_EVENTS {
+        assert_eq!(
+            fs::read(remotes("hooks/onemirror").join(event)).unwrap(),
+            file("hooks/script"),
+            "{event}"
+        );
+        let name = format!("onemirror-{event}");
+        let definition = hooks().into_iter().find(|definition| definition.name == name).expect(event);
+        assert_eq!(definition.text.as_bytes(), file(&format!("hooks/{event}.tmpl")));
+    }
+    let count = |folder: &str| fs::read_dir(project(folder)).unwrap().count();
+    assert_eq!(count("hooks"), 1 + HOOK_EVENTS.len());
+    assert_eq!((count("remotes/tm/ceph"), count("remotes/datastore/ceph"), count("remotes")), (1, 1, 2));
 }
 
 #[test]
@@ -194,6 +221,17 @@ fn a_wrapper_finds_the_stock_action_beside_its_own_folder() {
     let call = call(&tm.join("ceph//ln"), &["x"], b"", 0);
     let stock = tm.join("ceph/").into_os_string().into_encoded_bytes();
     assert_eq!(call.argv[2], [&stock[..], b"/../ceph.stock/ln"].concat());
+}
+
+#[test]
+fn a_wrapper_that_is_found_by_its_name_alone_knows_its_folder() {
+    let path = format!("{}:/usr/bin:/bin", remotes("tm/ceph").display());
+    let call = call_with(Path::new("ln.ssh"), &["x"], b"", 0, &path);
+    let stock = remotes("tm/ceph/../ceph.stock/ln.ssh");
+    assert_eq!(
+        call.argv,
+        [b"tm" as &[u8], b"--stock", stock.as_os_str().as_encoded_bytes(), b"ln.ssh", b"x"]
+    );
 }
 
 #[test]

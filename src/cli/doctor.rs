@@ -155,10 +155,10 @@ async fn setup(client: Result<Client, String>) -> Result<Vec<String>, String> {
 
 /// Hooks of ours whose last run failed.
 async fn failed_hooks(client: &Client) -> Vec<(String, String)> {
-    let ours: Vec<String> = hooks().into_iter().map(|definition| definition.name).collect();
+    let ours: Vec<&str> = hooks().into_iter().map(|definition| definition.name).collect();
     let mut failed = Vec::new();
     for hook in client.hook_pool().await.unwrap_or_default() {
-        if ours.contains(&hook.name)
+        if ours.contains(&hook.name.as_str())
             && let Ok(Some(run)) = client.last_hook_run(hook.id).await
             && run.status != 0
         {

@@ -2,19 +2,17 @@
 
 use super::layout::Layout;
 use crate::lifecycle::actions::{Driver, Treatment, row};
-use crate::lifecycle::hook::{Event, TIMEOUT};
+use crate::lifecycle::hook::Event;
 use std::path::{Path, PathBuf};
 use strum::IntoEnumIterator as _;
 
-/// The version that the wrappers name.
+/// The version that is put in.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The timer's name.
 pub const TIMER: &str = "onemirror-reconcile.timer";
 const SERVICE: &str = "onemirror-reconcile.service";
 /// What the stock actions of the datastore driver want beside them.
 const UTILITIES: &str = "ceph_utils.sh";
-/// The folder of the hooks' scripts, as `COMMAND` names it.
-const HOOK_FOLDER: &str = "onemirror";
 /// What package managers and people leave beside a file, and no system datastore's driver is named.
 const BACKUP_SUFFIXES: [&str; 9] =
     ["bak", "distrib", "old", "orig", "rpmnew", "rpmorig", "rpmsave", "save", "stock"];
@@ -58,14 +56,12 @@ pub fn is_guarded(driver: Driver, name: &str) -> bool {
     is_guarded && suffix.is_none_or(is_driver)
 }
 
-/// The script that takes an action's place.
-pub fn wrapper(driver: Driver, action: &str) -> String {
-    let subcommand = driver.subcommand();
-    format!(
-        "#!/bin/sh\n\
-         # onemirror {VERSION}, in front of the stock action. Made by onemirror setup.\n\
-         exec \"${{ONE_LOCATION:-/usr}}/bin/onemirror\" {subcommand} --stock \"${{0%/*}}/../ceph.stock/{action}\" {action} \"$@\"\n"
-    )
+/// The script that takes an action's place; its name there is the action's.
+pub fn wrapper(driver: Driver) -> &'static str {
+    match driver {
+        Driver::Transfer => include_str!("../../remotes/tm/ceph/action"),
+        Driver::Datastore => include_str!("../../remotes/datastore/ceph/action"),
+    }
 }
 
 /// Whether a file's text is a wrapper, of whatever version.
@@ -77,63 +73,60 @@ pub fn is_wrapper(text: &[u8]) -> bool {
     text.starts_with(b"#!") && Driver::iter().any(calls)
 }
 
+/// What belongs to making a hook alone: oned takes it then, and keeps it elsewhere than in the template.
+const ONCE: [&str; 3] = ["NAME", "TYPE", "ON"];
+
 /// A hook of OpenNebula.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookDefinition {
     /// Its name; the one thing by which ours are known.
-    pub name: String,
-    /// What `one.hook.allocate` needs beside the name and what is in `attributes`, and what oned forgets.
-    pub once: Vec<(&'static str, String)>,
-    /// What oned keeps in its template.
-    pub attributes: Vec<(&'static str, String)>,
+    pub name: &'static str,
+    /// What `onehook create` is given, and `one.hook.allocate`.
+    pub text: &'static str,
 }
 
 impl HookDefinition {
     fn of(event: Event) -> Self {
-        let (resource, state, lcm_state) = event.trigger();
-        let mut attributes = vec![
-            ("ARGUMENTS", "$TEMPLATE".to_owned()),
-            ("ARGUMENTS_STDIN", "YES".to_owned()),
-            ("COMMAND", format!("{HOOK_FOLDER}/{event}")),
-            ("REMOTE", "NO".to_owned()),
-            ("RESOURCE", resource.to_owned()),
-            ("STATE", state.to_owned()),
-            ("TIMEOUT", TIMEOUT.as_secs().to_string()),
-        ];
-        let mut once = vec![("TYPE", "state".to_owned())];
-        if let Some(lcm_state) = lcm_state {
-            attributes.push(("LCM_STATE", lcm_state.to_owned()));
-            once.push(("ON", "CUSTOM".to_owned()));
-        }
-        Self { name: format!("onemirror-{event}"), once, attributes }
+        let text = match event {
+            Event::Done => include_str!("../../hooks/done.tmpl"),
+            Event::Poweroff => include_str!("../../hooks/poweroff.tmpl"),
+            Event::Undeployed => include_str!("../../hooks/undeployed.tmpl"),
+            Event::Running => include_str!("../../hooks/running.tmpl"),
+            Event::HostMonitored => include_str!("../../hooks/host-monitored.tmpl"),
+        };
+        let name = attributes(text).find(|(key, _)| *key == "NAME").map_or("", |(_, name)| name);
+        Self { name, text }
     }
 
-    /// What `one.hook.allocate` wants.
-    pub fn to_allocate(&self) -> String {
-        let name = [("NAME", self.name.clone())];
-        lines(name.iter().chain(&self.once).chain(&self.attributes))
+    /// What oned keeps in its template.
+    pub fn kept(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        attributes(self.text).filter(|(key, _)| !ONCE.contains(key))
     }
 
     /// What `one.hook.update` wants.
     pub fn to_update(&self) -> String {
-        lines(self.attributes.iter())
+        self.kept().map(|(key, value)| format!("{key} = \"{value}\"\n")).collect()
     }
 
     /// Whether a hook of this name is what it should be.
     pub fn is_met_by(&self, hook: &crate::opennebula::Hook) -> bool {
         hook.kind.eq_ignore_ascii_case("state")
-            && self.attributes.iter().all(|(key, value)| hook.template.get(*key) == Some(value))
+            && self.kept().all(|(key, value)| hook.template.get(key).is_some_and(|found| found == value))
     }
 }
 
-fn lines<'a>(attributes: impl Iterator<Item = &'a (&'static str, String)>) -> String {
-    attributes.map(|(key, value)| format!("{key} = \"{value}\"\n")).collect()
+/// The lines `KEY = "value"` of a definition.
+fn attributes(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    text.lines().filter_map(|line| line.strip_suffix('"')?.split_once(" = \""))
 }
 
 /// All hooks.
 pub fn hooks() -> Vec<HookDefinition> {
     Event::iter().map(HookDefinition::of).collect()
 }
+
+/// The script that the hooks run; its name there is the event's.
+const HOOK_SCRIPT: &str = include_str!("../../hooks/script");
 
 /// Whose front-end it is, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,14 +154,13 @@ pub fn artifacts(layout: &Layout, user: &FrontEndUser) -> Vec<Artifact> {
         editable: false,
     }];
     all.extend(Event::iter().map(|event| {
-        let text = format!("#!/bin/sh\nexec \"${{ONE_LOCATION:-/usr}}/bin/onemirror\" hook {event}\n");
         let path = layout.hook_scripts().join(event.to_string());
-        Artifact { of_front_end: true, ..file(path, text, 0o755) }
+        Artifact { of_front_end: true, ..file(path, HOOK_SCRIPT.into(), 0o755) }
     }));
     all.push(file(layout.units.join(SERVICE), service(layout, user), 0o644));
     all.push(file(
         layout.units.join(TIMER),
-        include_str!("../../systemd/onemirror-reconcile.timer").into(),
+        include_str!("../../etc/systemd/onemirror-reconcile.timer").into(),
         0o644,
     ));
     all.push(Artifact {
@@ -190,7 +182,7 @@ fn service(layout: &Layout, user: &FrontEndUser) -> String {
         Some(root) => format!("Environment=\"ONE_LOCATION={}\"\n", quoted(root)),
         None => String::new(),
     };
-    include_str!("../../systemd/onemirror-reconcile.service")
+    include_str!("../../etc/systemd/onemirror-reconcile.service")
         .replace("@USER@", &user.name)
         .replace("@ENVIRONMENT@\n", &environment)
         .replace("@BINARY@", &quoted(&layout.binary))
@@ -242,21 +234,26 @@ mod tests {
 
     #[test]
     fn a_wrapper_is_known_whatever_its_version() {
-        assert!(is_wrapper(wrapper(Driver::Transfer, "ln.ssh").as_bytes()));
-        assert!(is_wrapper(wrapper(Driver::Datastore, "rm").replace(VERSION, "0.0.9").as_bytes()));
+        // as 0.1.0 wrote them, each with its own action and the version in its text
+        let older = |subcommand: &str, action: &str| {
+            format!(
+                "#!/bin/sh\n# onemirror 0.0.9, in front of the stock action. Made by onemirror setup.\n\
+                 exec \"${{ONE_LOCATION:-/usr}}/bin/onemirror\" {subcommand} --stock \"${{0%/*}}/../ceph.stock/{action}\" \
+                 {action} \"$@\"\n"
+            )
+        };
+        for driver in Driver::iter() {
+            assert!(is_wrapper(wrapper(driver).as_bytes()));
+            assert!(is_wrapper(older(driver.subcommand(), "ln.ssh").as_bytes()));
+        }
         assert!(!is_wrapper(b"#!/bin/bash\nexec rbd\n"));
         assert!(!is_wrapper(b"see /bin/onemirror\" tm --stock "));
-        insta::assert_snapshot!(wrapper(Driver::Transfer, "delete.ssh").replace(VERSION, "VERSION"), @r#"
-        #!/bin/sh
-        # onemirror VERSION, in front of the stock action. Made by onemirror setup.
-        exec "${ONE_LOCATION:-/usr}/bin/onemirror" tm --stock "${0%/*}/../ceph.stock/delete.ssh" delete.ssh "$@"
-        "#);
     }
 
     #[test]
     fn hooks_are_compared_by_what_oned_keeps() {
         let definition = &hooks()[0];
-        let template = definition.attributes.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        let template = definition.kept().map(|(key, value)| (key.to_owned(), value.to_owned()));
         let mut hook = Hook { kind: "state".into(), template: template.collect(), ..Hook::default() };
         assert!(definition.is_met_by(&hook));
         hook.template.insert("DESCRIPTION".into(), "an administrator's own words".into());
@@ -266,8 +263,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_registered_is_what_onehook_would_be_given() {
-        let all: Vec<String> = hooks().iter().map(HookDefinition::to_allocate).collect();
-        insta::assert_snapshot!(all.join("\n"));
+    fn no_line_of_a_definition_is_overlooked() {
+        for definition in hooks() {
+            let text: String =
+                attributes(definition.text).map(|(key, value)| format!("{key} = \"{value}\"\n")).collect();
+            assert_eq!(text, definition.text);
+            let kept: Vec<&str> = definition.kept().map(|(key, _)| key).collect();
+            assert_eq!(
+                kept.len(),
+                definition.text.lines().count() - if kept.contains(&"LCM_STATE") { 3 } else { 2 }
+            );
+        }
     }
 }

@@ -58,7 +58,7 @@ impl Hands<'_> {
             Step::StopTimer => run("systemctl", ["--quiet", "disable", "--now", TIMER].map(Path::new)).await,
             Step::RegisterHook(hook) => self
                 .client(step)?
-                .hook_allocate(&hook.to_allocate())
+                .hook_allocate(hook.text)
                 .await
                 .map(|_| ())
                 .map_err(|error| one(step, &error)),

@@ -99,10 +99,10 @@ pub async fn facts(
     let mut actions = Vec::new();
     for ((driver, name), front) in names.into_iter().zip(fronts) {
         let stock = layout.stock_driver(driver).join(&name);
-        let wrapper = wrapper(driver, &name);
+        let wrapper = wrapper(driver);
         actions.push(Action {
-            front: occupant(&front, &wrapper)?,
-            stock: occupant(&stock, &wrapper)?,
+            front: occupant(&front, wrapper)?,
+            stock: occupant(&stock, wrapper)?,
             of_dpkg: packages.of_dpkg.contains(&front),
             diverted: diversions.contains(&(front, stock)),
             driver,

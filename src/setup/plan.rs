@@ -321,7 +321,7 @@ fn guard(layout: &Layout, action: &Action, plan: &mut Plan) {
     let keep = Step::KeepStock { from: front.clone(), to: stock.clone() };
     let wrap = Step::Write(Artifact {
         path: front.clone(),
-        content: Content::Text(wrapper(action.driver, &action.name)),
+        content: Content::Text(wrapper(action.driver).into()),
         mode: 0o755,
         of_front_end: true,
         editable: false,

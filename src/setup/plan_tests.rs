@@ -122,10 +122,9 @@ impl World {
                 self.present.remove(path);
             }
             Step::RegisterHook(definition) => {
-                let template =
-                    definition.attributes.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+                let template = definition.kept().map(|(key, value)| (key.to_owned(), value.to_owned()));
                 let id = 2 + hooks().iter().position(|hook| hook.name == definition.name).unwrap() as i32;
-                let name = definition.name.clone();
+                let name = definition.name.to_owned();
                 self.hooks.push(Hook { id, name, kind: "state".into(), template: template.collect() });
                 self.hooks.sort_by_key(|hook| hook.id);
             }

@@ -86,6 +86,52 @@ def test_a_second_run_changes_nothing(installed):
     assert (tree(installed), hooks(installed)) == before
 
 
+def source(path):
+    with open(os.path.join(REPOSITORY, path), "rb") as file:
+        return file.read()
+
+
+def test_what_lies_in_hooks_and_remotes_is_byte_for_byte_what_an_installation_has(installed):
+    guarded = 0
+    for driver, name in stock_actions():
+        if os.path.exists(os.path.join(actions(installed, driver + ".stock"), name)):
+            guarded += 1
+            with open(os.path.join(actions(installed, driver), name), "rb") as file:
+                assert file.read() == source("remotes/%s/action" % driver), name
+    assert guarded >= 20
+    events = sorted(name[:-len(".tmpl")] for name in os.listdir(os.path.join(REPOSITORY, "hooks")) if name != "script")
+    scripts = os.path.join(installed.location, "var/remotes/hooks/onemirror")
+    assert sorted(os.listdir(scripts)) == events
+    registered = {hook.NAME: hook for hook in installed.one.hookpool.info().HOOK}
+    for event in events:
+        with open(os.path.join(scripts, event), "rb") as file:
+            assert file.read() == source("hooks/script"), event
+        definition = dict(line[:-1].split(' = "') for line in source("hooks/%s.tmpl" % event).decode().splitlines())
+        hook = registered[definition.pop("NAME")]
+        assert hook.TYPE == definition.pop("TYPE")
+        definition.pop("ON", None)
+        assert dict(hook.TEMPLATE.items()) == definition, event
+
+
+def test_wrappers_of_an_older_version_are_known_and_replaced(installed):
+    name = "clone.ssh"
+    path, stock = os.path.join(actions(installed), name), os.path.join(actions(installed, "tm/ceph.stock"), name)
+    with open(stock, "rb") as file:
+        before = file.read()
+    # as 0.1.0 wrote them: the version in a comment, the action in the line
+    with open(path, "w") as file:
+        file.write('#!/bin/sh\n# onemirror 0.1.0, in front of the stock action. Made by onemirror setup.\n'
+                   'exec "${ONE_LOCATION:-/usr}/bin/onemirror" tm --stock "${0%%/*}/../ceph.stock/%s" %s "$@"\n' % (name, name))
+    check = installed.setup("--check", *WAYS, check=False)
+    assert check.returncode == 1 and "ceph/" + name in check.stdout
+    installed.setup("--repair", *WAYS)
+    with open(path, "rb") as file:
+        assert file.read() == source("remotes/tm/ceph/action")
+    with open(stock, "rb") as file:
+        assert file.read() == before
+    assert_in_place(installed)
+
+
 def test_what_is_taken_out_leaves_no_trace(installed):
     before = tree(installed)
     listed = installed.setup("--uninstall", "--dry-run", *WAYS).stdout
