@@ -100,7 +100,7 @@ mod tests {
         tokio::spawn(serve(Arc::clone(&front_end), listener));
         let session = crate::xmlrpc::Value::Text("oneadmin:secret".into());
         let request = crate::xmlrpc::request("one.system.version", &[session]);
-        let whole = include_str!("../captures/rpc.system.version.xml");
+        let whole = include_str!("../../../tests/fixtures/opennebula/rpc.system.version.xml");
         assert_eq!(post_to(port, &request).await.unwrap(), whole);
         front_end.obey(Request::Answer(Answering::Half)).await;
         assert_eq!(post_to(port, &request).await.unwrap(), whole[..whole.len() / 2]);

@@ -404,26 +404,26 @@ async fn documents_have_the_members_of_the_captured_ones() {
     let number = [Value::Number(101)];
     same(
         &site.document("one.datastore.info", &number).await,
-        &without_second_image(include_str!("../captures/datastore.image.site-a.xml")),
+        &without_second_image(include_str!("../../../tests/fixtures/opennebula/datastore.image.site-a.xml")),
     );
     same(
         &site.document("one.datastore.info", &[Value::Number(100)]).await,
-        include_str!("../captures/datastore.system.site-a.xml"),
+        include_str!("../../../tests/fixtures/opennebula/datastore.system.site-a.xml"),
     );
     same(
         &site.document("one.image.info", &[Value::Number(1)]).await,
-        include_str!("../captures/image.nonpersistent.site-a.xml"),
+        include_str!("../../../tests/fixtures/opennebula/image.nonpersistent.site-a.xml"),
     );
     site.act(first, "terminate-hard").await;
     site.reaches(first, "6", "0").await;
     same(
         &site.document("one.image.info", &[Value::Number(0)]).await,
-        include_str!("../captures/image.persistent.site-b.xml"),
+        include_str!("../../../tests/fixtures/opennebula/image.persistent.site-b.xml"),
     );
     loop {
         let host = site.document("one.host.info", &[Value::Number(0)]).await;
         if host.child("MONITORING").is_some_and(|monitoring| !monitoring.children().is_empty()) {
-            same(&host, include_str!("../captures/host.site-a.xml"));
+            same(&host, include_str!("../../../tests/fixtures/opennebula/host.site-a.xml"));
             break;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -439,11 +439,11 @@ async fn documents_have_the_members_of_the_captured_ones() {
         let state = if action == "resume" { ("3", "3") } else { ("8", "0") };
         site.reaches(second, state.0, state.1).await;
     }
-    same(&site.vm(second).await, include_str!("../captures/vm.running.site-a.xml"));
+    same(&site.vm(second).await, include_str!("../../../tests/fixtures/opennebula/vm.running.site-a.xml"));
     let page = [Value::Number(-2), Value::Number(-1), Value::Number(-1), Value::Number(-1), text("")];
     same(
         &site.document("one.vmpool.infoextended", &page).await,
-        &answer_of(include_str!("../captures/rpc.vmpool.infoextended.xml")),
+        &answer_of(include_str!("../../../tests/fixtures/opennebula/rpc.vmpool.infoextended.xml")),
     );
 }
 
@@ -485,7 +485,7 @@ async fn refusals_and_pages_are_those_of_oned() {
     let wrong = Call { method: "one.vm.info".into(), arguments: vec![text("o:x"), Value::Number(0)] };
     assert_eq!(
         methods::answer(&site.front_end, &wrong).await.body(),
-        include_str!("../captures/rpc.vm.info.badauth.xml")
+        include_str!("../../../tests/fixtures/opennebula/rpc.vm.info.badauth.xml")
     );
     for (start, end, wanted) in [(-1, -1, "210"), (1, -1, "21"), (1, 1, "1"), (0, -2, "21"), (1, -5, "10")] {
         let page = [Value::Number(-2), Value::Number(start), Value::Number(end), Value::Number(-2), text("")];

@@ -383,13 +383,13 @@ mod tests {
         let vm = deployed(PERSISTENT);
         assert_eq!(
             script(&vm, Transfer::Prolog, &places()).unwrap(),
-            include_str!("../captures/transfer.0.prolog")
+            include_str!("../../../tests/fixtures/opennebula/transfer.0.prolog")
         );
         assert_eq!(
             script(&vm, Transfer::Epilog { local: false }, &places()).unwrap(),
-            include_str!("../captures/transfer.0.epilog")
+            include_str!("../../../tests/fixtures/opennebula/transfer.0.epilog")
         );
-        let calls = include_str!("../captures/tm-calls.txt");
+        let calls = include_str!("../../../tests/fixtures/opennebula/tm-calls.txt");
         let context = context_line(&vm, &places()).unwrap();
         assert!(calls.contains(&context.replace("CONTEXT ceph ", "site-b context argv: ")));
     }

@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn a_captured_hook_document_survives_the_round_trip() {
         use base64::Engine as _;
-        let stdin = include_str!("../captures/hook-b-DONE-LCM_INIT.1.stdin");
+        let stdin = include_str!("../../../tests/fixtures/opennebula/hook-b-DONE-LCM_INIT.1.stdin");
         let xml = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(stdin.trim()).unwrap())
             .unwrap();
         assert_eq!(parse(&xml).unwrap().pretty(), xml);

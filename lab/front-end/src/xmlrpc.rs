@@ -167,15 +167,15 @@ mod tests {
     fn answers_are_byte_for_byte_those_of_oned() {
         assert_eq!(
             Answer::Success(Value::Text("7.4.0".into())).body(),
-            include_str!("../captures/rpc.system.version.xml")
+            include_str!("../../../tests/fixtures/opennebula/rpc.system.version.xml")
         );
         assert_eq!(
             Answer::Success(Value::Number(2)).body(),
-            include_str!("../captures/rpc.vm.update.ok.xml")
+            include_str!("../../../tests/fixtures/opennebula/rpc.vm.update.ok.xml")
         );
         assert_eq!(
             Answer::unknown_method("one.nope").body(),
-            include_str!("../captures/rpc.unknown-method.xml")
+            include_str!("../../../tests/fixtures/opennebula/rpc.unknown-method.xml")
         );
         assert_eq!(
             failure(
@@ -183,15 +183,15 @@ mod tests {
                 Code::Action,
                 -1
             ),
-            include_str!("../captures/rpc.vm.action.wrongstate.xml")
+            include_str!("../../../tests/fixtures/opennebula/rpc.vm.action.wrongstate.xml")
         );
         assert_eq!(
             failure("[one.vm.info] User couldn't be authenticated, aborting call.", Code::Authentication, -1),
-            include_str!("../captures/rpc.vm.info.badauth.xml")
+            include_str!("../../../tests/fixtures/opennebula/rpc.vm.info.badauth.xml")
         );
         assert_eq!(
             failure("[one.vm.info] Error getting virtual machine [999].", Code::NoExists, 999),
-            include_str!("../captures/rpc.vm.info.noexists.xml")
+            include_str!("../../../tests/fixtures/opennebula/rpc.vm.info.noexists.xml")
         );
     }
 

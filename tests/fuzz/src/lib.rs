@@ -1,5 +1,6 @@
 //! What must hold of any input, one module per fuzz target. Each has a function `check` that panics where it does not
-//! hold: libFuzzer calls it with what it makes up, `tests/corpus.rs` with every file of `tests/fuzz/corpus`.
+//! hold: libFuzzer calls it with what it makes up, `tests/corpus.rs` with every file of `tests/fuzz/corpus` and
+//! of `tests/fixtures`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is a finding")]
 
