@@ -6,6 +6,7 @@
 
 use super::CephError;
 use crate::process::{Output, RunError};
+use crate::text::excerpt;
 
 pub(super) const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
@@ -20,8 +21,6 @@ const REMOTE_TIMEOUT: [i32; 2] = [124, 137];
 const CRASHED: [i32; 5] = [132, 134, 135, 136, 139];
 /// A shell could not run the command: not executable, not found.
 const REMOTE_COMMAND: [i32; 2] = [126, 127];
-/// Longest detail shown, in characters.
-const DETAIL_LIMIT: usize = 300;
 
 /// What was asked of whom, for messages and for what a status means.
 #[derive(Clone, Debug)]
@@ -32,21 +31,6 @@ pub(super) struct Question {
     pub(super) cluster: String,
     /// The bridge host, where the command went through `ssh`.
     pub(super) bridge: Option<String>,
-}
-
-/// One line, without control or text-direction characters, at most [`DETAIL_LIMIT`] characters.
-pub(super) fn clean(text: &str) -> String {
-    let plain: String = text
-        .chars()
-        .map(|c| if crate::text::is_obeyed(c) { ' ' } else { c })
-        .take(4 * DETAIL_LIMIT)
-        .collect();
-    let mut words = plain.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-    if let Some((cut, _)) = words.char_indices().nth(DETAIL_LIMIT) {
-        words.truncate(cut);
-        words.push('…');
-    }
-    words
 }
 
 fn lines(stderr: &[u8]) -> Vec<String> {
@@ -89,8 +73,8 @@ pub(super) fn detail(stderr: &[u8]) -> String {
         .or_else(|| last_said(&lines))
         .unwrap_or("no message");
     match lines.iter().find(|line| is_librbd_log(line)).map(|line| reason(line)) {
-        Some(reason) if !said.contains(&reason) => clean(&format!("{said} ({reason})")),
-        _ => clean(said),
+        Some(reason) if !said.contains(&reason) => excerpt(&format!("{said} ({reason})")),
+        _ => excerpt(said),
     }
 }
 
@@ -168,16 +152,16 @@ fn bridge_error(question: &Question, output: &Output) -> Option<CephError> {
     }
     let (what, cluster) = (question.what.clone(), question.cluster.clone());
     if REMOTE_TIMEOUT.contains(&output.status) {
-        let detail = clean(&format!("killed on {host} at the deadline: {said}"));
+        let detail = excerpt(&format!("killed on {host} at the deadline: {said}"));
         return Some(CephError::Unreachable { what, cluster, detail });
     }
-    let detail = clean(&format!("cannot run it on {host}: {said}"));
+    let detail = excerpt(&format!("cannot run it on {host}: {said}"));
     REMOTE_COMMAND.contains(&output.status).then_some(CephError::NoWay { what, detail })
 }
 
 /// Why `ssh` leads to no host. One that answers and lets nobody in is not silent.
 pub(super) fn ssh_error(question: &Question, said: &str) -> CephError {
-    let (what, cluster, detail) = (question.what.clone(), question.cluster.clone(), clean(said));
+    let (what, cluster, detail) = (question.what.clone(), question.cluster.clone(), excerpt(said));
     match SSH_DENIED.into_iter().any(|words| said.contains(words)) {
         true => CephError::PermissionDenied { what, detail },
         false => CephError::Unreachable { what, cluster, detail },
@@ -202,7 +186,7 @@ pub(super) fn is_ssh_failure(output: &Output) -> bool {
 /// Why there was no output at all.
 pub(super) fn run_error(question: &Question, error: &RunError) -> CephError {
     let what = question.what.clone();
-    let detail = clean(&error.to_string());
+    let detail = excerpt(&error.to_string());
     match error {
         RunError::TooLong(_) => CephError::BadAnswer { what, detail },
         RunError::Spawn { .. } => CephError::NoWay { what, detail },
@@ -247,7 +231,7 @@ pub(super) fn rados_error(question: &Question, output: &Output) -> CephError {
     let Question { what, cluster, .. } = question.clone();
     let lines = lines(&output.stderr);
     let last = last_said(&lines).unwrap_or_default();
-    let detail = clean(if last.is_empty() { "no message" } else { last });
+    let detail = excerpt(if last.is_empty() { "no message" } else { last });
     let status = output.status;
     if last.starts_with("error opening pool ") && last.contains(": (2) ") {
         return CephError::NotFound { what };
@@ -465,7 +449,7 @@ mod tests {
     fn details_are_one_clean_short_line() {
         let hostile = format!("rbd: a\x1b[2J\u{202e}b\r\tc {}", "x".repeat(9999));
         let shown = detail(hostile.as_bytes());
-        assert!(shown.starts_with("a [2J b c xxx") && shown.chars().count() == DETAIL_LIMIT + 1, "{shown}");
+        assert!(shown.starts_with("a [2J b c xxx") && shown.ends_with("x…"), "{shown}");
         assert_eq!(detail(b""), "no message");
         let crash = "./src/x.cc: In function 'void f()' thread 7f\n./src/x.cc: 12: FAILED ceph_assert(m_lock == 0)\n\
                      rbd: listing children\n--- end dump of recent events ---\n";

@@ -2,12 +2,12 @@
 //!
 //! Strict where a decision depends on it: what is not understood is an error, never a default.
 
-use super::classify::clean;
 use super::{
     DaemonState, ImageInfo, ImageStatus, JournalPosition, JournalStatus, LockHolder, MirrorMode,
     MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolRoom, PoolStatus, Progress,
     ReplayState, SnapshotSchedule, Snapshots, StatusReport,
 };
+use crate::text::excerpt;
 use jiff::civil::DateTime;
 use onemirror_protocol::ImageSpec;
 use onemirror_protocol::PoolLoad;
@@ -37,7 +37,7 @@ fn json<T: DeserializeOwned>(bytes: &[u8]) -> Parsed<T> {
 }
 
 fn unknown(what: &str, word: &str) -> NotUnderstood {
-    NotUnderstood(clean(&format!("unknown {what} {word:?}")))
+    NotUnderstood(excerpt(&format!("unknown {what} {word:?}")))
 }
 
 fn filled(text: Option<String>) -> Option<String> {
@@ -116,7 +116,7 @@ pub fn children(bytes: &[u8]) -> Parsed<Vec<ImageSpec>> {
     let raw: Vec<RawChild> = json(bytes)?;
     let child = |child: RawChild| {
         ImageSpec::new(&child.pool, filled(Some(child.pool_namespace)).as_deref(), &child.image)
-            .map_err(|error| NotUnderstood(clean(&error.to_string())))
+            .map_err(|error| NotUnderstood(excerpt(&error.to_string())))
     };
     raw.into_iter().map(child).collect()
 }
@@ -256,12 +256,12 @@ fn status_report(state: &str, description: &str, last_update: &str) -> StatusRep
 
 /// The words of a description, and the JSON object that may follow their first comma.
 fn split_description(description: &str) -> (String, Option<Map<String, Value>>) {
-    let Some((head, rest)) = description.split_once(',') else { return (clean(description), None) };
+    let Some((head, rest)) = description.split_once(',') else { return (excerpt(description), None) };
     let rest = rest.trim_start();
     if !rest.starts_with('{') {
-        return (clean(description), None);
+        return (excerpt(description), None);
     }
-    (clean(head), serde_json::from_str(rest).ok())
+    (excerpt(head), serde_json::from_str(rest).ok())
 }
 
 fn replay_state(state: &str, words: &str, details: Option<&Map<String, Value>>) -> ReplayState {
@@ -291,7 +291,7 @@ fn progress(details: &Map<String, Value>) -> Progress {
     Progress {
         entries_behind_primary: whole("entries_behind_primary"),
         seconds_until_synced: whole("seconds_until_synced"),
-        replay_state: details.get("replay_state").and_then(Value::as_str).map(clean),
+        replay_state: details.get("replay_state").and_then(Value::as_str).map(excerpt),
         syncing_percent: whole("syncing_percent")
             .and_then(|percent| u8::try_from(percent).ok())
             .filter(|percent| *percent <= 100),
@@ -525,7 +525,7 @@ pub fn lock_info(bytes: &[u8]) -> Parsed<Option<LockHolder>> {
     let RawLock { mut lockers } = json(bytes)?;
     match (lockers.pop(), lockers.is_empty()) {
         (holder, true) => {
-            Ok(holder.map(|it| LockHolder { client: it.name, cookie: it.cookie, address: clean(&it.addr) }))
+            Ok(holder.map(|it| LockHolder { client: it.name, cookie: it.cookie, address: excerpt(&it.addr) }))
         }
         // ours are exclusive: this is somebody else's
         (_, false) => Err(NotUnderstood("the lock has more than one holder".into())),

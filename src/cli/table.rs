@@ -148,7 +148,7 @@ mod tests {
         table.row(["1", "\u{1b}[2J\u{1b}]0;x\u{7}a\nb\tc\r\u{9b}31m\u{202e}d"]);
         insta::assert_snapshot!(table.render(None), @r#"
         ID NAME
-         1 �[2J�]0;x�a b c �31m�d
+         1  [2J ]0;x a b c  31m d
         "#);
     }
 

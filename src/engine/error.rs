@@ -199,8 +199,7 @@ pub fn is_own_refusal(error: &str) -> bool {
 
 /// A text as one plain sentence for oned: a single line that does not begin with a dash.
 pub fn first_sentence(text: &str) -> String {
-    let line: String = text.chars().map(|c| if crate::text::is_obeyed(c) { ' ' } else { c }).collect();
-    line.trim_start_matches([' ', '-']).trim_end().to_owned()
+    crate::text::printable(text).trim_start_matches([' ', '-']).trim_end().to_owned()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::document::{Datastore, DocumentError, Hook, Host, Image, MAX_DOCUMENT,
 use super::endpoint::Session;
 use super::states::VmState;
 use super::xmlrpc::{self, Answer, Argument, Value};
+use crate::text::excerpt;
 use backon::{ExponentialBuilder, Retryable as _};
 use std::fmt;
 use std::io::Read as _;
@@ -332,7 +333,7 @@ impl Client {
             _ => {
                 return Err(OneError::Configuration(format!(
                     "{}: the endpoint must begin with http:// or https://",
-                    super::clean(&endpoint)
+                    excerpt(&endpoint)
                 )));
             }
         };
@@ -357,7 +358,7 @@ impl Client {
         Ok(Self {
             http,
             url,
-            endpoint: super::clean(&endpoint),
+            endpoint: excerpt(&endpoint),
             session,
             deadline,
             max_answer: MAX_DOCUMENT,
@@ -557,7 +558,7 @@ impl Client {
 
     /// `one.system.version`, such as `7.4.0`.
     pub async fn system_version(&self) -> Result<String, OneError> {
-        Ok(super::clean(&self.text("one.system.version", &[]).await?))
+        Ok(excerpt(&self.text("one.system.version", &[]).await?))
     }
 
     /// How far the front-end's clock is ahead of ours by its last answer, in seconds. `None`: it does not say.
@@ -566,7 +567,7 @@ impl Client {
     }
 
     fn bad_answer(&self, detail: impl fmt::Display) -> OneError {
-        OneError::BadAnswer { endpoint: self.endpoint.clone(), detail: super::clean(&detail.to_string()) }
+        OneError::BadAnswer { endpoint: self.endpoint.clone(), detail: excerpt(&detail.to_string()) }
     }
 
     fn document<T>(&self, document: Result<T, DocumentError>) -> Result<T, OneError> {
@@ -720,7 +721,7 @@ impl Client {
 
     /// What the front-end said, without the secret that it was sent, should it echo it.
     fn quote(&self, message: &str) -> String {
-        super::clean(&message.replace(self.session.secret(), "(secret)"))
+        excerpt(&message.replace(self.session.secret(), "(secret)"))
     }
 }
 
@@ -764,7 +765,7 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = inner.source();
     }
-    super::clean(&text)
+    excerpt(&text)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 
 use super::document::{Datastore, Disk, Vm};
 use onemirror_protocol::{ImageSpec, InvalidImageSpec};
+use crate::text::excerpt;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The transfer driver of disks on Ceph.
@@ -210,8 +211,8 @@ fn rbd_image(
         vm_id,
         disk_id,
         datastore_id,
-        found: super::clean(found),
-        expected: super::clean(pool),
+        found: excerpt(found),
+        expected: excerpt(pool),
     };
     let invalid = |source| DiskError::InvalidName { vm_id, disk_id, source };
     if kind == DiskKind::Volatile {

@@ -6,6 +6,7 @@
 
 use super::states::{DatastoreState, HostState, LcmState, VmState};
 use super::xml::{self, XmlError};
+use crate::text::excerpt;
 use base64::Engine as _;
 use onemirror_protocol::ImageSpec;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -25,7 +26,7 @@ pub struct DocumentError {
 
 impl DocumentError {
     fn new(kind: &'static str, detail: impl fmt::Display) -> Self {
-        Self { kind, detail: super::clean(&detail.to_string()) }
+        Self { kind, detail: excerpt(&detail.to_string()) }
     }
 
     fn xml(kind: &'static str, error: &XmlError) -> Self {
@@ -369,7 +370,7 @@ impl HookRun {
             let said = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default();
             let said = String::from_utf8_lossy(&said);
             let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-            Self { status: record.execution_result.code, said: super::clean(last) }
+            Self { status: record.execution_result.code, said: excerpt(last) }
         }))
     }
 }
@@ -594,7 +595,7 @@ impl From<VmXml> for Vm {
         let user_attributes = single_valued(xml.user_template);
         Self {
             id: xml.id,
-            name: super::clean(&xml.name.text),
+            name: excerpt(&xml.name.text),
             uid: xml.uid,
             made: xml.stime.text.trim().parse().ok(),
             uuid: xml.template.os.into_iter().find_map(|os| filled(os.uuid)),
@@ -608,7 +609,7 @@ impl From<VmXml> for Vm {
             tm_mad,
             user_error: user_attributes
                 .get("ERROR")
-                .map(|text| super::clean(text))
+                .map(|text| excerpt(text))
                 .filter(|text| !text.is_empty()),
             user_attributes,
         }
@@ -684,7 +685,7 @@ impl From<ImageXml> for Image {
     fn from(xml: ImageXml) -> Self {
         Self {
             id: xml.id,
-            name: super::clean(&xml.name.text),
+            name: excerpt(&xml.name.text),
             source: xml.source.text,
             datastore_id: xml.datastore_id,
             persistent: xml.persistent != 0,
@@ -731,7 +732,7 @@ impl From<DatastoreXml> for Datastore {
         let template = xml.template;
         Self {
             id: xml.id,
-            name: super::clean(&xml.name.text),
+            name: excerpt(&xml.name.text),
             tm_mad: xml.tm_mad.text,
             kind: match xml.r#type {
                 0 => DatastoreKind::Image,
@@ -826,7 +827,7 @@ struct ServerXml {
 
 impl From<ZoneXml> for Zone {
     fn from(xml: ZoneXml) -> Self {
-        let servers = xml.server_pool.members.iter().map(|server| super::clean(&server.name.text)).collect();
+        let servers = xml.server_pool.members.iter().map(|server| excerpt(&server.name.text)).collect();
         Self { id: xml.id, servers }
     }
 }
@@ -879,7 +880,7 @@ impl From<HookXml> for Hook {
     fn from(xml: HookXml) -> Self {
         Self {
             id: xml.id,
-            name: super::clean(&xml.name.text),
+            name: excerpt(&xml.name.text),
             kind: xml.r#type.text,
             template: single_valued(xml.template),
         }

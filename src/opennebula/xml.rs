@@ -2,6 +2,7 @@
 //!
 //! serde over quick-xml does not mind a wrong root element or text behind it; this does.
 
+use crate::text::excerpt;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use std::borrow::Cow;
@@ -59,7 +60,7 @@ pub(super) fn walk(
         let at = reader.buffer_position();
         let event = reader.read_event().map_err(|error| XmlError::Malformed {
             at: reader.error_position(),
-            detail: super::clean(&error.to_string()),
+            detail: excerpt(&error.to_string()),
         })?;
         match event {
             Event::Start(start) => {
@@ -72,7 +73,7 @@ pub(super) fn walk(
                     if name != root {
                         return Err(XmlError::WrongRoot {
                             expected: root,
-                            found: super::clean(name).chars().take(40).collect(),
+                            found: excerpt(name).chars().take(40).collect(),
                         });
                     }
                     seen_root = true;
