@@ -17,4 +17,5 @@ mod process;
 pub mod protection;
 pub mod setup;
 pub mod state;
+mod storage;
 pub mod text;

@@ -192,6 +192,7 @@ async fn running(engine: &Engine, vm: i32) -> Result<(), EngineError> {
 
 /// Powers a VM off that must not run, and says why.
 async fn stop(engine: &Engine, vm: i32, refusal: Refusal) -> Result<(), EngineError> {
+    let rule = refusal.rule.map_or("no rule", Rule::name);
     let error = EngineError::Refused(refusal);
     let message: String = error.for_oned(vm).chars().filter(|c| !matches!(c, '"' | '\\')).collect();
     let client = engine.front_end_here();
@@ -202,7 +203,7 @@ async fn stop(engine: &Engine, vm: i32, refusal: Refusal) -> Result<(), EngineEr
     };
     client.vm_action(VmAction::PoweroffHard, vm).await.map_err(failed)?;
     client.vm_update_append(vm, &format!("ERROR=\"{message}\"")).await.map_err(failed)?;
-    tracing::warn!("VM {vm} powered off ({}): {error}", Rule::UpkeepInUseHere.name());
+    tracing::warn!("VM {vm} powered off ({rule}): {error}");
     Err(error)
 }
 

@@ -5,15 +5,15 @@ use super::answer::{Answer, Called, refuse, refuse_as_noted, switched_off};
 use super::arguments::{Action, Call, parse};
 use super::guards;
 use crate::audit::{Entry, Outcome};
-use crate::ceph::{Ceph, Connection, RbdCommand, RunOn};
+use crate::ceph::{Ceph, RbdCommand};
 use crate::config::{Config, ConfigError, Role};
 use crate::engine::{Engine, GateScope, VmImage, VmImages, boot_kind, local_client, runs_again};
 use crate::opennebula::disks::{datastores_needed, rbd_images};
-use crate::opennebula::{Client, Datastore, DiskKind, LcmState, StorageCredentials, Vm, VmState};
+use crate::opennebula::{Client, Datastore, DiskKind, LcmState, Vm, VmState};
 use onemirror_protocol::{BootKind, Standing};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// Answers a call of `one_tm`; `stock` is the action that onemirror stands in front of. Returns only if that one
@@ -299,18 +299,5 @@ async fn images_without_config(
 
 /// The cluster of a datastore, as the datastore alone says it is reached.
 pub(super) fn connect(datastore: &Datastore) -> RbdCommand {
-    let credentials = StorageCredentials::of(datastore);
-    let run_on = match credentials.bridge_hosts.is_empty() {
-        true => RunOn::Local,
-        false => RunOn::Hosts(credentials.bridge_hosts.clone()),
-    };
-    RbdCommand::new(Connection {
-        site: "this site".into(),
-        conf: credentials.conf.map(PathBuf::from),
-        user: credentials.user,
-        keyfile: credentials.keyfile.map(PathBuf::from),
-        mon_host: None,
-        run_on,
-        deadline: crate::ceph::DEFAULT_DEADLINE,
-    })
+    RbdCommand::new(crate::storage::connection(datastore, "this site"))
 }
