@@ -2,7 +2,6 @@
 
 mod doctor;
 mod failover;
-mod generate;
 mod list;
 mod lost;
 mod plan;
@@ -64,9 +63,6 @@ enum Command {
     Off(switch::Off),
     /// End the emergency
     On,
-    /// Write what the packages hold beside the program
-    #[command(hide = true)]
-    Generate(generate::Arguments),
     /// Called by the transfer manager's wrappers
     #[command(hide = true)]
     Tm(Action),
@@ -192,7 +188,6 @@ impl Cli {
                 Ok(engine) => lost::run(&engine, &arguments).await,
                 Err(error) => Err(error),
             },
-            Command::Generate(arguments) => generate::run(&arguments),
             Command::Setup(arguments) => setup::run(&config_path, &arguments).await,
             Command::Off(arguments) => switch::off(&config_path, &arguments).await,
             Command::On => switch::on(&config_path).await,

@@ -2,11 +2,11 @@
 
 use super::SetupError;
 use super::layout::Layout;
-use crate::ceph::{Ceph as _, Connection, DEFAULT_DEADLINE, PoolInfo, RbdCommand, RunOn, is_fsid};
+use crate::ceph::{Ceph as _, PoolInfo, RbdCommand, is_fsid};
 use crate::config::Role;
-use crate::opennebula::{Client, Datastore, DatastoreKind, StorageCredentials};
+use crate::opennebula::{Client, Datastore, DatastoreKind};
 use std::path::{Path, PathBuf};
-use toml_edit::{DocumentMut, value};
+use toml::de::DeTable;
 
 const SAMPLE: &str = include_str!("../../etc/onemirror.conf");
 
@@ -58,14 +58,14 @@ pub async fn clusters(client: &Client) -> Result<Clusters, String> {
     let mut reasons = Vec::new();
     for datastore in datastores.iter().filter(|datastore| datastore.kind == DatastoreKind::Image) {
         let Some(pool) = datastore.pool_name.as_deref().filter(|_| datastore.is_ceph()) else { continue };
-        match connection(datastore).pool_info(pool).await {
+        match cluster(datastore).pool_info(pool).await {
             Ok(info) if info.enabled && info.source().is_some() => {
                 let mut clusters = Clusters::of(&info, |conf| conf.is_file());
                 if clusters.here.is_none() {
                     // who installs may be somebody who may read the name
                     let mut own = datastore.clone();
                     own.ceph_user = None;
-                    let info = connection(&own).pool_info(pool).await.ok();
+                    let info = cluster(&own).pool_info(pool).await.ok();
                     clusters.here = info.and_then(|info| Clusters::of(&info, |_| false).here);
                 }
                 return Ok(clusters);
@@ -81,21 +81,8 @@ pub async fn clusters(client: &Client) -> Result<Clusters, String> {
     Err(if reasons.is_empty() { "there is no datastore on Ceph".into() } else { reasons.join("; ") })
 }
 
-fn connection(datastore: &Datastore) -> RbdCommand {
-    let credentials = StorageCredentials::of(datastore);
-    RbdCommand::new(Connection {
-        site: "this cluster".into(),
-        conf: credentials.conf.map(PathBuf::from),
-        user: credentials.user,
-        keyfile: credentials.keyfile.map(PathBuf::from),
-        mon_host: None,
-        run_on: if credentials.bridge_hosts.is_empty() {
-            RunOn::Local
-        } else {
-            RunOn::Hosts(credentials.bridge_hosts)
-        },
-        deadline: DEFAULT_DEADLINE,
-    })
+fn cluster(datastore: &Datastore) -> RbdCommand {
+    RbdCommand::new(crate::storage::connection(datastore, "this cluster"))
 }
 
 /// The two sites' names: as the clusters tell them, else as the documentation has them, by role. Never the same twice.
@@ -113,25 +100,38 @@ fn names(answers: &Answers) -> (String, String) {
     (here_or_usual, there_or_usual)
 }
 
-/// Puts a text where the sample has another; the comments around it stay.
-fn set(document: &mut DocumentMut, table: &[&str], key: &str, text: &str) {
-    let mut item = document.as_item_mut();
-    for name in table {
-        item = &mut item[*name];
+/// The sample's text while it is filled in; the comments around its values stay.
+struct Sample(String);
+
+impl Sample {
+    /// Puts a text where the sample has another.
+    fn set(&mut self, tables: &[&str], key: &str, text: &str) -> Result<(), SetupError> {
+        let wrong = |why: String| SetupError::Configuration(why);
+        let document = DeTable::parse(&self.0).map_err(|error| wrong(error.to_string()))?;
+        let mut table = Some(document.get_ref());
+        for name in tables {
+            table = table.and_then(|table| table.get(*name)?.get_ref().as_table());
+        }
+        let Some(value) = table.and_then(|table| table.get(key)) else {
+            return Err(wrong(format!("the sample has no {key} in [{}]", tables.join("."))));
+        };
+        let place = value.span();
+        self.0.replace_range(place, &toml::Value::from(text).to_string());
+        Ok(())
     }
-    if let Some(old) = item[key].as_value_mut() {
-        let decor = old.decor().clone();
-        *old = text.into();
-        *old.decor_mut() = decor;
-    } else {
-        item[key] = value(text);
+
+    /// Leaves a table out, from its name to the next one.
+    fn remove(&mut self, table: &str) {
+        if let Some(start) = self.0.find(&format!("\n[{table}]\n")) {
+            let end = self.0[start + 1..].find("\n[").map_or(self.0.len(), |length| start + 1 + length);
+            self.0.replace_range(start..end, "");
+        }
     }
 }
 
 /// The configuration's text, and what is left to fill in.
 pub fn write(layout: &Layout, answers: &Answers) -> Result<(String, Vec<String>), SetupError> {
-    let wrong = |error: &dyn std::fmt::Display| SetupError::Configuration(error.to_string());
-    let mut document: DocumentMut = SAMPLE.parse().map_err(|error| wrong(&error))?;
+    let mut sample = Sample(SAMPLE.into());
     let clusters = &answers.clusters;
     let (here, there) = names(answers);
     let mut left = Vec::new();
@@ -140,37 +140,35 @@ pub fn write(layout: &Layout, answers: &Answers) -> Result<(String, Vec<String>)
             left.push(format!("{key}: {what}"));
         }
     };
-    set(&mut document, &["site"], "name", &here);
+    sample.set(&["site"], "name", &here)?;
     leave(
         "site.name",
         clusters.here.is_some(),
         "site_name of rbd mirror pool info --all --format json; where that is a number, any name, the same as peer.name on the other front-end",
     );
-    set(&mut document, &["site"], "role", &answers.role.to_string());
-    set(&mut document, &["peer"], "name", &there);
+    sample.set(&["site"], "role", &answers.role.to_string())?;
+    sample.set(&["peer"], "name", &there)?;
     leave("peer.name", clusters.there.is_some(), "site.name of the other front-end");
     if let Some(endpoint) = &answers.peer_endpoint {
-        set(&mut document, &["peer"], "endpoint", endpoint);
+        sample.set(&["peer"], "endpoint", endpoint)?;
     }
     leave("peer.endpoint", answers.peer_endpoint.is_some(), "the address of the other front-end's oned");
     let auth = layout.peer_auth.to_str();
-    set(&mut document, &["peer"], "auth", auth.unwrap_or_default());
+    sample.set(&["peer"], "auth", auth.unwrap_or_default())?;
     leave("peer.auth", auth.is_some(), "a file with user:password for the other front-end");
     if clusters.tells_the_way {
-        if let Some(peer) = document.get_mut("peer").and_then(|peer| peer.as_table_mut()) {
-            peer.remove("ceph");
-        }
-        return Ok((document.to_string(), left));
+        sample.remove("peer.ceph");
+        return Ok((sample.0, left));
     }
     // the sample's file is this site's own where this is the sample's other site
     let conf = clusters.conf_there.as_deref().and_then(Path::to_str);
     let usual = format!("/etc/ceph/{there}.conf");
-    set(&mut document, &["peer", "ceph"], "conf", conf.unwrap_or(&usual));
+    sample.set(&["peer", "ceph"], "conf", conf.unwrap_or(&usual))?;
     leave("peer.ceph.conf", conf.is_some(), "the configuration file of the other cluster, never this one's");
     let user = clusters.user_there.as_deref();
-    set(&mut document, &["peer", "ceph"], "user", user.unwrap_or("rbd-mirror-peer"));
+    sample.set(&["peer", "ceph"], "user", user.unwrap_or("rbd-mirror-peer"))?;
     leave("peer.ceph.user", user.is_some(), "the Ceph user for the other cluster");
-    Ok((document.to_string(), left))
+    Ok((sample.0, left))
 }
 
 #[cfg(test)]
@@ -257,7 +255,21 @@ mod tests {
         let (config, text, left) =
             written(Clusters::of(&info("site-a", Some("AQ==")), |_| false), Some("http://b:1/"));
         assert_eq!((config.peer.ceph, left), (None, vec![]));
-        assert!(!text.contains("AQ=="));
+        assert!(!text.contains("AQ==") && !text.contains("[peer.ceph]"));
+        // nothing of it is left, and nothing else is gone
+        assert_eq!(text.matches("run_on").count(), SAMPLE.matches("run_on").count() - 1);
+        assert!(text.contains("\n\n[policy]\n") && text.ends_with(SAMPLE.rsplit("[policy]").next().unwrap()));
+    }
+
+    #[test]
+    fn a_text_is_put_in_as_it_is() {
+        let awkward = r#"a "quoted" \ name"#;
+        let clusters = Clusters { user_there: Some(awkward.into()), ..Clusters::default() };
+        let answers = Answers { role: Role::Home, peer_endpoint: Some(awkward.into()), clusters };
+        let (text, _) = write(&Layout::for_tests(None), &answers).unwrap();
+        let read: toml::Table = text.parse().unwrap();
+        assert_eq!(read["peer"]["endpoint"].as_str(), Some(awkward));
+        assert_eq!(read["peer"]["ceph"]["user"].as_str(), Some(awkward));
     }
 
     #[test]

@@ -261,7 +261,8 @@ mod tests {
     fn a_definition_becomes_what_the_capture_shows() {
         let text = "NAME=rec-ACTIVE-BOOT_POWEROFF\nTYPE=state\nRESOURCE=VM\nON=CUSTOM\nSTATE=ACTIVE\nLCM_STATE=BOOT_POWEROFF\nCOMMAND=\"rec ACTIVE-BOOT_POWEROFF\"\nARGUMENTS=\"$TEMPLATE\"\nARGUMENTS_STDIN=YES";
         let hook = define(0, Template::parse(text).unwrap()).unwrap();
-        let captured = xml::parse(include_str!("../../../tests/fixtures/opennebula/hook.site-b.xml")).unwrap();
+        let captured =
+            xml::parse(include_str!("../../../tests/fixtures/opennebula/hook.site-b.xml")).unwrap();
         assert_eq!(crate::documents::hook(&hook, Some(&[])).pretty(), captured.pretty());
     }
 

@@ -1,27 +1,37 @@
-//! `onemirror generate`: man pages, shell completions, units and the like, as the packages hold them.
+//! Writes man pages, shell completions, units and the like, as onemirror's packages hold them.
+//!
+//! usage: onemirror-generate FOLDER     (it is made if it is not there)
 
-use super::{Cli, CommandError};
-use crate::setup::artifacts::{Content, FrontEndUser, TIMER, artifacts};
-use crate::setup::layout::Layout;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use onemirror::cli::Cli;
+use onemirror::setup::artifacts::{Content, FrontEndUser, TIMER, artifacts};
+use onemirror::setup::layout::Layout;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// The folder to write to; it is made if it is not there
-    folder: PathBuf,
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(folder), None) = (arguments.next(), arguments.next()) else {
+        eprintln!("usage: onemirror-generate FOLDER");
+        return ExitCode::from(2);
+    };
+    match generate(&folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("onemirror-generate: {}: {error}", folder.display());
+            ExitCode::FAILURE
+        }
+    }
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
-    let folder = &arguments.folder;
+fn generate(folder: &Path) -> std::io::Result<()> {
     let make = |name: &str| {
         let path = folder.join(name);
         std::fs::create_dir_all(&path).map(|()| path)
     };
     let mut command = Cli::command();
-    let man = make("man")?;
-    clap_mangen::generate_to(command.clone(), &man)?;
+    clap_mangen::generate_to(command.clone(), make("man")?)?;
     for (shell, name) in [(Shell::Bash, "bash"), (Shell::Zsh, "zsh"), (Shell::Fish, "fish")] {
         clap_complete::generate_to(shell, &mut command, "onemirror", make(name)?)?;
     }
@@ -50,7 +60,7 @@ mod tests {
     #[test]
     fn a_package_gets_a_page_for_each_command_and_its_units() {
         let folder = tempfile::tempdir().unwrap();
-        run(&Arguments { folder: folder.path().to_owned() }).unwrap();
+        generate(folder.path()).unwrap();
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
         for command in
             ["onemirror", "onemirror-doctor", "onemirror-failover", "onemirror-list", "onemirror-setup"]
