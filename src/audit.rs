@@ -20,12 +20,8 @@ pub const TEXT_LIMIT: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// About to be done: a line without a later one of the same step tells of a crash in between.
-    Started,
     /// Changed something.
     Done,
-    /// Nothing to do: it was so already.
-    Unchanged,
     /// Not done, on purpose; nothing was changed.
     Refused,
     /// Tried, and went wrong.
@@ -241,9 +237,8 @@ mod tests {
     #[test]
     fn outcomes_have_these_names() {
         use Outcome::*;
-        let names = [Started, Done, Unchanged, Refused, Failed, Pending, Skipped]
-            .map(|o| serde_json::to_string(&o).unwrap());
-        insta::assert_snapshot!(names.join(" "), @r#""started" "done" "unchanged" "refused" "failed" "pending" "skipped""#);
+        let names = [Done, Refused, Failed, Pending, Skipped].map(|o| serde_json::to_string(&o).unwrap());
+        insta::assert_snapshot!(names.join(" "), @r#""done" "refused" "failed" "pending" "skipped""#);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
+#[allow(unreachable_pub, reason = "it is a crate of its own for libFuzzer")]
 #[path = "fuzz/src/lib.rs"]
 mod checks;
 

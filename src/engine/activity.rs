@@ -48,7 +48,7 @@ pub fn activity(vm: &Vm) -> Activity {
 
 /// Whether the domain of a VM may be alive: not where only its memory is left, or where a step failed that comes after
 /// its end or before its start. oned gives a VM the state UNKNOWN if its host does not report; the domain may be well.
-pub fn domain(vm: &Vm) -> Domain {
+pub(crate) fn domain(vm: &Vm) -> Domain {
     match (vm.state, vm.lcm_state) {
         (
             VmState::Active,

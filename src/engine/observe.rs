@@ -59,7 +59,7 @@ impl Seen {
 
 /// Whose an image is, as its copy here tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Belonging {
+pub(crate) enum Belonging {
     /// It is not there, or has no other copy.
     NotMirrored,
     /// Its copy here is not primary: it was given up, or follows.

@@ -153,21 +153,6 @@ impl OneError {
         matches!(self, Self::Internal(message) if is_election(message))
     }
 
-    /// Whether a call that was to change something may have done so although it failed.
-    pub fn may_have_taken_effect(&self) -> bool {
-        match self {
-            Self::Interrupted { .. }
-            | Self::Timeout { .. }
-            | Self::BadAnswer { .. }
-            | Self::TooLarge { .. }
-            | Self::Replication(_) => true,
-            Self::Http(status) => *status >= 500,
-            // Also when a follower could not hear what the leader answered.
-            Self::Internal(message) => !is_election(message),
-            _ => false,
-        }
-    }
-
     fn of_code(code: i64, message: String) -> Self {
         match code {
             0x100 => Self::Authentication(message),
@@ -202,24 +187,8 @@ fn is_election(message: &str) -> bool {
 pub enum VmAction {
     /// Boot from POWEROFF, SUSPENDED, STOPPED, UNDEPLOYED.
     Resume,
-    /// Shut the guest down.
-    Poweroff,
     /// Kill the guest.
     PoweroffHard,
-    /// Shut down and remove the VM.
-    Terminate,
-    /// Kill and remove the VM.
-    TerminateHard,
-    /// Shut down and free the host.
-    Undeploy,
-    /// Kill and free the host.
-    UndeployHard,
-    /// Save the memory on the host.
-    Suspend,
-    /// Save the memory and free the host.
-    Stop,
-    /// Keep from being scheduled.
-    Hold,
     /// Let be scheduled.
     Release,
 }
@@ -229,15 +198,7 @@ impl VmAction {
     pub fn name(self) -> &'static str {
         match self {
             Self::Resume => "resume",
-            Self::Poweroff => "poweroff",
             Self::PoweroffHard => "poweroff-hard",
-            Self::Terminate => "terminate",
-            Self::TerminateHard => "terminate-hard",
-            Self::Undeploy => "undeploy",
-            Self::UndeployHard => "undeploy-hard",
-            Self::Suspend => "suspend",
-            Self::Stop => "stop",
-            Self::Hold => "hold",
             Self::Release => "release",
         }
     }
@@ -436,32 +397,6 @@ impl Client {
         Err(self.bad_answer("its list of VMs has no end"))
     }
 
-    /// These VMs, with their disks, DONE ones included; those that do not exist are left out
-    /// (`one.vmpool.infoset`).
-    pub async fn vms(&self, ids: &[i32]) -> Result<Vec<Vm>, OneError> {
-        let mut wanted: Vec<i32> = ids.iter().copied().filter(|id| *id >= 0).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut vms = Vec::with_capacity(wanted.len());
-        for some in wanted.chunks(self.page) {
-            let list = some.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-            let text =
-                self.text("one.vmpool.infoset", &[Argument::Text(&list), Argument::Bool(true)]).await?;
-            let found = self.document(Vm::pool_from_xml(&text))?;
-            if found.iter().any(|vm| some.binary_search(&vm.id).is_err()) {
-                return Err(self.bad_answer("a VM that was not asked for"));
-            }
-            vms.extend(found);
-        }
-        Ok(vms)
-    }
-
-    /// `one.image.info`.
-    pub async fn image(&self, id: i32) -> Result<Image, OneError> {
-        let text = self.text("one.image.info", &[Argument::Int(id), Argument::Bool(false)]).await?;
-        self.of_id(Image::from_xml(&text), id, |image| image.id)
-    }
-
     /// `one.imagepool.info`: all images.
     pub async fn image_pool(&self) -> Result<Vec<Image>, OneError> {
         let all = [Argument::Int(-2), Argument::Int(-1), Argument::Int(-1)];
@@ -498,8 +433,7 @@ impl Client {
         self.change("one.vm.update", &[Argument::Int(id), Argument::Text(template), Argument::Int(1)]).await
     }
 
-    /// `one.vm.action`. Never repeated once oned may have received it; see
-    /// [`OneError::may_have_taken_effect`].
+    /// `one.vm.action`. Never repeated once oned may have received it.
     pub async fn vm_action(&self, action: VmAction, id: i32) -> Result<(), OneError> {
         self.change("one.vm.action", &[Argument::Text(action.name()), Argument::Int(id)]).await
     }
@@ -971,7 +905,7 @@ mod tests {
         assert!(
             matches!(&error, OneError::Authentication(text) if text.contains("couldn't be authenticated"))
         );
-        assert!(!error.is_unreachable() && !error.may_have_taken_effect());
+        assert!(!error.is_unreachable());
         assert!(matches!(always(ANSWERS[5]).await.client().vm(999).await, Err(OneError::NoExists(_))));
         let wrong_state = always(ANSWERS[3]).await;
         assert!(matches!(
@@ -1039,7 +973,7 @@ mod tests {
         let (outcome, server) = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
         let error = outcome.unwrap_err();
         assert_eq!(server.calls().len(), 1);
-        assert!(matches!(error, OneError::Timeout { .. }) && error.may_have_taken_effect(), "{error}");
+        assert!(matches!(error, OneError::Timeout { .. }), "{error}");
     }
 
     #[tokio::test]
@@ -1052,7 +986,7 @@ mod tests {
             matches!(&error, OneError::Unreachable { detail, .. } if detail.contains("refused")),
             "{error}"
         );
-        assert!(error.is_unreachable() && !error.may_have_taken_effect());
+        assert!(error.is_unreachable());
         assert!(started.elapsed() < Duration::from_secs(20));
     }
 
@@ -1075,7 +1009,7 @@ mod tests {
         let started = Instant::now();
         let error = client.vm_action(VmAction::Resume, 2).await.unwrap_err();
         assert!(matches!(error, OneError::Timeout { .. }), "{error}");
-        assert!(error.is_unreachable() && error.may_have_taken_effect());
+        assert!(error.is_unreachable());
         assert!(started.elapsed() < Duration::from_secs(5));
         assert_eq!(server.calls().len(), 1);
     }
@@ -1093,7 +1027,7 @@ mod tests {
             assert_eq!(matches!(error, OneError::Interrupted { .. }), interrupted, "{error}");
             assert_eq!(matches!(error, OneError::BadAnswer { .. }), !interrupted, "{error}");
             let error = server.client().vm_action(VmAction::Resume, 2).await.unwrap_err();
-            assert!(error.may_have_taken_effect(), "{error}");
+            assert!(matches!(error, OneError::Interrupted { .. } | OneError::BadAnswer { .. }), "{error}");
             assert_eq!(server.calls().len(), 2);
         }
     }
@@ -1171,7 +1105,7 @@ mod tests {
 
         let server = always(&failure(0x2000, messages[1])).await;
         let error = server.client().vm_action(VmAction::Resume, 2).await.unwrap_err();
-        assert!(error.is_without_leader() && !error.may_have_taken_effect(), "{error}");
+        assert!(error.is_without_leader(), "{error}");
         // its servers do answer
         assert!(!error.is_unreachable());
         assert_eq!(server.calls().len(), 1);
@@ -1246,25 +1180,6 @@ mod tests {
         // Without end: no listing rather than half a one.
         let server = paging_server(12, &[(1, 0), (3, 1), (5, 2), (7, 3), (9, 4)]).await;
         assert!(matches!(listed(&server).await, Err(OneError::BadAnswer { .. })));
-    }
-
-    #[tokio::test]
-    async fn a_set_of_vms_is_asked_for_in_bounded_pieces() {
-        let server = Server::start(|call| {
-            let list = call.split("<string>").nth(2).unwrap().split('<').next().unwrap();
-            let ids: Vec<i32> = list.split(',').map(|id| id.parse().unwrap()).filter(|id| *id != 5).collect();
-            Reply::Xml(pool_of(&ids))
-        })
-        .await;
-        let mut client = server.client();
-        client.page = 2;
-        let vms = client.vms(&[7, 3, 5, 3, -1]).await.unwrap();
-        assert_eq!(vms.iter().map(|vm| vm.id).collect::<Vec<_>>(), [3, 7]);
-        assert_eq!(server.calls().len(), 2);
-        assert!(client.vms(&[]).await.unwrap().is_empty());
-        assert_eq!(server.calls().len(), 2);
-        let other = always(&pool_of(&[9])).await;
-        assert!(matches!(other.client().vms(&[3]).await, Err(OneError::BadAnswer { .. })));
     }
 
     #[tokio::test]

@@ -160,14 +160,6 @@ pub fn datastores_needed(vm: &Vm) -> BTreeSet<i32> {
         .collect()
 }
 
-/// Whether any disk of the VM may be on Ceph, judged by the VM alone.
-///
-/// Not the same as [`datastores_needed`] being non-empty: a Ceph disk without a datastore is an error that
-/// [`rbd_images`] reports.
-pub fn may_be_on_ceph(vm: &Vm) -> bool {
-    vm.disks.iter().any(|disk| matches!(place(vm, disk), Place::Perhaps { .. }))
-}
-
 /// Every disk of the VM that is an RBD image, in the order of the VM's document; an image that is attached
 /// twice is listed once.
 ///
@@ -474,7 +466,6 @@ mod tests {
         vm.tm_mad = Some("shared".into());
         vm.system_datastore = Some(0);
         assert_eq!(datastores_needed(&vm), BTreeSet::new());
-        assert!(!may_be_on_ceph(&vm));
         assert_eq!(rbd_images(&vm, &BTreeMap::new()).unwrap(), []);
         // Never deployed: no volatile image yet.
         vm.tm_mad = None;

@@ -12,16 +12,6 @@ macro_rules! states {
             $other(i32),
         }
 
-        impl $name {
-            /// oned's number of the state.
-            pub fn number(self) -> i32 {
-                match self {
-                    $(Self::$variant => $number,)*
-                    Self::$other(number) => number,
-                }
-            }
-        }
-
         impl From<i32> for $name {
             fn from(number: i32) -> Self {
                 match number {
@@ -175,16 +165,6 @@ impl HostState {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_number_comes_back() {
-        for number in -2..100 {
-            assert_eq!(VmState::from(number).number(), number);
-            assert_eq!(LcmState::from(number).number(), number);
-            assert_eq!(HostState::from(number).number(), number);
-            assert_eq!(DatastoreState::from(number).number(), number);
-        }
-    }
 
     #[test]
     fn names_are_those_of_oned() {

@@ -4,7 +4,7 @@ use super::SetupError;
 use super::artifacts::{Artifact, Content, FrontEndUser, TIMER, artifacts, is_guarded, is_wrapper, wrapper};
 use super::layout::Layout;
 use super::plan::{Action, Facts, Found, Occupant, Timer, own_folders};
-use crate::lifecycle::actions::{Driver, ROWS};
+use crate::lifecycle::actions::Driver;
 use crate::opennebula::Client;
 use crate::process;
 use std::collections::{BTreeMap, BTreeSet};
@@ -348,11 +348,6 @@ async fn timer(owners: &Owners) -> Timer {
         }
     }
     if runs { Timer::Runs } else { Timer::Stopped }
-}
-
-/// Whether the stock drivers are there at all.
-pub fn has_driver(layout: &Layout) -> bool {
-    ROWS.iter().any(|row| layout.driver(row.driver).join(row.name).exists())
 }
 
 #[cfg(test)]
