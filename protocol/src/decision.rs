@@ -341,7 +341,7 @@ impl Rule {
         self.into()
     }
 
-    /// What a refusal by this rule is known by, in OpenNebula and in docs/runbook.md; none where the rule never refuses. A
+    /// What a refusal by this rule is known by, in OpenNebula and in docs/refusals.md; none where the rule never refuses. A
     /// number that was given once stays.
     pub fn code(self) -> Option<Code> {
         Some(Code(match self {

@@ -14,6 +14,7 @@ pub mod table;
 
 use crate::config::{self, Config};
 use crate::engine::{Engine, EngineError};
+use crate::handoff::Code;
 use crate::lifecycle;
 use crate::protection::Concern;
 use crate::setup::SetupError;
@@ -127,6 +128,14 @@ impl CommandError {
             _ => 3,
         }
     }
+
+    /// What a refusal is known by in docs/refusals.md.
+    fn code(&self) -> Option<Code> {
+        match self {
+            Self::Engine(error) | Self::Hook(lifecycle::hook::HookError::Engine(error)) => Some(error.code()),
+            _ => None,
+        }
+    }
 }
 
 impl Cli {
@@ -207,7 +216,8 @@ impl Cli {
 }
 
 fn complain(error: &CommandError) -> ExitCode {
-    for line in format!("onemirror: {error}").lines() {
+    let code = error.code().map(|code| format!("{code} ")).unwrap_or_default();
+    for line in format!("onemirror: {code}{error}").lines() {
         eprintln!("{}", crate::text::printable(line));
     }
     ExitCode::from(error.exit_status())

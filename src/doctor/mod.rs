@@ -632,7 +632,7 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
             Check::Counterparts,
             Level::Warning,
             format!("VM {id}: no VM of the other front-end uses its images; a failover would have to make one first"),
-            Advice::decide("register its copies there and make a VM of them, on hold (README, what it needs of the two sites)"),
+            Advice::decide("register its copies there and make a VM of them, on hold (docs/installation.md)"),
         ),
         Some(0) => found.add(
             Check::Counterparts,

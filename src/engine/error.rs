@@ -157,7 +157,7 @@ fn of_ceph(image: &ImageSpec, site: &str, error: &CephError) -> String {
 }
 
 impl EngineError {
-    /// What it is known by in OpenNebula and in docs/runbook.md.
+    /// What it is known by in OpenNebula and in docs/refusals.md.
     pub fn code(&self) -> Code {
         match self {
             Self::Refused(refusal) => refusal.rule.and_then(Rule::code).unwrap_or(Code::NO_RULE),

@@ -152,7 +152,7 @@ pub struct PlanPart {
     pub rules: Vec<String>,
     /// Whether it would be refused.
     pub refused: bool,
-    /// What the refusal is known by in OpenNebula and in docs/runbook.md.
+    /// What the refusal is known by in OpenNebula and in docs/refusals.md.
     pub code: Option<String>,
     /// The rule that refuses.
     pub refused_by: Option<Rule>,

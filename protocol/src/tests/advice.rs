@@ -178,6 +178,12 @@ fn every_test_that_a_page_names_is_there() {
         ("docs/safety.md", 40),
         ("docs/advice.md", 20),
         ("docs/actions.md", 0),
+        ("docs/audit-log.md", 1),
+        ("docs/commands.md", 0),
+        ("docs/configuration.md", 1),
+        ("docs/how-it-works.md", 0),
+        ("docs/installation.md", 0),
+        ("docs/refusals.md", 2),
         ("docs/runbook.md", 0),
         ("README.md", 0),
     ] {
