@@ -237,8 +237,14 @@ fn every_refusal_without_a_rule_is_on_the_page_and_none_is_stale() {
 // ---------------------------------------------------------------- words
 
 /// Words of our own making, for which the field has others.
-const NO_WORDS: [&str; 6] =
-    ["reign", "stranger", "disorder", "who promotes an image", "who gives an image up", "who gives images up"];
+const NO_WORDS: [&str; 6] = [
+    "reign",
+    "stranger",
+    "disorder",
+    "who promotes an image",
+    "who gives an image up",
+    "who gives images up",
+];
 
 #[test]
 fn pages_and_help_texts_use_the_words_of_the_field() {
@@ -344,7 +350,10 @@ const TYPED: [(&str, &str); 23] = [
     ("rbd mv", "test_a_copy_that_was_mirrored_anew_elsewhere_is_not_taken_for_absent"),
     ("rbd rm", "test_a_deletion_takes_no_other_image_along"),
     ("rbd flatten", "test_a_clone_by_snapshots_is_booted_once_it_is_mirrored_whole"),
-    ("rbd mirror snapshot schedule add", "test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere"),
+    (
+        "rbd mirror snapshot schedule add",
+        "test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere",
+    ),
     ("ceph osd pool set-quota", "test_a_boot_on_a_full_pool_waits_for_room"),
 ];
 
