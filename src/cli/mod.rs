@@ -216,11 +216,16 @@ impl Cli {
 }
 
 fn complain(error: &CommandError) -> ExitCode {
-    let code = error.code().map(|code| format!("{code} ")).unwrap_or_default();
-    for line in format!("onemirror: {code}{error}").lines() {
+    for line in told(error).lines() {
         eprintln!("{}", crate::text::printable(line));
     }
     ExitCode::from(error.exit_status())
+}
+
+/// Why a command ended, by its code where it has one: that is what docs/refusals.md is searched for.
+fn told(error: &CommandError) -> String {
+    let code = error.code().map(|code| format!("{code} ")).unwrap_or_default();
+    format!("onemirror: {code}{error}")
 }
 
 /// Shows what is switched off, loudly.
@@ -249,4 +254,19 @@ fn concerns(concerns: &[Concern]) -> String {
 /// A cell for something that may be absent.
 fn or_dash(text: Option<&str>) -> &str {
     text.filter(|text| !text.is_empty()).unwrap_or("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_with_its_code_and_a_wrong_call_without() {
+        let refused = EngineError::Unfit("VM 3 is DONE, so nothing boots or terminates it".into());
+        assert_eq!(told(&refused.into()), "onemirror: OM90 VM 3 is DONE, so nothing boots or terminates it");
+        assert_eq!(
+            told(&CommandError::Usage("--force needs a --reason".into())),
+            "onemirror: --force needs a --reason"
+        );
+    }
 }
