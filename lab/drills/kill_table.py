@@ -185,7 +185,7 @@ class Subject:
             marks = self.marks(site)
             reign = ":".join(marks.get("onemirror.handoff", "").split(":")[:2]) + ":"
             for key, value in marks.items():
-                # a mark of an earlier reign is void
+                # a mark of an earlier token is void
                 if key == "onemirror.home" or value.startswith(reign) and (key != "onemirror.booted" or seen[name, "primary"]):
                     seen[name, key] = self.plain(value, base)
         logs = self.machine.logs()

@@ -19,18 +19,18 @@ pub enum Step {
         /// The token.
         token: Token,
     },
-    /// Notes on the primary copy here that the VM was booted in this reign.
+    /// Notes on the primary copy here that the VM was booted under this token.
     MarkBooted {
         /// The image.
         image: ImageSpec,
-        /// The reign and the VM.
+        /// The token and the VM.
         mark: Mark,
     },
     /// Notes on the primary copy here that it is to be handed over.
     MarkRelease {
         /// The image.
         image: ImageSpec,
-        /// The reign and the VM.
+        /// The token and the VM.
         mark: Mark,
     },
     /// Writes down on the primary copy here where the image belongs.

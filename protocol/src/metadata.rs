@@ -63,11 +63,11 @@ pub struct Marks {
     pub token: TokenSeen,
     /// The token is an earlier release's, and does not name its image.
     pub is_unbound: bool,
-    /// The reign in which the VM was last booted cold.
+    /// The token under which the VM was last booted cold.
     pub booted: Option<Mark>,
     /// A release that was asked for.
     pub release: Option<Mark>,
-    /// The reign that an operator opened by force.
+    /// The token that an operator opened by force.
     pub forced: Option<Mark>,
     /// Who forced it said that the other site is off.
     pub other_site_is_off: bool,

@@ -158,7 +158,7 @@ pub enum There {
 pub struct Apart {
     /// The handoff token that it shows.
     pub token: TokenSeen,
-    /// The reign that an operator opened on it by force.
+    /// The token that an operator opened on it by force.
     pub forced: Option<Mark>,
 }
 
@@ -239,11 +239,11 @@ pub struct Copy {
     pub token: TokenSeen,
     /// The token is an earlier release's, and does not name its image.
     pub is_unbound: bool,
-    /// The reign in which the VM was last booted cold.
+    /// The token under which the VM was last booted cold.
     pub booted: Option<Mark>,
     /// A release that was asked for.
     pub release: Option<Mark>,
-    /// The reign that an operator opened by force.
+    /// The token that an operator opened by force.
     pub forced: Option<Mark>,
     /// Who forced it said that the other site is off, whatever its front-end says.
     pub other_site_is_off: bool,
@@ -323,7 +323,7 @@ impl Copy {
     }
 
     /// Whether `site` gave this copy of its own up with all of its writes, and the other one was forced before they had
-    /// arrived, and never booted on: it began no reign of its own in between, or it would count from a later one.
+    /// arrived, and never booted on: it opened no token of its own in between, or it would count from a later one.
     pub fn is_given_up_to_a_vain_force(&self, site: &str, other: &Copy) -> bool {
         let closed = self.token.token().filter(|token| token.is_closed() && token.site == site);
         closed.is_some_and(|token| {

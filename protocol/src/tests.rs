@@ -156,7 +156,7 @@ fn given_up() -> Copy {
     non_primary("4:site-a:x").reports(Report::SplitBrain)
 }
 
-/// The same, after a reign of site B.
+/// The same, after site B was primary.
 fn forced_later() -> Copy {
     Copy { forced: Some("1005:site-b:5".parse().unwrap()), ..primary("1005:site-b:open") }
 }
@@ -474,7 +474,7 @@ fn gate_rows() -> Vec<Row> {
             OpenTokenHere,
             "write 5:site-a:open here, booted 5:site-a:2",
         ),
-        // promoted by force and by hand: the reign is ours from now on
+        // promoted by force and by hand: the image is ours from now on
         boots(
             gate(),
             pair(primary("4:site-b:open"), non_primary("4:site-b:open"), inactive()),
@@ -544,7 +544,7 @@ fn gate_rows() -> Vec<Row> {
             LettingGoThere,
             "refuse: one-0-2-0 is in use on site-b: VM 0 is EPILOG; try again when it is done",
         ),
-        // memory that was saved there is of an earlier reign
+        // memory that was saved there is of an earlier token
         boots(
             gate(),
             Observation { vm_there: suspended(), ..alone(primary("3:site-a:open").booted("3:site-a:2")) },
@@ -708,7 +708,7 @@ fn gate_rows() -> Vec<Row> {
             OpenTokenHere,
             "write 1003:site-a:open here, booted 1003:site-a:2",
         ),
-        // the force was another reign's
+        // the force was of another token
         boots(
             gate(),
             out_of_touch(Copy {
@@ -806,7 +806,7 @@ fn gate_rows() -> Vec<Row> {
             NoRoomToKeep,
             "refuse: one-0-2-0 is stale here: site-b took it over by force; whether pool one has room to keep this one is not known; try again when its cluster answers",
         ),
-        // forced there, and nobody booted on it: who boots first, reigns
+        // forced there, and nobody booted on it: the first to boot holds the image
         boots(
             gate(),
             pair(primary("3:site-a:open"), never_booted(), inactive()),
@@ -1350,7 +1350,7 @@ fn gate_rows() -> Vec<Row> {
             HandoffSnapshotIncomplete,
             "refuse: one-0-2-0 lacks the last snapshot of site-b; see that rbd-mirror runs on site-a and try again",
         ),
-        // the token came with a snapshot of an earlier reign, and the daemon does not go on
+        // the token came with a snapshot of an earlier one, and the daemon does not go on
         boots(
             Gate { patience: Patience::Waning, ..gate() },
             pair(
@@ -1565,7 +1565,7 @@ fn release_rows() -> Vec<Row> {
             ReleaseFinish,
             "demote here",
         ),
-        // a closed token of a reign that the other copy never followed proves nothing
+        // a closed token after an open one that the other copy never followed proves nothing
         releases(
             release(),
             pair(primary("4:site-a:x"), non_primary("2:site-b:y"), inactive()),
@@ -1807,7 +1807,7 @@ fn upkeep_rows() -> Vec<Row> {
             UpkeepSplitBrainedCopyHere,
             "promote-stale here, set-aside here",
         ),
-        // never thrown away for an older reign, nor while it is copied, nor when it follows by now
+        // never thrown away for an older token, nor while it is copied, nor when it follows by now
         keeps_up(
             upkeep(),
             pair(
@@ -1984,7 +1984,7 @@ fn binding_rows() -> Vec<Row> {
             PrimaryHere,
             "booted 7:site-a:2",
         ),
-        // the same reign, now with the name of its image
+        // the same token, now with the name of its image
         boots(
             gate(),
             pair(earlier(), non_primary("3:site-a:open"), inactive()),
@@ -2469,7 +2469,7 @@ fn an_image_is_deleted_only_where_it_belongs_and_nobody_waits_for_it() {
         // a handoff that is pending, and one that was interrupted between token and demotion
         (at_home.clone(), unsaid(primary("3:site-a:open").release("3:site-a:7")), Some(Kept::Pending)),
         (at_home.clone(), unsaid(primary("4:site-a:x")), Some(Kept::Pending)),
-        // of an earlier reign
+        // of an earlier token
         (at_home.clone(), unsaid(primary("5:site-a:open").release("3:site-a:7")), None),
         (at_home.clone(), unsaid(primary("?")), Some(Kept::Unreadable)),
     ] {

@@ -10,7 +10,7 @@ use core::str::FromStr;
 pub const TOKEN_KEY: &str = "onemirror.handoff";
 /// The image metadata key of the [`Mark`] that a release was asked for.
 pub const RELEASE_KEY: &str = "onemirror.release";
-/// The image metadata key of the [`Mark`] of the reign in which the VM was booted.
+/// The image metadata key of the [`Mark`] of the token under which the VM was booted.
 pub const BOOTED_KEY: &str = "onemirror.booted";
 /// The image metadata key under which a forced promotion leaves its [`Mark`] and, after a space, who did it and why.
 pub const FORCED_KEY: &str = "onemirror.forced";
@@ -18,7 +18,7 @@ pub const FORCED_KEY: &str = "onemirror.forced";
 /// How far a forced promotion moves the sequence on, so that it outranks any handoff that never arrived here.
 pub(super) const FORCED_STRIDE: u64 = 1000;
 
-/// `<sequence>:<site>:<open or random id>`: who reigns over an image, or gave it up. In the metadata the global id of
+/// `<sequence>:<site>:<open or random id>`: who holds an image, or gave it up. In the metadata the global id of
 /// the image follows.
 ///
 /// An *open* token is written by the site that promotes the image, or boots a VM on it; it proves nothing but that
@@ -37,19 +37,19 @@ pub struct Token {
 /// Whether a token is open.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Seal {
-    /// The site reigns.
+    /// The site holds the image.
     Open,
     /// The site gave the image up; the id tells two handoffs apart that were made after a split.
     Closed(String),
 }
 
 impl Token {
-    /// The token that opens the reign of `site` after `previous`.
+    /// The open token of `site` after `previous`.
     pub fn open_after(previous: Option<&Token>, site: &str) -> Self {
         Self { sequence: next(previous), site: site.into(), seal: Seal::Open }
     }
 
-    /// The token that closes a reign: `site` gives the image up.
+    /// The closed token: `site` gives the image up.
     pub fn close_after(previous: Option<&Token>, site: &str, id: &str) -> Self {
         Self { sequence: next(previous), site: site.into(), seal: Seal::Closed(id.into()) }
     }
@@ -116,7 +116,7 @@ impl FromStr for Token {
     }
 }
 
-/// `<sequence>:<site>:<VM id>`: something that holds for one reign only, that of the open token with the same
+/// `<sequence>:<site>:<VM id>`: something that holds for one token only, the open one with the same
 /// sequence and site. It needs no removal: the next token makes it void. Of VMs that share a disk the mark of their boots
 /// names several, `<VM id>+<VM id>`, the last one first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -135,7 +135,7 @@ pub struct Mark {
 const MOST_SHARERS: usize = 64;
 
 impl Mark {
-    /// The mark of `vm` in the reign of `token`.
+    /// The mark of `vm` under `token`.
     pub fn of(token: &Token, vm: i32) -> Self {
         Self { sequence: token.sequence, site: token.site.clone(), vm, others: BTreeSet::new() }
     }
@@ -158,7 +158,7 @@ impl Mark {
         Self { vm, others, ..self.clone() }
     }
 
-    /// Whether the mark speaks of the reign of `token`.
+    /// Whether the mark speaks of `token`.
     pub fn holds_in(&self, token: &Token) -> bool {
         token.seal == Seal::Open && self.sequence == token.sequence && self.site == token.site
     }

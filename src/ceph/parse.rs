@@ -156,7 +156,7 @@ pub fn settings(bytes: &[u8]) -> Parsed<BTreeMap<String, String>> {
 }
 
 /// `rbd image-meta list`: prints nothing at all where there is no entry. The values are whatever bytes somebody
-/// put there; those that are not UTF-8 are replaced, so that a stranger's entry does not hide ours.
+/// put there; those that are not UTF-8 are replaced, so that an entry of somebody else does not hide ours.
 pub fn metadata(bytes: &[u8]) -> Parsed<BTreeMap<String, String>> {
     let text = String::from_utf8_lossy(bytes);
     if text.trim().is_empty() {

@@ -45,10 +45,10 @@ struct Note {
     /// The date in its name, where another image has the name with that of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     named: Option<Timestamp>,
-    /// The token of the reign that outranked it.
+    /// The token that outranked it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reign: Option<String>,
-    /// Which reign outranked which.
+    /// Which token outranked which.
     why: String,
 }
 
@@ -59,7 +59,7 @@ impl Note {
         Some(note).filter(|note| note.copy == id)
     }
 
-    /// What was set aside later comes later: by the reigns that outranked it, which no clock tells.
+    /// What was set aside later comes later: by the tokens that outranked it, which no clock tells.
     fn order(&self) -> (Option<u64>, Timestamp) {
         let reign = self.reign.as_deref().and_then(|reign| reign.parse::<Token>().ok());
         (reign.map(|token| token.sequence), self.since)
@@ -85,7 +85,7 @@ pub struct LostImage {
     pub vm: Option<i32>,
     /// When it was set aside.
     pub since: Timestamp,
-    /// Which reign outranked which.
+    /// Which token outranked which.
     pub why: String,
     /// The bytes that it takes up.
     pub size: u64,
@@ -143,7 +143,7 @@ struct Earlier {
     of: String,
     /// The date of its set.
     since: Timestamp,
-    /// The reign that outranked it still lasts: since then this site had nothing more to lose.
+    /// The token that outranked it is still the newest: since then this site had nothing more to lose.
     is_of_this_loss: bool,
 }
 
@@ -158,7 +158,7 @@ struct Set {
 
 impl Set {
     /// Gives them one date, and each a name that is free. A note that a killed run has written is on the very copy that is
-    /// still to be set aside, so its date is that of this set; and so is that of another disk which nobody but the reign that
+    /// still to be set aside, so its date is that of this set; and so is that of another disk which nobody but the token that
     /// outranked it has had since. No clock tells what belongs together.
     fn dated(self, noted: &[Timestamp], now: Timestamp) -> Vec<Note> {
         let is_one_of_these = |earlier: &&Earlier| self.notes.iter().any(|note| note.image == earlier.of);
@@ -276,7 +276,7 @@ impl Engine {
         earlier
     }
 
-    /// Whether the reign that outranked the copy has not ended since; what cannot be seen counts as an end.
+    /// Whether the token that outranked the copy is still the newest; what cannot be seen counts as replaced.
     async fn still_reigns(&self, pool: &Pool, note: &Note) -> bool {
         let (Some(reign), Ok(image)) = (&note.reign, note.image.parse::<ImageSpec>()) else { return false };
         let Ok(Some(there)) = self.cluster_there(&pool.cluster, &pool.name).await else { return false };
@@ -524,7 +524,7 @@ impl Engine {
             Some(id) => id,
             None => self.register(pool, &found).await?,
         };
-        // it is an image like any other now, and neither lost nor under anybody's reign
+        // it is an image like any other now, and neither lost nor anybody's copy
         for key in found.metadata.keys().filter(|key| key.starts_with("onemirror.")) {
             pool.cluster.remove_metadata(spec, key).await.map_err(here)?;
         }
@@ -810,7 +810,7 @@ mod tests {
         let (first, second) =
             (of_reign("1001:site-b:open", "18:00:00"), of_reign("2003:site-b:open", "17:00:00"));
         assert!(first.order() < second.order());
-        // one of an earlier release tells no reign
+        // one of an earlier release tells no token
         let unsaid = Note { reign: None, since: time("19:00:00"), ..note() };
         assert!(unsaid.order() < first.order());
     }

@@ -822,7 +822,7 @@ mod tests {
     #[test]
     fn superseded_snapshots_that_are_missing_change_no_verdict() {
         use MirrorSnapshotState::{Demoted, NonPrimary, Primary};
-        // there and back: A demotes at 4, B reigns to 23, A reigns again to 9
+        // there and back: A demotes at 4, B is primary to 23, A again to 9
         let a = [
             (3, Primary, true, None),
             (4, Demoted, true, None),

@@ -169,7 +169,7 @@ def promoted_there_by_hand(lab, image, token):
 
 
 def same_age(lab, image):
-    """The token of a reign of site-b that is as old as that of site-a."""
+    """A token of site-b that is as old as that of site-a."""
     sequence, _, _, *bound = lab.a.token(image).split(":")
     return ":".join([sequence, "site-b", "open", *bound])
 

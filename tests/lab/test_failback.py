@@ -64,7 +64,7 @@ def brought_into_the_trap(lab, mode):
     machine.register_on_b()
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
-    # the other site follows by its own daemon; without the one at home, home never sees the new reign
+    # the other site follows by its own daemon; without the one at home, home never sees the new token
     a.clusters("daemon-stop")
     vm = machine.start_on_b()
     assert b.settle(vm) == "RUNNING", b.vm_error(vm)

@@ -92,7 +92,7 @@ def test_a_boot_on_a_full_pool_waits_for_room(lab, a, b, adviser, hasty, mode):
     a.wait_records(machine.home)
     a.action("poweroff", machine.home)
     a.wait_vm(machine.home, "POWEROFF")
-    # the boot has to write that it is a new reign
+    # the boot has to write a new token
     b_vm = machine.start_on_b()
     b.wait_vm(b_vm, RUNNING)
     b.action("terminate", b_vm)

@@ -63,7 +63,7 @@ pub struct Gate<'a> {
     pub patience: Patience,
     /// The locks held while the observations were made.
     pub locks: Locks,
-    /// The random part of a token that closes a reign.
+    /// The random part of a closed token.
     pub closing_id: &'a str,
 }
 
@@ -202,7 +202,7 @@ impl Gate<'_> {
         Some((place, self.refusal(left, cause, advice)))
     }
 
-    /// Whether this copy was only ever used here, as far as its token tells: never, or in its first reign.
+    /// Whether this copy was only ever used here, as far as its token tells: never, or under its first token.
     fn never_left(&self, here: &Copy) -> bool {
         match &here.token {
             TokenSeen::None | TokenSeen::OfAnother(_) => true,
@@ -211,7 +211,7 @@ impl Gate<'_> {
         }
     }
 
-    /// Whether the reign of this copy was begun by an operator's force here.
+    /// Whether the token of this copy was opened by an operator's force here.
     fn is_forced_here(&self, here: &Copy) -> bool {
         match (here.token.token(), &here.forced) {
             (Some(token), Some(mark)) => token.site == self.here && mark.holds_in(token),
@@ -462,7 +462,7 @@ impl Gate<'_> {
         }
     }
 
-    /// Both are primary, the one there by force, and no VM was ever booted on it: who boots first, reigns.
+    /// Both are primary, the one there by force, and no VM was ever booted on it: the first to boot holds the image.
     fn judge_never_booted_there(
         &self,
         observation: &Observation,
@@ -529,7 +529,7 @@ impl Gate<'_> {
             };
             (rule, self.refuse(observation, cause, advice))
         };
-        // an operator said that the other site is lost, and that holds as long as the reign that this began
+        // an operator said that the other site is lost, and that holds as long as the token that this opened
         let by_force = self.is_forced_here(here);
         if let Some(refused) = self.lives_there(observation, Domain::Lost)
             && !(by_force && here.other_site_is_off)
@@ -576,7 +576,7 @@ impl Gate<'_> {
         Some((rule, self.refuse(observation, cause, advice)))
     }
 
-    /// The copy here may be booted on; the token has to say that this site reigns before the boot goes on.
+    /// The copy here may be booted on; the token has to say that this site holds it before the boot goes on.
     fn boot(&self, observation: &Observation, here: &Copy, rule: Rule) -> (Rule, Verdict) {
         let image = &observation.image;
         let reign = here.token.token().filter(|token| token.is_open_by(self.here));
@@ -585,13 +585,13 @@ impl Gate<'_> {
         }
         let released = |token: &Token| here.release.as_ref().is_some_and(|mark| mark.holds_in(token));
         if let Some(reign) = reign.filter(|token| !released(token)) {
-            // others that share the disk stay named: what one of them has saved goes with this reign
+            // others that share the disk stay named: what one of them has saved goes with this token
             let booted = here.booted.as_ref().filter(|mark| mark.holds_in(reign));
             let mark = booted.map_or_else(|| Mark::of(reign, self.vm), |mark| mark.joined_by(self.vm));
             let mut steps: Vec<Step> = self.home_step(observation, here).into_iter().collect();
             let rule = if steps.is_empty() { rule } else { Rule::HomeHere };
             if here.is_unbound {
-                // the same reign, with the name of its image
+                // the same token, with the name of its image
                 steps.push(Step::WriteToken { at: Side::Here, image: image.clone(), token: reign.clone() });
             } else if steps.is_empty() && here.booted.as_ref() == Some(&mark) {
                 return (rule, Verdict::Pass);
@@ -616,7 +616,7 @@ impl Gate<'_> {
         }
     }
 
-    /// The steps that begin a reign of this site with a boot.
+    /// The steps that open a token of this site with a boot.
     fn opening_steps(&self, observation: &Observation, here: &Copy) -> Vec<Step> {
         let image = &observation.image;
         let token = opening_token(here, &observation.there, self.here);
@@ -744,7 +744,7 @@ impl Gate<'_> {
         self.refuse(observation, "is not whole here: a clone, mirrored by snapshots".into(), advice)
     }
 
-    /// Whether the newest reign that the copy here shows was this site's.
+    /// Whether the newest token that the copy here shows is this site's.
     fn wrote_last(&self, here: &Copy) -> bool {
         here.token.token().is_some_and(|token| token.site == self.here)
     }
@@ -869,7 +869,7 @@ impl Gate<'_> {
         if here.is_given_up_to_a_vain_force(self.here, there)
             && matches!(observation.vm_there, PeerVm::None | PeerVm::Inactive { .. })
         {
-            // who boots first, reigns
+            // the first to boot holds the image
             let mut steps = vec![Step::Promote { at: Side::Here, image: observation.image.clone() }];
             steps.extend(reign_past(there, here, &observation.image, self.here, self.vm));
             return (Rule::ForcedAndNeverBootedThere, Verdict::PutRight(steps));
@@ -931,7 +931,7 @@ impl Gate<'_> {
             }
             core::cmp::Ordering::Equal if token_here.is_some_and(Token::is_closed) => {
                 if here.mode == Mode::Snapshot && here.positions != Positions::Complete {
-                    // metadata is read when a snapshot is copied, so a token may be here before its reign
+                    // metadata is read when a snapshot is copied, so a token may be here before its writes
                     // or it was promoted there and demoted again, half-way, and nobody could write in between
                     let is_there = token_there.is_some_and(|token| token.site == self.there)
                         || there.positions == Positions::Complete;
@@ -1179,7 +1179,7 @@ impl Gate<'_> {
     }
 }
 
-/// The token that begins a reign of `site`. A copy that is primary under the other site's token was promoted by force, or
+/// The open token that `site` writes next. A copy that is primary under the other site's token was promoted by force, or
 /// by hand, by somebody who did not live to write his own: what the other site has written since is not known here
 /// while it does not answer, and has to be outranked as a force would.
 pub(super) fn opening_token(here: &Copy, there: &There, site: &str) -> Token {
@@ -1200,7 +1200,7 @@ pub(super) fn previous_token<'a>(here: &'a Copy, there: &There) -> Option<&'a To
     }
 }
 
-/// Whether a VM was booted in the present reign.
+/// Whether a VM was booted under the present token.
 pub(super) fn was_booted(here: &Copy) -> bool {
     match (here.token.token(), &here.booted) {
         (Some(token), Some(mark)) => mark.holds_in(token),
@@ -1230,14 +1230,14 @@ pub(super) fn aside(image: &ImageSpec) -> String {
     format!("rbd mv {image} {image}.aside")
 }
 
-/// What begins a reign of `site` on its copy that outranks the other one, with a boot of this VM.
+/// What opens a token of `site` on its copy that outranks the other one, with a boot of this VM.
 pub(super) fn reign_past(other: &Copy, own: &Copy, image: &ImageSpec, site: &str, vm: i32) -> Vec<Step> {
     let token = Token::open_after(other.token.token(), site);
     let mark = Mark::of(&token, vm);
     begin_reign(own, image, token, mark)
 }
 
-/// What begins a reign of this site. The mark comes last: where it stands, the token has been sent.
+/// What opens a token of this site. The mark comes last: where it stands, the token has been sent.
 pub(super) fn begin_reign(here: &Copy, image: &ImageSpec, token: Token, mark: Mark) -> Vec<Step> {
     let mut steps = vec![Step::WriteToken { at: Side::Here, image: image.clone(), token }];
     steps.extend(carried(here, image));
@@ -1282,7 +1282,7 @@ pub(super) fn give_way(observation: &Observation, here: &Copy, there: &Copy) -> 
     Some(steps)
 }
 
-/// Whether the copy here, which is not primary, can hold nothing of its own by the tokens: its last reign was closed, or
+/// Whether the copy here, which is not primary, can hold nothing of its own by the tokens: its last token was closed, or
 /// was the other site's, and nobody has forced anything since.
 fn only_followed(here: &Copy, there: &Copy) -> bool {
     let other = |token: &Token| there.token.token().is_some_and(|there| there.site == token.site);

@@ -29,7 +29,7 @@ pub struct Release<'a> {
     pub patience: Patience,
     /// The locks held while the observations were made.
     pub locks: Locks,
-    /// The random part of the token that closes the reign.
+    /// The random part of the closed token.
     pub closing_id: &'a str,
 }
 
@@ -115,7 +115,7 @@ impl Release<'_> {
             return (Rule::ReleaseHalfDemoted, Verdict::Act(vec![self.demote(observation)]));
         }
         let there = match &observation.there {
-            // promoted by force, or by hand, and never booted on: a reign of its own would have the other site's writes
+            // promoted by force, or by hand, and never booted on: a token of its own would have the other site's writes
             // thrown away
             There::NotAsked | There::Unreachable | There::Denied(_)
                 if here.token.token().is_some_and(|token| token.is_open_by(self.there)) =>
@@ -155,7 +155,7 @@ impl Release<'_> {
         }
         let Some(reign) = here.token.token().filter(|token| token.is_open_by(self.here)) else {
             return match (here.token.token(), there.token.token()) {
-                // a release that was interrupted between token and demotion, of a reign that the other copy follows
+                // a release that was interrupted between token and demotion, of a token that the other copy follows
                 (Some(closed), Some(seen))
                     if closed.is_closed()
                         && closed.site == self.here

@@ -160,7 +160,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Nobody followed the force there: a VM that runs here goes on, and outranks it. While nobody runs, nobody reigns.
+    /// Nobody followed the force there: a VM that runs here goes on, and outranks it. While nobody runs, nobody holds the image.
     fn judge_never_booted_there(&self, observation: &Observation, here: &Copy, there: &Copy) -> Task {
         match (self.running_here, &observation.vm_there) {
             (Some(vm), PeerVm::None | PeerVm::Inactive { .. }) => {
@@ -219,7 +219,7 @@ fn give_way_or_tell(observation: &Observation, here: &Copy, there: &Copy, rule: 
     }
 }
 
-/// Whether `site` closed its reign in a release that was asked for there; a site that takes an image over leaves no
+/// Whether `site` closed its token in a release that was asked for there; a site that takes an image over leaves no
 /// such mark.
 pub fn released_by(copy: &Copy, site: &str) -> bool {
     let (Some(token), Some(mark)) = (copy.token.token(), &copy.release) else { return false };

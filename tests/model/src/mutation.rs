@@ -48,7 +48,7 @@ pub enum Mutation {
     OverlookResync,
     /// A copy that was half demoted is taken for a primary one.
     OverlookHalfDemoted,
-    /// A release begins a reign on a copy that was promoted by force and never booted on, while the other site is silent.
+    /// A release opens a token on a copy that was promoted by force and never booted on, while the other site is silent.
     ReignWithoutBoot,
     /// A copy that is outranked is thrown away, whatever only it has.
     ThrowAway,

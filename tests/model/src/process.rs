@@ -596,7 +596,7 @@ impl World {
         true
     }
 
-    /// A boot, or a forced failover, begins a reign that outranks the other one, if there is one: what counts from here on,
+    /// A boot, or a forced failover, opens a token that outranks the other one, if there is one: what counts from here on,
     /// once an operator has forced, is what this copy has.
     fn note_reign(&mut self, step: Step) {
         let Step::Token(site, image, token) = step else { return };

@@ -29,12 +29,12 @@ pub struct Token {
     pub closed: u8,
 }
 
-/// A mark of one reign; the VM is the site's own.
+/// A mark of one token; the VM is the site's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mark {
-    /// The sequence of the reign's token.
+    /// The token's sequence.
     pub sequence: u16,
-    /// The site of the reign's token.
+    /// The token's site.
     pub site: Site,
     /// The site whose VM it speaks of.
     pub vm: Site,
@@ -298,7 +298,7 @@ impl Image {
     }
 
     /// Whether the daemon of `site` can replay the next thing that the other copy did. It begins only while the
-    /// other copy is primary; once it follows a reign it goes on to the end of it.
+    /// other copy is primary; once it follows a primary it goes on until that is demoted.
     pub fn can_replay(&self, site: Site) -> bool {
         let (copy, source) = (self.copies[site], self.copies[other(site)]);
         let in_line = self.news[site].is_empty() && !self.news[other(site)].is_empty();
@@ -440,7 +440,7 @@ mod tests {
         assert!(image.write(1, 1) && image.demote(1));
         replay_all(&mut image, 0);
         assert_eq!((image.copies[0].data, image.ends_demoted(0)), (1, true));
-        // stranded: this reign begins and ends unseen
+        // stranded: this promotion and its demotion are never seen
         assert!(image.promote(1, false) && image.write(1, 2) && image.demote(1));
         assert!(!image.can_replay(0));
         assert!(image.promote(1, false));

@@ -210,7 +210,7 @@ impl World {
         }
         let copies = self.images[image].copies;
         if force {
-            // nothing is given up before somebody reigns there: the command may have been killed, and never be repeated
+            // nothing is given up before somebody holds the image there: the command may have been killed, and never be repeated
             self.forced = true;
             self.forced_to[site] = true;
         } else {
