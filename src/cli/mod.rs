@@ -14,11 +14,11 @@ pub mod table;
 
 use crate::config::{self, Config};
 use crate::engine::{Engine, EngineError};
-use crate::handoff::Code;
 use crate::lifecycle;
 use crate::protection::Concern;
 use crate::setup::SetupError;
 use clap::{Parser, Subcommand};
+use onemirror_protocol::Code;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -582,7 +582,7 @@ fn depends_on_users_there(observation: &Observation, depth: Depth) -> bool {
     };
     match depth {
         Depth::GiveUp => false,
-        // who boots first on one that was only forced, reigns
+        // of a copy that was only forced, the first to boot holds the image
         Depth::Tidy => here.role != Role::HalfDemoted && there == Some(here.role),
         Depth::Boot => match here.role {
             Role::NonPrimary => there.is_some() || observation.there.is_unseen(),

@@ -15,8 +15,8 @@
 //! wrote would be lost. In between, the mirror shows the state before the boot.
 
 use super::document::{Datastore, Disk, Vm};
-use onemirror_protocol::{ImageSpec, InvalidImageSpec};
 use crate::text::excerpt;
+use onemirror_protocol::{ImageSpec, InvalidImageSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The transfer driver of disks on Ceph.
