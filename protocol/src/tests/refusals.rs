@@ -1,6 +1,7 @@
 //! An operator looks a refusal up by its code: `docs/refusals.md` has each one with its sentence, and no other.
 
 use super::*;
+use alloc::borrow::ToOwned as _;
 
 const PAGE: &str = include_str!("../../../docs/refusals.md");
 
