@@ -580,12 +580,17 @@ impl Run {
         if gives_up { self.end(Verdict::NotCarriedOut(carried)) } else { self.wait(None) }
     }
 
+    /// An operator's force, and reconcile, are told that somebody else is at work: they are repeated as a whole.
+    fn tries_again(&self) -> bool {
+        !matches!(self.purpose, Purpose::Force(_) | Purpose::Tidy)
+    }
+
     fn failed(&mut self, trouble: Trouble, lateness: Lateness) -> Request {
         let looks = matches!(self.phase, Phase::Looking | Phase::Claiming);
         let without_locks = looks && self.held == Held::Nothing;
         match trouble {
             _ if without_locks => self.end(Verdict::Failed),
-            Trouble::Passing if lateness == Lateness::InTime => self.wait(None),
+            Trouble::Passing if self.tries_again() && lateness == Lateness::InTime => self.wait(None),
             // nothing can be noted there; reconcile finishes it when there is room
             Trouble::NoRoom if matches!(self.purpose, Purpose::GiveUp(_)) => self.end(Verdict::NoRoom),
             Trouble::Passing | Trouble::NoRoom | Trouble::Lasting => self.end(Verdict::Failed),

@@ -3,6 +3,7 @@
 mod advice;
 mod force;
 mod refusals;
+mod run;
 mod running;
 
 use super::*;

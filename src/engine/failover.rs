@@ -125,11 +125,10 @@ impl Engine {
                 outcome.forced.extend(driven.changed().iter().map(ToString::to_string));
                 Ok(())
             }
-            Verdict::AnswersAgain => Err(EngineError::Unfit(format!(
-                "{} answers again; see: onemirror show {}",
-                self.there(),
-                vm.vm.id
-            ))),
+            Verdict::AnswersAgain => {
+                let there = self.there();
+                Err(EngineError::Unfit(format!("{there} answers again; see: onemirror show {}", vm.vm.id)))
+            }
             Verdict::ChangedMeanwhile(image) => {
                 Err(EngineError::Unfit(format!("{image} has changed meanwhile; repeat the command")))
             }
