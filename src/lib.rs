@@ -2,16 +2,17 @@
 //!
 //! `onevm terminate` on the recovery site and `onevm resume` at home hand the mirrored RBD images of a
 //! VM over, without a lost write. [`onemirror_protocol`] decides, without any I/O; [`ceph`] and [`opennebula`] talk to
-//! the two systems; [`engine`] observes, asks and carries out; [`lifecycle`] is what OpenNebula calls and
-//! [`cli`] what an operator types.
+//! the two systems; [`engine`] observes, asks and carries out; [`commands`] is what an operator types and what
+//! OpenNebula calls.
 
+pub mod actions;
 pub mod audit;
 pub mod ceph;
-pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod doctor;
 pub mod engine;
-pub mod lifecycle;
+pub mod events;
 pub mod opennebula;
 mod process;
 pub mod protection;

@@ -1,7 +1,7 @@
 //! The `onemirror` command.
 
 use clap::Parser;
-use onemirror::cli::Cli;
+use onemirror::commands::Cli;
 use std::process::ExitCode;
 use tracing::Level;
 use tracing_subscriber::fmt::format::Writer;

@@ -4,8 +4,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use onemirror::lifecycle::arguments::{Action, Call, parse};
-use onemirror::lifecycle::hook::{parse_vm_id, vm_id};
+use onemirror::commands::driver::arguments::{Action, Call, parse};
+use onemirror::commands::hook::{parse_vm_id, vm_id};
 use onemirror::opennebula::Vm;
 use proptest::prelude::*;
 use std::ffi::OsString;

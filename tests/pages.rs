@@ -4,7 +4,7 @@
 
 use clap::{CommandFactory as _, Parser as _};
 use onemirror::audit::{AuditLog, Entry, Outcome};
-use onemirror::cli::Cli;
+use onemirror::commands::Cli;
 use onemirror::config::{Config, ConfigError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
-use onemirror::lifecycle::actions::{Driver, ROWS, Treatment};
+use onemirror::actions::{Driver, ROWS, Treatment};
 use onemirror::setup::artifacts::{Content, FrontEndUser, HookDefinition, artifacts, hooks, wrapper};
 use onemirror::setup::layout::Layout;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,8 @@
 //! What onemirror puts into a front-end, word for word.
 
 use super::layout::Layout;
-use crate::lifecycle::actions::{Driver, Treatment, row};
-use crate::lifecycle::hook::Event;
+use crate::actions::{Driver, Treatment, row};
+use crate::events::Event;
 use std::path::{Path, PathBuf};
 use strum::IntoEnumIterator as _;
 

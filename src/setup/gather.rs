@@ -4,7 +4,7 @@ use super::SetupError;
 use super::artifacts::{Artifact, Content, FrontEndUser, TIMER, artifacts, is_guarded, is_wrapper, wrapper};
 use super::layout::Layout;
 use super::plan::{Action, Facts, Found, Occupant, Timer, own_folders};
-use crate::lifecycle::actions::Driver;
+use crate::actions::Driver;
 use crate::opennebula::Client;
 use crate::process;
 use std::collections::{BTreeMap, BTreeSet};

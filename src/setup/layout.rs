@@ -1,8 +1,8 @@
 //! Where things are on a front-end.
 
 use super::artifacts::TIMER;
+use crate::actions::Driver;
 use crate::config;
-use crate::lifecycle::actions::Driver;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,7 @@
 
 use super::artifacts::{Artifact, Content, HookDefinition, TIMER, hooks, wrapper};
 use super::layout::Layout;
-use crate::lifecycle::actions::Driver;
+use crate::actions::Driver;
 use crate::opennebula::Hook;
 use std::fmt;
 use std::path::PathBuf;

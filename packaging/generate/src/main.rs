@@ -4,7 +4,7 @@
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
-use onemirror::cli::Cli;
+use onemirror::commands::Cli;
 use onemirror::setup::artifacts::{Content, FrontEndUser, TIMER, artifacts};
 use onemirror::setup::layout::Layout;
 use std::path::{Path, PathBuf};

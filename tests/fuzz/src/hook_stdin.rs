@@ -3,7 +3,7 @@
 use super::assert_error;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use onemirror::lifecycle::hook::{parse_vm_id, vm_id};
+use onemirror::commands::hook::{parse_vm_id, vm_id};
 use onemirror::opennebula::Vm;
 
 /// The bytes themselves, and as the document within the base64.

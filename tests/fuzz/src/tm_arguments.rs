@@ -1,7 +1,7 @@
 //! The arguments of a transfer manager action: the action and its arguments, separated by NUL bytes or line ends.
 
 use super::assert_error;
-use onemirror::lifecycle::arguments::{Action, parse};
+use onemirror::commands::driver::arguments::{Action, parse};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 

@@ -12,7 +12,7 @@ fn images_of_call(vm_images: &VmImages, call: Call) -> impl Iterator<Item = &VmI
 
 /// Before a disk is made for a VM: whether its name is free, or what bears it is the VM's own. The stock driver would take
 /// whatever is there for the clone, and fail in Ceph's words at a volatile disk.
-pub(super) async fn name_is_free(engine: &Engine, call: Call, vm_images: &VmImages) -> Option<Answer> {
+pub(crate) async fn name_is_free(engine: &Engine, call: Call, vm_images: &VmImages) -> Option<Answer> {
     let image = images_of_call(vm_images, call).next()?;
     match engine.stranger(image).await {
         Ok(None) => None,
@@ -23,7 +23,7 @@ pub(super) async fn name_is_free(engine: &Engine, call: Call, vm_images: &VmImag
 
 /// Before a volatile disk is made: the VM may have it already, since it was kept when the VM was recreated. The stock driver
 /// would fail at it.
-pub(super) async fn made_already(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+pub(crate) async fn made_already(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
     let Some(image) = images_of_call(vm_images, call).next() else { return Answer::Stock };
     match engine.look_here(image).await {
         Ok(Here::Mirrored(copy))
@@ -37,7 +37,7 @@ pub(super) async fn made_already(engine: &Engine, call: Call, vm_images: &VmImag
 }
 
 /// Before an image is changed: only a primary copy takes it.
-pub(super) async fn change(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+pub(crate) async fn change(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
     for image in images_of_call(vm_images, call) {
         match engine.look_here(image).await {
             Ok(Here::Mirrored(copy)) if copy.role != Role::Primary => {
@@ -54,7 +54,7 @@ pub(super) async fn change(engine: &Engine, call: Call, vm_images: &VmImages) ->
 }
 
 /// Before a disk that was made for a VM is deleted: whether the stock driver would delete that disk, and nothing else.
-pub(super) async fn delete(engine: &Engine, image: &VmImage) -> Result<Answer, EngineError> {
+pub(crate) async fn delete(engine: &Engine, image: &VmImage) -> Result<Answer, EngineError> {
     let registered = engine.registered_here(std::iter::once(image)).await?.into_values().next();
     Ok(engine.kept(image, registered).await?.map_or(Answer::Stock, |kept| Answer::Instead(kept.to_string())))
 }

@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn reads_the_calls_that_a_real_front_end_made() {
-        let calls: Vec<Call> = include_str!("../../tests/fixtures/opennebula/tm-calls.txt")
+        let calls: Vec<Call> = include_str!("../../../tests/fixtures/opennebula/tm-calls.txt")
             .lines()
             .map(|line| {
                 let (head, arguments) = line.split_once(" argv: ").unwrap();
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_guarded_action_is_known() {
-        use crate::lifecycle::actions::{Driver, ROWS, Treatment};
+        use crate::actions::{Driver, ROWS, Treatment};
         for row in ROWS.iter().filter(|row| row.driver == Driver::Transfer) {
             let is_known = [
                 "a b:/x/disk.0 7 1",

@@ -1,26 +1,29 @@
-//! The command line: what an operator types, one file per command.
+//! The command line: what an operator types and what OpenNebula calls, one file per command.
 
+mod datastore;
 mod doctor;
+pub mod driver;
 mod failover;
+pub mod hook;
 mod list;
 mod lost;
+mod off;
 mod plan;
 mod reconcile;
 mod rehome;
 mod setup;
 mod show;
-mod switch;
 pub mod table;
+mod tm;
 
 use crate::config::{self, Config};
 use crate::engine::{Engine, EngineError};
-use crate::lifecycle;
+use crate::events::Event;
 use crate::protection::Concern;
 use crate::setup::SetupError;
 use clap::{Parser, Subcommand};
 use onemirror_protocol::Code;
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Disaster-recovery failback as part of the OpenNebula VM life cycle, on mirrored Ceph RBD images.
@@ -61,33 +64,21 @@ enum Command {
     /// Put onemirror into this front-end, keep it there, or take it out
     Setup(setup::Arguments),
     /// Emergency switch: every action goes straight to the stock driver
-    Off(switch::Off),
+    Off(off::Off),
     /// End the emergency
     On,
     /// Called by the transfer manager's wrappers
     #[command(hide = true)]
-    Tm(Action),
+    Tm(driver::Arguments),
     /// Called by the datastore driver's wrappers
     #[command(hide = true)]
-    Datastore(Action),
+    Datastore(driver::Arguments),
     /// Called by OpenNebula's hooks
     #[command(hide = true)]
     Hook {
         /// The event
-        event: lifecycle::hook::Event,
+        event: Event,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct Action {
-    /// The action that onemirror stands in front of
-    #[arg(long)]
-    stock: PathBuf,
-    /// Its name, such as ln, mvds.ssh or rm
-    action: String,
-    /// The action's own arguments, passed on untouched
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<OsString>,
 }
 
 /// Why a command ended without success, and its exit status.
@@ -98,7 +89,7 @@ enum CommandError {
     #[error("{0}")]
     State(#[from] crate::state::StateError),
     #[error("{0}")]
-    Hook(#[from] lifecycle::hook::HookError),
+    Hook(#[from] hook::HookError),
     #[error("{0}")]
     Setup(#[from] crate::setup::SetupError),
     #[error("cannot print: {0}")]
@@ -123,8 +114,8 @@ impl CommandError {
             Self::Setup(SetupError::NoFrontEnd { .. } | SetupError::NotSetUp { .. })
             | Self::NotInPlace(_) => 1,
             Self::Engine(error) if error.is_refusal() => 1,
-            Self::Hook(lifecycle::hook::HookError::Engine(error)) if error.is_refusal() => 1,
-            Self::Hook(lifecycle::hook::HookError::Input(_)) => 2,
+            Self::Hook(hook::HookError::Engine(error)) if error.is_refusal() => 1,
+            Self::Hook(hook::HookError::Input(_)) => 2,
             _ => 3,
         }
     }
@@ -132,7 +123,7 @@ impl CommandError {
     /// What a refusal is known by in docs/refusals.md.
     fn code(&self) -> Option<Code> {
         match self {
-            Self::Engine(error) | Self::Hook(lifecycle::hook::HookError::Engine(error)) => Some(error.code()),
+            Self::Engine(error) | Self::Hook(hook::HookError::Engine(error)) => Some(error.code()),
             _ => None,
         }
     }
@@ -152,66 +143,38 @@ impl Cli {
     /// Runs the command; everything it has to say is printed.
     pub async fn run(self) -> ExitCode {
         let config_path = config::locate(self.config.as_deref());
-        if let Command::Tm(Action { stock, action, arguments }) = &self.command {
-            return lifecycle::tm::run(&config_path, stock, action, arguments).await;
-        }
-        if let Command::Datastore(Action { stock, action, arguments }) = &self.command {
-            return lifecycle::datastore::run(&config_path, stock, action, arguments).await;
-        }
-        if let Command::Doctor(arguments) = &self.command {
-            return match doctor::run(Config::load(&config_path), arguments).await {
-                Ok(status) => ExitCode::from(status),
-                Err(error) => complain(&error),
-            };
-        }
-        let engine = |event: &str| {
-            let config = Config::load(&config_path).map_err(EngineError::from)?;
-            Ok::<_, CommandError>(Engine::new(config, event)?)
-        };
-        let result = match self.command {
-            Command::List(arguments) => match engine("list") {
-                Ok(engine) => list::run(&engine, &arguments).await,
-                Err(error) => Err(error),
-            },
-            Command::Show(arguments) => match engine("show") {
-                Ok(engine) => show::run(&engine, &arguments).await,
-                Err(error) => Err(error),
-            },
-            Command::Plan(arguments) => match engine("plan") {
-                Ok(engine) => plan::run(&engine, &arguments).await,
-                Err(error) => Err(error),
-            },
-            Command::Reconcile(arguments) => match engine("reconcile") {
-                Ok(engine) => reconcile::run(&engine, &arguments).await,
-                Err(error) => Err(error),
-            },
-            Command::Failover(arguments) => match engine("failover") {
-                Ok(engine) => failover::run(&engine, &arguments).await,
-                Err(error) => Err(error),
-            },
-            Command::Rehome(arguments) => match engine("rehome") {
-                Ok(engine) => rehome::run(&engine, &arguments).await,
-                Err(error) => Err(error),
-            },
-            Command::Lost(arguments) => match engine("lost") {
-                Ok(engine) => lost::run(&engine, &arguments).await,
-                Err(error) => Err(error),
-            },
-            Command::Setup(arguments) => setup::run(&config_path, &arguments).await,
-            Command::Off(arguments) => switch::off(&config_path, &arguments).await,
-            Command::On => switch::on(&config_path).await,
-            Command::Hook { event } => {
-                lifecycle::hook::run(&config_path, event, &mut std::io::stdin().lock())
-                    .await
-                    .map_err(Into::into)
-            }
-            // these are done with
-            Command::Tm(_) | Command::Datastore(_) | Command::Doctor(_) => Ok(()),
-        };
-        match result {
-            Ok(()) => ExitCode::SUCCESS,
+        match self.command.run(&config_path).await {
+            Ok(status) => status,
             Err(error) => complain(&error),
         }
+    }
+}
+
+impl Command {
+    async fn run(self, config_path: &Path) -> Result<ExitCode, CommandError> {
+        let engine = |event: &str| {
+            let config = Config::load(config_path).map_err(EngineError::from)?;
+            Ok::<_, CommandError>(Engine::new(config, event)?)
+        };
+        match self {
+            Self::Tm(called) => return Ok(tm::run(config_path, &called).await),
+            Self::Datastore(called) => return Ok(datastore::run(config_path, &called).await),
+            Self::Doctor(arguments) => {
+                return doctor::run(Config::load(config_path), &arguments).await.map(ExitCode::from);
+            }
+            Self::List(arguments) => list::run(&engine("list")?, &arguments).await?,
+            Self::Show(arguments) => show::run(&engine("show")?, &arguments).await?,
+            Self::Plan(arguments) => plan::run(&engine("plan")?, &arguments).await?,
+            Self::Reconcile(arguments) => reconcile::run(&engine("reconcile")?, &arguments).await?,
+            Self::Failover(arguments) => failover::run(&engine("failover")?, &arguments).await?,
+            Self::Rehome(arguments) => rehome::run(&engine("rehome")?, &arguments).await?,
+            Self::Lost(arguments) => lost::run(&engine("lost")?, &arguments).await?,
+            Self::Setup(arguments) => setup::run(config_path, &arguments).await?,
+            Self::Off(arguments) => off::off(config_path, &arguments).await?,
+            Self::On => off::on(config_path).await?,
+            Self::Hook { event } => hook::run(config_path, event, &mut std::io::stdin().lock()).await?,
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::config::{self, Config, ReleaseOn};
 use crate::engine::{Activity, Engine, EngineError, PassOn, activity};
+use crate::events::Event;
 use crate::opennebula::{VmAction, VmState};
 use crate::state;
 use base64::Engine as _;
@@ -19,22 +20,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the gate has that makes up for one that a VM never went through.
 const MAKE_UP: Duration = Duration::from_secs(20);
-
-/// The events that onemirror hooks into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, strum::Display, strum::EnumIter)]
-#[strum(serialize_all = "kebab-case")]
-pub enum Event {
-    /// A VM is DONE: pass it on to the peer.
-    Done,
-    /// A VM is POWEROFF, by its user or because its domain died.
-    Poweroff,
-    /// A VM is UNDEPLOYED.
-    Undeployed,
-    /// A VM is RUNNING: the second line where no CONTEXT section led to a gate.
-    Running,
-    /// A host is monitored again: a site may be back.
-    HostMonitored,
-}
 
 /// Why a hook did nothing, or not all.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 /// What onemirror has to say to an action.
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The stock action does its work.
     Stock,
     /// The work is done, or must not be done: the stock action is left out, successfully.
@@ -29,7 +29,7 @@ pub(super) enum Answer {
 
 /// What an operator who has switched onemirror off gets. It is asked before anything that could go wrong: it is what is
 /// left to them then.
-pub(super) fn switched_off(subject: &Entry) -> Option<Answer> {
+pub(crate) fn switched_off(subject: &Entry) -> Option<Answer> {
     match state::emergency_off(&config::state_dir()) {
         Ok(None) => None,
         Ok(Some(off)) => {
@@ -45,22 +45,22 @@ pub(super) fn switched_off(subject: &Entry) -> Option<Answer> {
 }
 
 /// A refusal by no rule of the handoff.
-pub(super) fn refuse(sentence: impl std::fmt::Display) -> Answer {
+pub(crate) fn refuse(sentence: impl std::fmt::Display) -> Answer {
     Answer::Refused { sentence: format!("{} {sentence}", Code::NO_RULE), noted: false }
 }
 
 /// A refusal that the engine gave, and has written into the audit log.
-pub(super) fn refuse_as_noted(vm: i32, error: &EngineError) -> Answer {
+pub(crate) fn refuse_as_noted(vm: i32, error: &EngineError) -> Answer {
     Answer::Refused { sentence: error.for_oned(vm), noted: true }
 }
 
 /// The same of an image, whatever VM uses it.
-pub(super) fn refuse_image(error: &EngineError) -> Answer {
+pub(crate) fn refuse_image(error: &EngineError) -> Answer {
     Answer::Refused { sentence: format!("{} {error}", error.code()), noted: true }
 }
 
 /// A call of a driver's action.
-pub(super) struct Called<'a> {
+pub(crate) struct Called<'a> {
     /// The action that onemirror stands in front of.
     pub stock: &'a Path,
     /// Its arguments.
@@ -71,7 +71,7 @@ pub(super) struct Called<'a> {
 
 impl Called<'_> {
     /// Tells oned; becomes the stock action where that is the answer. `subject` is what the audit log says of a refusal.
-    pub(super) fn give(&self, answer: Answer, subject: Entry) -> ExitCode {
+    pub(crate) fn give(&self, answer: Answer, subject: Entry) -> ExitCode {
         match answer {
             Answer::Stock => self.become_stock(),
             Answer::Failed(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
@@ -128,7 +128,7 @@ fn tell_instead(why: &str, subject: Entry) {
 }
 
 /// One line in the audit log for what is answered without an engine.
-pub(super) fn note(entry: Entry) {
+pub(crate) fn note(entry: Entry) {
     // the log warns by itself, once
     let _ = AuditLog::open(&config::audit_log_path()).record(&entry);
 }

@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn every_action_of_every_release_has_a_row_and_every_row_an_action() {
         let mut seen = BTreeSet::new();
-        let listing = include_str!("../../tests/fixtures/opennebula/actions.txt");
+        let listing = include_str!("../tests/fixtures/opennebula/actions.txt");
         for line in listing.lines() {
             let mut words = line.split(' ');
             let (release, folder) = (words.next().unwrap(), Path::new(words.next().unwrap()));
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_page_about_the_actions_says_what_the_table_says() {
-        let page = include_str!("../../docs/actions.md");
+        let page = include_str!("../docs/actions.md");
         for driver in Driver::iter() {
             let of_driver = ROWS.iter().filter(|row| row.driver == driver);
             let lines: String = of_driver

@@ -1,6 +1,7 @@
 //! Actions of the datastore driver: what `oneimage delete` and the snapshots of images do to images that are mirrored.
 
-use super::answer::{Answer, Called, refuse, refuse_image, switched_off};
+use super::driver::Arguments;
+use super::driver::answer::{Answer, Called, refuse, refuse_image, switched_off};
 use super::tm::connect;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::Ceph as _;
@@ -11,7 +12,6 @@ use base64::Engine as _;
 use onemirror_protocol::ImageSpec;
 use onemirror_protocol::{Here, Role};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,9 +33,10 @@ enum Action {
     SnapFlatten,
 }
 
-/// Answers a call of `one_datastore`; `stock` is the action that onemirror stands in front of. Returns only if that one
+/// Answers a call of `one_datastore`. Returns only if the stock action
 /// is not to run.
-pub async fn run(config_path: &Path, stock: &Path, action: &str, arguments: &[OsString]) -> ExitCode {
+pub(super) async fn run(config_path: &Path, called: &Arguments) -> ExitCode {
+    let Arguments { stock, action, arguments } = called;
     let mut subject = Entry::new("", &format!("datastore {action}"), Outcome::Refused);
     let mut input = Vec::new();
     let answer = match std::io::stdin().lock().take(INPUT_LIMIT + 1).read_to_end(&mut input) {
@@ -161,7 +162,7 @@ mod tests {
 
     #[test]
     fn every_guarded_action_is_known() {
-        use crate::lifecycle::actions::{Driver, ROWS, Treatment};
+        use crate::actions::{Driver, ROWS, Treatment};
         for row in ROWS.iter().filter(|row| row.driver == Driver::Datastore) {
             let known = row.name.parse::<Action>().is_ok();
             assert_eq!(known, row.treatment == Treatment::Guarded, "{}", row.name);

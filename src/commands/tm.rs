@@ -1,9 +1,10 @@
 //! Transfer manager actions: the gate before `ln`, `clone` and `context`, the release at `mvds` and `delete`, and
 //! then the stock action in place of this process.
 
-use super::answer::{Answer, Called, refuse, refuse_as_noted, switched_off};
-use super::arguments::{Action, Call, parse};
-use super::guards;
+use super::driver::Arguments;
+use super::driver::answer::{Answer, Called, refuse, refuse_as_noted, switched_off};
+use super::driver::arguments::{Action, Call, parse};
+use super::driver::guards;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, RbdCommand};
 use crate::config::{Config, ConfigError, Role};
@@ -12,32 +13,26 @@ use crate::opennebula::disks::{datastores_needed, rbd_images};
 use crate::opennebula::{Client, Datastore, DiskKind, LcmState, Vm, VmState};
 use onemirror_protocol::{BootKind, Standing};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Answers a call of `one_tm`; `stock` is the action that onemirror stands in front of. Returns only if that one
+/// Answers a call of `one_tm`. Returns only if the stock action
 /// is not to run.
-pub async fn run(config_path: &Path, stock: &Path, action: &str, arguments: &[OsString]) -> ExitCode {
+pub(super) async fn run(config_path: &Path, called: &Arguments) -> ExitCode {
+    let Arguments { stock, action, arguments } = called;
     let mut subject = Entry {
         vm: parse(action, arguments).ok().map(|call| call.vm),
         ..Entry::new("", &format!("tm {action}"), Outcome::Refused)
     };
-    let answer = answer(config_path, stock, action, arguments, &mut subject).await;
+    let answer = answer(config_path, called, &mut subject).await;
     Called { stock, arguments, input: None }.give(answer, subject)
 }
 
-async fn answer(
-    config_path: &Path,
-    stock: &Path,
-    action: &str,
-    arguments: &[OsString],
-    subject: &mut Entry,
-) -> Answer {
+async fn answer(config_path: &Path, called: &Arguments, subject: &mut Entry) -> Answer {
     if let Some(answer) = switched_off(subject) {
         return answer;
     }
-    let call = match parse(action, arguments) {
+    let call = match parse(&called.action, &called.arguments) {
         Ok(call) => call,
         Err(error) => return refuse(error),
     };
@@ -57,7 +52,7 @@ async fn answer(
     match config {
         Ok(config) => {
             subject.site = config.site.name.clone();
-            with_config(config, call, stock, action, arguments, vm).await
+            with_config(config, call, called, vm).await
         }
         Err(error) => without_config(&error, call, &vm).await,
     }
@@ -67,15 +62,8 @@ async fn vm_of(config: Option<&Config>, vm: i32) -> Result<Vm, crate::engine::Fr
     Ok(local_client(config)?.vm(vm).await?)
 }
 
-async fn with_config(
-    config: Config,
-    call: Call,
-    stock: &Path,
-    action: &str,
-    arguments: &[OsString],
-    vm: Vm,
-) -> Answer {
-    let engine = match Engine::new(config, &format!("tm {action}")) {
+async fn with_config(config: Config, call: Call, called: &Arguments, vm: Vm) -> Answer {
+    let engine = match Engine::new(config, &format!("tm {}", called.action)) {
         Ok(engine) => engine,
         Err(error) => return refuse(error),
     };
@@ -91,12 +79,12 @@ async fn with_config(
     };
     match call.action {
         Action::Ln | Action::Clone | Action::Context => gate(&engine, call, &vm_images).await,
-        Action::Mvds if action.contains('.') => {
+        Action::Mvds if called.action.contains('.') => {
             // the stock action writes the disk back into the image, so the release comes after it
-            match Command::new(stock).args(arguments).status() {
+            match Command::new(&called.stock).args(&called.arguments).status() {
                 Ok(status) if status.success() => {}
                 Ok(status) => return Answer::Failed(status.code().unwrap_or(1)),
-                Err(error) => return refuse(format!("{} does not run: {error}", stock.display())),
+                Err(error) => return refuse(format!("{} does not run: {error}", called.stock.display())),
             }
             match release(&engine, call, &vm_images).await {
                 Answer::Stock => Answer::Instead(String::new()),
