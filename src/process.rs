@@ -7,8 +7,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
-/// Bytes of standard error that are kept, from its end: what matters is said last.
+/// Bytes of standard error that are kept from its end: what matters is said last.
 const STDERR_KEPT: usize = 64 * 1024;
+
+/// The same from its beginning: a program of Ceph that crashes says why first, and then all that it has logged before.
+const STDERR_BEGINS: usize = 8 * 1024;
 
 /// What a shell adds to the number of a signal.
 const ENDED_BY_SIGNAL: i32 = 128;
@@ -20,7 +23,7 @@ pub(crate) struct Output {
     pub(crate) status: i32,
     /// All of its standard output.
     pub(crate) stdout: Vec<u8>,
-    /// The end of its standard error.
+    /// The beginning and the end of its standard error.
     pub(crate) stderr: Vec<u8>,
 }
 
@@ -106,11 +109,14 @@ async fn read_end(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, Run
     let mut bytes = Vec::new();
     let Some(mut stream) = stream else { return Ok(bytes) };
     while stream.read_buf(&mut bytes).await.map_err(RunError::Read)? > 0 {
-        if bytes.len() > 2 * STDERR_KEPT {
-            bytes.drain(..bytes.len() - STDERR_KEPT);
+        if bytes.len() > STDERR_BEGINS + 2 * STDERR_KEPT {
+            bytes.drain(STDERR_BEGINS..bytes.len() - STDERR_KEPT);
         }
     }
-    bytes.drain(..bytes.len().saturating_sub(STDERR_KEPT));
+    let end = bytes.len().saturating_sub(STDERR_KEPT);
+    if end > STDERR_BEGINS {
+        bytes.splice(STDERR_BEGINS..end, *b"\n");
+    }
     Ok(bytes)
 }
 
@@ -180,8 +186,10 @@ mod tests {
         assert!(matches!(run(shell("yes"), LONG, 1000).await, Err(RunError::TooLong(1000))));
         assert!(began.elapsed() < LONG);
         assert_eq!(run(shell("printf 1234"), LONG, 4).await.unwrap().stdout, b"1234");
-        let output = run(shell("yes | head -c 1000000 >&2; echo end >&2"), LONG, 0).await.unwrap();
-        assert!(output.stderr.len() == STDERR_KEPT && output.stderr.ends_with(b"end\n"));
+        let output =
+            run(shell("echo begin >&2; yes | head -c 1000000 >&2; echo end >&2"), LONG, 0).await.unwrap();
+        assert_eq!(output.stderr.len(), STDERR_BEGINS + 1 + STDERR_KEPT);
+        assert!(output.stderr.starts_with(b"begin\n") && output.stderr.ends_with(b"end\n"));
     }
 
     #[tokio::test]

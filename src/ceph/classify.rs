@@ -19,6 +19,8 @@ const SSH_DENIED: [&str; 2] = ["Permission denied (", "Host key verification fai
 const REMOTE_TIMEOUT: [i32; 2] = [124, 137];
 /// The program ended itself: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, as a shell tells it.
 const CRASHED: [i32; 5] = [132, 134, 135, 136, 139];
+/// How a program says that it does; what it had logged before follows, thousands of lines of it.
+const CRASHES: [&str; 3] = ["FAILED ceph_assert", "terminate called after throwing", "*** Caught signal"];
 /// A shell could not run the command: not executable, not found.
 const REMOTE_COMMAND: [i32; 2] = [126, 127];
 
@@ -66,8 +68,10 @@ fn last_said(lines: &[String]) -> Option<&str> {
 /// The last `rbd:` line, else the last line, and librbd's first reason behind it.
 pub(super) fn detail(stderr: &[u8]) -> String {
     let lines = lines(stderr);
-    let crashed_at =
-        lines.iter().find_map(|line| line.find("FAILED ceph_assert").and_then(|at| line.get(at..)));
+    let crashed_at = lines.iter().find_map(|line| {
+        let at = CRASHES.into_iter().find_map(|words| line.find(words))?;
+        line.get(at..)
+    });
     let said = crashed_at
         .or_else(|| lines.iter().rev().find_map(|line| line.strip_prefix("rbd: ")))
         .or_else(|| last_said(&lines))
