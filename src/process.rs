@@ -86,7 +86,7 @@ pub(crate) async fn run(
         tokio::try_join!(
             async { child.wait().await.map_err(RunError::Read) },
             read_all(stdout, stdout_limit),
-            read_end(stderr),
+            read_ends(stderr),
         )
     };
     let (status, stdout, stderr) =
@@ -105,19 +105,27 @@ async fn read_all(stream: Option<impl AsyncRead + Unpin>, limit: usize) -> Resul
     if bytes.len() > limit { Err(RunError::TooLong(limit)) } else { Ok(bytes) }
 }
 
-async fn read_end(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, RunError> {
-    let mut bytes = Vec::new();
-    let Some(mut stream) = stream else { return Ok(bytes) };
-    while stream.read_buf(&mut bytes).await.map_err(RunError::Read)? > 0 {
-        if bytes.len() > STDERR_BEGINS + 2 * STDERR_KEPT {
-            bytes.drain(STDERR_BEGINS..bytes.len() - STDERR_KEPT);
+async fn read_ends(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, RunError> {
+    let (mut begins, mut ends) = (Vec::new(), Vec::new());
+    let Some(stream) = stream else { return Ok(begins) };
+    let limit = u64::try_from(STDERR_BEGINS).unwrap_or(u64::MAX);
+    let mut stream = stream.take(limit);
+    stream.read_to_end(&mut begins).await.map_err(RunError::Read)?;
+    let mut stream = stream.into_inner();
+    let mut is_cut = false;
+    while stream.read_buf(&mut ends).await.map_err(RunError::Read)? > 0 {
+        if ends.len() > 2 * STDERR_KEPT {
+            ends.drain(..ends.len() - STDERR_KEPT);
+            is_cut = true;
         }
     }
-    let end = bytes.len().saturating_sub(STDERR_KEPT);
-    if end > STDERR_BEGINS {
-        bytes.splice(STDERR_BEGINS..end, *b"\n");
+    let over = ends.len().saturating_sub(STDERR_KEPT);
+    ends.drain(..over);
+    if is_cut || over > 0 {
+        begins.push(b'\n');
     }
-    Ok(bytes)
+    begins.append(&mut ends);
+    Ok(begins)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ const SSH_DENIED: [&str; 2] = ["Permission denied (", "Host key verification fai
 /// `timeout` ended the remote command: by SIGTERM, by SIGKILL.
 const REMOTE_TIMEOUT: [i32; 2] = [124, 137];
 /// The program ended itself: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, as a shell tells it.
-const CRASHED: [i32; 5] = [132, 134, 135, 136, 139];
+pub(super) const CRASHED: [i32; 5] = [132, 134, 135, 136, 139];
 /// How a program says that it does; what it had logged before follows, thousands of lines of it.
 const CRASHES: [&str; 3] = ["FAILED ceph_assert", "terminate called after throwing", "*** Caught signal"];
 /// A shell could not run the command: not executable, not found.

@@ -398,6 +398,10 @@ impl RbdCommand {
 
     /// What was cloned from any snapshot of the image, and what was cloned from that in turn.
     pub async fn descendants(&self, image: &ImageSpec) -> Result<Vec<ImageSpec>, CephError> {
+        // what has no snapshot has no clones. Asked all the same, `rbd` of 16.2 crashes on some images (seen in the lab)
+        if self.snapshots(image).await?.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut call = self.of_image(&["children"], image);
         call.arguments.push("--descendants".into());
         call.ask_in_json();

@@ -209,6 +209,15 @@ pub struct Snapshots {
     pub mirror: Vec<MirrorSnapshot>,
     /// Names of user snapshots (OpenNebula's `snap` among them).
     pub user: Vec<String>,
+    /// Names of all others: of a group, or waiting in the trash for their clones to go.
+    pub other: Vec<String>,
+}
+
+impl Snapshots {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.mirror.is_empty() && self.user.is_empty() && self.other.is_empty()
+    }
 }
 
 /// A schedule of mirror snapshots; what it does not name it holds for all of.
@@ -416,6 +425,11 @@ pub enum CephError {
 }
 
 impl CephError {
+    /// Whether the program that asks crashed.
+    pub(crate) fn is_crash(&self) -> bool {
+        matches!(self, Self::Failed { status, .. } if classify::CRASHED.contains(status))
+    }
+
     /// Whether the cluster could not be asked at all (so nothing is known of it).
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })

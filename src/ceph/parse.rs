@@ -378,8 +378,8 @@ pub fn snapshots(bytes: &[u8]) -> Parsed<Snapshots> {
         match namespace.r#type.as_str() {
             "user" => snapshots.user.push(name),
             "mirror" => snapshots.mirror.push(mirror_snapshot(id, namespace)?),
-            // trash, group, and what later versions bring: not ours
-            _ => {}
+            // trash, group, and what later versions bring
+            _ => snapshots.other.push(name),
         }
     }
     snapshots.mirror.sort_by_key(|snapshot| snapshot.id);
@@ -1204,8 +1204,9 @@ mod tests {
         let copied = &b[0];
         assert_eq!((copied.state, copied.primary_snap_id), (Demoted, Some(6)));
         assert_eq!(copied.primary_mirror_uuid.as_deref(), Some("2125483a-5762-43bc-97af-debbda5983b8"));
-        // trash only
-        assert_eq!(read("journal.01-a-primary-replaying.site-b.snap-ls"), Snapshots::default());
+        let trash = read("journal.01-a-primary-replaying.site-b.snap-ls");
+        assert!(trash.mirror.is_empty() && trash.user.is_empty() && trash.other.len() == 1, "{trash:?}");
+        assert!(!trash.is_empty() && Snapshots::default().is_empty());
         assert_eq!(read("real.snap-ls-user").user, ["snap"]);
         for damaged in [
             r#"[{"id":1,"name":"x","namespace":{"type":"mirror","state":"primary"}}]"#,

@@ -794,7 +794,7 @@ mod tests {
                 primary_snap_id,
             })
             .collect();
-        Snapshots { mirror, user: Vec::new() }
+        Snapshots { mirror, ..Snapshots::default() }
     }
 
     #[test]
