@@ -45,6 +45,27 @@ pub struct Observation {
     pub set_aside: Option<SetAside>,
 }
 
+impl Observation {
+    /// An image of which nothing is known yet.
+    pub fn unseen(image: ImageSpec) -> Self {
+        Self {
+            image,
+            here: Here::NotMirrored,
+            there: There::NotAsked,
+            vm_there: PeerVm::NotAsked,
+            used_here_by: None,
+            uses_here: UsesHere::default(),
+            is_open_there: false,
+            owned_by_both: false,
+            made_here: false,
+            in_touch_since_reboot: false,
+            lacks_its_base: false,
+            keeping: Keeping::Unknown,
+            set_aside: None,
+        }
+    }
+}
+
 /// What VMs of this site do with an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct UsesHere {

@@ -89,19 +89,12 @@ impl Copy {
 
 fn seen_as(here: Here, there: There, vm_there: PeerVm) -> Observation {
     Observation {
-        image: spec("one/one-0-2-0"),
         here,
         there,
         vm_there,
-        used_here_by: None,
-        uses_here: UsesHere::default(),
-        is_open_there: false,
-        owned_by_both: false,
-        made_here: false,
         in_touch_since_reboot: true,
-        lacks_its_base: false,
         keeping: Keeping::Possible,
-        set_aside: None,
+        ..Observation::unseen(spec("one/one-0-2-0"))
     }
 }
 

@@ -19,9 +19,8 @@ pub use command::{
 pub use peer::{PeerConnection, connection_to_peer, is_fsid};
 
 use jiff::civil::DateTime;
-use onemirror_protocol::Fullness;
-use onemirror_protocol::ImageSpec;
 use onemirror_protocol::advice::Place;
+use onemirror_protocol::{Fullness, ImageSpec};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

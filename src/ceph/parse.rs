@@ -9,8 +9,7 @@ use super::{
 };
 use crate::text::excerpt;
 use jiff::civil::DateTime;
-use onemirror_protocol::ImageSpec;
-use onemirror_protocol::PoolLoad;
+use onemirror_protocol::{ImageSpec, PoolLoad};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};

@@ -2,8 +2,7 @@
 
 use crate::ceph::ReplayState;
 use crate::protection::Concern;
-use onemirror_protocol::Fullness;
-use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{Fullness, ImageSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -3,8 +3,7 @@
 use crate::ceph::CephError;
 use crate::config::ConfigError;
 use crate::opennebula::{DiskError, EndpointError, OneError};
-use onemirror_protocol::ImageSpec;
-use onemirror_protocol::{Code, Denial, DenialCause, Refusal, Rule};
+use onemirror_protocol::{Code, Denial, DenialCause, ImageSpec, Refusal, Rule};
 
 /// Why a front-end could not be asked, or what it answered instead.
 #[derive(Debug, thiserror::Error)]

@@ -9,8 +9,7 @@ use crate::opennebula::disks::{
     Usage, datastores_needed, images_used, named_by, rbd_images, rbd_images_each,
 };
 use crate::opennebula::{Client, DiskError, DiskImage, DiskKind, OneError, Vm, VmState};
-use onemirror_protocol::ImageSpec;
-use onemirror_protocol::{Domain, WayOut, kept_at_recreate};
+use onemirror_protocol::{Domain, ImageSpec, WayOut, kept_at_recreate};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 

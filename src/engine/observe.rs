@@ -14,10 +14,9 @@ use crate::opennebula::stock::left_behind;
 use crate::state::is_later_report;
 use futures::{StreamExt, TryStreamExt, stream};
 use onemirror_protocol::{
-    Apart, Belongs, Copy, HOME_KEY, Here, Home, Keeping, Marks, Mode, Named, Observation, PeerVm, Positions,
-    Report, Resync, Role, Side, SiteRole, There, Token, UsesHere, home_written, tell_sets_apart,
+    Apart, Belongs, Copy, Depth, HOME_KEY, Here, Home, ImageSpec, Keeping, Marks, Mode, Named, Observation,
+    PeerVm, Positions, Report, Resync, Role, Side, SiteRole, There, Token, home_written, tell_sets_apart,
 };
-use onemirror_protocol::{Depth, ImageSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
@@ -119,21 +118,7 @@ impl Engine {
         let spec = image.spec();
         let mut seen = Seen {
             image: image.clone(),
-            observation: Observation {
-                image: spec.clone(),
-                here: Here::NotMirrored,
-                there: There::NotAsked,
-                vm_there: PeerVm::NotAsked,
-                used_here_by: None,
-                uses_here: UsesHere::default(),
-                is_open_there: false,
-                owned_by_both: false,
-                made_here: image.is_own(),
-                in_touch_since_reboot: false,
-                lacks_its_base: false,
-                keeping: Keeping::Unknown,
-                set_aside: None,
-            },
+            observation: Observation { made_here: image.is_own(), ..Observation::unseen(spec.clone()) },
             cluster_there: None,
             global_id: None,
             info_here: None,

@@ -16,10 +16,9 @@ use super::start::{Start, start_of};
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::opennebula::{Vm, VmState};
 use crate::protection::Concern;
-use onemirror_protocol::Depth;
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
-    Belongs, BootKind, Copy, Decision, Finding, Here, Locks, Mode, Patience, PeerVm, Refusal, Release,
+    Belongs, BootKind, Copy, Decision, Depth, Finding, Here, Locks, Mode, Patience, PeerVm, Refusal, Release,
     ReleaseJudgement, Role, Rule, Step, Task, There, TokenSeen, released_by,
 };
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,10 +6,8 @@ use super::observe::Belonging;
 use super::sites::Engine;
 use super::start::{ByHand, Start, start_of};
 use crate::audit::Outcome;
-use onemirror_protocol::Depth;
-use onemirror_protocol::ImageSpec;
 use onemirror_protocol::advice::{Advice, Place};
-use onemirror_protocol::{Belongs, Here, Role, There};
+use onemirror_protocol::{Belongs, Depth, Here, ImageSpec, Role, There};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 

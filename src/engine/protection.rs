@@ -13,8 +13,7 @@ use crate::ceph::{
 use crate::opennebula::stock::is_left_by_revert;
 use crate::protection::{Concern, DiskFacts, Facts, Parent, Schedule, SnapshotAge, Standing};
 use jiff::Timestamp;
-use onemirror_protocol::ImageSpec;
-use onemirror_protocol::{Here, Role, There};
+use onemirror_protocol::{Here, ImageSpec, Role, There};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};

@@ -15,13 +15,10 @@ use crate::audit::Outcome;
 use crate::config::ReleaseOn;
 use crate::opennebula::{Vm, VmState};
 use crate::state::{locked_before, remember_locked};
-use onemirror_protocol::Depth;
-use onemirror_protocol::ImageSpec;
-use onemirror_protocol::LetGo;
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
-    Belongs, Here, Observation, PeerVm, Role, Rule, Run, Step, Task, UpkeepJudgement, UsesHere, Verdict,
-    WayOut, room_advice, take_up_advice,
+    Belongs, Depth, Here, ImageSpec, LetGo, Observation, PeerVm, Role, Rule, Run, Step, Task,
+    UpkeepJudgement, UsesHere, Verdict, WayOut, room_advice, take_up_advice,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -9,15 +9,11 @@ use super::pools::PoolHere;
 use super::sites::Engine;
 use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
-use onemirror_protocol::Carried;
-use onemirror_protocol::Depth;
-use onemirror_protocol::ImageSpec;
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
-    Belongs, Copy, Finding, Here, Home, Mode, Refusal, Role, Rule, Side, Step, is_primary_nowhere,
-    take_up_advice,
+    Belongs, Carried, Copy, Depth, Finding, Here, Home, ImageSpec, Mode, Refusal, Role, Rule, Run, Side,
+    Step, Verdict, is_primary_nowhere, take_up_advice,
 };
-use onemirror_protocol::{Run, Verdict};
 use std::time::Instant;
 
 /// Where an image belongs from now on.

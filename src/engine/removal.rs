@@ -7,9 +7,7 @@ use super::sites::Engine;
 use crate::ceph::{Ceph as _, CephError, ImageInfo, RbdCommand};
 use crate::opennebula::stock::{climbs_to, is_left_by_revert};
 use crate::opennebula::{Datastore, DiskImage, DiskKind};
-use onemirror_protocol::Depth;
-use onemirror_protocol::ImageSpec;
-use onemirror_protocol::{Here, Kept, Removal};
+use onemirror_protocol::{Depth, Here, ImageSpec, Kept, Removal};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Parents beyond that are not looked at.

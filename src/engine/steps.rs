@@ -10,11 +10,9 @@ use super::sites::Engine;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, CephError, Promotion};
 use futures::{StreamExt, stream};
-use onemirror_protocol::Depth;
-use onemirror_protocol::ImageSpec;
 use onemirror_protocol::{
-    BOOTED_KEY, Carried, FORCED_KEY, Finding, HOME_KEY, Named, RELEASE_KEY, Side, Step, TOKEN_KEY,
-    home_written, written_for,
+    BOOTED_KEY, Carried, Depth, FORCED_KEY, Finding, HOME_KEY, ImageSpec, Named, RELEASE_KEY, Side, Step,
+    TOKEN_KEY, home_written, written_for,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -3,8 +3,7 @@
 use super::{assert_error, assert_image, assert_shown};
 use onemirror::opennebula::disks::named_by;
 use onemirror::text;
-use onemirror_protocol::ImageSpec;
-use onemirror_protocol::{Mark, Token, Written, forced_mark, written_for};
+use onemirror_protocol::{ImageSpec, Mark, Token, Written, forced_mark, written_for};
 
 /// Any of them, from any text.
 pub fn check(data: &[u8]) {

@@ -5,11 +5,10 @@
 use crate::mutation::Mutation;
 use crate::storage::{Copy, Mark, Metadata, Mirroring, Note, Site, Token};
 use crate::world::Vm;
-use onemirror_protocol::ImageSpec;
 use onemirror_protocol::{
-    BootKind, Decision, Domain, Force, Forcing, Gate, Here, Home, Keeping, Locks, Mode, Observation,
-    PassOver, Patience, PeerUnreachable, PeerVm, Positions, Release, Report, Resync, Role, Rule, Seal, Side,
-    SiteRole, Task, There, TokenSeen, Upkeep, UsesHere, WayOut,
+    BootKind, Decision, Domain, Force, Forcing, Gate, Here, Home, ImageSpec, Keeping, Locks, Mode,
+    Observation, PassOver, Patience, PeerUnreachable, PeerVm, Positions, Release, Report, Resync, Role, Rule,
+    Seal, Side, SiteRole, Task, There, TokenSeen, Upkeep, WayOut,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -336,19 +335,12 @@ fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
         Some(_) => PeerVm::Active { vm, state, domain: Domain::MayLive, way_out: WayOut::PowerOff },
     };
     Observation {
-        image: spec(view.image),
         here,
         there,
         vm_there,
-        used_here_by: None,
-        uses_here: UsesHere::default(),
-        is_open_there: false,
-        owned_by_both: false,
-        made_here: false,
         in_touch_since_reboot: view.in_touch,
-        lacks_its_base: false,
         keeping: keeping(view),
-        set_aside: None,
+        ..Observation::unseen(spec(view.image))
     }
 }
 
