@@ -882,6 +882,16 @@ mod tests {
         let error = with(&crashes(1)).demote(image).await;
         assert!(matches!(error, Err(CephError::Failed { status: 134, .. })), "{error:?}");
         assert_eq!(fakes.read("count").lines().count(), 1);
+        // what has no snapshot is not asked for clones
+        let with_snapshots = |answer: &str| {
+            let crash = "*' children '*) kill -ABRT $$ ;;";
+            with(&format!("case \"$* \" in {crash} *) echo '{answer}' ;; esac"))
+        };
+        assert!(with_snapshots("[]").descendants(image).await.unwrap().is_empty());
+        for snapshot in ["user", "trash"] {
+            let answer = format!(r#"[{{"id":4,"name":"snap","namespace":{{"type":"{snapshot}"}}}}]"#);
+            assert!(with_snapshots(&answer).descendants(image).await.unwrap_err().is_crash(), "{snapshot}");
+        }
         let missing = RbdCommand::new(connection())
             .with_programs(Programs { rbd: fakes.path("none").into(), ..Programs::default() });
         assert!(matches!(missing.info(image).await, Err(CephError::NoWay { .. })));
@@ -956,7 +966,8 @@ exec sh -c "$*""#,
     async fn a_crash_on_a_bridge_host_is_told_by_its_shell() {
         let line =
             remote_command(&["sh".into(), "-c".into(), "kill -ABRT $$".into()], Duration::from_secs(7));
-        let mut shell = tokio::process::Command::new("sh");
+        // one that becomes its last command, as far as it can
+        let mut shell = tokio::process::Command::new("bash");
         shell.arg("-c").arg(line.unwrap());
         // the shell itself ended in peace: `ssh` would say 255 of one that a signal ended
         let status = shell.status().await.unwrap();
