@@ -109,6 +109,16 @@ class Site:
         if self.hooks != "hooks=deliver":
             self.control(self.hooks)
 
+    def front_end_tells(self):
+        """How its process is and what it said last, for a test that failed: one that ended takes the reason along."""
+        process = self.lab.children.get("front-end." + self.name)
+        state = "was not started by this test, or ended by it"
+        if process:
+            state = "runs" if process.poll() is None else "ended by itself, with exit status %d" % process.poll()
+        with open(os.path.join(self.lab.root, self.name + ".front-end.log"), errors="replace") as log:
+            said = log.readlines()[-10:]
+        return "It %s. It said last:\n%s" % (state, "".join(said))
+
     def answers(self):
         try:
             return self.one.system.version()
@@ -551,7 +561,8 @@ user = "rbd-mirror-peer"
         for path in glob.glob(os.path.join(self.location, "var/vms/%s/domain.pid" % vm)):
             with open(path) as file:
                 pid = int(file.read() or 0)
-            if pid and "writer" in command_line(pid):
+            # the number may have come to another process, which may well be another VM's
+            if pid and os.path.join(os.path.realpath(os.path.dirname(path)), "deployment.") in command_line(pid):
                 pids.append(pid)
         return pids
 
@@ -581,6 +592,7 @@ class Lab:
         self.a, self.b = (Site(self, name) for name in SITES)
         self.sites = (self.a, self.b)
         self.processes = {}
+        self.children = {}  # those that this process has started itself
         self.ended = False
         self.starting = threading.Lock()  # or ending
         self.programs = []  # folders that stand first in the sites' PATH
@@ -607,7 +619,7 @@ class Lab:
         with self.starting:
             self.refuse_if_ended()
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options)
-            self.processes[name] = process.pid
+            self.processes[name], self.children[name] = process.pid, process
             self.save()
         return process
 
@@ -618,6 +630,7 @@ class Lab:
 
     def kill(self, name):
         pid = self.processes.pop(name, None)
+        self.children.pop(name, None)
         if pid and "lab-front-end" in command_line(pid):
             os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):

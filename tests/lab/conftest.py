@@ -24,6 +24,16 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "advice(rule, shape): types this advice; docs/advice.md lists them all")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and lab is not None:
+        for site in lab.sites:
+            report.sections.append(("front-end of " + site.name, site.front_end_tells()))
+    return report
+
+
 def own_network():
     """A lab is always on the same ports of the loopback device, so each that runs beside another gets a network of its own."""
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
