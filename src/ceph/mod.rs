@@ -43,7 +43,7 @@ pub struct Mirroring {
     pub global_id: String,
     /// Whether this copy is the primary one.
     pub primary: bool,
-    /// `true` while mirroring is being switched off (`state: disabling`) or on (`creating`).
+    /// `true` while mirroring is being switched off (`state: disabling`) or on (`unknown`).
     pub in_transition: bool,
 }
 

@@ -126,7 +126,8 @@ fn mirroring(raw: Option<RawMirroring>) -> Parsed<Option<Mirroring>> {
         // a journaled image that is not mirrored has this section too
         "disabled" => return Ok(None),
         "enabled" => false,
-        "disabling" | "creating" => true,
+        // `rbd` has no word for one that is being made (Ceph 16 to 20: src/tools/rbd/Utils.cc, `mirror_image_state`)
+        "disabling" | "creating" | "unknown" => true,
         other => return Err(unknown("mirroring state", other)),
     };
     let mode = match raw.mode.as_deref() {
@@ -1057,7 +1058,7 @@ mod tests {
     fn info_concludes_nothing_from_what_it_does_not_know() {
         let text = |mirroring: &str| format!(r#"{{"id":"1","size":1,"mirroring":{mirroring}}}"#);
         let read = |mirroring: &str| info(text(mirroring).as_bytes());
-        for state in ["creating", "disabling"] {
+        for state in ["creating", "disabling", "unknown"] {
             let json = format!(r#"{{"mode":"journal","state":"{state}","global_id":"g","primary":true}}"#);
             assert!(read(&json).unwrap().mirroring.unwrap().in_transition);
         }
