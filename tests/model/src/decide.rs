@@ -1,4 +1,4 @@
-//! The product's own decision functions, fed with what a run has seen in the model.
+//! The product's own [`Run`], asked with what a run has seen in the model.
 //!
 //! Daemons' reports and the time that is left are not part of the model's state: whatever they may say is tried.
 
@@ -6,12 +6,13 @@ use crate::mutation::Mutation;
 use crate::storage::{Copy, Mark, Metadata, Mirroring, Note, Site, Token};
 use crate::world::Vm;
 use onemirror_protocol::{
-    BootKind, Decision, Domain, Force, Forcing, Gate, Here, Home, ImageSpec, Keeping, Locks, Mode,
-    Observation, PassOver, Patience, PeerUnreachable, PeerVm, Positions, Release, Report, Resync, Role, Rule,
-    Seal, Side, SiteRole, Task, There, TokenSeen, Upkeep, WayOut,
+    BootKind, Carried, Depth, Domain, Event, Here, Home, ImageSpec, Keeping, Lateness, LetGo, Mode,
+    Observation, Patience, PeerUnreachable, PeerVm, Positions, Report, Request, Resync, Role, Rule, Run,
+    Seal, Setting, Side, SiteRole, Standing, Task, There, Time, TokenSeen, Trouble, Users, UsesHere, Verdict,
+    WayOut,
 };
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// The names of the sites.
@@ -51,33 +52,56 @@ pub struct View {
     pub in_touch: bool,
 }
 
-/// On whose behalf is decided.
+/// What a run is for, as far as its rules differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Question {
+pub enum Rules {
     /// May the VM boot?
     Gate {
         /// From saved memory.
         restore: bool,
-        /// Both locks are held.
-        both_locks: bool,
-    },
-    /// What an operator's force takes over from a cluster that answers.
-    TakeOver {
-        /// Both locks are held.
-        both_locks: bool,
     },
     /// Give the images up.
     Release {
-        /// The VM here uses it.
-        in_use: bool,
+        /// The VM that let them go is at its end, and oned waits.
+        at_its_end: bool,
     },
     /// What is left to do?
-    Upkeep {
-        /// The VM here uses it.
-        in_use: bool,
-        /// The VM here runs.
-        running: bool,
-    },
+    Upkeep,
+    /// What an operator forces.
+    Force,
+    /// What that takes over from a cluster that answers.
+    TakeOver,
+}
+
+impl Rules {
+    /// The run that has it.
+    pub fn run(self, mutation: Mutation) -> Run {
+        match self {
+            Self::Gate { restore } => {
+                let restore = restore && mutation != Mutation::RestoreAnyway;
+                Run::boot(if restore { BootKind::Restore } else { BootKind::Cold }, Standing::Last)
+            }
+            Self::Release { at_its_end: true } => Run::give_up(LetGo::ByEndingVm),
+            Self::Release { at_its_end: false } => Run::give_up(LetGo::Earlier),
+            Self::Upkeep => Run::tidy(),
+            Self::Force | Self::TakeOver => Run::force(false, Standing::Last),
+        }
+    }
+}
+
+/// What came of what a run asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Told {
+    /// It may go on.
+    Go,
+    /// It has looked, or asked.
+    Saw,
+    /// It has the locks.
+    Locked,
+    /// It has acted.
+    Acted(Carried),
+    /// It went wrong.
+    Failed(Trouble),
 }
 
 /// One change, in the model's terms. `side` is a site.
@@ -155,162 +179,220 @@ impl Step {
     }
 }
 
-/// What is to be done, in the model's terms.
+/// What a run asks for, in the model's terms.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Answer {
-    /// The VM may boot; the release is over; nothing is left to do.
-    Done,
-    /// The other lock is needed.
-    LockThere,
-    /// Do this and look again.
+pub enum Order {
+    /// Look.
+    Look(Depth),
+    /// Take the locks of the copies on this side.
+    Lock(Side),
+    /// Ask the own front-end what its VM does.
+    AskVm,
+    /// Do this.
     Act(Vec<Step>),
-    /// Let go and look again.
-    Wait,
-    /// Do this and refuse.
-    Refuse(Vec<Step>, Option<Rule>),
-    /// Reconcile: go on with a release.
-    GoOn,
-    /// A forced failover: take these images over first, one bit each.
-    TakeOver(u8),
+    /// Give the locks back, and begin again.
+    Unlock,
+    /// The same, about these images only, one bit each.
+    Narrow(u8),
+    /// The same, about all of them.
+    Widen,
+    /// Do this; that is the end.
+    End(Vec<Step>, Ended),
 }
 
-type Key = (Site, Question, Vec<View>, Mutation);
+/// How a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ended {
+    /// The VM may boot, what was due is done.
+    Well,
+    /// By this rule, if it was one.
+    Refused(Option<Rule>),
+    /// In any other way.
+    Badly,
+}
+
+/// All that a run is told, and what it is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// Where it runs.
+    pub site: Site,
+    /// What for.
+    pub rules: Rules,
+    /// Where it is.
+    pub run: Run,
+    /// What came of the last order.
+    pub told: Told,
+    /// What it has seen.
+    pub views: Vec<View>,
+    /// What it has seen of the VM here.
+    pub vm_here: Vm,
+    /// The rule that is left out.
+    pub mutation: Mutation,
+}
+
+/// One way in which a run may go on.
+pub type Way = (Run, Order);
 
 thread_local! {
-    static KNOWN: RefCell<HashMap<Key, Rc<Vec<Answer>>>> = RefCell::default();
+    static KNOWN: RefCell<HashMap<Question, Rc<Vec<Way>>>> = RefCell::default();
 }
 
-/// Everything that the product may answer, whatever the reports say and however much time is left.
-pub fn answers(site: Site, question: Question, views: &[View], mutation: Mutation) -> Rc<Vec<Answer>> {
-    let key = (site, question, views.to_vec(), mutation);
-    if let Some(known) = KNOWN.with_borrow(|known| known.get(&key).cloned()) {
+const TIMES: [Time; 5] = {
+    const fn at(patience: Patience, lateness: Lateness) -> Time {
+        Time { patience, lateness }
+    }
+    [
+        at(Patience::Fresh, Lateness::InTime),
+        at(Patience::Waning, Lateness::InTime),
+        at(Patience::Waning, Lateness::Over),
+        at(Patience::Exhausted, Lateness::Over),
+        at(Patience::Exhausted, Lateness::LongOver),
+    ]
+};
+
+/// Every way in which the run may go on, whatever the reports say and however much time is left.
+pub fn ways(question: Question) -> Rc<Vec<Way>> {
+    if let Some(known) = KNOWN.with_borrow(|known| known.get(&question).cloned()) {
         return known;
     }
+    // reports are looked at only where something was seen
+    let reports = if question.told == Told::Saw { &REPORTS[..] } else { &REPORTS[..1] };
     let mut all = Vec::new();
-    for patience in [Patience::Fresh, Patience::Waning, Patience::Exhausted] {
-        for report in &REPORTS {
-            let answer = answer(site, question, views, &|_| report.clone(), patience, mutation);
-            if !all.contains(&answer) {
-                all.push(answer);
+    for time in TIMES {
+        for report in reports {
+            let way = way(&question, &|_| report.clone(), time);
+            if !all.contains(&way) {
+                all.push(way);
             }
         }
     }
     let all = Rc::new(all);
-    KNOWN.with_borrow_mut(|known| known.insert(key, all.clone()));
+    KNOWN.with_borrow_mut(|known| known.insert(question, all.clone()));
     all
 }
 
-/// What the product answers to these reports, of image and copy here (`true`) or there.
-pub fn answer(
-    site: Site,
-    question: Question,
-    views: &[View],
-    report: &dyn Fn((usize, bool)) -> Report,
-    patience: Patience,
-    mutation: Mutation,
-) -> Answer {
-    let observations: Vec<Observation> = views
-        .iter()
-        .map(|view| {
-            let reports = [report((view.image, true)), report((view.image, false))];
-            let mut observation = observation(site, view, reports);
-            let is_used = matches!(question, Question::Release { in_use: true });
-            observation.used_here_by = is_used.then_some(OTHER_VM);
-            mutation.blur(question, site, &mut observation);
-            observation
-        })
-        .collect();
-    let (here, there) = (NAMES[site], NAMES[1 - site]);
-    let vm = vm_id(site);
-    let role = role(site);
-    match question {
-        Question::Gate { restore, both_locks } => {
-            let boot = if restore && mutation != Mutation::RestoreAnyway {
-                BootKind::Restore
-            } else {
-                BootKind::Cold
-            };
-            let gate = Gate { boot, locks: locks(both_locks), ..gate(site, patience) };
-            translate(site, gate.judge(&observations).decision, mutation)
-        }
-        Question::TakeOver { both_locks } => {
-            let (pass_over, locks) = (PassOver::Doubts, locks(both_locks));
-            let gate = Gate { pass_over, locks, ..gate(site, patience) };
-            translate(site, gate.judge(&observations).decision, mutation)
-        }
-        Question::Release { .. } => {
-            let release =
-                Release { here, there, role, vm, patience, locks: Locks::Here, closing_id: CLOSING_ID };
-            translate(site, release.judge(&observations).judgement.decision, mutation)
-        }
-        Question::Upkeep { in_use, running } => {
-            let upkeep = Upkeep {
-                here,
-                there,
-                role,
-                in_use_here: in_use,
-                // there is one on either site
-                has_user_here: true,
-                running_here: running.then_some(vm),
-                ended_here: None,
-            };
-            let Some(observation) = observations.first() else { return Answer::Done };
-            match upkeep.judge(observation).task {
-                // passing a VM on is a boot at the other site, which may happen at any time anyway
-                Task::Nothing | Task::Undecided | Task::PassOn => Answer::Done,
-                Task::Act(steps) => Answer::Act(translate_steps(site, steps, mutation)),
-                Task::Release { .. } => Answer::GoOn,
+/// How the run goes on with these reports, of image and copy here (`true`) or there.
+pub fn way(question: &Question, report: &dyn Fn((usize, bool)) -> Report, time: Time) -> Way {
+    let Question { site, told, ref views, mutation, .. } = *question;
+    let mut run = question.run;
+    let seen: Vec<Observation> = views.iter().map(|view| seen(question, view, report)).collect();
+    let mut told = told;
+    loop {
+        let event = match told {
+            Told::Go => Event::Go,
+            Told::Saw => Event::Saw(&seen, time),
+            Told::Locked => Event::Locked,
+            Told::Acted(carried) => Event::Acted(carried, time),
+            Told::Failed(trouble) => Event::Failed(trouble, time),
+        };
+        let steps = |steps| translate_steps(site, steps, views, mutation);
+        let order = match run.next(&setting(site), event) {
+            // every image is its VM's own, has a home, and no other VM here uses it
+            Request::Claim { .. } | Request::AskUsers(Users::Others | Users::All) | Request::AskWriters => {
+                told = Told::Saw;
+                continue;
             }
-        }
+            Request::Look(depth) => Order::Look(depth),
+            Request::Lock(side) => Order::Lock(side),
+            Request::AskUsers(Users::Since(_) | Users::Uses) => Order::AskVm,
+            Request::Act { steps: due, .. } => Order::Act(steps(due)),
+            Request::Wait(_) | Request::Unlock => Order::Unlock,
+            Request::Narrow(images) => {
+                Order::Narrow(images.iter().fold(0, |all, image| all | 1 << image_of(image)))
+            }
+            Request::Widen { .. } => Order::Widen,
+            Request::End { steps: due, verdict, .. } => Order::End(steps(due), ended(verdict)),
+            Request::ForceAndEnd(due) => Order::End(steps(due), Ended::Well),
+        };
+        return (run, order);
     }
 }
 
-fn role(site: Site) -> SiteRole {
-    if site == 0 { SiteRole::Home } else { SiteRole::Recovery }
+fn ended(verdict: Verdict) -> Ended {
+    match verdict {
+        Verdict::MayBoot | Verdict::Forced | Verdict::GivenUp(_) | Verdict::Tidied | Verdict::TakenUp => {
+            Ended::Well
+        }
+        Verdict::Refused(refusal) => Ended::Refused(refusal.rule),
+        Verdict::NotTogether
+        | Verdict::AnswersAgain
+        | Verdict::ChangedMeanwhile(_)
+        | Verdict::NotFollowed
+        | Verdict::NoRoom
+        | Verdict::NotCarriedOut(_)
+        | Verdict::Failed => Ended::Badly,
+    }
 }
 
-/// A VM that shares the disk.
-const OTHER_VM: i32 = 99;
-
-fn locks(both: bool) -> Locks {
-    if both { Locks::Both } else { Locks::Here }
+/// What reconcile finds due of an image, by a look without locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Due {
+    /// Nothing that it would do.
+    Nothing,
+    /// Something.
+    Tidy,
+    /// To go on with a release.
+    Release,
 }
 
-/// The gate of a site, before a cold boot and with both locks.
-fn gate(site: Site, patience: Patience) -> Gate<'static> {
-    Gate {
+/// Everything that reconcile may find due, whatever the reports say.
+pub fn dues(question: &Question) -> Vec<Due> {
+    let mut all = Vec::new();
+    for report in &REPORTS {
+        let due = due(question, &|_| report.clone());
+        if !all.contains(&due) {
+            all.push(due);
+        }
+    }
+    all
+}
+
+/// The same with these reports.
+pub fn due(question: &Question, report: &dyn Fn((usize, bool)) -> Report) -> Due {
+    let Some(view) = question.views.first() else { return Due::Nothing };
+    let seen = seen(question, view, report);
+    match setting(question.site).upkeep(&seen.uses_here).judge(&seen).task {
+        // passing a VM on is a boot at the other site, which may happen at any time anyway
+        Task::Nothing | Task::Undecided | Task::PassOn => Due::Nothing,
+        Task::Act(_) => Due::Tidy,
+        Task::Release { .. } => Due::Release,
+    }
+}
+
+/// What the rules are shown of an image.
+fn seen(question: &Question, view: &View, report: &dyn Fn((usize, bool)) -> Report) -> Observation {
+    let Question { site, rules, vm_here, mutation, .. } = *question;
+    let reports = [report((view.image, true)), report((view.image, false))];
+    let mut seen = observation(site, view, reports);
+    let at_its_end = vm_here == Vm::LettingGo || mutation == Mutation::TrustTerminate;
+    let lets_go = rules == (Rules::Release { at_its_end: true }) && at_its_end;
+    let in_use = vm_here != Vm::Off && !lets_go && mutation != Mutation::ReleaseWhileInUse;
+    match rules {
+        Rules::Release { .. } => seen.used_here_by = in_use.then_some(OTHER_VM),
+        Rules::Upkeep => {
+            let running = (vm_here == Vm::Running).then_some(vm_id(site));
+            // there is one on either site
+            seen.uses_here = UsesHere { by_any: true, in_use, running, ended: None };
+        }
+        Rules::Gate { .. } | Rules::Force | Rules::TakeOver => {}
+    }
+    mutation.blur(rules, site, &mut seen);
+    seen
+}
+
+fn setting(site: Site) -> Setting<'static> {
+    Setting {
         here: NAMES[site],
         there: NAMES[1 - site],
-        role: role(site),
-        vm: vm_id(site),
-        boot: BootKind::Cold,
+        role: if site == 0 { SiteRole::Home } else { SiteRole::Recovery },
         peer_unreachable: PeerUnreachable::RefuseAfterReboot,
-        pass_over: PassOver::Nothing,
-        disks_made: true,
-        patience,
-        locks: Locks::Both,
+        vm: Some(vm_id(site)),
         closing_id: CLOSING_ID,
     }
 }
 
-/// Everything that the product may answer to an operator's force of these images, whatever the reports say.
-pub fn forcings(site: Site, views: &[View], patience: Patience) -> Vec<Vec<Forcing>> {
-    let open_there = BTreeSet::new();
-    let force = Force { gate: gate(site, patience), site_is_off: false, open_there: &open_there };
-    let judge = |report: &Report| {
-        let reports = [report.clone(), report.clone()];
-        let seen = views.iter().map(|view| observation(site, view, reports.clone()));
-        force.judge(&seen.collect::<Vec<Observation>>())
-    };
-    let mut all = Vec::new();
-    for report in &REPORTS {
-        let forcings = judge(report);
-        if !all.contains(&forcings) {
-            all.push(forcings);
-        }
-    }
-    all
-}
+/// A VM that shares the disk.
+const OTHER_VM: i32 = 99;
 
 /// What is seen of one image, with these reports on the copy here and there.
 fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
@@ -437,21 +519,14 @@ fn image_of(spec: &ImageSpec) -> usize {
     usize::from(spec.to_string() != IMAGE_NAMES[0])
 }
 
-fn translate(site: Site, decision: Decision, mutation: Mutation) -> Answer {
-    match decision {
-        Decision::Done => Answer::Done,
-        Decision::LockThere => Answer::LockThere,
-        Decision::Act(steps) => Answer::Act(translate_steps(site, steps, mutation)),
-        Decision::Wait { .. } => Answer::Wait,
-        Decision::Refuse { refusal, then } => {
-            Answer::Refuse(translate_steps(site, then, mutation), refusal.rule)
-        }
-    }
-}
-
-fn translate_steps(site: Site, steps: Vec<onemirror_protocol::Step>, mutation: Mutation) -> Vec<Step> {
+fn translate_steps(
+    site: Site,
+    steps: Vec<onemirror_protocol::Step>,
+    views: &[View],
+    mutation: Mutation,
+) -> Vec<Step> {
     let mut steps: Vec<Step> = steps.iter().flat_map(|step| translate_step(site, step)).collect();
-    mutation.damage(&mut steps);
+    mutation.damage(&mut steps, site, views);
     steps
 }
 
@@ -490,11 +565,12 @@ fn translate_step(site: Site, step: &onemirror_protocol::Step) -> Vec<Step> {
     }]
 }
 
-/// The token of a promotion that an operator forces, after the newest that is known.
-pub fn forced_token(site: Site, newest: Option<Token>, mutation: Mutation) -> Token {
-    let newest = newest.map(real_token);
-    model_token(&match mutation {
-        Mutation::ForceWithoutStride => onemirror_protocol::Token::open_after(newest.as_ref(), NAMES[site]),
-        _ => onemirror_protocol::Token::forced_after(newest.as_ref(), NAMES[site]),
-    })
+/// The token of a force that outranks no more than what it has seen.
+pub fn forced_without_stride(site: Site, view: &View) -> Token {
+    let there = match view.there {
+        CopyThere::Seen(copy) if copy.exists => copy.metadata.token,
+        _ => None,
+    };
+    let newest = view.here.metadata.token.max(there).map(real_token);
+    model_token(&onemirror_protocol::Token::open_after(newest.as_ref(), NAMES[site]))
 }

@@ -12,7 +12,7 @@ pub mod storage;
 pub mod world;
 
 use mutation::Mutation;
-use process::{At, Move, Process, Purpose, Round};
+use process::{At, Move, Process, Purpose};
 use promise::Promise;
 use settle::{Stuck, is_at_rest, settle};
 use stateright::{Checker, Model, Property};
@@ -254,7 +254,9 @@ impl Model for Drill {
                 let begun = world.vms[site] != Vm::Off;
                 world.budget.boots -= u8::from(!begun);
                 world.vms[site] = Vm::Booting;
-                if !self.start(&mut world, Process::new(site, Purpose::Gate { restore: false })) {
+                if !self
+                    .start(&mut world, Process::new(site, Purpose::Gate { restore: false }, self.mutation))
+                {
                     return None;
                 }
             }
@@ -262,7 +264,8 @@ impl Model for Drill {
                 let begun = world.vms[site] != Vm::Saved;
                 world.budget.boots -= u8::from(!begun);
                 world.vms[site] = Vm::Restoring;
-                if !self.start(&mut world, Process::new(site, Purpose::Gate { restore: true })) {
+                if !self.start(&mut world, Process::new(site, Purpose::Gate { restore: true }, self.mutation))
+                {
                     return None;
                 }
             }
@@ -277,7 +280,7 @@ impl Model for Drill {
             }
             Event::Stop(site) | Event::Recover(site) => {
                 world.vms[site] = Vm::LettingGo;
-                if !self.start(&mut world, Process::new(site, Purpose::Terminate)) {
+                if !self.start(&mut world, Process::new(site, Purpose::Terminate, self.mutation)) {
                     return None;
                 }
             }
@@ -320,19 +323,19 @@ impl Model for Drill {
             Event::ExpireOrphan(image, site) => world.locks[image][site] = Lock::Free,
             Event::Reconcile(site, image) => {
                 world.budget.reconciles -= 1;
-                if !self.start(&mut world, Process::new(site, Purpose::Reconcile(image))) {
+                if !self.start(&mut world, Process::new(site, Purpose::Reconcile(image), self.mutation)) {
                     return None;
                 }
             }
             Event::Hook(site) => {
                 world.budget.hooks -= 1;
-                if !self.start(&mut world, Process::new(site, Purpose::Hook)) {
+                if !self.start(&mut world, Process::new(site, Purpose::Hook, self.mutation)) {
                     return None;
                 }
             }
             Event::Force(site) => {
                 world.budget.forces -= 1;
-                if !self.start(&mut world, Process::new(site, Purpose::Force(Round::First))) {
+                if !self.start(&mut world, Process::new(site, Purpose::Force, self.mutation)) {
                     return None;
                 }
             }
@@ -415,7 +418,7 @@ impl Drill {
             Purpose::Gate { restore: false } => world.vms[process.site] = Vm::Off,
             Purpose::Gate { restore: true } => world.vms[process.site] = Vm::Saved,
             // EPILOG_FAILURE: stays until an operator recovers it
-            Purpose::Terminate | Purpose::Hook | Purpose::Reconcile(_) | Purpose::Force(_) => {}
+            Purpose::Terminate | Purpose::Hook | Purpose::Reconcile(_) | Purpose::Force => {}
         }
     }
 }
@@ -448,7 +451,7 @@ fn describe(world: &World, event: Event) -> String {
         (at, _) => format!(
             "{site} {:?}: {at:?} {}",
             process.purpose,
-            if how == Move::GiveUp { "in vain" } else { "" }
+            if matches!(how, Move::Fail(_)) { "in vain" } else { "" }
         ),
     }
 }

@@ -1,6 +1,6 @@
 //! The protocol with one of its rules left out: the model has to find out what the rule is for.
 
-use crate::decide::{Question, Step};
+use crate::decide::{Rules, Step, View, forced_without_stride};
 use crate::storage::Site;
 use onemirror_protocol::{
     Here, Mark, Observation, PeerVm, Positions, Resync, Role, Seal, There, Token, TokenSeen,
@@ -98,15 +98,19 @@ impl Mutation {
     }
 
     /// Takes away what the rule looks at.
-    pub fn blur(self, question: Question, site: Site, observation: &mut Observation) {
-        let gate = matches!(question, Question::Gate { .. });
+    pub fn blur(self, rules: Rules, site: Site, observation: &mut Observation) {
+        // what a force is judged by is not what these rules are about
+        if rules == Rules::Force {
+            return;
+        }
+        let gate = matches!(rules, Rules::Gate { .. });
         let name = crate::decide::NAMES[site];
         if self == Self::NoLookAtPeerVm {
             observation.vm_there = PeerVm::None;
         }
         observation.in_touch_since_reboot |= self == Self::NoTouchNeeded;
         if self == Self::ReignWithoutBoot
-            && matches!(question, Question::Release { .. })
+            && matches!(rules, Rules::Release { .. })
             && observation.there == There::Unreachable
             && let Here::Mirrored(here) = &mut observation.here
             && let TokenSeen::Some(token) = &mut here.token
@@ -162,7 +166,19 @@ impl Mutation {
     }
 
     /// Leaves out what the rule does.
-    pub fn damage(self, steps: &mut Vec<Step>) {
+    pub fn damage(self, steps: &mut Vec<Step>, site: Site, views: &[View]) {
+        let is_forced = steps.iter().any(|step| matches!(step, Step::Forced(..)));
+        if self == Self::ForceWithoutStride && is_forced {
+            for step in &mut *steps {
+                let Some(view) = views.iter().find(|view| view.image == step.image()) else { continue };
+                let weak = forced_without_stride(site, view);
+                match step {
+                    Step::Token(_, _, token) => *token = weak,
+                    Step::Forced(_, _, mark) => mark.sequence = weak.sequence,
+                    _ => {}
+                }
+            }
+        }
         if self == Self::BootWithoutOpening && steps.iter().any(|step| matches!(step, Step::Promote(..))) {
             steps.retain(|step| !matches!(step, Step::Token(..) | Step::Booted(..)));
         }

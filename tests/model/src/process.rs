@@ -1,11 +1,12 @@
-//! Runs of onemirror: the same sequence of looks, locks and steps as in the product's engine, one external call at
-//! a time. Between any two of them others act, and the run may be killed.
+//! Runs of onemirror: the product's own [`Run`], and what each of its orders comes to, one external call at a time.
+//! Between any two of them others act, and the run may be killed.
 
-use crate::decide::{Answer, CopyThere, Question, Step, View, answers, forced_token, forcings};
+use crate::decide::{CopyThere, Due, Ended, Order, Question, Rules, Step, Told, View, dues, ways};
 use crate::mutation::Mutation;
 use crate::storage::{Copy, Mirroring, Site, other};
 use crate::world::{IMAGES, Lock, Violation, Vm, World};
-use onemirror_protocol::{Forcing, Patience, Positions};
+use onemirror_protocol::{Carried, Depth, Positions, Run, Side, Trouble};
+use std::rc::Rc;
 
 /// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,27 +23,17 @@ pub enum Purpose {
     /// Reconcile, one image.
     Reconcile(u8),
     /// `failover --force`.
-    Force(Round),
-}
-
-/// What a forced failover is about: first it judges, and takes over what a copy that answers still has; what is left is
-/// judged again, and forced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Round {
-    /// It judges.
-    First,
-    /// It takes these images over, one bit each, as a gate would.
-    TakeOver(u8),
-    /// It judges again, and waits no more.
-    Last,
+    Force,
 }
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum At {
-    /// About to look without a lock (reconcile, hook).
+    /// Reconcile: about to look at everything once, without a lock, to see what is due.
     FirstLook,
-    /// About to lock the copies here.
+    /// About to look without a lock.
+    Begin,
+    /// About to lock the copies here, whatever has happened since that look.
     LockHere,
     /// About to lock the copies there.
     LockThere,
@@ -54,21 +45,21 @@ pub enum At {
     LookThere,
     /// About to ask the other front-end.
     LookVmThere,
-    /// About to decide.
+    /// About to be told what came of it.
     Decide,
     /// About to carry out the next step.
     Step,
+    /// Reconcile: about to lock a copy that is to be set aside, which a killed run has begun with.
+    Finish,
 }
 
 /// What follows the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Then {
-    /// Another look.
-    Look,
-    /// The last round of a forced failover.
-    LastRound,
+    /// It is told how far they came.
+    Tell,
     /// The end.
-    End,
+    End(Ended),
 }
 
 /// A run of onemirror.
@@ -78,16 +69,22 @@ pub struct Process {
     pub site: Site,
     /// What for.
     pub purpose: Purpose,
+    /// The rules that it goes by now.
+    pub rules: Rules,
+    /// The product's own run.
+    pub run: Run,
     /// The front-end that started it was restarted: nobody waits for its answer.
     pub orphan: bool,
     /// Where it is.
     pub at: At,
+    /// How deep it looks.
+    pub depth: Depth,
+    /// What it is told next.
+    pub told: Told,
     /// It took the locks here, and there; whether they are still its own is another question.
     pub locked: [bool; 2],
-    /// It goes on with a release that was asked for (reconcile).
-    pub releasing: bool,
-    /// It goes on with a copy that was to be set aside (reconcile).
-    pub finishing: bool,
+    /// The images that it is about, one bit each.
+    pub about: u8,
     /// What it has seen of the VM here.
     pub vm_here: Vm,
     /// What it has seen.
@@ -96,85 +93,81 @@ pub struct Process {
     pub steps: Vec<Step>,
     /// What follows.
     pub then: Then,
-    /// A step found the world changed.
-    pub halted: bool,
+    /// A step found the world changed, or a lock gone.
+    pub carried: Carried,
 }
 
 impl Process {
     /// A run that begins.
-    pub fn new(site: Site, purpose: Purpose) -> Self {
-        let at = match purpose {
-            Purpose::Reconcile(_) => At::FirstLook,
-            Purpose::Gate { .. } | Purpose::Terminate | Purpose::Hook | Purpose::Force(_) => At::LockHere,
+    pub fn new(site: Site, purpose: Purpose, mutation: Mutation) -> Self {
+        let (rules, about) = match purpose {
+            Purpose::Gate { restore } => (Rules::Gate { restore }, u8::MAX),
+            Purpose::Terminate => (Rules::Release { at_its_end: true }, u8::MAX),
+            Purpose::Hook => (Rules::Release { at_its_end: false }, u8::MAX),
+            Purpose::Reconcile(image) => (Rules::Upkeep, 1 << image),
+            Purpose::Force => (Rules::Force, u8::MAX),
         };
         Self {
             site,
             purpose,
+            rules,
+            run: rules.run(mutation),
             orphan: false,
-            at,
+            at: if matches!(purpose, Purpose::Reconcile(_)) { At::FirstLook } else { At::Begin },
+            depth: Depth::Boot,
+            told: Told::Go,
             locked: [false; 2],
-            releasing: false,
-            finishing: false,
+            about,
             vm_here: Vm::Off,
             views: [None; IMAGES],
             steps: Vec::new(),
-            then: Then::Look,
-            halted: false,
+            then: Then::Tell,
+            carried: Carried::Out,
         }
     }
 
     fn covers(&self, image: usize) -> bool {
-        match self.purpose {
-            Purpose::Reconcile(only) => usize::from(only) == image,
-            Purpose::Force(Round::TakeOver(images)) => images & 1 << image != 0,
-            _ => true,
-        }
+        self.about & 1 << image != 0
     }
 
     fn is_release(&self) -> bool {
-        self.releasing || matches!(self.purpose, Purpose::Terminate | Purpose::Hook)
-    }
-
-    /// What it does first once it has its lock here.
-    fn first_look(&self) -> At {
-        match self.purpose {
-            Purpose::Gate { .. } | Purpose::Force(_) => At::LookHere,
-            Purpose::Reconcile(_) if self.finishing => At::LookThere,
-            Purpose::Terminate | Purpose::Hook | Purpose::Reconcile(_) => At::LookVmHere,
-        }
-    }
-
-    fn views(&self) -> Vec<View> {
-        self.views.iter().flatten().copied().collect()
-    }
-
-    /// It goes through the steps of a gate, and waits as one does.
-    fn is_gate(&self) -> bool {
-        matches!(self.purpose, Purpose::Gate { .. } | Purpose::Force(Round::TakeOver(_)))
+        matches!(self.rules, Rules::Release { .. })
     }
 
     /// It begins again, with nothing seen.
-    fn begin_again(&mut self) {
-        self.at = At::LockHere;
+    fn begin(&mut self) {
+        (self.at, self.told, self.vm_here) = (At::Begin, Told::Go, Vm::Off);
         self.views = [None; IMAGES];
     }
 
     /// The step cuts off a VM of the other site that nobody could ask about: an operator's force takes that upon itself.
     fn cuts_off(&self, step: Step) -> bool {
         let unseen = self.views[step.image()].is_some_and(|view| view.vm_there.is_none());
-        matches!((self.purpose, step), (Purpose::Force(_), Step::Demote(at, _)) if at != self.site) && unseen
+        matches!((self.purpose, step), (Purpose::Force, Step::Demote(at, _)) if at != self.site) && unseen
+    }
+
+    fn ways(&self, mutation: Mutation) -> Rc<Vec<(Run, Order)>> {
+        let has_seen = self.told == Told::Saw;
+        let views = if has_seen { self.views.iter().flatten().copied().collect() } else { Vec::new() };
+        let vm_here = if has_seen { self.vm_here } else { Vm::Off };
+        let Self { site, rules, run, told, .. } = *self;
+        ways(Question { site, rules, run, told, views, vm_here, mutation })
     }
 }
 
-/// What a run may do next; the number says which of several answers it gets.
+/// What a run may do next; the number says which of several ways it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
     /// Its next call.
     Go(u8),
-    /// It gives up: the deadline is over, or a lock is not to be had.
-    GiveUp,
+    /// A lock is not to be had, and it goes this way.
+    Fail(u8),
     /// Its next call is killed half-way.
     Tear,
+}
+
+fn numbered<T>(ways: &[T]) -> impl Iterator<Item = u8> {
+    (0..ways.len()).filter_map(|index| u8::try_from(index).ok())
 }
 
 impl World {
@@ -185,17 +178,39 @@ impl World {
     /// What the run in this place may do.
     pub fn moves(&self, place: usize, mutation: Mutation) -> Vec<Move> {
         let Some(process) = &self.processes[place] else { return Vec::new() };
+        let fails = |process: &Process| {
+            let met = Process { told: Told::Failed(Trouble::Passing), ..process.clone() };
+            numbered(&met.ways(mutation)).map(Move::Fail).collect()
+        };
         match process.at {
-            At::LockHere | At::LockThere => {
-                let site = if process.at == At::LockHere { process.site } else { other(process.site) };
+            At::FirstLook => {
+                let mut looks = process.clone();
+                let mut world = self.clone();
+                if world.is_being_set_aside(&looks) {
+                    return vec![Move::Go(0)];
+                }
+                numbered(&world.first_look(&mut looks, mutation)).map(Move::Go).collect()
+            }
+            At::Begin => {
+                let mut world = self.clone();
+                let mut looks = process.clone();
+                let ways = world.begin(&mut looks, mutation);
+                // to wait is to stay where it is
+                numbered(&ways)
+                    .filter(|number| ways.get(usize::from(*number)).is_some_and(|way| way.1 != Order::Unlock))
+                    .map(Move::Go)
+                    .collect()
+            }
+            At::LockHere | At::LockThere | At::Finish => {
+                let site = if process.at == At::LockThere { other(process.site) } else { process.site };
                 let free = self.can_lock(process, site, mutation);
-                // to wait for a lock is to try again later
-                if free { vec![Move::Go(0)] } else { vec![Move::GiveUp] }
+                match process.at {
+                    _ if free => vec![Move::Go(0)],
+                    At::Finish => vec![Move::Fail(0)],
+                    _ => fails(process),
+                }
             }
-            At::Decide => {
-                let count = self.possible(process, mutation).len();
-                (0..count).filter_map(|index| u8::try_from(index).ok()).map(Move::Go).collect()
-            }
+            At::Decide => numbered(&process.ways(mutation)).map(Move::Go).collect(),
             At::Step if self.budget.tears > 0 && self.can_tear(process) => vec![Move::Go(0), Move::Tear],
             _ => vec![Move::Go(0)],
         }
@@ -222,45 +237,46 @@ impl World {
         })
     }
 
-    fn possible(&self, process: &Process, mutation: Mutation) -> Vec<Answer> {
-        match process.purpose {
-            Purpose::Force(Round::First) => return self.forced_answers(process, Patience::Fresh, mutation),
-            Purpose::Force(Round::Last) => {
-                return self.forced_answers(process, Patience::Exhausted, mutation);
-            }
-            _ => {}
-        }
-        answers(process.site, self.question(process, mutation), &process.views(), mutation).to_vec()
+    /// A killed run has given the copy its new name.
+    fn is_being_set_aside(&self, process: &Process) -> bool {
+        self.images_of(process).iter().any(|image| self.images[*image].copies[process.site].renamed)
     }
 
-    fn question(&self, process: &Process, mutation: Mutation) -> Question {
-        let vm = process.vm_here;
-        let at_its_end = vm == Vm::LettingGo || mutation == Mutation::TrustTerminate;
-        let own_end = process.purpose == Purpose::Terminate && at_its_end;
-        let in_use = vm != Vm::Off && !own_end && mutation != Mutation::ReleaseWhileInUse;
-        if process.is_release() {
-            return Question::Release { in_use };
+    /// Everything at once: what is done later is decided by what is seen then, under the locks.
+    fn look_at_all(&mut self, process: &mut Process) {
+        process.vm_here = self.vms[process.site];
+        self.look_here(process);
+        self.look_there(process);
+        self.look_vm_there(process);
+    }
+
+    fn first_look(&mut self, process: &mut Process, mutation: Mutation) -> Vec<Due> {
+        self.look_at_all(process);
+        let views = process.views.iter().flatten().copied().collect();
+        let Process { site, rules, run, vm_here, .. } = *process;
+        dues(&Question { site, rules, run, told: Told::Saw, views, vm_here, mutation })
+    }
+
+    /// The look without locks, and the ways that lead on from there.
+    fn begin(&mut self, process: &mut Process, mutation: Mutation) -> Rc<Vec<(Run, Order)>> {
+        process.told = Told::Go;
+        // whatever it was told before, it looks now
+        if let Some((run, Order::Look(depth))) = process.ways(mutation).first().cloned() {
+            (process.run, process.depth) = (run, depth);
         }
-        match process.purpose {
-            Purpose::Gate { restore } => Question::Gate { restore, both_locks: process.locked[1] },
-            Purpose::Force(_) => Question::TakeOver { both_locks: process.locked[1] },
-            _ => Question::Upkeep { in_use, running: vm == Vm::Running },
-        }
+        self.look_at_all(process);
+        process.told = Told::Saw;
+        process.ways(mutation)
     }
 
     /// The run makes its move.
     pub fn step(&mut self, place: usize, how: Move, mutation: Mutation) {
         let Some(mut process) = self.processes[place].take() else { return };
         let ended = match how {
-            Move::GiveUp => {
-                self.unlock(&mut process, place);
-                // a gate that cannot have the other lock begins again
-                if process.at == At::LockThere && process.is_gate() {
-                    process.begin_again();
-                    None
-                } else {
-                    Some(false)
-                }
+            Move::Fail(_) if process.at == At::Finish => Some(Ended::Badly),
+            Move::Fail(which) => {
+                process.told = Told::Failed(Trouble::Passing);
+                self.decide(&mut process, place, which, mutation)
             }
             Move::Go(which) => self.go(&mut process, place, which, mutation),
             Move::Tear => {
@@ -277,97 +293,111 @@ impl World {
                 if torn {
                     self.images[image].tear(site);
                 }
-                process.halted = true;
-                process.steps.retain(|later| later.image() != step.image());
-                if process.steps.is_empty() { self.after_steps(&mut process, place) } else { None }
+                self.halt(&mut process, step, Carried::Halted);
+                if process.steps.is_empty() { self.after_steps(&mut process, place, mutation) } else { None }
             }
         };
         match ended {
             None => self.processes[place] = Some(process),
-            Some(success) => {
+            Some(ended) => {
                 self.unlock(&mut process, place);
-                self.end(&process, success);
+                self.end(&process, ended == Ended::Well);
             }
         }
     }
 
-    /// `Some`: the run is over, well or not.
-    fn go(&mut self, process: &mut Process, place: usize, which: u8, mutation: Mutation) -> Option<bool> {
+    /// `Some`: the run is over.
+    fn go(&mut self, process: &mut Process, place: usize, which: u8, mutation: Mutation) -> Option<Ended> {
         let (here, there) = (process.site, other(process.site));
         match process.at {
-            At::FirstLook
-                if self.images_of(process).iter().any(|image| self.images[*image].copies[here].renamed) =>
-            {
-                process.finishing = true;
-                process.at = At::LockHere;
-            }
+            At::FirstLook if self.is_being_set_aside(process) => process.at = At::Finish,
             At::FirstLook => {
-                // a hook or a reconcile run looks without a lock first, at everything at once as far as it matters:
-                // what it does later is decided by what it sees then
-                process.vm_here = self.vms[here];
-                self.look_here(process);
-                self.look_there(process);
-                self.look_vm_there(process);
-                process.at = At::Decide;
+                let dues = self.first_look(process, mutation);
+                match dues.get(usize::from(which)) {
+                    None | Some(Due::Nothing) => return Some(Ended::Well),
+                    Some(Due::Tidy) => {}
+                    Some(Due::Release) => process.rules = Rules::Release { at_its_end: false },
+                }
+                process.run = process.rules.run(mutation);
+                process.begin();
+            }
+            At::Finish => {
+                self.lock(process, place, here, mutation);
+                process.locked[0] = true;
+                if !self.reaches_peer() || !self.can_lock(process, there, mutation) {
+                    return Some(Ended::Badly);
+                }
+                self.lock(process, place, there, mutation);
+                process.locked[1] = true;
+                process.steps = self.last_steps_aside(process);
+                (process.then, process.at) = (Then::End(Ended::Well), At::Step);
+                if process.steps.is_empty() {
+                    return Some(Ended::Badly);
+                }
+            }
+            At::Begin => {
+                let ways = self.begin(process, mutation);
+                let (run, order) = ways.get(usize::from(which)).cloned()?;
+                process.run = run;
+                if order != Order::Lock(Side::Here) {
+                    return self.follow(process, place, order, mutation);
+                }
+                (process.at, process.told) = (At::LockHere, Told::Go);
+                if mutation.looks_under_locks() {
+                    process.views = [None; IMAGES];
+                    process.vm_here = Vm::Off;
+                }
             }
             At::LockHere => {
                 self.lock(process, place, here, mutation);
                 process.locked[0] = true;
-                process.at = match process.purpose {
-                    Purpose::Reconcile(_) if !process.releasing => At::LockThere,
-                    Purpose::Force(Round::First | Round::Last) if self.reaches_peer() => At::LockThere,
-                    _ => process.first_look(),
-                };
+                process.told = Told::Locked;
+                return self.decide(process, place, 0, mutation);
             }
             At::LockThere => {
-                if !self.reaches_peer() {
-                    return Some(false);
+                process.told = Told::Locked;
+                if self.reaches_peer() {
+                    self.lock(process, place, there, mutation);
+                    process.locked[1] = true;
+                } else {
+                    process.told = Told::Failed(Trouble::Lasting);
                 }
-                self.lock(process, place, there, mutation);
-                process.locked[1] = true;
-                process.at = process.first_look();
-                if !mutation.looks_under_locks() {
-                    process.at = At::Decide;
-                }
+                return self.decide(process, place, 0, mutation);
             }
             At::LookVmHere => {
                 process.vm_here = self.vms[here];
-                process.at = At::LookHere;
+                (process.at, process.told) = (At::Decide, Told::Saw);
+                if process.rules == Rules::Upkeep {
+                    // it looks at the images next, whatever the VM does
+                    return self.decide(process, place, 0, mutation);
+                }
             }
             At::LookHere => {
                 self.look_here(process);
                 process.at = At::LookThere;
             }
-            At::LookThere if process.finishing => {
-                process.steps = self.last_steps_aside(process);
-                if process.steps.is_empty() {
-                    return Some(false);
-                }
-                process.then = Then::End;
-                process.at = At::Step;
-            }
             At::LookThere => {
                 self.look_there(process);
                 process.at = At::LookVmThere;
-                if process.is_release() {
-                    process.at = At::Decide;
+                if process.depth == Depth::GiveUp {
+                    process.told = Told::Saw;
+                    // it asks who uses the images next
+                    return self.decide(process, place, 0, mutation);
                 }
             }
             At::LookVmThere => {
                 self.look_vm_there(process);
-                process.at = At::Decide;
+                (process.at, process.told) = (At::Decide, Told::Saw);
             }
-            At::Decide => {
-                let answers = self.possible(process, mutation);
-                let answer = answers.get(usize::from(which)).cloned().unwrap_or(Answer::Wait);
-                return self.follow(process, place, answer);
-            }
+            At::Decide => return self.decide(process, place, which, mutation),
             At::Step => {
                 let step = process.steps.remove(0);
                 let holds = self.holds(process, place, step.image(), mutation);
                 let reached = step.site() == here || self.reaches_peer();
                 if !reached {
-                    return Some(false);
+                    process.steps.clear();
+                    process.told = Told::Failed(Trouble::Lasting);
+                    return self.decide(process, place, 0, mutation);
                 }
                 if holds && process.cuts_off(step) {
                     self.cut_off[step.site()] |= self.vms[step.site()].uses_disks();
@@ -377,33 +407,39 @@ impl World {
                     self.note_reign(step);
                 }
                 if !done {
-                    process.halted = true;
-                    process.steps.retain(|later| later.image() != step.image());
+                    self.halt(process, step, if holds { Carried::Halted } else { Carried::LockRanOut });
                 }
                 if process.steps.is_empty() {
-                    return self.after_steps(process, place);
+                    return self.after_steps(process, place, mutation);
                 }
             }
         }
         None
     }
 
-    fn after_steps(&mut self, process: &mut Process, place: usize) -> Option<bool> {
-        match process.then {
-            Then::End => {
-                return Some(matches!(process.purpose, Purpose::Force(_)) && !process.halted);
-            }
-            Then::LastRound => self.next_round(process, place, Round::Last),
-            Then::Look if process.halted => {
-                self.unlock(process, place);
-                process.begin_again();
-            }
-            Then::Look => {
-                process.views = [None; IMAGES];
-                process.at = process.first_look();
-            }
+    /// Nothing more is done to the image; a force ends.
+    fn halt(&self, process: &mut Process, step: Step, carried: Carried) {
+        process.carried = process.carried.max(carried);
+        process.steps.retain(|later| later.image() != step.image());
+        if process.purpose == Purpose::Force && process.rules == Rules::Force {
+            process.steps.clear();
         }
-        process.halted = false;
+    }
+
+    fn after_steps(&mut self, process: &mut Process, place: usize, mutation: Mutation) -> Option<Ended> {
+        let carried = std::mem::replace(&mut process.carried, Carried::Out);
+        match process.then {
+            Then::End(ended) if carried == Carried::Out || ended != Ended::Well => return Some(ended),
+            Then::End(_) if process.rules == Rules::Force => return Some(Ended::Badly),
+            Then::End(ended) => return Some(ended),
+            Then::Tell => {}
+        }
+        process.told = Told::Acted(carried);
+        if carried == Carried::Out {
+            // it looks again
+            return self.decide(process, place, 0, mutation);
+        }
+        process.at = At::Decide;
         None
     }
 
@@ -418,68 +454,84 @@ impl World {
         images.map(|image| Step::StopMirroring(here, image)).collect()
     }
 
-    /// Each round of a forced failover takes its own locks.
-    fn next_round(&mut self, process: &mut Process, place: usize, round: Round) {
-        self.unlock(process, place);
-        process.purpose = Purpose::Force(round);
-        process.begin_again();
+    /// The run is told what came of its last order, and goes on.
+    fn decide(
+        &mut self,
+        process: &mut Process,
+        place: usize,
+        which: u8,
+        mutation: Mutation,
+    ) -> Option<Ended> {
+        let ways = process.ways(mutation);
+        let Some((run, order)) = ways.get(usize::from(which)).cloned() else { return Some(Ended::Badly) };
+        process.run = run;
+        self.follow(process, place, order, mutation)
     }
 
-    fn follow(&mut self, process: &mut Process, place: usize, answer: Answer) -> Option<bool> {
-        let takes_over = matches!(process.purpose, Purpose::Force(Round::TakeOver(_)));
-        match answer {
-            Answer::Done if takes_over => self.next_round(process, place, Round::Last),
-            Answer::Done => return Some(true),
-            Answer::TakeOver(images) => self.next_round(process, place, Round::TakeOver(images)),
-            Answer::LockThere => {
+    fn follow(
+        &mut self,
+        process: &mut Process,
+        place: usize,
+        order: Order,
+        mutation: Mutation,
+    ) -> Option<Ended> {
+        match order {
+            Order::Look(depth) => {
+                process.depth = depth;
+                let has_looked = process.views.iter().flatten().next().is_some();
+                if process.locked == [true; 2] && has_looked && !mutation.looks_under_locks() {
+                    (process.at, process.told) = (At::Decide, Told::Saw);
+                    return None;
+                }
+                process.views = [None; IMAGES];
+                process.at = At::LookHere;
+            }
+            Order::Lock(Side::There) => {
                 process.at = At::LockThere;
-                process.views = if process.locked[1] { process.views } else { [None; IMAGES] };
+                if mutation.looks_under_locks() {
+                    process.views = [None; IMAGES];
+                }
             }
-            Answer::Wait => {
+            // it asks for that only at the beginning
+            Order::Lock(Side::Here) => return Some(Ended::Badly),
+            Order::AskVm => process.at = At::LookVmHere,
+            Order::Act(steps) => return self.begin_steps(process, place, steps, Then::Tell, mutation),
+            Order::End(steps, ended) => {
+                return self.begin_steps(process, place, steps, Then::End(ended), mutation);
+            }
+            Order::Unlock => {
                 self.unlock(process, place);
-                process.begin_again();
+                process.begin();
             }
-            Answer::GoOn => {
-                if process.locked[0] {
-                    // decided under the locks: the next run will see to it
-                    return Some(true);
-                }
-                process.releasing = true;
-                process.begin_again();
+            Order::Narrow(images) => {
+                self.unlock(process, place);
+                (process.rules, process.about) = (Rules::TakeOver, images);
+                process.begin();
             }
-            Answer::Act(_) if !process.locked[0] => {
-                // only a look without locks: now with them
-                process.begin_again();
-            }
-            Answer::Act(steps) => {
-                process.then = match process.purpose {
-                    Purpose::Reconcile(_) if !process.releasing => Then::End,
-                    Purpose::Force(Round::First | Round::Last) => Then::End,
-                    _ => Then::Look,
-                };
-                process.steps = steps;
-                process.at = At::Step;
-                if process.steps.is_empty() {
-                    return self.after_steps(process, place);
-                }
-            }
-            Answer::Refuse(steps, _) => {
-                process.then = if takes_over { Then::LastRound } else { Then::End };
-                // what it refused was not done
-                process.halted = true;
-                process.steps = steps;
-                if process.steps.is_empty() {
-                    return self.after_steps(process, place);
-                }
-                process.at = At::Step;
+            Order::Widen => {
+                self.unlock(process, place);
+                (process.rules, process.about) = (Rules::Force, u8::MAX);
+                process.begin();
             }
         }
         None
     }
 
+    fn begin_steps(
+        &mut self,
+        process: &mut Process,
+        place: usize,
+        steps: Vec<Step>,
+        then: Then,
+        mutation: Mutation,
+    ) -> Option<Ended> {
+        (process.steps, process.then, process.at) = (steps, then, At::Step);
+        if process.steps.is_empty() { self.after_steps(process, place, mutation) } else { None }
+    }
+
     fn end(&mut self, process: &Process, success: bool) {
         let site = process.site;
-        self.force_completed |= matches!(process.purpose, Purpose::Force(_)) && success;
+        self.force_completed |= matches!(process.purpose, Purpose::Force) && success;
         if matches!(process.purpose, Purpose::Gate { .. }) && success {
             self.cut_off[site] = false;
         }
@@ -493,8 +545,8 @@ impl World {
                 self.stock_delete(process);
                 if process.orphan { self.vms[site] } else { Vm::Off }
             }
-            Purpose::Force(_) if success && self.vms[site] == Vm::Off => Vm::Booting,
-            Purpose::Force(_) | Purpose::Hook | Purpose::Reconcile(_) => self.vms[site],
+            Purpose::Force if success && self.vms[site] == Vm::Off => Vm::Booting,
+            Purpose::Force | Purpose::Hook | Purpose::Reconcile(_) => self.vms[site],
         };
         self.vms[site] = passed;
     }
@@ -651,70 +703,4 @@ impl World {
             Step::StopMirroring(site, image) => self.images[image].stop_mirroring(site),
         }
     }
-
-    /// What `failover --force` does in a round that judges, as the engine does it.
-    fn forced_answers(&self, process: &Process, patience: Patience, mutation: Mutation) -> Vec<Answer> {
-        let views = process.views();
-        // it answers again, unlocked
-        if !process.locked[1] && views.iter().any(|view| seen_there(view).is_some()) {
-            return vec![Answer::Refuse(Vec::new(), None)];
-        }
-        let mut all = Vec::new();
-        for forcings in forcings(process.site, &views, patience) {
-            let answer = forced_answer(process.site, &views, forcings, patience, mutation);
-            if !all.contains(&answer) {
-                all.push(answer);
-            }
-        }
-        all
-    }
-}
-
-fn forced_answer(
-    site: Site,
-    views: &[View],
-    forcings: Vec<Forcing>,
-    patience: Patience,
-    mutation: Mutation,
-) -> Answer {
-    let is_refused = forcings.iter().any(|forcing| matches!(forcing, Forcing::Refuse(_)));
-    let answering = views.iter().zip(&forcings).filter(|(_, forcing)| **forcing == Forcing::TakeOver);
-    match answering.fold(0, |images, (view, _)| images | 1 << view.image) {
-        _ if is_refused => Answer::Refuse(Vec::new(), None),
-        0 => Answer::Act(forced_steps(site, views, forcings, mutation)),
-        // the world has changed since it was taken over; the command is to be repeated
-        _ if patience == Patience::Exhausted => Answer::Refuse(Vec::new(), None),
-        images => Answer::TakeOver(images),
-    }
-}
-
-fn seen_there(view: &View) -> Option<Copy> {
-    match view.there {
-        CopyThere::Seen(copy) if copy.exists => Some(copy),
-        _ => None,
-    }
-}
-
-fn forced_steps(site: Site, views: &[View], forcings: Vec<Forcing>, mutation: Mutation) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for (view, forcing) in views.iter().zip(forcings) {
-        let Forcing::Promote { fence } = forcing else { continue };
-        let image = view.image;
-        let newest = view.here.metadata.token.max(seen_there(view).and_then(|copy| copy.metadata.token));
-        let token = forced_token(site, newest, mutation);
-        if fence {
-            steps.push(Step::Demote(1 - site, image));
-        }
-        if view.here.torn {
-            steps.push(Step::Demote(site, image));
-        }
-        if !view.here.primary || view.here.torn {
-            steps.push(Step::ForcePromote(site, image));
-        }
-        let mark = crate::storage::Mark { sequence: token.sequence, site, vm: site };
-        steps.push(Step::Forced(site, image, mark));
-        steps.push(Step::Token(site, image, token));
-        steps.push(Step::Snapshot(site, image));
-    }
-    steps
 }

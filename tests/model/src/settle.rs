@@ -1,15 +1,17 @@
 //! Liveness: faults end, daemons replay, reconcile runs. Does every VM that was let go of become bootable at home?
 
-use crate::decide::{Answer, CopyThere, Question, Step, View, answer};
+use crate::decide::{CopyThere, Due, Ended, Order, Question, Rules, Step, Told, View, due, way};
 use crate::mutation::Mutation;
 use crate::storage::{Site, other};
 use crate::world::{IMAGES, Lock, Vm, World};
-use onemirror_protocol::{Patience, Report, Rule};
+use onemirror_protocol::{Carried, Lateness, Patience, Report, Rule, Time};
 
 /// As many times reconcile runs, and the gate is tried, before it counts as stuck.
 const ROUNDS: usize = 8;
 /// As many looks in one run.
 const LOOKS: usize = 24;
+/// More often than that no run has to act under the same locks.
+const ACTS: usize = 8;
 
 /// Why a VM does not come home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +20,8 @@ pub enum Stuck {
     Refused(Option<Rule>),
     /// The gate waits for ever.
     Waits,
+    /// It does and undoes the same for ever, without letting anything arrive in between.
+    Circles,
     /// It boots, and lacks writes.
     Incomplete,
 }
@@ -51,6 +55,7 @@ pub fn settle(world: &World, mutation: Mutation) -> Result<(), Stuck> {
                 });
                 return if complete { Ok(()) } else { Err(Stuck::Incomplete) };
             }
+            Err(Stuck::Circles) => return Err(Stuck::Circles),
             Err(stuck) => last = stuck,
         }
     }
@@ -106,75 +111,113 @@ fn views(world: &World, site: Site, images: &[usize]) -> Vec<View> {
         .collect()
 }
 
-fn ask(
-    world: &World,
-    site: Site,
-    images: &[usize],
-    question: Question,
-    patience: Patience,
-    mutation: Mutation,
-) -> Answer {
-    let reports = |(image, here): (usize, bool)| {
-        let of = if here { site } else { other(site) };
-        report(world, image, of)
-    };
-    answer(site, question, &views(world, site, images), &reports, patience, mutation)
+fn question(world: &World, site: Site, rules: Rules, images: &[usize], mutation: Mutation) -> Question {
+    Question {
+        site,
+        rules,
+        run: rules.run(mutation),
+        told: Told::Go,
+        views: views(world, site, images),
+        vm_here: world.vms[site],
+        mutation,
+    }
 }
 
-fn carry_out(world: &mut World, steps: &[Step]) {
+fn reports(world: &World, site: Site) -> impl Fn((usize, bool)) -> Report {
+    move |(image, here)| report(world, image, if here { site } else { other(site) })
+}
+
+/// How far the steps come; those of one image end where one is not accepted.
+fn carry_out(world: &mut World, steps: &[Step]) -> Carried {
+    let mut carried = Carried::Out;
     for image in 0..world.images.len() {
         for step in steps.iter().filter(|step| step.image() == image) {
             if !world.carry_out(*step) {
+                carried = Carried::Halted;
                 break;
             }
         }
     }
+    carried
 }
 
 fn reconcile(world: &mut World, site: Site, image: usize, mutation: Mutation) {
-    let upkeep = Question::Upkeep { in_use: false, running: false };
-    let release = Question::Release { in_use: false };
-    let mut question = upkeep;
     if world.images[image].copies[site].renamed && world.images[image].seen(other(site)).primary {
         world.images[image].stop_mirroring(site);
         return;
     }
-    for look in 0..LOOKS {
-        let patience = if look < LOOKS / 2 { Patience::Fresh } else { Patience::Waning };
-        match ask(world, site, &[image], question, patience, mutation) {
-            Answer::Act(steps) => carry_out(world, &steps),
-            Answer::GoOn if question == upkeep => question = release,
-            Answer::Wait => replicate(world),
-            _ => return,
-        }
-    }
+    let question = question(world, site, Rules::Upkeep, &[image], mutation);
+    let rules = match due(&question, &reports(world, site)) {
+        Due::Nothing => return,
+        Due::Tidy => Rules::Upkeep,
+        Due::Release => Rules::Release { at_its_end: false },
+    };
+    let patience = |_: usize, looks: usize| {
+        if looks < LOOKS / 2 { Patience::Fresh } else { Patience::Waning }
+    };
+    drive(world, site, rules, &[image], mutation, patience);
 }
 
 fn gate(world: &mut World, mutation: Mutation) -> Result<(), Stuck> {
     let images: Vec<usize> = (0..world.images.len()).collect();
-    let question = Question::Gate { restore: false, both_locks: true };
-    let mut idle = 0;
-    for _ in 0..LOOKS {
-        let patience = match idle {
-            0 | 1 => Patience::Fresh,
-            2 | 3 => Patience::Waning,
-            _ => Patience::Exhausted,
-        };
-        match ask(world, 0, &images, question, patience, mutation) {
-            Answer::Done => return Ok(()),
-            Answer::Act(steps) => {
-                carry_out(world, &steps);
-                idle = 0;
-            }
-            Answer::Refuse(steps, rule) => {
-                carry_out(world, &steps);
-                return Err(Stuck::Refused(rule));
-            }
-            Answer::Wait | Answer::LockThere | Answer::GoOn | Answer::TakeOver(_) => {
-                idle += 1;
-                replicate(world);
-            }
-        }
+    let patience = |idle: usize, _: usize| match idle {
+        0 | 1 => Patience::Fresh,
+        2 | 3 => Patience::Waning,
+        _ => Patience::Exhausted,
+    };
+    // it waits as long as it takes, so nothing but its own doing ends it badly
+    match drive(world, 0, Rules::Gate { restore: false }, &images, mutation, patience) {
+        Some(Ended::Well) => Ok(()),
+        Some(Ended::Refused(rule)) => Err(Stuck::Refused(rule)),
+        Some(Ended::Badly) => Err(Stuck::Circles),
+        None => Err(Stuck::Waits),
     }
-    Err(Stuck::Waits)
+}
+
+/// Drives a run that nobody is in the way of; `None`: it waits for ever, badly: it goes in circles. `patience` is told how often the run has waited
+/// since its last change, and how often it has looked.
+fn drive(
+    world: &mut World,
+    site: Site,
+    rules: Rules,
+    images: &[usize],
+    mutation: Mutation,
+    patience: impl Fn(usize, usize) -> Patience,
+) -> Option<Ended> {
+    let mut question = question(world, site, rules, images, mutation);
+    let (mut idle, mut looks, mut acts) = (0, 0, 0);
+    loop {
+        let patience = patience(idle, looks);
+        let lateness = if patience == Patience::Exhausted { Lateness::Over } else { Lateness::InTime };
+        let (run, order) = way(&question, &reports(world, site), Time { patience, lateness });
+        question.run = run;
+        question.told = match order {
+            Order::Look(_) => {
+                looks += 1;
+                question.views = views(world, site, images);
+                Told::Saw
+            }
+            Order::AskVm => {
+                question.vm_here = world.vms[site];
+                Told::Saw
+            }
+            Order::Lock(_) => Told::Locked,
+            Order::Act(_) if acts == ACTS => return Some(Ended::Badly),
+            Order::Act(steps) => {
+                (idle, acts) = (0, acts + 1);
+                Told::Acted(carry_out(world, &steps))
+            }
+            // a run is given up where it waits, not between two of its changes
+            Order::Unlock | Order::Narrow(_) | Order::Widen if looks >= LOOKS => return None,
+            Order::Unlock | Order::Narrow(_) | Order::Widen => {
+                (idle, acts) = (idle + 1, 0);
+                replicate(world);
+                Told::Go
+            }
+            Order::End(steps, ended) => {
+                carry_out(world, &steps);
+                return Some(ended);
+            }
+        };
+    }
 }
