@@ -30,6 +30,7 @@ mod sight;
 #[cfg(test)]
 mod tests;
 mod token;
+mod users;
 mod whole_copy;
 
 pub use decision::{Code, Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
@@ -55,6 +56,7 @@ pub use token::{
     BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, SITE_IS_OFF, Seal, TOKEN_KEY, Token, Unreadable,
     forced_with_site_off,
 };
+pub use users::{Activity, ImageUser};
 pub use whole_copy::WholeCopy;
 
 /// How much longer a caller can wait.

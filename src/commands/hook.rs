@@ -2,12 +2,12 @@
 //! looks at the present, does what is still to be done, and returns within seconds.
 
 use crate::config::{self, Config, ReleaseOn};
-use crate::engine::{Activity, Engine, EngineError, PassOn, activity};
+use crate::engine::{Engine, EngineError, PassOn, activity};
 use crate::events::Event;
 use crate::opennebula::{VmAction, VmState};
 use crate::state;
 use base64::Engine as _;
-use onemirror_protocol::{LetGo, Refusal, Rule, Running};
+use onemirror_protocol::{Activity, LetGo, Refusal, Rule, Running};
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};

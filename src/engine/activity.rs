@@ -1,18 +1,7 @@
 //! What a VM's state says about its disks.
 
 use crate::opennebula::{LcmState, Vm, VmState};
-use onemirror_protocol::Domain;
-
-/// Whether a VM may be using its disks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Activity {
-    /// It is not.
-    Inactive,
-    /// It is on its way out.
-    LettingGo,
-    /// It may be, or its saved memory belongs to the disks as they are. Also every state that is not known.
-    Active,
-}
+use onemirror_protocol::{Activity, Domain};
 
 /// What the VM's state says of its disks.
 pub fn activity(vm: &Vm) -> Activity {
@@ -23,10 +12,9 @@ pub fn activity(vm: &Vm) -> Activity {
         | VmState::Poweroff
         | VmState::Undeployed
         | VmState::CloningFailure => Activity::Inactive,
-        // OpenNebula starts it by itself, at any moment
-        VmState::Pending => Activity::Active,
+        VmState::Pending => Activity::ToBeStarted,
         // saved memory
-        VmState::Suspended | VmState::Stopped => Activity::Active,
+        VmState::Suspended | VmState::Stopped => Activity::Holding,
         VmState::Active => match vm.lcm_state {
             LcmState::BootFailure
             | LcmState::PrologFailure
@@ -39,10 +27,13 @@ pub fn activity(vm: &Vm) -> Activity {
             | LcmState::ShutdownUndeploy
             | LcmState::EpilogUndeploy
             | LcmState::CleanupDelete => Activity::LettingGo,
-            // `recover --recreate` among them: the VM is on its way back, not out
-            _ => Activity::Active,
+            // the VM is on its way back, not out
+            LcmState::CleanupResubmit => Activity::ToBeStarted,
+            LcmState::Running | LcmState::Unknown => Activity::Holding,
+            _ if boot_kind(vm).is_some() => Activity::Holding,
+            _ => Activity::Busy,
         },
-        _ => Activity::Active,
+        _ => Activity::Busy,
     }
 }
 
@@ -76,24 +67,10 @@ pub(crate) fn domain(vm: &Vm) -> Domain {
     }
 }
 
-/// Whether the VM boots, runs, is about to be started again, or has saved memory: so no driver that gives its disks up is
-/// at work for it, unless one that its front-end has forgotten.
-pub(super) fn keeps_disks(vm: &Vm) -> bool {
-    match vm.state {
-        VmState::Pending | VmState::Suspended | VmState::Stopped => true,
-        VmState::Active => {
-            is_running(vm)
-                || matches!(vm.lcm_state, LcmState::Unknown | LcmState::CleanupResubmit)
-                || boot_kind(vm).is_some()
-        }
-        _ => false,
-    }
-}
-
 /// Whether a driver that deletes a disk of the VM does so for `recover --recreate`, or too late: the VM is to run again,
 /// on the disks it has.
 pub fn runs_again(vm: &Vm) -> bool {
-    keeps_disks(vm) || vm.state == VmState::Hold
+    activity(vm).keeps_disks() || vm.state == VmState::Hold
 }
 
 /// What starting a VM in this state does with its disks; `None` where the domain lives already or no boot is
@@ -153,8 +130,8 @@ pub(super) fn saved_memory(vm: &Vm) -> onemirror_protocol::BootKind {
 
 #[cfg(test)]
 mod tests {
-    use super::Activity::{Active, Inactive, LettingGo};
     use super::*;
+    use onemirror_protocol::Activity::{Busy, Holding, Inactive, LettingGo, ToBeStarted};
     use onemirror_protocol::BootKind::{Cold, Restore};
 
     fn vm(state: i32, lcm_state: i32) -> Vm {
@@ -166,90 +143,90 @@ mod tests {
     /// Every state of oned 7.4 beside ACTIVE.
     const STATES: [(i32, &str, Activity); 10] = [
         (0, "INIT", Inactive),
-        (1, "PENDING", Active),
+        (1, "PENDING", ToBeStarted),
         (2, "HOLD", Inactive),
-        (4, "STOPPED", Active),
-        (5, "SUSPENDED", Active),
+        (4, "STOPPED", Holding),
+        (5, "SUSPENDED", Holding),
         (6, "DONE", Inactive),
         (8, "POWEROFF", Inactive),
         (9, "UNDEPLOYED", Inactive),
         // its image is still being copied; nothing is known of the disk
-        (10, "CLONING", Active),
+        (10, "CLONING", Busy),
         (11, "CLONING_FAILURE", Inactive),
     ];
 
     /// Every life-cycle state of oned 7.4.
     const LCM_STATES: [(i32, &str, Activity, Option<onemirror_protocol::BootKind>); 68] = [
-        (0, "LCM_INIT", Active, None),
-        (1, "PROLOG", Active, Some(Cold)),
-        (2, "BOOT", Active, Some(Cold)),
-        (3, "RUNNING", Active, None),
-        (4, "MIGRATE", Active, None),
-        (5, "SAVE_STOP", Active, None),
-        (6, "SAVE_SUSPEND", Active, None),
-        (7, "SAVE_MIGRATE", Active, None),
-        (8, "PROLOG_MIGRATE", Active, Some(Restore)),
-        (9, "PROLOG_RESUME", Active, Some(Restore)),
-        (10, "EPILOG_STOP", Active, None),
+        (0, "LCM_INIT", Busy, None),
+        (1, "PROLOG", Holding, Some(Cold)),
+        (2, "BOOT", Holding, Some(Cold)),
+        (3, "RUNNING", Holding, None),
+        (4, "MIGRATE", Busy, None),
+        (5, "SAVE_STOP", Busy, None),
+        (6, "SAVE_SUSPEND", Busy, None),
+        (7, "SAVE_MIGRATE", Busy, None),
+        (8, "PROLOG_MIGRATE", Holding, Some(Restore)),
+        (9, "PROLOG_RESUME", Holding, Some(Restore)),
+        (10, "EPILOG_STOP", Busy, None),
         (11, "EPILOG", LettingGo, None),
         (12, "SHUTDOWN", LettingGo, None),
-        (15, "CLEANUP_RESUBMIT", Active, None),
-        (16, "UNKNOWN", Active, None),
-        (17, "HOTPLUG", Active, None),
+        (15, "CLEANUP_RESUBMIT", ToBeStarted, None),
+        (16, "UNKNOWN", Holding, None),
+        (17, "HOTPLUG", Busy, None),
         (18, "SHUTDOWN_POWEROFF", LettingGo, None),
-        (19, "BOOT_UNKNOWN", Active, Some(Cold)),
-        (20, "BOOT_POWEROFF", Active, Some(Cold)),
-        (21, "BOOT_SUSPENDED", Active, Some(Restore)),
-        (22, "BOOT_STOPPED", Active, Some(Restore)),
+        (19, "BOOT_UNKNOWN", Holding, Some(Cold)),
+        (20, "BOOT_POWEROFF", Holding, Some(Cold)),
+        (21, "BOOT_SUSPENDED", Holding, Some(Restore)),
+        (22, "BOOT_STOPPED", Holding, Some(Restore)),
         (23, "CLEANUP_DELETE", LettingGo, None),
-        (24, "HOTPLUG_SNAPSHOT", Active, None),
-        (25, "HOTPLUG_NIC", Active, None),
-        (26, "HOTPLUG_SAVEAS", Active, None),
-        (27, "HOTPLUG_SAVEAS_POWEROFF", Active, None),
-        (28, "HOTPLUG_SAVEAS_SUSPENDED", Active, None),
+        (24, "HOTPLUG_SNAPSHOT", Busy, None),
+        (25, "HOTPLUG_NIC", Busy, None),
+        (26, "HOTPLUG_SAVEAS", Busy, None),
+        (27, "HOTPLUG_SAVEAS_POWEROFF", Busy, None),
+        (28, "HOTPLUG_SAVEAS_SUSPENDED", Busy, None),
         (29, "SHUTDOWN_UNDEPLOY", LettingGo, None),
         (30, "EPILOG_UNDEPLOY", LettingGo, None),
-        (31, "PROLOG_UNDEPLOY", Active, Some(Cold)),
-        (32, "BOOT_UNDEPLOY", Active, Some(Cold)),
-        (33, "HOTPLUG_PROLOG_POWEROFF", Active, None),
-        (34, "HOTPLUG_EPILOG_POWEROFF", Active, None),
+        (31, "PROLOG_UNDEPLOY", Holding, Some(Cold)),
+        (32, "BOOT_UNDEPLOY", Holding, Some(Cold)),
+        (33, "HOTPLUG_PROLOG_POWEROFF", Busy, None),
+        (34, "HOTPLUG_EPILOG_POWEROFF", Busy, None),
         // oned loads saved memory here, or boots afresh after `onevm migrate --poff`; the stricter of the two counts
-        (35, "BOOT_MIGRATE", Active, Some(Restore)),
+        (35, "BOOT_MIGRATE", Holding, Some(Restore)),
         (36, "BOOT_FAILURE", Inactive, None),
         // saved memory
-        (37, "BOOT_MIGRATE_FAILURE", Active, None),
-        (38, "PROLOG_MIGRATE_FAILURE", Active, None),
+        (37, "BOOT_MIGRATE_FAILURE", Busy, None),
+        (38, "PROLOG_MIGRATE_FAILURE", Busy, None),
         (39, "PROLOG_FAILURE", Inactive, None),
-        (40, "EPILOG_FAILURE", Active, None),
-        (41, "EPILOG_STOP_FAILURE", Active, None),
-        (42, "EPILOG_UNDEPLOY_FAILURE", Active, None),
-        (43, "PROLOG_MIGRATE_POWEROFF", Active, Some(Cold)),
+        (40, "EPILOG_FAILURE", Busy, None),
+        (41, "EPILOG_STOP_FAILURE", Busy, None),
+        (42, "EPILOG_UNDEPLOY_FAILURE", Busy, None),
+        (43, "PROLOG_MIGRATE_POWEROFF", Holding, Some(Cold)),
         (44, "PROLOG_MIGRATE_POWEROFF_FAILURE", Inactive, None),
-        (45, "PROLOG_MIGRATE_SUSPEND", Active, Some(Restore)),
-        (46, "PROLOG_MIGRATE_SUSPEND_FAILURE", Active, None),
+        (45, "PROLOG_MIGRATE_SUSPEND", Holding, Some(Restore)),
+        (46, "PROLOG_MIGRATE_SUSPEND_FAILURE", Busy, None),
         (47, "BOOT_UNDEPLOY_FAILURE", Inactive, None),
-        (48, "BOOT_STOPPED_FAILURE", Active, None),
-        (49, "PROLOG_RESUME_FAILURE", Active, None),
+        (48, "BOOT_STOPPED_FAILURE", Busy, None),
+        (49, "PROLOG_RESUME_FAILURE", Busy, None),
         (50, "PROLOG_UNDEPLOY_FAILURE", Inactive, None),
-        (51, "DISK_SNAPSHOT_POWEROFF", Active, None),
-        (52, "DISK_SNAPSHOT_REVERT_POWEROFF", Active, None),
-        (53, "DISK_SNAPSHOT_DELETE_POWEROFF", Active, None),
-        (54, "DISK_SNAPSHOT_SUSPENDED", Active, None),
-        (56, "DISK_SNAPSHOT_DELETE_SUSPENDED", Active, None),
-        (57, "DISK_SNAPSHOT", Active, None),
-        (59, "DISK_SNAPSHOT_DELETE", Active, None),
-        (60, "PROLOG_MIGRATE_UNKNOWN", Active, None),
-        (61, "PROLOG_MIGRATE_UNKNOWN_FAILURE", Active, None),
-        (62, "DISK_RESIZE", Active, None),
-        (63, "DISK_RESIZE_POWEROFF", Active, None),
-        (64, "DISK_RESIZE_UNDEPLOYED", Active, None),
-        (65, "HOTPLUG_NIC_POWEROFF", Active, None),
-        (66, "HOTPLUG_RESIZE", Active, None),
-        (67, "HOTPLUG_SAVEAS_UNDEPLOYED", Active, None),
-        (68, "HOTPLUG_SAVEAS_STOPPED", Active, None),
-        (69, "BACKUP", Active, None),
-        (70, "BACKUP_POWEROFF", Active, None),
-        (71, "RESTORE", Active, None),
+        (51, "DISK_SNAPSHOT_POWEROFF", Busy, None),
+        (52, "DISK_SNAPSHOT_REVERT_POWEROFF", Busy, None),
+        (53, "DISK_SNAPSHOT_DELETE_POWEROFF", Busy, None),
+        (54, "DISK_SNAPSHOT_SUSPENDED", Busy, None),
+        (56, "DISK_SNAPSHOT_DELETE_SUSPENDED", Busy, None),
+        (57, "DISK_SNAPSHOT", Busy, None),
+        (59, "DISK_SNAPSHOT_DELETE", Busy, None),
+        (60, "PROLOG_MIGRATE_UNKNOWN", Busy, None),
+        (61, "PROLOG_MIGRATE_UNKNOWN_FAILURE", Busy, None),
+        (62, "DISK_RESIZE", Busy, None),
+        (63, "DISK_RESIZE_POWEROFF", Busy, None),
+        (64, "DISK_RESIZE_UNDEPLOYED", Busy, None),
+        (65, "HOTPLUG_NIC_POWEROFF", Busy, None),
+        (66, "HOTPLUG_RESIZE", Busy, None),
+        (67, "HOTPLUG_SAVEAS_UNDEPLOYED", Busy, None),
+        (68, "HOTPLUG_SAVEAS_STOPPED", Busy, None),
+        (69, "BACKUP", Busy, None),
+        (70, "BACKUP_POWEROFF", Busy, None),
+        (71, "RESTORE", Busy, None),
     ];
 
     #[test]
@@ -279,11 +256,11 @@ mod tests {
                     LcmState::Other(number),
                     "LCM_STATE {number} is in no table"
                 );
-                assert_eq!(activity(&vm(ACTIVE, number)), Active, "LCM_STATE {number}");
+                assert_eq!(activity(&vm(ACTIVE, number)), Holding, "LCM_STATE {number}");
             }
             if number != ACTIVE && !STATES.iter().any(|known| known.0 == number) {
                 assert_eq!(VmState::from(number), VmState::Unknown(number), "STATE {number} is in no table");
-                assert_eq!(activity(&vm(number, 0)), Active, "STATE {number}");
+                assert_eq!(activity(&vm(number, 0)), Busy, "STATE {number}");
             }
         }
     }
@@ -293,7 +270,7 @@ mod tests {
     fn a_vm_that_boots_is_active_for_the_other_site() {
         let booting = LCM_STATES.iter().filter(|state| state.3.is_some());
         assert!(booting.clone().count() > 10);
-        assert!(booting.clone().all(|state| state.2 == Active));
+        assert!(booting.clone().all(|state| state.2 == Holding));
     }
 
     /// The same by oned's own names, so that a row that was changed by mistake is noticed.
@@ -307,13 +284,13 @@ mod tests {
             assert!(!failed || boot.is_none(), "{name}: a retry leaves the failure first");
             // memory that was saved, or is being loaded, belongs to the disk as it is
             if ["SAVE", "STOP", "STOPPED", "SUSPEND", "SUSPENDED", "RESUME"].into_iter().any(has) {
-                assert_eq!(activity, Active, "{name}");
+                assert!(activity >= Busy, "{name}");
                 assert_ne!(boot, Some(Cold), "{name}");
             }
             // the domain lives, may live, or its disks are worked on
             let worked_on = ["HOTPLUG", "DISK", "BACKUP", "RESTORE", "RUNNING"].into_iter().any(has);
             if worked_on || name == "MIGRATE" || name == "UNKNOWN" {
-                assert_eq!((activity, boot), (Active, None), "{name}");
+                assert!(activity >= Busy && boot.is_none(), "{name}");
             }
             // only a boot that failed before any memory was loaded leaves the disks to others
             if activity == Inactive {
@@ -329,15 +306,14 @@ mod tests {
     /// A driver gives disks up in the states of EPILOG, CLEANUP and, for a disk that is detached, HOTPLUG.
     #[test]
     fn a_vm_whose_disks_are_being_given_up_does_not_keep_them() {
-        for (number, name, activity, boot) in LCM_STATES {
-            let keeps = keeps_disks(&vm(ACTIVE, number));
+        for (_, name, activity, boot) in LCM_STATES {
+            let keeps = activity.keeps_disks();
             let lives = matches!(name, "RUNNING" | "UNKNOWN" | "CLEANUP_RESUBMIT");
             assert_eq!(keeps, boot.is_some() || lives, "{name}");
-            assert!(!keeps || activity == Active, "{name}");
         }
-        for (number, name, _) in STATES {
+        for (number, name, activity) in STATES {
             let keeps = matches!(name, "PENDING" | "SUSPENDED" | "STOPPED");
-            assert_eq!(keeps_disks(&vm(number, 3)), keeps, "{name}");
+            assert_eq!(activity.keeps_disks(), keeps, "{name}");
             assert_eq!(runs_again(&vm(number, 3)), keeps || name == "HOLD", "{name}");
         }
     }

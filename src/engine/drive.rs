@@ -1,10 +1,9 @@
 //! Carries out the requests of a [`Run`], and tells it what came of them. It decides nothing about what comes next.
 
-use super::activity::Activity;
 use super::clock::Clock;
 use super::error::EngineError;
 use super::failover::ForceOrder;
-use super::images::{User, VmImage};
+use super::images::VmImage;
 use super::locks::Owner;
 use super::observe::Seen;
 use super::reconcile::{UserHere, uses_here};
@@ -14,8 +13,8 @@ use crate::audit::Outcome;
 use crate::ceph::CephError;
 use crate::config;
 use onemirror_protocol::{
-    Carried, Depth, Event, Finding, Here, ImageSpec, LetGo, Observation, Patience, PeerUnreachable, Request,
-    Rule, Run, Setting, Side, Step, Time, Trouble, Users, Verdict, WaitFor,
+    Carried, Depth, Event, Finding, Here, ImageSpec, Observation, Patience, PeerUnreachable, Request, Rule,
+    Run, Setting, Side, Step, Time, Trouble, Users, Verdict, WaitFor,
 };
 use std::time::Duration;
 
@@ -295,8 +294,6 @@ impl<'a> Drive<'a> {
 
     async fn ask_users(&mut self, users: Users) -> Answer {
         let vm = self.subject.vm;
-        let is_own = |user: &User| Some(user.vm) == vm;
-        let is_active = |user: &User| user.activity != Activity::Inactive;
         let seen = &mut self.driven.seen;
         let asked = match users {
             Users::Uses => self
@@ -304,16 +301,7 @@ impl<'a> Drive<'a> {
                 .users_of_each(&self.images, self.subject.known)
                 .await
                 .map(|users| self.users = users),
-            Users::Others => {
-                self.engine.observe_users_here(seen, |user| !is_own(user) && is_active(user)).await
-            }
-            Users::All | Users::Since(LetGo::Earlier) => {
-                self.engine.observe_users_here(seen, is_active).await
-            }
-            Users::Since(LetGo::ByEndingVm) => {
-                let counts = |user: &User| if is_own(user) { user.keeps } else { is_active(user) };
-                self.engine.observe_users_here(seen, counts).await
-            }
+            users => self.engine.observe_users_here(seen, users, vm).await,
         };
         if let Err(error) = asked {
             return self.failed(error);

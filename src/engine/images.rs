@@ -1,6 +1,6 @@
 //! The RBD images of a VM, each with the clusters that hold its copies.
 
-use super::activity::{Activity, activity, domain, is_running, keeps_disks};
+use super::activity::{activity, domain, is_running};
 use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
 use super::start::way_out;
@@ -9,7 +9,7 @@ use crate::opennebula::disks::{
     Usage, datastores_needed, images_used, named_by, rbd_images, rbd_images_each,
 };
 use crate::opennebula::{Client, DiskError, DiskImage, DiskKind, OneError, Vm, VmState};
-use onemirror_protocol::{Domain, ImageSpec, WayOut, kept_at_recreate};
+use onemirror_protocol::{Activity, Domain, ImageSpec, ImageUser, WayOut, kept_at_recreate};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -52,14 +52,18 @@ pub(super) struct User {
     pub domain: Domain,
     /// How it is brought to let its disks go.
     pub way_out: WayOut,
-    /// It boots, runs, or has saved memory.
-    pub keeps: bool,
     /// It runs.
     pub running: bool,
     /// The image is the VM's own clone or volatile disk.
     pub owns: bool,
     /// When it was made, and its UUID.
     pub made: (Option<i64>, Option<String>),
+}
+
+impl User {
+    pub(super) fn of_image(&self) -> ImageUser {
+        ImageUser { vm: self.vm, activity: self.activity }
+    }
 }
 
 impl Engine {
@@ -237,10 +241,10 @@ async fn users(
         }
         for (image, usage) in images_used(&vm, &datastores, images, &registered) {
             let owns = usage == Usage::Owns;
-            let (state, activity, keeps) = (vm.state_name(), activity(&vm), keeps_disks(&vm));
+            let (state, activity) = (vm.state_name(), activity(&vm));
             let (domain, way_out, running) = (domain(&vm), way_out(&vm), is_running(&vm));
             let made = made(&vm);
-            let user = User { vm: id, state, activity, domain, way_out, keeps, running, owns, made };
+            let user = User { vm: id, state, activity, domain, way_out, running, owns, made };
             users.entry(image).or_default().push(user);
         }
     }

@@ -25,7 +25,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use activity::{Activity, activity, boot_kind, is_running, runs_again};
+pub use activity::{activity, boot_kind, is_running, runs_again};
 pub use error::{EngineError, FrontEndError, first_sentence, is_own_refusal};
 pub use examine::{front_end, servers};
 pub use failover::{FailoverOutcome, ForceOrder};

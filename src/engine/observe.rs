@@ -1,7 +1,6 @@
 //! Turns what the two sites answer into observations.
 
 use super::CONCURRENCY;
-use super::activity::Activity;
 use super::error::{EngineError, denial_of};
 use super::images::{User, VmImage};
 use super::locks;
@@ -14,8 +13,9 @@ use crate::opennebula::stock::left_behind;
 use crate::state::is_later_report;
 use futures::{StreamExt, TryStreamExt, stream};
 use onemirror_protocol::{
-    Apart, Belongs, Copy, Depth, HOME_KEY, Here, Home, ImageSpec, Keeping, Marks, Mode, Named, Observation,
-    PeerVm, Positions, Report, Resync, Role, Side, SiteRole, There, Token, home_written, tell_sets_apart,
+    Activity, Apart, Belongs, Copy, Depth, HOME_KEY, Here, Home, ImageSpec, Keeping, Marks, Mode, Named,
+    Observation, PeerVm, Positions, Report, Resync, Role, Side, SiteRole, There, Token, home_written,
+    tell_sets_apart,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -602,14 +602,16 @@ fn contact(here: &Copy, there: &There) -> Option<bool> {
 
 /// The busiest of the VMs that use an image.
 fn peer_vm(users: &[User]) -> PeerVm {
-    let Some(user) = users.iter().max_by_key(|user| (user.activity, user.domain)) else {
+    let Some(user) = users.iter().max_by_key(|user| (user.activity.min(Activity::Busy), user.domain)) else {
         return PeerVm::None;
     };
     let (vm, state, domain) = (user.vm, user.state.clone(), user.domain);
     match user.activity {
         Activity::Inactive => PeerVm::Inactive { vm, state },
         Activity::LettingGo => PeerVm::LettingGo { vm, state },
-        Activity::Active => PeerVm::Active { vm, state, domain, way_out: user.way_out },
+        Activity::Busy | Activity::ToBeStarted | Activity::Holding => {
+            PeerVm::Active { vm, state, domain, way_out: user.way_out }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The reconcile run: finds and finishes what events left undone. Everything is derived from what OpenNebula and
 //! Ceph say now, so an event that was lost costs time and never data.
 
-use super::activity::{Activity, activity, is_running};
+use super::activity::{activity, is_running};
 use super::drive::Subject;
 use super::error::{EngineError, is_own_refusal};
 use super::images::{User, VmImage};
@@ -124,12 +124,7 @@ impl UserHere {
     }
 
     pub(super) fn of(vm: &Vm) -> Self {
-        Self {
-            vm: vm.id,
-            in_use: activity(vm) != Activity::Inactive,
-            running: is_running(vm),
-            way_out: way_out(vm),
-        }
+        Self { vm: vm.id, in_use: activity(vm).may_use(), running: is_running(vm), way_out: way_out(vm) }
     }
 }
 
@@ -145,12 +140,7 @@ pub(super) fn uses_here(users: &[UserHere], ended: Option<i32>) -> UsesHere {
 
 impl From<&User> for UserHere {
     fn from(user: &User) -> Self {
-        Self {
-            vm: user.vm,
-            in_use: user.activity != Activity::Inactive,
-            running: user.running,
-            way_out: user.way_out,
-        }
+        Self { vm: user.vm, in_use: user.activity.may_use(), running: user.running, way_out: user.way_out }
     }
 }
 

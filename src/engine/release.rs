@@ -8,7 +8,7 @@ use super::sites::Engine;
 use crate::audit::Outcome;
 use crate::ceph::CephError;
 use crate::config::ReleaseOn;
-use onemirror_protocol::{Belongs, Here, ImageSpec, LetGo, Pending, Role, Run, Step, Verdict};
+use onemirror_protocol::{Belongs, Here, ImageSpec, LetGo, Pending, Role, Run, Step, Users, Verdict};
 use std::time::{Duration, Instant};
 
 /// What became of the images.
@@ -83,18 +83,19 @@ impl Engine {
         result
     }
 
-    /// Notes which of the images a VM of this site uses, as `counts` has it. Only under the lock of the copies here is that
-    /// so for longer than a moment.
+    /// Notes which of the images one of these VMs of this site uses; `own` is the one that it is about. Only under the lock of
+    /// the copies here is that so for longer than a moment.
     pub(super) async fn observe_users_here(
         &self,
         seen: &mut [Seen],
-        counts: impl Fn(&User) -> bool,
+        which: Users,
+        own: Option<i32>,
     ) -> Result<(), EngineError> {
         let specs = seen.iter().map(|seen| seen.spec().clone()).collect();
         let users = self.users_here(&specs).await.map_err(|error| self.error_here(error))?;
         for seen in seen {
             let users = users.get(seen.spec()).map_or(&[][..], Vec::as_slice);
-            seen.observation.used_here_by = users.iter().find(|user| counts(user)).map(|user| user.vm);
+            seen.observation.used_here_by = which.first(own, users.iter().map(User::of_image));
         }
         Ok(())
     }
