@@ -3,16 +3,17 @@
 //! Daemons' reports and the time that is left are not part of the model's state: whatever they may say is tried.
 
 use crate::mutation::Mutation;
-use crate::storage::{Copy, Mark, Metadata, Mirroring, Note, Site, Token};
+use crate::process::Process;
+use crate::storage::{Copy, Mark, Metadata, Mirroring, Note, OF_ANOTHER, Site, Token};
 use crate::world::Vm;
 use onemirror_protocol::{
-    BootKind, Carried, Depth, Domain, Event, Here, Home, ImageSpec, Keeping, Lateness, LetGo, Mode,
-    Observation, Patience, PeerUnreachable, PeerVm, Positions, Report, Request, Resync, Role, Rule, Run,
-    Seal, Setting, Side, SiteRole, Standing, Task, There, Time, TokenSeen, Trouble, Users, UsesHere, Verdict,
-    WayOut,
+    Activity, BOOTED_KEY, Belongs, BootKind, Carried, Depth, Domain, Event, FORCED_KEY, Here, Home,
+    ImageSpec, ImageUser, Keeping, Lateness, LetGo, Marks, Mode, Observation, Patience, PeerUnreachable,
+    PeerVm, Positions, RELEASE_KEY, Report, Request, Residence, Resync, Role, Rule, Run, Seal, Setting, Side,
+    SiteRole, Standing, TOKEN_KEY, Task, There, Time, Trouble, Users, UsesHere, Verdict, WayOut, written_for,
 };
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 /// The names of the sites.
@@ -46,8 +47,12 @@ pub struct View {
     pub there: CopyThere,
     /// What positions or snapshots say of the copy here and there.
     pub positions: [Positions; 2],
-    /// The VM there; `None`: its front-end did not answer, or was not asked.
-    pub vm_there: Option<Vm>,
+    /// It is a clone that was made for the VM here.
+    pub made_here: bool,
+    /// A second VM here has the image, too.
+    pub shared_here: bool,
+    /// The VM there, and whether a second one has the image; `None`: its front-end did not answer, or was not asked.
+    pub users_there: Option<(Vm, bool)>,
     /// The copy there was seen since the host was booted, and agreed.
     pub in_touch: bool,
 }
@@ -115,6 +120,8 @@ pub enum Step {
     Release(Site, usize, Mark),
     /// Notes that an operator forced it.
     Forced(Site, usize, Mark),
+    /// Writes down that it belongs to that site.
+    Home(Site, usize, Site),
     /// Takes a mirror snapshot.
     Snapshot(Site, usize),
     /// Demotes.
@@ -145,6 +152,7 @@ impl Step {
             | Self::Booted(_, image, _)
             | Self::Release(_, image, _)
             | Self::Forced(_, image, _)
+            | Self::Home(_, image, _)
             | Self::Snapshot(_, image)
             | Self::Demote(_, image)
             | Self::Promote(_, image)
@@ -165,6 +173,7 @@ impl Step {
             | Self::Booted(site, ..)
             | Self::Release(site, ..)
             | Self::Forced(site, ..)
+            | Self::Home(site, ..)
             | Self::Snapshot(site, _)
             | Self::Demote(site, _)
             | Self::Promote(site, _)
@@ -275,7 +284,7 @@ pub fn ways(question: Question) -> Rc<Vec<Way>> {
 pub fn way(question: &Question, report: &dyn Fn((usize, bool)) -> Report, time: Time) -> Way {
     let Question { site, told, ref views, mutation, .. } = *question;
     let mut run = question.run;
-    let seen: Vec<Observation> = views.iter().map(|view| seen(question, view, report)).collect();
+    let mut seen: Vec<Observation> = views.iter().map(|view| seen(question, view, report)).collect();
     let mut told = told;
     loop {
         let event = match told {
@@ -287,8 +296,16 @@ pub fn way(question: &Question, report: &dyn Fn((usize, bool)) -> Report, time: 
         };
         let steps = |steps| translate_steps(site, steps, views, mutation);
         let order = match run.next(&setting(site), event) {
-            // every image is its VM's own, has a home, and no other VM here uses it
-            Request::Claim { .. } | Request::AskUsers(Users::Others | Users::All) | Request::AskWriters => {
+            // every image is its VM's own, and has a home
+            Request::Claim { .. } | Request::AskWriters => {
+                told = Told::Saw;
+                continue;
+            }
+            // the VM that boots is no user of its own, and a force begins where it is off
+            Request::AskUsers(users @ (Users::Others | Users::All)) => {
+                for (seen, view) in seen.iter_mut().zip(views) {
+                    seen.used_here_by = users.first(Some(vm_id(site)), second(view.shared_here));
+                }
                 told = Told::Saw;
                 continue;
             }
@@ -361,16 +378,19 @@ pub fn due(question: &Question, report: &dyn Fn((usize, bool)) -> Report) -> Due
 
 /// What the rules are shown of an image.
 fn seen(question: &Question, view: &View, report: &dyn Fn((usize, bool)) -> Report) -> Observation {
-    let Question { site, rules, vm_here, mutation, .. } = *question;
+    let Question { site, rules, mutation, .. } = *question;
     let reports = [report((view.image, true)), report((view.image, false))];
-    let mut seen = observation(site, view, reports);
-    let at_its_end = vm_here == Vm::LettingGo || mutation == Mutation::TrustTerminate;
-    let lets_go = rules == (Rules::Release { at_its_end: true }) && at_its_end;
-    let in_use = vm_here != Vm::Off && !lets_go && mutation != Mutation::ReleaseWhileInUse;
+    let mut seen = observation(question, view, reports);
+    let users = mutation.users(rules, users(site, question.vm_here, view.shared_here));
     match rules {
-        Rules::Release { .. } => seen.used_here_by = in_use.then_some(OTHER_VM),
+        Rules::Release { at_its_end } => {
+            let let_go = if at_its_end { LetGo::ByEndingVm } else { LetGo::Earlier };
+            seen.used_here_by = Users::Since(let_go).first(Some(vm_id(site)), users);
+        }
         Rules::Upkeep => {
-            let running = (vm_here == Vm::Running).then_some(vm_id(site));
+            let in_use = Users::Uses.first(None, users).is_some();
+            let own = (question.vm_here == Vm::Running).then_some(vm_id(site));
+            let running = own.or(view.shared_here.then_some(SECOND_VM));
             // there is one on either site
             seen.uses_here = UsesHere { by_any: true, in_use, running, ended: None };
         }
@@ -391,35 +411,66 @@ fn setting(site: Site) -> Setting<'static> {
     }
 }
 
-/// A VM that shares the disk.
-const OTHER_VM: i32 = 99;
+/// A second VM of a site that has the image.
+pub const SECOND_VM: i32 = 99;
+
+fn second(is_there: bool) -> Option<ImageUser> {
+    is_there.then_some(ImageUser { vm: SECOND_VM, activity: Activity::Holding })
+}
+
+fn users(site: Site, vm: Vm, shared: bool) -> Vec<ImageUser> {
+    let activity = match vm {
+        Vm::Off => Activity::Inactive,
+        Vm::LettingGo => Activity::LettingGo,
+        Vm::Pending => Activity::ToBeStarted,
+        Vm::Booting | Vm::Cleared | Vm::Running | Vm::Saved | Vm::Restoring | Vm::RestoreCleared => {
+            Activity::Holding
+        }
+    };
+    [ImageUser { vm: vm_id(site), activity }].into_iter().chain(second(shared)).collect()
+}
+
+/// Whether the copy here, which a VM here let go of, belongs here.
+pub fn belongs_here(process: &Process, view: &View, mutation: Mutation) -> bool {
+    let mut copy = copy(view, view.here, Positions::Unknown, Report::Other, mutation);
+    mutation.blur_home(&mut copy);
+    let setting = setting(process.site);
+    let residence = Residence { here: setting.here, there: setting.there, role: setting.role };
+    residence.of(&copy, view.made_here) == Belongs::Here
+}
 
 /// What is seen of one image, with these reports on the copy here and there.
-fn observation(site: Site, view: &View, reports: [Report; 2]) -> Observation {
+fn observation(question: &Question, view: &View, reports: [Report; 2]) -> Observation {
+    let Question { site, mutation, .. } = *question;
     let [report_here, report_there] = reports;
     let here = match view.here.exists {
-        true => Here::Mirrored(copy(view, view.here, view.positions[0], report_here)),
+        true => Here::Mirrored(copy(view, view.here, view.positions[0], report_here, mutation)),
         false => Here::Absent,
     };
     let there = match view.there {
         CopyThere::Unreachable => There::Unreachable,
         CopyThere::Seen(seen) if seen.exists => {
-            There::Mirrored(copy(view, seen, view.positions[1], report_there))
+            There::Mirrored(copy(view, seen, view.positions[1], report_there, mutation))
         }
         CopyThere::Seen(_) => There::Absent,
     };
     let (vm, state) = (vm_id(1 - site), String::new());
-    let vm_there = match view.vm_there {
+    let active = |vm, domain, way_out| PeerVm::Active { vm, state: String::new(), domain, way_out };
+    let vm_there = match view.users_there {
         None => PeerVm::Silent,
-        Some(Vm::Off) => PeerVm::Inactive { vm, state },
-        Some(Vm::LettingGo) => PeerVm::LettingGo { vm, state },
-        Some(Vm::Saved) => PeerVm::Active { vm, state, domain: Domain::Gone, way_out: WayOut::ResumeFirst },
-        Some(_) => PeerVm::Active { vm, state, domain: Domain::MayLive, way_out: WayOut::PowerOff },
+        Some((_, true)) => active(SECOND_VM, Domain::MayLive, WayOut::PowerOff),
+        Some((Vm::Off, false)) => PeerVm::Inactive { vm, state },
+        Some((Vm::LettingGo, false)) => PeerVm::LettingGo { vm, state },
+        Some((Vm::Saved, false)) => active(vm, Domain::Gone, WayOut::ResumeFirst),
+        Some((Vm::Pending, false)) if mutation == Mutation::PendingIsFree => PeerVm::Inactive { vm, state },
+        Some((Vm::Pending, false)) => active(vm, Domain::MayLive, WayOut::Hold),
+        Some((_, false)) => active(vm, Domain::MayLive, WayOut::PowerOff),
     };
     Observation {
         here,
         there,
         vm_there,
+        made_here: view.made_here,
         in_touch_since_reboot: view.in_touch,
         keeping: keeping(view),
         ..Observation::unseen(spec(view.image))
@@ -435,8 +486,16 @@ fn keeping(view: &View) -> Keeping {
     }
 }
 
-fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> onemirror_protocol::Copy {
-    let Metadata { token, booted, release, forced } = seen.metadata;
+fn copy(
+    view: &View,
+    seen: Copy,
+    positions: Positions,
+    report: Report,
+    mutation: Mutation,
+) -> onemirror_protocol::Copy {
+    let counted: &[&str] =
+        if mutation == Mutation::CountForeignMarks { &[OWN_ID, OTHER_ID] } else { &[OWN_ID] };
+    let Marks { token, booted, release, forced, .. } = Marks::read(&written(seen.metadata), counted);
     onemirror_protocol::Copy {
         role: match (seen.primary, seen.torn) {
             (true, false) => Role::Primary,
@@ -447,14 +506,16 @@ fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> onemir
             Mirroring::Journal => Mode::Journal,
             Mirroring::Snapshot => Mode::Snapshot,
         },
-        token: token.map_or(TokenSeen::None, |token| TokenSeen::Some(real_token(token))),
+        token,
         is_unbound: false,
-        booted: booted.map(real_mark),
-        release: release.map(real_mark),
-        forced: forced.map(real_mark),
+        booted,
+        release,
+        forced,
         other_site_is_off: false,
-        // the model's VM was made there
-        home: Home::At { site: NAMES[0].into(), is_former: false },
+        home: match seen.metadata.home {
+            Some(home) => Home::At { site: NAMES[home].into(), is_former: false },
+            None => Home::Unset,
+        },
         report,
         resync: match (seen.resync, seen.noted) {
             (true, _) => Resync::Asked,
@@ -463,6 +524,25 @@ fn copy(view: &View, seen: Copy, positions: Positions, report: Report) -> onemir
         },
         positions,
     }
+}
+
+/// The global id of the image, and of the one that it is a clone of.
+const OWN_ID: &str = "own";
+const OTHER_ID: &str = "other";
+
+/// The metadata as it stands in the image.
+fn written(metadata: Metadata) -> BTreeMap<String, String> {
+    let id = |sequence| if sequence == OF_ANOTHER { OTHER_ID } else { OWN_ID };
+    let marks =
+        [(BOOTED_KEY, metadata.booted), (RELEASE_KEY, metadata.release), (FORCED_KEY, metadata.forced)];
+    let marks = marks.into_iter().filter_map(|(key, mark)| {
+        let mark = mark?;
+        Some((key.to_owned(), written_for(&real_mark(mark), id(mark.sequence))))
+    });
+    let token = metadata
+        .token
+        .map(|token| (TOKEN_KEY.to_owned(), written_for(&real_token(token), id(token.sequence))));
+    marks.chain(token).collect()
 }
 
 /// The product's token.
@@ -541,8 +621,7 @@ fn translate_step(site: Site, step: &onemirror_protocol::Step) -> Vec<Step> {
         onemirror_protocol::Step::WriteToken { token, .. } => Step::Token(at, image, model_token(token)),
         onemirror_protocol::Step::MarkBooted { mark, .. } => Step::Booted(at, image, model_mark(mark)),
         onemirror_protocol::Step::MarkRelease { mark, .. } => Step::Release(at, image, model_mark(mark)),
-        // every image has a home from the beginning
-        onemirror_protocol::Step::WriteHome { .. } => return vec![],
+        onemirror_protocol::Step::WriteHome { site: home, .. } => Step::Home(at, image, site_of(home)),
         onemirror_protocol::Step::MirrorSnapshot { .. } => Step::Snapshot(at, image),
         // before a demotion that only an operator's force makes, where the front-end there is silent
         onemirror_protocol::Step::Fence { .. } => return Vec::new(),

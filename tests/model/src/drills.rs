@@ -11,6 +11,8 @@ pub type Named = (&'static str, Drill);
 fn drill(modes: &[Mirroring], tokens: u16, budget: Budget) -> Drill {
     Drill {
         modes: modes.to_vec(),
+        home: 0,
+        is_clone: false,
         budget,
         at_once: 2,
         tokens,
@@ -50,6 +52,24 @@ pub fn small() -> Vec<Named> {
         ("snapshot: a front-end is restarted", drill(S, 4, Budget { restarts: 1, ..boots(2) })),
         ("journal: a resync by hand", drill(J, 4, Budget { hand_resyncs: 1, ..boots(2) })),
         ("two disks", drill(BOTH, 5, boots(1))),
+        (
+            "journal: home is site-b, terminated at home, a run is killed",
+            Drill { home: 1, ..drill(J, 5, Budget { home_ends: 1, crashes: 1, ..boots(2) }) },
+        ),
+        ("journal: recreated, a late hook", drill(J, 5, Budget { recreates: 1, hooks: 1, ..boots(1) })),
+        ("snapshot: two VMs have the disk, a late hook", {
+            drill(S, 4, Budget { shares: 1, hooks: 1, ..boots(1) })
+        }),
+        ("journal: home's cluster alone is cut off, force", {
+            drill(J, 3, Budget { cluster_cuts: 1, forces: 1, ..boots(1) })
+        }),
+        ("journal: home's front-end alone is cut off, force", {
+            drill(J, 3, Budget { front_end_cuts: 1, forces: 1, ..boots(1) })
+        }),
+        ("journal: a clone with the marks of another image, home is site-b", {
+            let budget = Budget { home_ends: 1, reconciles: 1, ..boots(1) };
+            Drill { home: 1, is_clone: true, ..drill(J, 5, budget) }
+        }),
     ]
 }
 
@@ -109,6 +129,29 @@ pub fn large() -> Vec<Named> {
         }),
         ("snapshot: lost site, force, a change of roles half-way", {
             drill(S, 3, Budget { losses: 1, forces: 1, tears: 1, ..boots(1) })
+        }),
+        ("snapshot: home is site-b, terminated at home, a run is killed", {
+            Drill { home: 1, ..drill(S, 5, Budget { home_ends: 1, crashes: 1, ..boots(2) }) }
+        }),
+        ("snapshot: home is site-b, lost site, force", {
+            Drill { home: 1, ..drill(S, 3, Budget { losses: 1, forces: 1, ..boots(1) }) }
+        }),
+        ("snapshot: recreated, a front-end is restarted", {
+            drill(S, 4, Budget { recreates: 1, restarts: 1, ..boots(1) })
+        }),
+        ("journal: recreated, two boots", drill(J, 5, Budget { recreates: 1, ..boots(2) })),
+        ("journal: two VMs have the disk, a late hook, two boots", {
+            drill(J, 4, Budget { shares: 1, hooks: 1, ..boots(2) })
+        }),
+        ("journal: home's cluster alone is cut off, force, two boots", {
+            drill(J, 4, Budget { cluster_cuts: 1, forces: 1, ..boots(2) })
+        }),
+        ("snapshot: home's front-end alone is cut off, force", {
+            drill(S, 3, Budget { front_end_cuts: 1, forces: 1, ..boots(1) })
+        }),
+        ("snapshot: a clone with the marks of another image, a run is killed", {
+            let budget = Budget { reconciles: 1, home_ends: 1, crashes: 1, ..boots(1) };
+            Drill { is_clone: true, ..drill(S, 5, budget) }
         }),
         ("two disks, a run is killed", drill(BOTH, 4, Budget { crashes: 1, ..boots(1) })),
         ("two disks in one pool, two boots", drill(&[Journal, Journal], 2, boots(2))),

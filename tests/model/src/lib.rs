@@ -18,13 +18,17 @@ use settle::{Stuck, is_at_rest, settle};
 use stateright::{Checker, Model, Property};
 use std::time::{Duration, Instant};
 use storage::{Mirroring, Site, other};
-use world::{Budget, Lock, PROCESSES, Vm, World};
+use world::{Budget, Link, Lock, PROCESSES, Vm, World};
 
 /// What is explored: images, bounds, and the rule that is left out.
 #[derive(Clone, Debug)]
 pub struct Drill {
     /// The images of the VM, by their mode.
     pub modes: Vec<Mirroring>,
+    /// Where they belong.
+    pub home: Site,
+    /// They are clones, and bear the marks of the image that they are clones of.
+    pub is_clone: bool,
     /// What may happen, and how often.
     pub budget: Budget,
     /// As many runs of onemirror at once.
@@ -50,6 +54,14 @@ pub enum Event {
     Write(Site),
     /// It is terminated on the recovery site, powered off at home.
     Stop(Site),
+    /// It is terminated at home.
+    EndAtHome,
+    /// `onevm recover --recreate`.
+    Recreate(Site),
+    /// A second VM of the site gets the image.
+    Share(Site),
+    /// The second VM ends.
+    Unshare(Site),
     /// It is powered off on the recovery site, where nothing is released then.
     Poweroff(Site),
     /// It is suspended.
@@ -86,8 +98,8 @@ pub enum Event {
     DeleteForResync(Site, usize),
     /// The daemon copies the image as a whole.
     Copy(Site, usize),
-    /// The link between the sites breaks.
-    Cut,
+    /// The link between the sites breaks, or a part of it.
+    Cut(Link),
     /// It is mended.
     Mend,
     /// Home is lost: its hosts, its front-end, its cluster.
@@ -105,10 +117,18 @@ impl Drill {
         world.processes.iter().position(Option::is_none)
     }
 
-    fn start(&self, world: &mut World, process: Process) -> bool {
+    /// A run begins; `false`: there is no room for it.
+    fn begin(&self, world: &mut World, site: Site, purpose: Purpose) -> bool {
         let Some(place) = self.place(world) else { return false };
-        world.processes[place] = Some(process);
+        world.processes[place] = Some(Process::new(site, purpose, self.mutation));
         true
+    }
+
+    /// The gate of a second VM would let it pass beside the first: nobody is at work on the images, and they are primary.
+    fn may_share(&self, world: &World, site: Site) -> bool {
+        let is_free = |image: usize| world.locks[image] == [Lock::Free; 2];
+        let is_writable = |image: usize| world.images[image].copies[site].is_writable();
+        (0..world.images.len()).all(|image| is_free(image) && is_writable(image))
     }
 
     fn of_the_vm(&self, site: Site, world: &World, actions: &mut Vec<Event>) {
@@ -136,14 +156,30 @@ impl Drill {
                 if room {
                     actions.push(Event::Stop(site));
                 }
-                if site == 1 {
+                if site != world.home {
                     actions.push(Event::Poweroff(site));
+                } else if budget.home_ends > 0 && room {
+                    actions.push(Event::EndAtHome);
+                }
+                if budget.recreates > 0 {
+                    actions.push(Event::Recreate(site));
+                }
+                if budget.shares > 0 && !world.shared[site] && self.may_share(world, site) {
+                    actions.push(Event::Share(site));
                 }
                 if budget.suspends > 0 {
                     actions.push(Event::Suspend(site));
                 }
             }
-            Vm::LettingGo if room && !has_terminate => actions.push(Event::Recover(site)),
+            Vm::LettingGo if !has_terminate => {
+                if room {
+                    actions.push(Event::Recover(site));
+                }
+                if budget.recreates > 0 {
+                    actions.push(Event::Recreate(site));
+                }
+            }
+            Vm::Pending if room => actions.push(Event::Boot(site)),
             // after a restart; or started by an operator's failover while all places were taken
             state @ (Vm::Booting | Vm::Restoring) if !has_gate => {
                 if room {
@@ -162,7 +198,7 @@ impl Model for Drill {
     type Action = Event;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World::new(&self.modes, self.budget)]
+        vec![World::new(&self.modes, self.home, self.is_clone, self.budget)]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Event>) {
@@ -176,6 +212,9 @@ impl Model for Drill {
                 continue;
             }
             self.of_the_vm(site, world, actions);
+            if world.shared[site] {
+                actions.push(Event::Unshare(site));
+            }
             if budget.reconciles > 0 && room {
                 for image in 0..world.images.len() {
                     actions.push(Event::Reconcile(site, u8::try_from(image).unwrap_or(u8::MAX)));
@@ -200,7 +239,7 @@ impl Model for Drill {
                 if budget.hand_resyncs > 0 && stands_behind {
                     actions.push(Event::ResyncByHand(site, number));
                 }
-                if !world.reaches_peer() {
+                if !world.replicates() {
                     continue;
                 }
                 if image.can_replay(site) {
@@ -217,7 +256,7 @@ impl Model for Drill {
         for (place, process) in world.processes.iter().enumerate() {
             let Some(process) = process else { continue };
             actions.extend(world.moves(place, self.mutation).into_iter().map(|how| Event::Run(place, how)));
-            if budget.crashes > 0 && process.at != At::FirstLook {
+            if budget.crashes > 0 && !matches!(process.at, At::FirstLook | At::Belongings) {
                 actions.push(Event::Kill(place));
             }
             if budget.pauses > 0 {
@@ -240,10 +279,15 @@ impl Model for Drill {
         } else if budget.losses > 0 {
             actions.push(Event::LoseHome);
         }
-        if world.cut {
+        if world.link != Link::Whole {
             actions.push(Event::Mend);
-        } else if budget.cuts > 0 && !world.home_lost {
-            actions.push(Event::Cut);
+        } else if !world.home_lost {
+            let cuts = [
+                (budget.cuts, Link::Broken),
+                (budget.cluster_cuts, Link::ClusterSilent),
+                (budget.front_end_cuts, Link::FrontEndSilent),
+            ];
+            actions.extend(cuts.into_iter().filter(|cut| cut.0 > 0).map(|cut| Event::Cut(cut.1)));
         }
     }
 
@@ -254,9 +298,7 @@ impl Model for Drill {
                 let begun = world.vms[site] != Vm::Off;
                 world.budget.boots -= u8::from(!begun);
                 world.vms[site] = Vm::Booting;
-                if !self
-                    .start(&mut world, Process::new(site, Purpose::Gate { restore: false }, self.mutation))
-                {
+                if !self.begin(&mut world, site, Purpose::Gate { restore: false }) {
                     return None;
                 }
             }
@@ -264,8 +306,7 @@ impl Model for Drill {
                 let begun = world.vms[site] != Vm::Saved;
                 world.budget.boots -= u8::from(!begun);
                 world.vms[site] = Vm::Restoring;
-                if !self.start(&mut world, Process::new(site, Purpose::Gate { restore: true }, self.mutation))
-                {
+                if !self.begin(&mut world, site, Purpose::Gate { restore: true }) {
                     return None;
                 }
             }
@@ -274,16 +315,32 @@ impl Model for Drill {
                 world.budget.writes -= 1;
                 world.write(site);
             }
-            Event::Stop(0) | Event::Poweroff(_) => {
-                let site = if let Event::Stop(site) | Event::Poweroff(site) = event { site } else { 0 };
-                world.vms[site] = Vm::Off;
-            }
+            Event::Poweroff(site) => world.vms[site] = Vm::Off,
+            Event::Stop(site) if site == world.home => world.vms[site] = Vm::Off,
             Event::Stop(site) | Event::Recover(site) => {
                 world.vms[site] = Vm::LettingGo;
-                if !self.start(&mut world, Process::new(site, Purpose::Terminate, self.mutation)) {
+                if !self.begin(&mut world, site, Purpose::Terminate) {
                     return None;
                 }
             }
+            Event::EndAtHome => {
+                world.budget.home_ends -= 1;
+                let home = world.home;
+                world.vms[home] = Vm::LettingGo;
+                if !self.begin(&mut world, home, Purpose::Terminate) {
+                    return None;
+                }
+            }
+            Event::Recreate(site) => {
+                world.budget.recreates -= 1;
+                // its disks are deleted, which leaves mirrored ones as they are
+                world.vms[site] = Vm::Pending;
+            }
+            Event::Share(site) => {
+                world.budget.shares -= 1;
+                world.shared[site] = true;
+            }
+            Event::Unshare(site) => world.shared[site] = false,
             Event::Restart(site) => {
                 world.budget.restarts -= 1;
                 for process in world.processes.iter_mut().flatten() {
@@ -323,19 +380,19 @@ impl Model for Drill {
             Event::ExpireOrphan(image, site) => world.locks[image][site] = Lock::Free,
             Event::Reconcile(site, image) => {
                 world.budget.reconciles -= 1;
-                if !self.start(&mut world, Process::new(site, Purpose::Reconcile(image), self.mutation)) {
+                if !self.begin(&mut world, site, Purpose::Reconcile(image)) {
                     return None;
                 }
             }
             Event::Hook(site) => {
                 world.budget.hooks -= 1;
-                if !self.start(&mut world, Process::new(site, Purpose::Hook, self.mutation)) {
+                if !self.begin(&mut world, site, Purpose::Hook) {
                     return None;
                 }
             }
             Event::Force(site) => {
                 world.budget.forces -= 1;
-                if !self.start(&mut world, Process::new(site, Purpose::Force, self.mutation)) {
+                if !self.begin(&mut world, site, Purpose::Force) {
                     return None;
                 }
             }
@@ -352,25 +409,32 @@ impl Model for Drill {
             Event::Replay(site, image) => world.images[image].replay(site),
             Event::DeleteForResync(site, image) => world.images[image].delete_for_resync(site),
             Event::Copy(site, image) => world.images[image].copy(site),
-            Event::Cut => {
-                world.budget.cuts -= 1;
-                world.cut = true;
+            Event::Cut(link) => {
+                match link {
+                    Link::Whole => {}
+                    Link::Broken => world.budget.cuts -= 1,
+                    Link::ClusterSilent => world.budget.cluster_cuts -= 1,
+                    Link::FrontEndSilent => world.budget.front_end_cuts -= 1,
+                }
+                world.link = link;
             }
-            Event::Mend => world.cut = false,
+            Event::Mend => world.link = Link::Whole,
             Event::LoseHome => {
                 world.budget.losses -= 1;
                 world.home_lost = true;
+                let home = world.home;
+                world.shared[home] = false;
                 for sites in &mut world.in_touch {
-                    sites[0] = false;
+                    sites[home] = false;
                 }
                 for place in 0..PROCESSES {
-                    if world.processes[place].as_ref().is_some_and(|process| process.site == 0) {
+                    if world.processes[place].as_ref().is_some_and(|process| process.site == home) {
                         self.kill(&mut world, place);
                     }
                 }
                 // oned finds the domain gone; saved memory is on a disk
-                if world.vms[0] != Vm::Saved {
-                    world.vms[0] = Vm::Off;
+                if world.vms[home] != Vm::Saved {
+                    world.vms[home] = Vm::Off;
                 }
             }
             Event::HomeReturns => {

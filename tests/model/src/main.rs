@@ -60,6 +60,27 @@ struct Bounds {
     /// Breaks of the link between the sites
     #[arg(long, default_value_t = 0)]
     cuts: u8,
+    /// Times that the cluster of home alone is cut off from the other site
+    #[arg(long, default_value_t = 0)]
+    cluster_cuts: u8,
+    /// Times that the front-end of home alone is cut off from the other site
+    #[arg(long, default_value_t = 0)]
+    front_end_cuts: u8,
+    /// Times that `onevm recover --recreate` is typed
+    #[arg(long, default_value_t = 0)]
+    recreates: u8,
+    /// Times that a second VM gets the image
+    #[arg(long, default_value_t = 0)]
+    shares: u8,
+    /// Times that the VM is terminated at home
+    #[arg(long, default_value_t = 0)]
+    home_ends: u8,
+    /// The images belong to site-b
+    #[arg(long)]
+    home_on_b: bool,
+    /// The images are clones, and bear the marks of another image
+    #[arg(long)]
+    clone: bool,
     /// Losses of the home site
     #[arg(long, default_value_t = 0)]
     losses: u8,
@@ -107,7 +128,14 @@ impl Bounds {
         };
         Ok(Drill {
             modes: self.images.chars().map(|c| if c == 's' { Snapshot } else { Journal }).collect(),
+            home: usize::from(self.home_on_b),
+            is_clone: self.clone,
             budget: Budget {
+                cluster_cuts: self.cluster_cuts,
+                front_end_cuts: self.front_end_cuts,
+                recreates: self.recreates,
+                shares: self.shares,
+                home_ends: self.home_ends,
                 boots: self.boots,
                 writes: self.writes,
                 suspends: self.suspends,

@@ -1,9 +1,10 @@
 //! The protocol with one of its rules left out: the model has to find out what the rule is for.
 
-use crate::decide::{Rules, Step, View, forced_without_stride};
+use crate::decide::{Rules, SECOND_VM, Step, View, forced_without_stride};
 use crate::storage::Site;
 use onemirror_protocol::{
-    Here, Mark, Observation, PeerVm, Positions, Resync, Role, Seal, There, Token, TokenSeen,
+    Activity, Here, Home, ImageUser, Mark, Observation, PeerVm, Positions, Resync, Role, Seal, There, Token,
+    TokenSeen,
 };
 
 /// What is left out.
@@ -54,11 +55,21 @@ pub enum Mutation {
     ThrowAway,
     /// A force outranks the other site whether a VM was booted after it or not.
     ForceWithoutBoot,
+    /// Who lives there is not asked where the cluster there is silent.
+    ForceAsksNobody,
+    /// Marks that `rbd clone` brought along count as the image's own.
+    CountForeignMarks,
+    /// Of the VMs that have an image only the run's own one counts.
+    CountOwnVmOnly,
+    /// The role of the site says where an image belongs.
+    RoleIsHome,
+    /// A VM that OpenNebula is about to start again uses nothing.
+    PendingIsFree,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::PromoteWithoutToken,
         Self::DemoteWithoutFollower,
         Self::BootWithoutOpening,
@@ -80,6 +91,11 @@ impl Mutation {
         Self::ReignWithoutBoot,
         Self::ThrowAway,
         Self::ForceWithoutBoot,
+        Self::ForceAsksNobody,
+        Self::CountForeignMarks,
+        Self::CountOwnVmOnly,
+        Self::RoleIsHome,
+        Self::PendingIsFree,
     ];
 
     /// Whether the copies on this side are locked.
@@ -97,8 +113,36 @@ impl Mutation {
         self != Self::NoLockCheck
     }
 
+    /// Takes away those users that the rule is about.
+    pub fn users(self, rules: Rules, mut users: Vec<ImageUser>) -> Vec<ImageUser> {
+        let ends = rules == (Rules::Release { at_its_end: true });
+        match self {
+            Self::ReleaseWhileInUse => users.clear(),
+            Self::TrustTerminate if ends => users.retain(|user| user.vm == SECOND_VM),
+            Self::CountOwnVmOnly => users.retain(|user| user.vm != SECOND_VM),
+            Self::PendingIsFree => users.retain(|user| user.activity != Activity::ToBeStarted),
+            _ => {}
+        }
+        users
+    }
+
+    /// Takes away what an image says of its home.
+    pub fn blur_home(self, copy: &mut onemirror_protocol::Copy) {
+        if self == Self::RoleIsHome {
+            copy.home = Home::Unset;
+        }
+    }
+
     /// Takes away what the rule looks at.
     pub fn blur(self, rules: Rules, site: Site, observation: &mut Observation) {
+        if self == Self::RoleIsHome {
+            for copy in copies(observation) {
+                self.blur_home(copy);
+            }
+        }
+        if self == Self::ForceAsksNobody && observation.there == There::Unreachable {
+            observation.vm_there = PeerVm::Silent;
+        }
         // what a force is judged by is not what these rules are about
         if rules == Rules::Force {
             return;
@@ -186,6 +230,18 @@ impl Mutation {
             *steps = steps.iter().flat_map(|step| thrown_away(*step)).collect();
         }
     }
+}
+
+fn copies(observation: &mut Observation) -> impl Iterator<Item = &mut onemirror_protocol::Copy> {
+    let here = match &mut observation.here {
+        Here::Mirrored(copy) => Some(copy),
+        _ => None,
+    };
+    let there = match &mut observation.there {
+        There::Mirrored(copy) => Some(copy),
+        _ => None,
+    };
+    here.into_iter().chain(there)
 }
 
 /// What would be done instead of keeping a copy.

@@ -1,7 +1,9 @@
 //! Runs of onemirror: the product's own [`Run`], and what each of its orders comes to, one external call at a time.
 //! Between any two of them others act, and the run may be killed.
 
-use crate::decide::{CopyThere, Due, Ended, Order, Question, Rules, Step, Told, View, dues, ways};
+use crate::decide::{
+    CopyThere, Due, Ended, Order, Question, Rules, Step, Told, View, belongs_here, dues, ways,
+};
 use crate::mutation::Mutation;
 use crate::storage::{Copy, Mirroring, Site, other};
 use crate::world::{IMAGES, Lock, Violation, Vm, World};
@@ -31,6 +33,8 @@ pub enum Purpose {
 pub enum At {
     /// Reconcile: about to look at everything once, without a lock, to see what is due.
     FirstLook,
+    /// A terminate: about to look which images belong to the other site.
+    Belongings,
     /// About to look without a lock.
     Begin,
     /// About to lock the copies here, whatever has happened since that look.
@@ -113,7 +117,11 @@ impl Process {
             rules,
             run: rules.run(mutation),
             orphan: false,
-            at: if matches!(purpose, Purpose::Reconcile(_)) { At::FirstLook } else { At::Begin },
+            at: match purpose {
+                Purpose::Reconcile(_) => At::FirstLook,
+                Purpose::Terminate => At::Belongings,
+                Purpose::Gate { .. } | Purpose::Hook | Purpose::Force => At::Begin,
+            },
             depth: Depth::Boot,
             told: Told::Go,
             locked: [false; 2],
@@ -142,8 +150,13 @@ impl Process {
 
     /// The step cuts off a VM of the other site that nobody could ask about: an operator's force takes that upon itself.
     fn cuts_off(&self, step: Step) -> bool {
-        let unseen = self.views[step.image()].is_some_and(|view| view.vm_there.is_none());
-        matches!((self.purpose, step), (Purpose::Force, Step::Demote(at, _)) if at != self.site) && unseen
+        let is_there = matches!(step, Step::Demote(at, _) if at != self.site);
+        self.purpose == Purpose::Force && is_there && self.asked_nobody(step)
+    }
+
+    /// The other site's front-end was silent when the step was decided.
+    fn asked_nobody(&self, step: Step) -> bool {
+        self.views[step.image()].is_some_and(|view| view.users_there.is_none())
     }
 
     fn ways(&self, mutation: Mutation) -> Rc<Vec<(Run, Order)>> {
@@ -218,7 +231,7 @@ impl World {
 
     fn can_tear(&self, process: &Process) -> bool {
         let Some(step) = process.steps.first() else { return false };
-        let reached = step.site() == process.site || self.reaches_peer();
+        let reached = step.site() == process.site || self.reaches_cluster(process.site);
         let changes_role = matches!(
             step,
             Step::Demote(..) | Step::Promote(..) | Step::ForcePromote(..) | Step::PromoteStale(..)
@@ -255,6 +268,32 @@ impl World {
         let views = process.views.iter().flatten().copied().collect();
         let Process { site, rules, run, vm_here, .. } = *process;
         dues(&Question { site, rules, run, told: Told::Saw, views, vm_here, mutation })
+    }
+
+    /// Only what is primary here and belongs to the other site is given up at the end of a VM.
+    fn look_for_belongings(&mut self, process: &mut Process, mutation: Mutation) {
+        self.look_here(process);
+        let goes =
+            |view: &&View| view.here.exists && view.here.primary && !belongs_here(process, view, mutation);
+        process.about =
+            process.views.iter().flatten().filter(goes).fold(0, |all, view| all | 1 << view.image);
+    }
+
+    /// What is wrong with a step, whatever Ceph says of it.
+    fn note_intent(&mut self, process: &Process, step: Step) {
+        if process.cuts_off(step) {
+            self.cut_off[step.site()] |= self.uses_disks(step.site());
+        }
+        let gives_up = process.is_release() && matches!(step, Step::Release(..) | Step::Demote(..));
+        if gives_up && step.site() == process.site {
+            if self.vms[process.site] == Vm::Pending {
+                self.note(Violation::PulledAway);
+            }
+            if process.site == self.home && !self.by_hand {
+                self.note(Violation::GivenAway);
+            }
+        }
+        self.forced_blind |= matches!(step, Step::ForcePromote(..)) && process.asked_nobody(step);
     }
 
     /// The look without locks, and the ways that lead on from there.
@@ -324,7 +363,7 @@ impl World {
             At::Finish => {
                 self.lock(process, place, here, mutation);
                 process.locked[0] = true;
-                if !self.reaches_peer() || !self.can_lock(process, there, mutation) {
+                if !self.reaches_cluster(here) || !self.can_lock(process, there, mutation) {
                     return Some(Ended::Badly);
                 }
                 self.lock(process, place, there, mutation);
@@ -334,6 +373,13 @@ impl World {
                 if process.steps.is_empty() {
                     return Some(Ended::Badly);
                 }
+            }
+            At::Belongings => {
+                self.look_for_belongings(process, mutation);
+                if process.about == 0 {
+                    return Some(Ended::Well);
+                }
+                process.begin();
             }
             At::Begin => {
                 let ways = self.begin(process, mutation);
@@ -356,7 +402,7 @@ impl World {
             }
             At::LockThere => {
                 process.told = Told::Locked;
-                if self.reaches_peer() {
+                if self.reaches_cluster(here) {
                     self.lock(process, place, there, mutation);
                     process.locked[1] = true;
                 } else {
@@ -393,14 +439,13 @@ impl World {
             At::Step => {
                 let step = process.steps.remove(0);
                 let holds = self.holds(process, place, step.image(), mutation);
-                let reached = step.site() == here || self.reaches_peer();
-                if !reached {
+                if step.site() != here && !self.reaches_cluster(here) {
                     process.steps.clear();
                     process.told = Told::Failed(Trouble::Lasting);
                     return self.decide(process, place, 0, mutation);
                 }
-                if holds && process.cuts_off(step) {
-                    self.cut_off[step.site()] |= self.vms[step.site()].uses_disks();
+                if holds {
+                    self.note_intent(process, step);
                 }
                 let done = holds && self.carry_out(step);
                 if done && !process.is_release() {
@@ -450,7 +495,8 @@ impl World {
             let copy = self.images[*image].seen(there);
             copy.exists && copy.primary
         };
-        let images = self.images_of(process).into_iter().filter(|image| self.reaches_peer() && reigns(image));
+        let reached = self.reaches_cluster(here);
+        let images = self.images_of(process).into_iter().filter(|image| reached && reigns(image));
         images.map(|image| Step::StopMirroring(here, image)).collect()
     }
 
@@ -597,14 +643,16 @@ impl World {
                 here: self.images[image].seen(process.site),
                 there: CopyThere::Unreachable,
                 positions: [Positions::Unknown; 2],
-                vm_there: None,
+                made_here: self.is_clone && process.site == self.home,
+                shared_here: self.shared[process.site],
+                users_there: None,
                 in_touch: self.in_touch[image][process.site],
             });
         }
     }
 
     fn look_there(&mut self, process: &mut Process) {
-        if !self.reaches_peer() {
+        if !self.reaches_cluster(process.site) {
             return;
         }
         for view in process.views.iter_mut().flatten() {
@@ -634,14 +682,16 @@ impl World {
     }
 
     fn look_vm_there(&self, process: &mut Process) {
+        let there = other(process.site);
+        let seen = self.reaches_front_end(process.site).then_some((self.vms[there], self.shared[there]));
         for view in process.views.iter_mut().flatten() {
-            view.vm_there = self.reaches_peer().then_some(self.vms[other(process.site)]);
+            view.users_there = seen;
         }
     }
 
     /// A copy is about to be demoted: that must not happen under a VM that can write to it.
     fn note_use(&mut self, image: usize, site: Site) -> bool {
-        let used = self.vms[site].uses_disks() && !self.cut_off[site];
+        let used = self.uses_disks(site) && !self.cut_off[site];
         if used && self.images[image].copies[site].is_writable() && !self.by_hand {
             self.note(Violation::PulledAway);
         }
@@ -669,7 +719,7 @@ impl World {
                 self.images[image].set_metadata(site, |metadata| metadata.token = Some(token))
             }
             Step::Booted(site, image, mark) => {
-                self.followed |= self.forced && site == 1;
+                self.followed |= self.forced && site != self.home;
                 self.images[image].set_metadata(site, |metadata| metadata.booted = Some(mark))
             }
             Step::Release(site, image, mark) => {
@@ -678,6 +728,9 @@ impl World {
             Step::Forced(site, image, mark) => {
                 self.forced_to[site] = true;
                 self.images[image].set_metadata(site, |metadata| metadata.forced = Some(mark))
+            }
+            Step::Home(site, image, home) => {
+                self.images[image].set_metadata(site, |metadata| metadata.home = Some(home))
             }
             Step::Snapshot(site, image) => self.images[image].snapshot(site),
             Step::Demote(site, image) => {

@@ -23,12 +23,22 @@ pub enum Promise {
     Memory,
     /// VMs come home.
     Home,
+    /// What is at home stays there.
+    Stays,
 }
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Complete, Self::Kept, Self::OneWriter, Self::Primary, Self::There, Self::Memory, Self::Home];
+    pub const ALL: [Self; 8] = [
+        Self::Complete,
+        Self::Kept,
+        Self::OneWriter,
+        Self::Primary,
+        Self::There,
+        Self::Memory,
+        Self::Home,
+        Self::Stays,
+    ];
 
     /// What it says.
     pub fn name(self) -> &'static str {
@@ -40,6 +50,7 @@ impl Promise {
             Self::There => "no image vanishes from both sites",
             Self::Memory => "no saved memory on a changed disk",
             Self::Home => "what is let go of becomes bootable at home",
+            Self::Stays => "home gives away nothing that belongs there",
         }
     }
 
@@ -53,6 +64,7 @@ impl Promise {
             Violation::BootOnNonPrimary | Violation::PulledAway => Self::Primary,
             Violation::Vanished => Self::There,
             Violation::MemoryOnChangedDisk => Self::Memory,
+            Violation::GivenAway => Self::Stays,
         };
         self == broken
     }
@@ -60,7 +72,7 @@ impl Promise {
     fn holds(self, drill: &Drill, world: &World) -> bool {
         let mut images = world.images.iter().zip(&world.acknowledged);
         let broken = match self {
-            Self::Complete | Self::OneWriter | Self::Primary | Self::Memory => false,
+            Self::Complete | Self::OneWriter | Self::Primary | Self::Memory | Self::Stays => false,
             Self::Kept => !world.by_hand && !images.all(|(image, writes)| image.has_kept(*writes)),
             Self::There => !images.all(|(image, _)| image.copies.iter().any(|copy| copy.exists)),
             Self::Home => {
@@ -81,6 +93,7 @@ impl Promise {
             Self::There => |drill, world| Self::There.holds(drill, world),
             Self::Memory => |drill, world| Self::Memory.holds(drill, world),
             Self::Home => |drill, world| Self::Home.holds(drill, world),
+            Self::Stays => |drill, world| Self::Stays.holds(drill, world),
         };
         Property::always(self.name(), condition)
     }

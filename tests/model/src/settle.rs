@@ -3,7 +3,7 @@
 use crate::decide::{CopyThere, Due, Ended, Order, Question, Rules, Step, Told, View, due, way};
 use crate::mutation::Mutation;
 use crate::storage::{Site, other};
-use crate::world::{IMAGES, Lock, Vm, World};
+use crate::world::{IMAGES, Link, Lock, Vm, World};
 use onemirror_protocol::{Carried, Lateness, Patience, Report, Rule, Time};
 
 /// As many times reconcile runs, and the gate is tried, before it counts as stuck.
@@ -28,17 +28,20 @@ pub enum Stuck {
 
 /// Whether the question makes sense now: nobody is at work, and no VM claims the images.
 pub fn is_at_rest(world: &World) -> bool {
-    world.vms == [Vm::Off; 2] && !world.home_lost && world.processes.iter().all(Option::is_none)
+    world.vms == [Vm::Off; 2]
+        && world.shared == [false; 2]
+        && !world.home_lost
+        && world.processes.iter().all(Option::is_none)
 }
 
 /// Ends all faults and lets everything run that runs by itself; `Err`: the VM does not become bootable at home.
 pub fn settle(world: &World, mutation: Mutation) -> Result<(), Stuck> {
     let mut world = world.clone();
-    world.cut = false;
+    world.link = Link::Whole;
     world.locks = [[Lock::Free; 2]; IMAGES];
     let mut last = Stuck::Waits;
     for _ in 0..ROUNDS {
-        for site in [1, 0] {
+        for site in [other(world.home), world.home] {
             replicate(&mut world);
             for image in 0..world.images.len() {
                 reconcile(&mut world, site, image, mutation);
@@ -48,10 +51,11 @@ pub fn settle(world: &World, mutation: Mutation) -> Result<(), Stuck> {
         match gate(&mut world, mutation) {
             Ok(()) => {
                 // a force to the recovery site that nobody followed costs nothing
-                let in_vain = world.forced_to == [false, true] && !world.followed && !world.by_hand;
+                let only_away = world.forced_to[other(world.home)] && !world.forced_to[world.home];
+                let in_vain = only_away && !world.followed && !world.by_hand;
                 let complete = (0..world.images.len()).all(|image| {
                     let due = if in_vain { world.acknowledged[image] } else { world.owed[image] };
-                    due & !world.images[image].copies[0].data == 0
+                    due & !world.images[image].copies[world.home].data == 0
                 });
                 return if complete { Ok(()) } else { Err(Stuck::Incomplete) };
             }
@@ -105,7 +109,9 @@ fn views(world: &World, site: Site, images: &[usize]) -> Vec<View> {
             here: world.images[image].seen(site),
             there: CopyThere::Seen(world.images[image].seen(there)),
             positions: [world.positions(image, site), world.positions(image, there)],
-            vm_there: Some(world.vms[there]),
+            made_here: world.is_clone && site == world.home,
+            shared_here: false,
+            users_there: Some((world.vms[there], false)),
             in_touch: true,
         })
         .collect()
@@ -166,7 +172,7 @@ fn gate(world: &mut World, mutation: Mutation) -> Result<(), Stuck> {
         _ => Patience::Exhausted,
     };
     // it waits as long as it takes, so nothing but its own doing ends it badly
-    match drive(world, 0, Rules::Gate { restore: false }, &images, mutation, patience) {
+    match drive(world, world.home, Rules::Gate { restore: false }, &images, mutation, patience) {
         Some(Ended::Well) => Ok(()),
         Some(Ended::Refused(rule)) => Err(Stuck::Refused(rule)),
         Some(Ended::Badly) => Err(Stuck::Circles),

@@ -51,6 +51,20 @@ pub struct Metadata {
     pub release: Option<Mark>,
     /// `onemirror.forced`.
     pub forced: Option<Mark>,
+    /// `onemirror.home`.
+    pub home: Option<Site>,
+}
+
+/// The sequence of every mark that `rbd clone` brings along from another image. No run counts that far.
+pub const OF_ANOTHER: u16 = 9000;
+
+impl Metadata {
+    /// The marks of another image: its VM was failed over by force to the site where the clone was made, and lets go of it.
+    pub fn of_another(site: Site) -> Self {
+        let mark = Mark { sequence: OF_ANOTHER, site, vm: site };
+        let token = Token { sequence: OF_ANOTHER, site, closed: 0 };
+        Self { token: Some(token), booted: Some(mark), release: Some(mark), forced: Some(mark), home: None }
+    }
 }
 
 /// Something that a copy did as a primary. Data is a set of numbered writes.
@@ -132,23 +146,25 @@ impl Copy {
 }
 
 impl Image {
-    /// An image that was made at home and has been copied.
-    pub fn new(mode: Mirroring) -> Self {
+    /// An image that was made at home and has been copied, with this metadata.
+    pub fn new(mode: Mirroring, home: Site, metadata: Metadata) -> Self {
         let copy = Copy {
             exists: true,
             primary: false,
             torn: false,
             data: 0,
-            metadata: Metadata::default(),
+            metadata,
             resync: false,
             noted: Note::None,
             renamed: false,
         };
+        let mut copies = [copy; 2];
+        copies[home].primary = true;
         Self {
             mode,
-            copies: [Copy { primary: true, ..copy }, copy],
+            copies,
             news: [Vec::new(), Vec::new()],
-            base: Reign { by: 0, demoted: false },
+            base: Reign { by: home, demoted: false },
             base_data: 0,
             kept: 0,
         }
@@ -419,7 +435,7 @@ mod tests {
     #[test]
     fn a_stale_copy_is_promoted_without_force() {
         for mode in [Mirroring::Journal, Mirroring::Snapshot] {
-            let mut image = Image::new(mode);
+            let mut image = Image::new(mode, 0, Metadata::default());
             assert!(image.demote(0));
             replay_all(&mut image, 1);
             assert!(image.promote(1, false) && image.write(1, 1) && image.demote(1));
@@ -431,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_daemon_that_follows_a_reign_goes_on_to_its_end_and_no_other() {
-        let mut image = Image::new(Mirroring::Journal);
+        let mut image = Image::new(Mirroring::Journal, 0, Metadata::default());
         assert!(image.demote(0));
         assert!(!image.promote(1, false), "the demotion is not there yet");
         replay_all(&mut image, 1);
@@ -451,7 +467,7 @@ mod tests {
     /// Metadata is read when a snapshot is applied: a token may arrive before the data that was written before it.
     #[test]
     fn metadata_overtakes_data_in_snapshot_mode() {
-        let mut image = Image::new(Mirroring::Snapshot);
+        let mut image = Image::new(Mirroring::Snapshot, 0, Metadata::default());
         assert!(image.snapshot(0) && image.write(0, 1));
         let token = Token { sequence: 1, site: 0, closed: 1 };
         assert!(image.set_metadata(0, |metadata| metadata.token = Some(token)));
@@ -461,7 +477,7 @@ mod tests {
 
     #[test]
     fn a_resync_copies_everything_or_finds_nothing_to_copy() {
-        let mut image = Image::new(Mirroring::Journal);
+        let mut image = Image::new(Mirroring::Journal, 0, Metadata::default());
         assert!(image.promote(1, true) && image.write(1, 1) && image.write(0, 2));
         assert!(image.is_split() && !image.request_resync(0));
         assert!(image.demote(0) && image.request_resync(0) && image.can_delete_for_resync(0));

@@ -2,7 +2,7 @@
 //! way, and what may still go wrong.
 
 use crate::process::Process;
-use crate::storage::{Image, Mirroring, Site};
+use crate::storage::{Image, Metadata, Mirroring, Site};
 
 /// As many runs of onemirror may be under way at once.
 pub const PROCESSES: usize = 3;
@@ -22,6 +22,8 @@ pub enum Vm {
     Running,
     /// EPILOG: the domain is gone, the images are released.
     LettingGo,
+    /// `recover --recreate`, PENDING: OpenNebula starts it again by itself.
+    Pending,
     /// SUSPENDED: its memory is saved.
     Saved,
     /// ACTIVE with saved memory before its gate has answered.
@@ -73,6 +75,16 @@ pub struct Budget {
     pub restarts: u8,
     /// The link between the sites breaks.
     pub cuts: u8,
+    /// The cluster of home is cut off from the other site, its front-end answers.
+    pub cluster_cuts: u8,
+    /// The front-end of home is cut off from the other site, its cluster answers.
+    pub front_end_cuts: u8,
+    /// An operator types `onevm recover --recreate`.
+    pub recreates: u8,
+    /// A second VM of the site gets the image.
+    pub shares: u8,
+    /// The VM is terminated at home.
+    pub home_ends: u8,
     /// Home loses its power.
     pub losses: u8,
     /// An operator types `onemirror failover --force`.
@@ -85,6 +97,20 @@ pub struct Budget {
     pub reconciles: u8,
     /// A hook of POWEROFF releases the images.
     pub hooks: u8,
+}
+
+/// How much of the other site is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Link {
+    /// All of it.
+    #[default]
+    Whole,
+    /// Nothing, in neither direction.
+    Broken,
+    /// Home's front-end alone: its cluster is cut off from the other site.
+    ClusterSilent,
+    /// Home's cluster alone.
+    FrontEndSilent,
 }
 
 /// What must never happen.
@@ -100,8 +126,10 @@ pub enum Violation {
     BootOnNonPrimary,
     /// A VM was booted on a copy that lacks a write, and nobody forced it.
     BootOnStale,
-    /// An image was demoted under a running VM.
+    /// An image was demoted under a VM that runs, or given up though the VM is about to be started again.
     PulledAway,
+    /// Home gave an image up that belongs there.
+    GivenAway,
     /// Both copies became primary, and nobody forced it.
     TwoPrimaries,
     /// A terminate deleted an image that the other site needs.
@@ -113,8 +141,14 @@ pub enum Violation {
 /// One moment of both sites.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
+    /// Where the images belong.
+    pub home: Site,
+    /// They are clones of images that are mirrored, too.
+    pub is_clone: bool,
     /// The VM of each site.
     pub vms: [Vm; 2],
+    /// A second VM of the site runs on the images, too.
+    pub shared: [bool; 2],
     /// What the disks held when the VM was suspended.
     pub saved: [[u8; IMAGES]; 2],
     /// The images.
@@ -129,8 +163,8 @@ pub struct World {
     pub line: [Site; IMAGES],
     /// The runs of onemirror.
     pub processes: [Option<Process>; PROCESSES],
-    /// The sites do not reach one another.
-    pub cut: bool,
+    /// How much of the other site is reached.
+    pub link: Link,
     /// Home is down.
     pub home_lost: bool,
     /// Home was down while an operator forced the VM over.
@@ -151,6 +185,8 @@ pub struct World {
     pub followed: bool,
     /// The command has come to its end.
     pub force_completed: bool,
+    /// An operator forced something past a front-end that was silent.
+    pub forced_blind: bool,
     /// An operator's force has demoted the copy under the VM of this site, which nobody could ask about.
     pub cut_off: [bool; 2],
     /// An operator demoted something, or threw a copy away, by hand.
@@ -160,18 +196,24 @@ pub struct World {
 }
 
 impl World {
-    /// Both sites in good order, the VM off, as many images as there are modes.
-    pub fn new(modes: &[Mirroring], budget: Budget) -> Self {
+    /// Both sites in good order, the VM off, as many images as there are modes. `is_clone`: `rbd clone` has given them the
+    /// marks of another image.
+    pub fn new(modes: &[Mirroring], home: Site, is_clone: bool, budget: Budget) -> Self {
+        let own = Metadata { home: Some(home), ..Metadata::default() };
+        let metadata = if is_clone { Metadata::of_another(home) } else { own };
         Self {
+            home,
+            is_clone,
             vms: [Vm::Off; 2],
+            shared: [false; 2],
             saved: [[0; IMAGES]; 2],
-            images: modes.iter().map(|mode| Image::new(*mode)).collect(),
+            images: modes.iter().map(|mode| Image::new(*mode, home, metadata)).collect(),
             locks: [[Lock::Free; 2]; IMAGES],
             owed: [0; IMAGES],
             acknowledged: [0; IMAGES],
-            line: [0; IMAGES],
+            line: [home; IMAGES],
             processes: [const { None }; PROCESSES],
-            cut: false,
+            link: Link::Whole,
             home_lost: false,
             home_returned: false,
             in_touch: [[true; 2]; IMAGES],
@@ -182,20 +224,38 @@ impl World {
             forced_to: [false; 2],
             followed: false,
             force_completed: false,
+            forced_blind: false,
             cut_off: [false; 2],
             by_hand: false,
             violation: None,
         }
     }
 
-    /// Whether `site` reaches the other one.
-    pub fn reaches_peer(&self) -> bool {
-        !self.cut && !self.home_lost
+    /// Whether `site` reaches the other one's cluster.
+    pub fn reaches_cluster(&self, site: Site) -> bool {
+        let cut_off = self.link == Link::Broken || self.link == Link::ClusterSilent && site != self.home;
+        !cut_off && !self.home_lost
+    }
+
+    /// Whether `site` reaches the other one's front-end.
+    pub fn reaches_front_end(&self, site: Site) -> bool {
+        let cut_off = self.link == Link::Broken || self.link == Link::FrontEndSilent && site != self.home;
+        !cut_off && !self.home_lost
+    }
+
+    /// Whether the daemons reach both clusters.
+    pub fn replicates(&self) -> bool {
+        [0, 1].into_iter().all(|site| self.reaches_cluster(site))
     }
 
     /// Whether anything happens on `site` at all.
     pub fn is_up(&self, site: Site) -> bool {
-        !(self.home_lost && site == 0)
+        !(self.home_lost && site == self.home)
+    }
+
+    /// Whether a domain of the site has the disks open, or is about to.
+    pub fn uses_disks(&self, site: Site) -> bool {
+        self.vms[site].uses_disks() || self.shared[site]
     }
 
     /// Notes the first thing that went wrong.
@@ -265,10 +325,12 @@ impl World {
             if restored && here.data != self.saved[site][image] {
                 self.note(Violation::MemoryOnChangedDisk);
             }
-            if self.vms[1 - site] == Vm::Running && there.exists && there.primary {
-                if !self.forced {
+            let runs_there = self.vms[1 - site] == Vm::Running || self.shared[1 - site];
+            if runs_there && there.exists && there.primary {
+                // past a VM of which it is told that it runs nobody forces anything
+                if !self.forced_blind {
                     self.note(Violation::TwoWriters);
-                } else if site == 0 && self.home_returned {
+                } else if site == self.home && self.home_returned {
                     self.note(Violation::SecondCopyAfterReturn);
                 }
             }

@@ -1,7 +1,9 @@
 //! Every property holds in every state within the small bounds, and every rule that is left out is missed.
 
 use onemirror_model::mutation::Mutation;
-use onemirror_model::promise::Promise::{self, Complete, Home, Kept, Memory, OneWriter, Primary, There};
+use onemirror_model::promise::Promise::{
+    self, Complete, Home, Kept, Memory, OneWriter, Primary, Stays, There,
+};
 use onemirror_model::storage::Mirroring::{self, Journal, Snapshot};
 use onemirror_model::world::Budget;
 use onemirror_model::{Drill, drills, explore};
@@ -26,21 +28,33 @@ fn everything_holds_in_the_second_half_of_the_small_drills() {
     holds(1, 2);
 }
 
-/// Leaves one rule out and finds the property that it is about broken; what else breaks on the way is passed over.
+/// Leaves one rule out and finds the property that it is about broken; what else breaks on the way there is passed over.
 fn breaks(mutation: Mutation, mode: Mirroring, budget: Budget, promise: Promise) {
-    breaks_with(2, mutation, mode, budget, promise);
+    breaks_in(Drill { modes: vec![mode], budget, ..plain() }, mutation, promise);
 }
 
 /// The same with one run at a time: where nothing has to meet to break it, and the way there is long.
 fn alone(mutation: Mutation, budget: Budget, promise: Promise) {
-    breaks_with(1, mutation, Journal, budget, promise);
+    breaks_in(Drill { budget, at_once: 1, ..plain() }, mutation, promise);
 }
 
-fn breaks_with(at_once: usize, mutation: Mutation, mode: Mirroring, budget: Budget, promise: Promise) {
+fn plain() -> Drill {
+    Drill {
+        modes: vec![Journal],
+        home: 0,
+        is_clone: false,
+        budget: two_boots(),
+        at_once: 2,
+        tokens: 5,
+        liveness: false,
+        mutation: Mutation::None,
+        only: None,
+    }
+}
+
+fn breaks_in(drill: Drill, mutation: Mutation, promise: Promise) {
     // what is about safety has to be found as a lack of safety
-    let liveness = promise == Home;
-    let drill =
-        Drill { modes: vec![mode], budget, at_once, tokens: 5, liveness, mutation, only: Some(promise) };
+    let drill = Drill { liveness: promise == Home, mutation, only: Some(promise), ..drill };
     let limit = 20_000_000;
     let outcome = explore(&drill, 1, Some(limit));
     let found = outcome.found.as_ref().map(|(promise, path)| (*promise, path.len()));
@@ -84,6 +98,25 @@ fn no_rule_about_force_can_be_left_out() {
     let killed = Budget { forces: 1, crashes: 1, cuts: 1, hooks: 1, ..Budget::default() };
     alone(Mutation::ReignWithoutBoot, Budget { boots: 1, writes: 1, ..killed }, Home);
     alone(Mutation::OverlookLeftover, Budget { hand_demotions: 1, ..lost }, Home);
+}
+
+#[test]
+fn whoever_lives_there_is_asked_about_a_force() {
+    let budget = Budget { cluster_cuts: 1, forces: 1, ..two_boots() };
+    breaks(Mutation::ForceAsksNobody, Journal, budget, OneWriter);
+}
+
+#[test]
+fn all_vms_that_have_an_image_count() {
+    breaks(Mutation::CountOwnVmOnly, Journal, Budget { shares: 1, hooks: 1, ..two_boots() }, Primary);
+    breaks(Mutation::PendingIsFree, Journal, Budget { recreates: 1, hooks: 1, ..two_boots() }, Primary);
+}
+
+#[test]
+fn no_home_can_be_told_by_the_site_or_by_another_images_marks() {
+    let at_b = Drill { home: 1, budget: Budget { boots: 1, home_ends: 1, ..Budget::default() }, ..plain() };
+    breaks_in(at_b.clone(), Mutation::RoleIsHome, Stays);
+    breaks_in(Drill { is_clone: true, ..at_b }, Mutation::CountForeignMarks, Stays);
 }
 
 #[test]
