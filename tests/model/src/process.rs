@@ -148,6 +148,10 @@ impl Process {
         self.views = [None; IMAGES];
     }
 
+    fn is_about_to(&mut self, steps: Vec<Step>, then: Then) {
+        (self.steps, self.then, self.at) = (steps, then, At::Step);
+    }
+
     /// The step cuts off a VM of the other site that nobody could ask about: an operator's force takes that upon itself.
     fn cuts_off(&self, step: Step) -> bool {
         let is_there = matches!(step, Step::Demote(at, _) if at != self.site);
@@ -385,13 +389,18 @@ impl World {
                 let ways = self.begin(process, mutation);
                 let (run, order) = ways.get(usize::from(which)).cloned()?;
                 process.run = run;
-                if order != Order::Lock(Side::Here) {
-                    return self.follow(process, place, order, mutation);
-                }
-                (process.at, process.told) = (At::LockHere, Told::Go);
-                if mutation.looks_under_locks() {
-                    process.views = [None; IMAGES];
-                    process.vm_here = Vm::Off;
+                match order {
+                    Order::Lock(Side::Here) => {
+                        (process.at, process.told) = (At::LockHere, Told::Go);
+                        if mutation.looks_under_locks() {
+                            process.views = [None; IMAGES];
+                            process.vm_here = Vm::Off;
+                        }
+                    }
+                    // whatever it decides without a lock, others may act before it does
+                    Order::Act(steps) => process.is_about_to(steps, Then::Tell),
+                    Order::End(steps, ended @ Ended::Well) => process.is_about_to(steps, Then::End(ended)),
+                    order => return self.follow(process, place, order, mutation),
                 }
             }
             At::LockHere => {
@@ -436,6 +445,7 @@ impl World {
                 (process.at, process.told) = (At::Decide, Told::Saw);
             }
             At::Decide => return self.decide(process, place, which, mutation),
+            At::Step if process.steps.is_empty() => return self.after_steps(process, place, mutation),
             At::Step => {
                 let step = process.steps.remove(0);
                 let holds = self.holds(process, place, step.image(), mutation);
@@ -571,7 +581,7 @@ impl World {
         then: Then,
         mutation: Mutation,
     ) -> Option<Ended> {
-        (process.steps, process.then, process.at) = (steps, then, At::Step);
+        process.is_about_to(steps, then);
         if process.steps.is_empty() { self.after_steps(process, place, mutation) } else { None }
     }
 
