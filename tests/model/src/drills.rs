@@ -52,6 +52,7 @@ pub fn small() -> Vec<Named> {
         ("snapshot: a front-end is restarted", drill(S, 4, Budget { restarts: 1, ..boots(2) })),
         ("journal: a resync by hand", drill(J, 4, Budget { hand_resyncs: 1, ..boots(2) })),
         ("two disks", drill(BOTH, 5, boots(1))),
+        ("journal: three boots", drill(J, 3, boots(3))),
         (
             "journal: home is site-b, terminated at home, a run is killed",
             Drill { home: 1, ..drill(J, 5, Budget { home_ends: 1, crashes: 1, ..boots(2) }) },
