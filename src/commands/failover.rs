@@ -46,9 +46,9 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
     for image in &outcome.forced {
         text.push_str(&format!("{image}: promoted by force\n"));
     }
-    text.push_str(&match outcome.started_by.as_str() {
-        "" => format!("VM {} is pending; OpenNebula starts it\n", outcome.vm),
-        by => format!("VM {vm} was started: onevm {by} {vm}\n", vm = outcome.vm),
+    text.push_str(&match outcome.started_by {
+        None => format!("VM {} is pending; OpenNebula starts it\n", outcome.vm),
+        Some(by) => format!("VM {vm} was started: onevm {by} {vm}\n", vm = outcome.vm),
     });
     let text: String = text.lines().map(|line| crate::text::printable(line) + "\n").collect();
     Ok(print(&text)?)

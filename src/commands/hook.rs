@@ -121,7 +121,7 @@ async fn done(engine: &Engine, vm: i32) -> Result<(), EngineError> {
     if !matches!(activity(&vm_images.vm), Activity::Inactive | Activity::LettingGo) {
         return Ok(());
     }
-    match engine.pass_on(vm, &vm_images.images).await? {
+    match engine.pass_on(Some(vm), &vm_images.images).await? {
         PassOn::NotAsked => {}
         outcome => tracing::info!("VM {vm}: {}", outcome.tell(engine.there())),
     }
@@ -142,7 +142,7 @@ async fn let_go(engine: &Engine, vm: i32, state: VmState, event: ReleaseOn) -> R
     }
     let outcome = engine.release(vm, &vm_images.images, LetGo::Earlier, PATIENCE).await?;
     if outcome.pending.is_empty() && !outcome.released.is_empty() {
-        engine.pass_on(vm, &vm_images.images).await?;
+        engine.pass_on(Some(vm), &vm_images.images).await?;
     }
     Ok(())
 }

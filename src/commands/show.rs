@@ -29,7 +29,7 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
 }
 
 fn render(view: &VmView, here: &str, there: &str, width: Option<u16>) -> String {
-    if view.state == "DONE" {
+    if view.is_done {
         return format!("VM {} is DONE\n", view.id);
     }
     let mut head = Table::new(&[
@@ -52,7 +52,7 @@ fn render(view: &VmView, here: &str, there: &str, width: Option<u16>) -> String 
         ("HOME", Align::Left),
     ]);
     for disk in &view.disks {
-        let id = disk.disk_id.to_string();
+        let id = disk.disk_id.map(|id| id.to_string()).unwrap_or_default();
         for (site, copy, vm) in [(here, &disk.here, None), (there, &disk.there, disk.vm_there.as_deref())] {
             disks.row([
                 id.as_str(),

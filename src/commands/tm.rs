@@ -133,8 +133,8 @@ async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
 
 /// `clone` only reads its base image when `@snap` exists; to make that snapshot would be a write.
 async fn base_refusal(vm_images: &VmImages, call: Call) -> Option<Answer> {
-    let image = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk)?;
-    let base = image.disk.base.as_ref()?;
+    let image = vm_images.images.iter().find(|image| image.disk_id == call.disk)?;
+    let base = image.base.as_ref()?;
     let look = async {
         let Some(info) = image.cluster.info(base).await? else { return Ok(None) };
         if info.mirroring.is_none_or(|mirroring| mirroring.primary) {
@@ -174,15 +174,16 @@ async fn detached(engine: &Engine, call: Call, own: Option<&VmImage>) -> Answer 
 /// The disks that this call may give up: all of a VM that ends, but one that was exported to a file is written back by its
 /// own `mvds.ssh`, and released after that.
 fn let_go(call: Call, vm_images: &VmImages) -> Vec<VmImage> {
-    let exported = |id: i32| vm_images.vm.disks.iter().any(|disk| disk.id == id && disk.is_exported());
-    let is_of_this_call = |image: &VmImage| Some(image.disk.disk_id) == call.disk;
-    let goes = |image: &&VmImage| !exported(image.disk.disk_id) || is_of_this_call(image);
+    let exported =
+        |id: Option<i32>| vm_images.vm.disks.iter().any(|disk| Some(disk.id) == id && disk.is_exported());
+    let is_of_this_call = |image: &VmImage| image.disk_id == call.disk;
+    let goes = |image: &&VmImage| !exported(image.disk_id) || is_of_this_call(image);
     vm_images.images.iter().filter(goes).cloned().collect()
 }
 
 /// A VM's end: what belongs to the other site is handed over; the rest is the stock action's.
 async fn release(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
-    let own = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk);
+    let own = vm_images.images.iter().find(|image| image.disk_id == call.disk);
     let is_delete = call.action == Action::DeleteDisk;
     if is_delete && runs_again(&vm_images.vm) {
         return delete_to_run_again(engine, call, vm_images).await;
@@ -213,7 +214,7 @@ async fn release(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
 /// `recover --recreate` has every disk deleted and the VM started again: a mirrored one stays as it is and where it is,
 /// wherever it belongs, and the VM runs on it.
 async fn delete_to_run_again(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
-    let own = vm_images.images.iter().find(|image| Some(image.disk.disk_id) == call.disk);
+    let own = vm_images.images.iter().find(|image| image.disk_id == call.disk);
     let Some(image) = own else { return Answer::Stock };
     let answer = match engine.keeps_through_recreate(image).await {
         Ok(true) => Ok(Answer::Instead(format!(

@@ -4,11 +4,12 @@ use super::clock::Clock;
 use super::error::EngineError;
 use super::failover::ForceOrder;
 use super::images::VmImage;
+use super::journal::{Attempt, Ground};
 use super::locks::Owner;
 use super::observe::Seen;
 use super::reconcile::{UserHere, uses_here};
 use super::sites::Engine;
-use super::steps::{BY_FORCE, Cause, HeldLocks};
+use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
 use crate::ceph::CephError;
 use crate::config;
@@ -329,16 +330,13 @@ impl<'a> Drive<'a> {
         let Subject { vm, images, order, .. } = self.subject;
         if taken_over {
             for image in self.images.iter().map(VmImage::spec) {
-                let (outcome, words) = (Outcome::Done, order.map(ForceOrder::in_words));
-                self.engine.note(
+                let attempt = Attempt {
                     vm,
-                    Some(image),
-                    BY_FORCE,
-                    "take-over",
-                    outcome,
-                    words,
-                    self.clock.started(),
-                );
+                    image: Some(image),
+                    ground: Some(Ground::OperatorForce),
+                    ..Attempt::at("take-over", self.clock.started())
+                };
+                self.engine.note(&attempt, Outcome::Done, order.map(ForceOrder::in_words));
                 self.driven.taken_over.push(image.clone());
             }
         }

@@ -5,10 +5,10 @@ use super::drive::{Subject, closing_id, observations};
 use super::error::EngineError;
 use super::gate::next_standing;
 use super::images::VmImages;
+use super::journal::{Attempt, Ground};
 use super::observe::Seen;
 use super::sites::Engine;
 use super::start::{Start, start_of};
-use super::steps::BY_FORCE;
 use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
 use crate::opennebula::{Vm, VmState};
@@ -29,8 +29,8 @@ pub struct FailoverOutcome {
     pub forced: Vec<String>,
     /// Images that were demoted on the other site and taken over with everything they had.
     pub taken_over: Vec<String>,
-    /// How the VM was started: `resume`, `release`, `recover --retry`; empty if it starts by itself.
-    pub started_by: String,
+    /// How the VM was started: `resume`, `release`, `recover --retry`; nothing if it starts by itself.
+    pub started_by: Option<&'static str>,
 }
 
 /// What an operator typed with `--force`.
@@ -64,7 +64,8 @@ impl Engine {
         let result = self.try_failover(vm, force).await;
         if let Err(error) = &result {
             let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
-            self.note(Some(id), None, "operator", "failover", outcome, Some(error.to_string()), started);
+            let attempt = Attempt { vm: Some(id), ..Attempt::of_operator("failover", started) };
+            self.note(&attempt, outcome, Some(error.to_string()));
         }
         result
     }
@@ -191,13 +192,15 @@ impl Engine {
         let started = Instant::now();
         if cluster.fence(spec).await? {
             tracing::info!("{spec}: rbd-mirror here did not let go of it and was fenced");
-            self.note(None, Some(spec), BY_FORCE, "fence", Outcome::Done, None, started);
+            let ground = Some(Ground::OperatorForce);
+            let attempt = Attempt { image: Some(spec), ground, ..Attempt::at("fence", started) };
+            self.note(&attempt, Outcome::Done, None);
         }
         Ok(())
     }
 
     /// Starts the VM by what its state takes.
-    async fn start(&self, vm: &Vm) -> Result<String, EngineError> {
+    async fn start(&self, vm: &Vm) -> Result<Option<&'static str>, EngineError> {
         let (how, started) = (start_of(vm), Instant::now());
         let result = super::start::ask(self.front_end_here(), vm.id, how).await;
         let name = how.command().unwrap_or_default();
@@ -205,9 +208,10 @@ impl Engine {
             Ok(()) => (Outcome::Done, None),
             Err(error) => (Outcome::Failed, Some(error.to_string())),
         };
-        self.note(Some(vm.id), None, "operator", name, outcome, reason, started);
+        let attempt = Attempt { vm: Some(vm.id), ..Attempt::of_operator(name, started) };
+        self.note(&attempt, outcome, reason);
         result.map_err(|error| self.error_here(error))?;
-        Ok(name.to_owned())
+        Ok(how.command())
     }
 }
 

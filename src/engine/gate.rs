@@ -4,11 +4,12 @@ use super::activity::has_its_disks;
 use super::drive::{closing_id, observations};
 use super::error::EngineError;
 use super::images::{VmImage, VmImages};
+use super::journal::{Attempt, Ground};
 use super::sites::Engine;
 use crate::audit::Outcome;
 use crate::opennebula::Vm;
 use onemirror_protocol::{
-    BootKind, Depth, ImageSpec, Locks, Patience, Rule, Run, Running, Standing, Step, Verdict,
+    BootKind, Depth, ImageSpec, Locks, Patience, Run, Running, Standing, Step, Verdict,
 };
 use std::time::Instant;
 
@@ -51,7 +52,7 @@ impl Engine {
         boot: BootKind,
         standing: Standing,
     ) -> Result<GateOutcome, EngineError> {
-        let of_disk = |id: i32| vm.images.iter().filter(move |image| image.disk.disk_id == id).cloned();
+        let of_disk = |id: i32| vm.images.iter().filter(move |image| image.disk_id == Some(id)).cloned();
         let images: Vec<VmImage> = match scope {
             GateScope::All => vm.images.clone(),
             GateScope::AllFor(disk) => {
@@ -68,11 +69,17 @@ impl Engine {
         let result = self.ready_to_boot(vm.vm.id, &images, Run::boot(boot, standing)).await;
         if let Err(error) = &result {
             let (image, rule) = match error {
-                EngineError::Refused(refusal) => (Some(&refusal.image), refusal.rule.map_or("", Rule::name)),
-                _ => (None, ""),
+                EngineError::Refused(refusal) => (Some(&refusal.image), refusal.rule),
+                _ => (None, None),
             };
             let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
-            self.note(Some(vm.vm.id), image, rule, "boot", outcome, Some(error.to_string()), started);
+            let attempt = Attempt {
+                vm: Some(vm.vm.id),
+                image,
+                ground: rule.map(Ground::Rule),
+                ..Attempt::at("boot", started)
+            };
+            self.note(&attempt, outcome, Some(error.to_string()));
         }
         result
     }

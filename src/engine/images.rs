@@ -16,21 +16,40 @@ use std::rc::Rc;
 /// One RBD image of a VM.
 #[derive(Clone)]
 pub struct VmImage {
-    /// The disk.
-    pub disk: DiskImage,
-    /// The cluster here, as the disk's datastore says.
+    /// Its name.
+    pub image: ImageSpec,
+    /// The disk's number in the VM; `None`: an image that is looked at without a VM.
+    pub disk_id: Option<i32>,
+    /// Whose the image is.
+    pub kind: DiskKind,
+    /// The datastore that says how its cluster is reached.
+    pub datastore_id: i32,
+    /// For a clone, the image that it was cloned from, if known.
+    pub base: Option<ImageSpec>,
+    /// The cluster here, as the datastore says.
     pub cluster: Rc<RbdCommand>,
 }
 
 impl VmImage {
+    /// The image of a VM's disk.
+    pub(super) fn of_disk(disk: DiskImage, cluster: Rc<RbdCommand>) -> Self {
+        let DiskImage { disk_id, image, kind, datastore_id, base } = disk;
+        Self { image, disk_id: Some(disk_id), kind, datastore_id, base, cluster }
+    }
+
+    /// An image that is looked at without a VM.
+    pub(super) fn unused(image: ImageSpec, datastore_id: i32, cluster: Rc<RbdCommand>) -> Self {
+        Self { image, disk_id: None, kind: DiskKind::Persistent, datastore_id, base: None, cluster }
+    }
+
     /// The image's name.
     pub fn spec(&self) -> &ImageSpec {
-        &self.disk.image
+        &self.image
     }
 
     /// Whether the VM made the image for itself: a clone or a volatile disk.
     pub fn is_own(&self) -> bool {
-        self.disk.kind != DiskKind::Persistent
+        self.kind != DiskKind::Persistent
     }
 }
 
@@ -80,7 +99,7 @@ impl Engine {
         for disk in rbd_images(&vm, &datastores)? {
             let Some(datastore) = datastores.get(&disk.datastore_id) else { continue };
             let cluster = self.cluster_here(datastore).await?;
-            images.push(VmImage { disk, cluster });
+            images.push(VmImage::of_disk(disk, cluster));
         }
         let images = self.each_once(images).await?;
         Ok(VmImages { vm, images })
@@ -107,7 +126,7 @@ impl Engine {
                 Err(error) => Err(error.clone().into()),
             };
             match (disk, cluster) {
-                (Ok(disk), Ok(cluster)) => images.push(VmImage { disk, cluster }),
+                (Ok(disk), Ok(cluster)) => images.push(VmImage::of_disk(disk, cluster)),
                 (_, Err(error)) => errors.push(error),
                 (Err(_), Ok(_)) => {}
             }
@@ -129,8 +148,8 @@ impl Engine {
                 return Err(EngineError::Unfit(format!(
                     "{} is the name of disk {} and of disk {}, in two clusters; detach one of them",
                     image.spec(),
-                    other.disk.disk_id,
-                    image.disk.disk_id
+                    other.disk_id.unwrap_or_default(),
+                    image.disk_id.unwrap_or_default()
                 )));
             }
         }
@@ -158,7 +177,7 @@ impl Engine {
 
     /// Whether a disk that is deleted because its VM is to run again stays.
     pub async fn keeps_through_recreate(&self, image: &VmImage) -> Result<bool, EngineError> {
-        let made_anew = image.disk.kind == DiskKind::Volatile;
+        let made_anew = image.kind == DiskKind::Volatile;
         Ok(kept_at_recreate(&self.look_here(image).await?, made_anew))
     }
 

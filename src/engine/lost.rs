@@ -3,6 +3,7 @@
 
 use super::error::EngineError;
 use super::images::VmImage;
+use super::journal::{Attempt, Ground};
 use super::locks::{Lock, LockError, Owner};
 use super::observe::{Seen, error_on};
 use super::sites::Engine;
@@ -297,15 +298,13 @@ impl Engine {
         cluster.rename(spec, &kept_as).await?;
         let way = (cluster.number(), spec.pool_spec());
         *self.room_taken.borrow_mut().entry(way).or_default() += seen.room_needed;
-        self.note(
-            note.vm,
-            Some(spec),
-            "set-aside",
-            "rename",
-            Outcome::Done,
-            Some(format!("kept as {kept_as}")),
-            started,
-        );
+        let attempt = Attempt {
+            vm: note.vm,
+            image: Some(spec),
+            ground: Some(Ground::SetAside),
+            ..Attempt::at("rename", started)
+        };
+        self.note(&attempt, Outcome::Done, Some(format!("kept as {kept_as}")));
         tracing::warn!("{spec} is outranked and may hold writes of its own: kept as {kept_as}");
         if !self.still_hold(locks, spec).await {
             return Ok(Carried::LockRanOut);
@@ -350,7 +349,7 @@ impl Engine {
             Ok::<_, CephError>(newest)
         };
         let newest = look.await.inspect_err(|error| tracing::info!("{error}")).ok()??;
-        let (disk, since) = (image.disk.disk_id, newest.note.since.as_second());
+        let (disk, since) = (image.disk_id?, newest.note.since.as_second());
         Some(SetAside { copy: newest.spec, disk, since, apart_from: None })
     }
 
@@ -480,7 +479,13 @@ impl Engine {
             Ok(()) => (Outcome::Done, None),
             Err(error) => (Outcome::Failed, Some(error.to_string())),
         };
-        self.note(found.note.vm, Some(spec), "set-aside", "stop-mirroring", outcome, reason, started);
+        let attempt = Attempt {
+            vm: found.note.vm,
+            image: Some(spec),
+            ground: Some(Ground::SetAside),
+            ..Attempt::at("stop-mirroring", started)
+        };
+        self.note(&attempt, outcome, reason);
         ended
     }
 
@@ -527,7 +532,13 @@ impl Engine {
             pool.cluster.remove_metadata(spec, key).await.map_err(here)?;
         }
         let reason = Some(format!("registered as image {id}"));
-        self.note(found.note.vm, Some(spec), "operator", "lost-restore", Outcome::Done, reason, started);
+        let attempt = Attempt {
+            vm: found.note.vm,
+            image: Some(spec),
+            ground: Some(Ground::Operator),
+            ..Attempt::at("lost-restore", started)
+        };
+        self.note(&attempt, Outcome::Done, reason);
         Ok(id)
     }
 
@@ -585,10 +596,10 @@ impl Engine {
     /// Removes a copy that was set aside, and nothing else.
     pub async fn drop_lost(&self, spec: &ImageSpec) -> Result<(), EngineError> {
         let (pool, _) = self.pool_of(spec).await?;
-        self.drop_from(&pool, spec, "operator").await
+        self.drop_from(&pool, spec, Ground::Operator).await
     }
 
-    async fn drop_from(&self, pool: &Pool, spec: &ImageSpec, whose: &str) -> Result<(), EngineError> {
+    async fn drop_from(&self, pool: &Pool, spec: &ImageSpec, ground: Ground) -> Result<(), EngineError> {
         let started = Instant::now();
         let here = |error| error_on(&pool.cluster, spec, error);
         let user = self.one_here.own_user().await.map_err(|error| self.error_here(error))?;
@@ -611,7 +622,13 @@ impl Engine {
             Ok(()) => (Outcome::Done, found.note.why),
             Err(error) => (Outcome::Failed, error.to_string()),
         };
-        self.note(found.note.vm, Some(spec), whose, "lost-drop", outcome, Some(reason), started);
+        let attempt = Attempt {
+            vm: found.note.vm,
+            image: Some(spec),
+            ground: Some(ground),
+            ..Attempt::at("lost-drop", started)
+        };
+        self.note(&attempt, outcome, Some(reason));
         dropped
     }
 
@@ -664,7 +681,7 @@ impl Engine {
         let before = Days::read(found.metadata.get(DAYS_KEY));
         let days = Days::on(before, today);
         if days.count >= limit {
-            return self.drop_from(pool, &found.spec, "drop_lost_after").await;
+            return self.drop_from(pool, &found.spec, Ground::DropLostAfter).await;
         }
         if before != Some(days) {
             let text = format!("{} {}", days.count, days.last);

@@ -8,6 +8,7 @@ mod examine;
 mod failover;
 mod gate;
 mod images;
+mod journal;
 mod locks;
 mod lost;
 mod observe;

@@ -38,7 +38,7 @@ pub struct CopyView {
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct DiskView {
     /// The disk's id within the VM.
-    pub disk_id: i32,
+    pub disk_id: Option<i32>,
     /// `pool[/namespace]/image`.
     pub image: String,
     /// `journal`, `snapshot`, or nothing for one that is not mirrored.
@@ -68,6 +68,9 @@ pub struct VmView {
     pub name: String,
     /// Its state in oned's words.
     pub state: String,
+    /// It is gone for good.
+    #[serde(skip)]
+    pub is_done: bool,
     /// Whether it has a CONTEXT section; without one nothing can hold a boot from POWEROFF.
     pub has_context: bool,
     /// Its disks on Ceph, as far as they could be looked at.
@@ -338,7 +341,7 @@ impl Engine {
                 Err(error) => errors.push(error.to_string()),
             }
         }
-        seen.sort_by_key(|seen| seen.image.disk.disk_id);
+        seen.sort_by_key(|seen| seen.image.disk_id);
         self.tell_sets_apart(&mut seen);
         errors.dedup();
         let mut disks = Vec::new();
@@ -361,6 +364,7 @@ impl Engine {
             id: vm.id,
             name: vm.name.clone(),
             state: vm.state_name(),
+            is_done: vm.state == VmState::Done,
             has_context: vm.has_context,
             disks,
             concerns: self.concerns_of_vm(vm_images, &seen, watched).await,
@@ -402,7 +406,7 @@ impl Engine {
             | PeerVm::Active { vm, state, .. } => Some(format!("{vm} {state}")),
         };
         DiskView {
-            disk_id: seen.image.disk.disk_id,
+            disk_id: seen.image.disk_id,
             image: seen.spec().to_string(),
             mode: mode.map(str::to_owned),
             here,

@@ -2,6 +2,7 @@
 
 use super::error::EngineError;
 use super::images::{User, VmImage};
+use super::journal::{Attempt, Ground};
 use super::observe::Belonging;
 use super::sites::Engine;
 use super::start::{ByHand, Start, start_of};
@@ -100,7 +101,7 @@ impl PassOn {
 
 impl Engine {
     /// Starts the peer's VM that these released images belong to. `vm` is the VM that let them go.
-    pub async fn pass_on(&self, vm: i32, images: &[VmImage]) -> Result<PassOn, EngineError> {
+    pub async fn pass_on(&self, vm: Option<i32>, images: &[VmImage]) -> Result<PassOn, EngineError> {
         let started = Instant::now();
         if !self.config.policy.resume_on_peer {
             return Ok(PassOn::NotAsked);
@@ -139,7 +140,8 @@ impl Engine {
             Ok(PassOn::Start { how, .. }) => how.command().unwrap_or_default(),
             _ => "resume",
         };
-        self.note(Some(vm), None, "pass-on", step, result, reason, started);
+        let attempt = Attempt { vm, ground: Some(Ground::PassOn), ..Attempt::at(step, started) };
+        self.note(&attempt, result, reason);
         outcome
     }
 

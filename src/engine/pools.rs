@@ -5,7 +5,7 @@ use super::error::EngineError;
 use super::images::VmImage;
 use super::sites::Engine;
 use crate::ceph::{Ceph, CephError, PoolStatus, RbdCommand};
-use crate::opennebula::{Datastore, DatastoreKind, DiskImage, DiskKind, Image};
+use crate::opennebula::{Datastore, DatastoreKind, Image};
 use futures::{StreamExt, stream};
 use onemirror_protocol::ImageSpec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,9 +47,7 @@ impl PoolHere {
     pub(super) fn images(&self) -> impl Iterator<Item = VmImage> {
         self.status.images.iter().filter_map(|status| {
             let image = format!("{}/{}", self.name, status.name).parse::<ImageSpec>().ok()?;
-            let kind = DiskKind::Persistent;
-            let disk = DiskImage { disk_id: -1, image, kind, datastore_id: self.datastore, base: None };
-            Some(VmImage { disk, cluster: self.cluster.clone() })
+            Some(VmImage::unused(image, self.datastore, self.cluster.clone()))
         })
     }
 }
@@ -119,8 +117,8 @@ impl Engine {
         let (mut ways, mut not_reached) = (BTreeMap::new(), Vec::new());
         for image in images {
             let key = (image.cluster.number(), image.spec().pool_spec());
-            if let Ok(mut datastores) = self.datastores([image.disk.datastore_id]).await
-                && let Some(datastore) = datastores.remove(&image.disk.datastore_id)
+            if let Ok(mut datastores) = self.datastores([image.datastore_id]).await
+                && let Some(datastore) = datastores.remove(&image.datastore_id)
             {
                 ways.entry(key).or_insert((image.cluster.clone(), datastore));
             }

@@ -2,6 +2,7 @@
 
 use super::error::EngineError;
 use super::images::VmImages;
+use super::journal::Attempt;
 use super::observe::{Seen, error_on, home_written_on, is_seen_mirrored};
 use super::pools::{ImageKey, NotReached, PoolHere, PoolId, by_cluster};
 use super::sites::Engine;
@@ -130,7 +131,7 @@ impl Engine {
     ) -> Vec<Concern> {
         let mut found = Vec::new();
         for one in seen {
-            let number = one.image.disk.disk_id;
+            let Some(number) = one.image.disk_id else { continue };
             let disk = vm_images.vm.disks.iter().find(|disk| disk.id == number);
             let disk = DiskFacts {
                 vm: vm_images.vm.id,
@@ -211,7 +212,8 @@ impl Engine {
             Ok(()) => (Outcome::Done, format!("{spec} was reverted to a disk snapshot")),
             Err(error) => (Outcome::Failed, error.to_string()),
         };
-        self.note(None, Some(&left), "", "mirror-snapshot", outcome, Some(reason), started);
+        let attempt = Attempt { image: Some(&left), ..Attempt::at("mirror-snapshot", started) };
+        self.note(&attempt, outcome, Some(reason));
         sent.map_err(failed)?;
         Ok(Some(left))
     }

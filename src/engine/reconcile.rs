@@ -5,6 +5,7 @@ use super::activity::{activity, is_running};
 use super::drive::Subject;
 use super::error::{EngineError, is_own_refusal};
 use super::images::{User, VmImage};
+use super::journal::{Attempt, Ground};
 use super::observe::Seen;
 use super::overview::Undone;
 use super::pass_on::PassOn;
@@ -104,7 +105,7 @@ struct KeptUp {
     is_mirrored: bool,
     item: Option<ReconcileItem>,
     /// The VM whose release gave the image up.
-    to_pass_on: Option<(i32, VmImage)>,
+    to_pass_on: Option<(Option<i32>, VmImage)>,
     /// The VM here that ran on a copy which has to give way: it is copied back, or set aside first.
     to_give_way: Option<Option<i32>>,
 }
@@ -212,14 +213,15 @@ impl Engine {
             Ok(()) => (Outcome::Done, None),
             Err(error) => (Outcome::Failed, Some(error.to_string())),
         };
-        self.note(Some(vm.id), None, "", "take-back-error", outcome, reason, started);
+        let attempt = Attempt { vm: Some(vm.id), ..Attempt::at("take-back-error", started) };
+        self.note(&attempt, outcome, reason);
         result.map_err(|error| self.error_here(error))
     }
 
     async fn keep_up(&self, images: Vec<Kept>) -> ReconcileReport {
         let images = images.into_iter().map(|kept| (kept.image.cluster.number(), kept)).collect();
         let mut report = ReconcileReport::default();
-        let mut to_pass_on: BTreeMap<i32, Vec<VmImage>> = BTreeMap::new();
+        let mut to_pass_on: BTreeMap<Option<i32>, Vec<VmImage>> = BTreeMap::new();
         let mut to_give_way: BTreeMap<Option<i32>, Vec<Kept>> = BTreeMap::new();
         let mut no_room = BTreeSet::new();
         let looks = by_cluster(images, async |kept| (self.keep_one_up(&kept).await, kept));
@@ -268,7 +270,7 @@ impl Engine {
             let rule = Some(Rule::UpkeepPassOn);
             let image = names.join(" ");
             let locked_by = None;
-            report.items.push(ReconcileItem { image, vm: Some(vm), rule, done, error, locked_by });
+            report.items.push(ReconcileItem { image, vm, rule, done, error, locked_by });
         }
         report.items.sort_by(|a, b| a.image.cmp(&b.image));
         report
@@ -327,15 +329,14 @@ impl Engine {
             Task::Release { vm } => {
                 kept_up.item = Some(match self.go_on_with_release(vm, image).await {
                     Ok(done) => {
-                        kept_up.to_pass_on = Some((vm, image.clone()));
+                        kept_up.to_pass_on = Some((Some(vm), image.clone()));
                         item(Some(rule), done, None)
                     }
                     Err(error) => ReconcileItem::of_error(name, Some(vm), Some(rule), &error),
                 });
             }
             Task::PassOn => {
-                let vm = seen.first().and_then(released_for).unwrap_or(-1);
-                kept_up.to_pass_on = Some((vm, image.clone()));
+                kept_up.to_pass_on = Some((seen.first().and_then(released_for), image.clone()));
             }
         }
         kept_up
@@ -525,11 +526,12 @@ impl Engine {
     }
 
     /// Passes the VM on once all of its images are given up, also those that this run had nothing to do with.
-    async fn pass_on_all_of(&self, vm: i32, images: Vec<VmImage>) -> Result<PassOn, EngineError> {
-        let all = match self.vm_images(vm).await {
-            Ok(vm_images) if !vm_images.images.is_empty() => vm_images.images,
-            _ => images,
+    async fn pass_on_all_of(&self, vm: Option<i32>, images: Vec<VmImage>) -> Result<PassOn, EngineError> {
+        let all = match vm {
+            Some(vm) => self.vm_images(vm).await.map(|vm_images| vm_images.images).unwrap_or_default(),
+            None => Vec::new(),
         };
+        let all = if all.is_empty() { images } else { all };
         self.pass_on(vm, &all).await
     }
 
@@ -537,20 +539,17 @@ impl Engine {
     pub fn note_reconcile(&self, report: &ReconcileReport, started: Instant) {
         for NotReached { what, why } in &report.not_reached {
             let why = Some(format!("{what}: {why}"));
-            self.note(None, None, "", "reconcile", Outcome::Failed, why, started);
+            self.note(&Attempt::at("reconcile", started), Outcome::Failed, why);
         }
         for item in report.items.iter().filter(|item| item.error.is_some()) {
             let image = item.image.parse::<ImageSpec>().ok();
-            let rule = item.rule.map_or("", Rule::name);
-            self.note(
-                item.vm,
-                image.as_ref(),
-                rule,
-                "reconcile",
-                Outcome::Failed,
-                item.error.clone(),
-                started,
-            );
+            let attempt = Attempt {
+                vm: item.vm,
+                image: image.as_ref(),
+                ground: item.rule.map(Ground::Rule),
+                ..Attempt::at("reconcile", started)
+            };
+            self.note(&attempt, Outcome::Failed, item.error.clone());
         }
     }
 }

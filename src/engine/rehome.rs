@@ -3,6 +3,7 @@
 use super::drive::{Subject, not_carried_out};
 use super::error::EngineError;
 use super::images::VmImage;
+use super::journal::Attempt;
 use super::locks::Owner;
 use super::observe::Seen;
 use super::pools::PoolHere;
@@ -58,7 +59,8 @@ impl Engine {
         let result = self.try_rehome(vm, images, site).await;
         if let Err(error) = &result {
             let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
-            self.note(vm, None, "operator", "rehome", outcome, Some(error.to_string()), started);
+            let attempt = Attempt { vm, ..Attempt::of_operator("rehome", started) };
+            self.note(&attempt, outcome, Some(error.to_string()));
         }
         result
     }

@@ -3,6 +3,7 @@
 use super::drive::Subject;
 use super::error::EngineError;
 use super::images::{User, VmImage};
+use super::journal::{Attempt, Ground};
 use super::observe::{Belonging, Seen};
 use super::sites::Engine;
 use crate::audit::Outcome;
@@ -64,20 +65,18 @@ impl Engine {
         match &result {
             Ok(outcome) => {
                 for pending in &outcome.pending {
-                    let cause = Some(pending.cause.clone());
-                    self.note(
-                        Some(vm),
-                        Some(&pending.image),
-                        "release-pending",
-                        "release",
-                        Outcome::Pending,
-                        cause,
-                        started,
-                    );
+                    let attempt = Attempt {
+                        vm: Some(vm),
+                        image: Some(&pending.image),
+                        ground: Some(Ground::ReleasePending),
+                        ..Attempt::at("release", started)
+                    };
+                    self.note(&attempt, Outcome::Pending, Some(pending.cause.clone()));
                 }
             }
             Err(error) => {
-                self.note(Some(vm), None, "", "release", Outcome::Failed, Some(error.to_string()), started);
+                let attempt = Attempt { vm: Some(vm), ..Attempt::at("release", started) };
+                self.note(&attempt, Outcome::Failed, Some(error.to_string()));
             }
         }
         result

@@ -5,8 +5,8 @@ use super::images::VmImage;
 use super::lost::{find, is_named_lost};
 use super::sites::Engine;
 use crate::ceph::{Ceph as _, CephError, ImageInfo, RbdCommand};
+use crate::opennebula::Datastore;
 use crate::opennebula::stock::{climbs_to, is_left_by_revert};
-use crate::opennebula::{Datastore, DiskImage, DiskKind};
 use onemirror_protocol::{Depth, Here, ImageSpec, Kept, Removal};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,14 +41,7 @@ impl std::fmt::Display for KeptImage {
 impl Engine {
     /// An image of a datastore of this front-end, that is no disk of a VM.
     pub async fn image_in(&self, datastore: &Datastore, image: ImageSpec) -> Result<VmImage, EngineError> {
-        let disk = DiskImage {
-            disk_id: -1,
-            image,
-            kind: DiskKind::Persistent,
-            datastore_id: datastore.id,
-            base: None,
-        };
-        Ok(VmImage { disk, cluster: self.cluster_here(datastore).await? })
+        Ok(VmImage::unused(image, datastore.id, self.cluster_here(datastore).await?))
     }
 
     /// Why the stock driver must not delete the image; `None`: it may. `registered` is an image of this front-end,
@@ -105,7 +98,7 @@ impl Engine {
         let info = image.cluster.info(image.spec()).await.map_err(|error| self.error_of(image, error))?;
         let parent = info.as_ref().and_then(parent_of);
         let is_its_own = |parent: &ImageSpec| {
-            image.disk.base.as_ref() == Some(parent) || is_left_by_revert(parent, image.spec())
+            image.base.as_ref() == Some(parent) || is_left_by_revert(parent, image.spec())
         };
         Ok(parent.filter(|parent| !is_its_own(parent)))
     }
@@ -119,7 +112,7 @@ impl Engine {
         if let Some(id) = self.registered_here(std::iter::once(image)).await?.into_values().next() {
             return Ok(Some(format!("{name} is registered here as image {id}, so it is not this VM's own")));
         }
-        if let Some(base) = &image.disk.base {
+        if let Some(base) = &image.base {
             // a copy of another VM's clone of the same base is for the gate to tell
             let is_clone = parent_of(&info).as_ref() == Some(base);
             return Ok(

@@ -4,10 +4,11 @@ use super::CONCURRENCY;
 use super::error::{EngineError, ForcedInPart};
 use super::failover::{ForceOrder, forced_note};
 use super::images::VmImage;
+use super::journal::{Attempt, Ground};
 use super::locks::{self, Lock, LockError, Owner};
 use super::observe::Seen;
 use super::sites::Engine;
-use crate::audit::{Entry, Outcome};
+use crate::audit::Outcome;
 use crate::ceph::{Ceph, CephError, Promotion};
 use futures::{StreamExt, stream};
 use onemirror_protocol::{
@@ -57,16 +58,14 @@ pub(super) struct Cause<'a> {
 }
 
 impl Cause<'_> {
-    fn rule(&self, image: &ImageSpec) -> &'static str {
+    fn ground(&self, image: &ImageSpec) -> Option<Ground> {
         if self.order.is_some() {
-            return BY_FORCE;
+            return Some(Ground::OperatorForce);
         }
-        self.findings.iter().find(|finding| finding.image == *image).map_or("", |finding| finding.rule.name())
+        let finding = self.findings.iter().find(|finding| finding.image == *image);
+        finding.map(|finding| Ground::Rule(finding.rule))
     }
 }
-
-/// What an operator's force is called in the audit log, where other steps have the rule.
-pub(super) const BY_FORCE: &str = "operator-force";
 
 /// How long a lock lives: long enough for the slowest sequence of steps under it, and for the looks before and between
 /// them, by what they have taken so far: up to five of them.
@@ -225,18 +224,15 @@ impl Engine {
     ) -> Result<Carried, EngineError> {
         let started = Instant::now();
         let image = step.image();
+        let attempt = Attempt {
+            vm: cause.vm,
+            image: Some(image),
+            ground: cause.ground(image),
+            ..Attempt::at(step.name(), started)
+        };
         let site = if step.side() == Side::Here { self.here() } else { self.there() };
         if !self.locks_hold(locks, image).await? {
-            let reason = Some("its lock ran out before".to_owned());
-            self.note(
-                cause.vm,
-                Some(image),
-                cause.rule(image),
-                step.name(),
-                Outcome::Pending,
-                reason,
-                started,
-            );
+            self.note(&attempt, Outcome::Pending, Some("its lock ran out before".to_owned()));
             tracing::warn!("{image}: its lock ran out before {}", step.name());
             return Ok(Carried::LockRanOut);
         }
@@ -251,7 +247,7 @@ impl Engine {
                 (Outcome::Failed, Some(format!("{words}{error}")))
             }
         };
-        self.note(cause.vm, Some(image), cause.rule(image), step.name(), outcome, reason, started);
+        self.note(&attempt, outcome, reason);
         tracing::info!("{} {image} on {site}: {result:?}", step.name());
         match result {
             Ok(carried) => Ok(carried),
@@ -345,31 +341,6 @@ impl Engine {
             }
         }
         Ok(Carried::Out)
-    }
-
-    /// One line in the audit log.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one line")]
-    pub(super) fn note(
-        &self,
-        vm: Option<i32>,
-        image: Option<&ImageSpec>,
-        rule: &str,
-        step: &str,
-        outcome: Outcome,
-        reason: Option<String>,
-        started: Instant,
-    ) {
-        let entry = Entry {
-            vm,
-            image: image.map(ToString::to_string),
-            rule: (!rule.is_empty()).then(|| rule.to_owned()),
-            step: (!step.is_empty()).then(|| step.to_owned()),
-            reason,
-            duration: started.elapsed(),
-            ..Entry::new(self.here(), &self.event, outcome)
-        };
-        // a log that cannot be written must not stop a recovery; the log itself warns once
-        let _ = self.audit.record(&entry);
     }
 }
 

@@ -8,7 +8,7 @@ use super::steps::{Cause, HeldLocks};
 use crate::audit::AuditLog;
 use crate::ceph::{Connection, Programs, RbdCommand, RunOn};
 use crate::config::Config;
-use crate::opennebula::{DiskImage, DiskKind, Vm};
+use crate::opennebula::Vm;
 use onemirror_protocol::{BootKind, Carried, Depth, Run, Side, Standing, Step};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -161,10 +161,9 @@ fn run(folder: &Path) -> (Engine, Cluster, Cluster) {
     (engine, here, there)
 }
 
-fn image(cluster: &Cluster, disk_id: i32, name: &str) -> VmImage {
+fn image(cluster: &Cluster, disk_id: impl Into<Option<i32>>, name: &str) -> VmImage {
     let image = format!("one/{name}").parse().unwrap();
-    let disk = DiskImage { disk_id, image, kind: DiskKind::Persistent, datastore_id: 1, base: None };
-    VmImage { disk, cluster: cluster.command.clone() }
+    VmImage { disk_id: disk_id.into(), ..VmImage::unused(image, 1, cluster.command.clone()) }
 }
 
 #[tokio::test]
@@ -200,7 +199,7 @@ async fn what_a_killed_run_began_to_set_aside_is_ended_under_locks_that_hold() {
     there.put("one-7", "1633551d7564", "77aa");
     let note = r#"{"copy":"10365947de3a","site":"site-a","image":"one/one-7","vm":3,"since":"2026-11-26T16:45:00Z","why":"x"}"#;
     here.write(&format!("{kept}.metadata"), &serde_json::json!({ "onemirror.lost": note }).to_string());
-    let kept = image(&here, -1, kept);
+    let kept = image(&here, None, kept);
     for cluster in [&here, &there] {
         cluster.write("stolen", "");
         let error = engine.finish_set_aside(&kept).await.unwrap_err();

@@ -7,7 +7,7 @@ use onemirror_protocol::{Here, Role};
 
 /// The disks that a call is about.
 fn images_of_call(vm_images: &VmImages, call: Call) -> impl Iterator<Item = &VmImage> {
-    vm_images.images.iter().filter(move |image| call.disk.is_none_or(|disk| disk == image.disk.disk_id))
+    vm_images.images.iter().filter(move |image| call.disk.is_none() || call.disk == image.disk_id)
 }
 
 /// Before a disk is made for a VM: whether its name is free, or what bears it is the VM's own. The stock driver would take
