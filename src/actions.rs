@@ -54,7 +54,7 @@ pub enum Treatment {
 
 /// An action and what onemirror does about it.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct ActionRow {
     /// Whose.
     pub driver: Driver,
     /// Its name; suffixed forms such as `ln.ssh` are the same action.
@@ -65,18 +65,18 @@ pub struct Row {
     pub why: &'static str,
 }
 
-const fn transfer(name: &'static str, treatment: Treatment, why: &'static str) -> Row {
-    Row { driver: Driver::Transfer, name, treatment, why }
+const fn transfer(name: &'static str, treatment: Treatment, why: &'static str) -> ActionRow {
+    ActionRow { driver: Driver::Transfer, name, treatment, why }
 }
 
-const fn datastore(name: &'static str, treatment: Treatment, why: &'static str) -> Row {
-    Row { driver: Driver::Datastore, name, treatment, why }
+const fn datastore(name: &'static str, treatment: Treatment, why: &'static str) -> ActionRow {
+    ActionRow { driver: Driver::Datastore, name, treatment, why }
 }
 
 use Treatment::{Guarded, Passed, Watched};
 
 /// All of them.
-pub const ROWS: [Row; 33] = [
+pub const ROWS: [ActionRow; 33] = [
     transfer("clone", Guarded, "takes whatever bears the name of the VM's clone for that clone"),
     transfer("context", Guarded, "comes before every boot of a VM with a CONTEXT section: the gate"),
     transfer("cpds", Passed, "copies a disk into a new image; Ceph refuses a name that is taken"),
@@ -121,7 +121,7 @@ pub const ROWS: [Row; 33] = [
 ];
 
 /// The row of an action, by the name of its file, which may have a suffix.
-pub fn row(driver: Driver, file: &str) -> Option<&'static Row> {
+pub fn row(driver: Driver, file: &str) -> Option<&'static ActionRow> {
     let name = file.split('.').next().unwrap_or_default();
     ROWS.iter().find(|row| row.driver == driver && row.name == name)
 }

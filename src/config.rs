@@ -28,7 +28,7 @@ pub struct Config {
     /// This front-end and its Ceph cluster.
     pub site: Site,
     /// The other front-end and its Ceph cluster.
-    pub peer: Peer,
+    pub peer: PeerConfig,
     /// Deadlines, and what is done when.
     pub policy: Policy,
 }
@@ -39,7 +39,7 @@ pub struct Config {
 )]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
-pub enum Role {
+pub enum ConfiguredRole {
     /// Where images belong that say nothing else: terminate means terminate.
     Home,
     /// Where those run after a failover: terminate hands them back.
@@ -52,7 +52,7 @@ pub struct Site {
     /// The local cluster's mirroring site name, as `rbd mirror pool info` prints it.
     pub name: String,
     /// What it is to images that do not say where they belong.
-    pub role: Role,
+    pub role: ConfiguredRole,
     /// XML-RPC endpoint of the own front-end. `None`: found as every `one*` command finds it.
     pub endpoint: Option<String>,
     /// File with `user:password` for the own front-end. `None`: found as every `one*` command finds it.
@@ -69,12 +69,12 @@ pub struct SiteCeph {
     /// Ceph user, without `client.`. `None`: the datastore's `CEPH_USER`.
     pub user: Option<String>,
     /// Where `rbd` runs.
-    pub run_on: RunOn,
+    pub run_on: ConfiguredRunOn,
 }
 
 /// Where `rbd` runs. In the file: `"datastore"`, `"local"` or a list of hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum RunOn {
+pub enum ConfiguredRunOn {
     /// On a host of the datastore's `BRIDGE_LIST`; on the front-end where there is none.
     #[default]
     Datastore,
@@ -86,7 +86,7 @@ pub enum RunOn {
 
 /// `[peer]`: the other front-end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct PeerConfig {
     /// The other cluster's mirroring site name.
     pub name: String,
     /// XML-RPC endpoint of the other front-end.
@@ -107,13 +107,13 @@ pub struct PeerCeph {
     /// Ceph user there, without `client.`.
     pub user: String,
     /// Where `rbd` runs; never [`RunOn::Datastore`], whose hosts belong to the own cluster.
-    pub run_on: RunOn,
+    pub run_on: ConfiguredRunOn,
 }
 
 /// What a boot does when the other site cannot be asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum PeerUnreachable {
+pub enum PeerUnreachablePolicy {
     /// Boot on the primary copy here.
     Allow,
     /// Never boot.
@@ -146,7 +146,7 @@ pub struct Policy {
     /// How long a release waits for the peer to show that it follows.
     pub release_timeout: Duration,
     /// What a boot does when the other site cannot be asked.
-    pub peer_unreachable: PeerUnreachable,
+    pub peer_unreachable: PeerUnreachablePolicy,
     /// Events that hand over the images that belong to the other site. `None`: see [`Policy::release_events`].
     pub release_on: Option<Vec<ReleaseOn>>,
     /// Whether the matching VM of the peer is resumed after a release.
@@ -161,7 +161,7 @@ impl Default for Policy {
             sync_timeout: Duration::from_secs(120),
             command_timeout: Duration::from_secs(30),
             release_timeout: Duration::from_secs(45),
-            peer_unreachable: PeerUnreachable::default(),
+            peer_unreachable: PeerUnreachablePolicy::default(),
             release_on: None,
             resume_on_peer: true,
             drop_lost_after: None,

@@ -3,7 +3,7 @@
 /// The events that onemirror hooks into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, strum::Display, strum::EnumIter)]
 #[strum(serialize_all = "kebab-case")]
-pub enum Event {
+pub enum HookEvent {
     /// A VM is DONE: pass it on to the peer.
     Done,
     /// A VM is POWEROFF, by its user or because its domain died.

@@ -93,7 +93,7 @@ pub enum Schedule {
 
 /// What the image here is.
 #[derive(Clone, Debug)]
-pub enum Standing {
+pub enum HowMirrored {
     /// It is not mirrored.
     NotMirrored {
         /// Whether it has a journal, in which case it is mirrored by that.
@@ -127,7 +127,7 @@ pub struct SnapshotAge {
 
 /// All that is known of one image.
 #[derive(Clone, Debug)]
-pub struct Facts<'a> {
+pub struct ProtectionFacts<'a> {
     /// This site's name.
     pub here: &'a str,
     /// The other one's.
@@ -137,7 +137,7 @@ pub struct Facts<'a> {
     /// The disk that it is.
     pub disk: Option<DiskFacts>,
     /// What it is here.
-    pub standing: Standing,
+    pub standing: HowMirrored,
     /// Whether the other cluster mirrors an image of this name that is not the other copy of this one.
     pub another_there: bool,
     /// What it was cloned from, where that was asked.
@@ -156,7 +156,7 @@ pub struct Facts<'a> {
     pub size: Option<u64>,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> ProtectionFacts<'a> {
     /// The same of the disk of a VM, which is so many bytes large.
     #[must_use]
     pub fn of_disk(self, disk: DiskFacts, size: u64) -> Self {
@@ -177,12 +177,12 @@ impl<'a> Facts<'a> {
             found.push(self.older_there());
         }
         match &self.standing {
-            Standing::NotMirrored { .. } if self.another_there => {}
-            Standing::NotMirrored { registered_there, .. } => {
+            HowMirrored::NotMirrored { .. } if self.another_there => {}
+            HowMirrored::NotMirrored { registered_there, .. } => {
                 found.extend(self.not_mirrored(*registered_there == Some(true)));
             }
-            Standing::WritesByJournal | Standing::Follows => found.extend(self.in_error()),
-            Standing::WritesBySnapshot { schedule, age } => {
+            HowMirrored::WritesByJournal | HowMirrored::Follows => found.extend(self.in_error()),
+            HowMirrored::WritesBySnapshot { schedule, age } => {
                 found.extend(self.is_clone.then(|| self.clone_by_snapshots()));
                 found.extend(self.in_error());
                 found.extend(self.snapshots(*schedule, *age));
@@ -208,7 +208,7 @@ impl<'a> Facts<'a> {
 
     fn older_there(&self) -> Concern {
         let there = self.there;
-        let is_mirrored = !matches!(self.standing, Standing::NotMirrored { .. });
+        let is_mirrored = !matches!(self.standing, HowMirrored::NotMirrored { .. });
         let state = if is_mirrored { "has no copy" } else { "is not mirrored any more and has no copy" };
         let what =
             format!("{state} on {there}, which has an older image of this name; a failover would boot that");
@@ -247,10 +247,10 @@ impl<'a> Facts<'a> {
     fn mirrored_again(&self) -> Vec<String> {
         let image = self.image;
         match self.standing {
-            Standing::NotMirrored { pool_mirrors_journals: true, .. } => {
+            HowMirrored::NotMirrored { pool_mirrors_journals: true, .. } => {
                 vec![format!("rbd feature enable {image} journaling")]
             }
-            Standing::NotMirrored { has_journal: true, .. } => {
+            HowMirrored::NotMirrored { has_journal: true, .. } => {
                 vec![format!("rbd mirror image enable {image} journal")]
             }
             _ if self.is_clone => {
@@ -280,7 +280,7 @@ impl<'a> Facts<'a> {
 
     fn in_error(&self) -> Option<Concern> {
         let Some(ReplayState::Error(said)) = self.report else { return None };
-        let site = if matches!(self.standing, Standing::Follows) { self.here } else { self.there };
+        let site = if matches!(self.standing, HowMirrored::Follows) { self.here } else { self.there };
         let what = format!("has a copy on {site} that does not follow: {said}");
         Some(self.concern(Kind::CopyInError, what, follow_again(&self.image.to_string(), site)))
     }
@@ -295,8 +295,8 @@ impl<'a> Facts<'a> {
             return None;
         }
         let (site, place) = match self.standing {
-            Standing::NotMirrored { .. } => return None,
-            Standing::Follows => (self.here, Place::Here),
+            HowMirrored::NotMirrored { .. } => return None,
+            HowMirrored::Follows => (self.here, Place::Here),
             _ => (self.there, Place::There(self.there.to_owned())),
         };
         let what = format!("has a copy on {site} that does not follow: no rbd-mirror copies it");
@@ -339,7 +339,7 @@ impl<'a> Facts<'a> {
 
     /// oned counts whole megabytes, and does not always round them up. A copy that follows cannot be resized.
     fn other_size(&self) -> Option<Concern> {
-        if matches!(self.standing, Standing::Follows) {
+        if matches!(self.standing, HowMirrored::Follows) {
             return None;
         }
         let (disk, bytes) = (self.disk?, self.size?);
@@ -384,11 +384,11 @@ fn spoken(duration: Duration) -> String {
 mod tests {
     use super::*;
 
-    const NOT_MIRRORED: Standing =
-        Standing::NotMirrored { has_journal: false, pool_mirrors_journals: false, registered_there: None };
+    const NOT_MIRRORED: HowMirrored =
+        HowMirrored::NotMirrored { has_journal: false, pool_mirrors_journals: false, registered_there: None };
 
-    fn registered(registered_there: Option<bool>) -> Standing {
-        Standing::NotMirrored { has_journal: false, pool_mirrors_journals: false, registered_there }
+    fn registered(registered_there: Option<bool>) -> HowMirrored {
+        HowMirrored::NotMirrored { has_journal: false, pool_mirrors_journals: false, registered_there }
     }
 
     fn parent(image: &str, is_mirrored: bool) -> Option<Parent> {
@@ -396,8 +396,8 @@ mod tests {
         Some(Parent { image, sends_snapshots: is_mirrored, is_mirrored, home })
     }
 
-    fn facts(image: &ImageSpec, standing: Standing) -> Facts<'_> {
-        Facts {
+    fn facts(image: &ImageSpec, standing: HowMirrored) -> ProtectionFacts<'_> {
+        ProtectionFacts {
             here: "site-a",
             there: "site-b",
             image,
@@ -414,12 +414,12 @@ mod tests {
         }
     }
 
-    fn judge(standing: Standing, report: Option<&ReplayState>) -> Vec<Concern> {
+    fn judge(standing: HowMirrored, report: Option<&ReplayState>) -> Vec<Concern> {
         let image = "two/one-7".parse().unwrap();
-        Facts { report, ..facts(&image, standing) }.judge()
+        ProtectionFacts { report, ..facts(&image, standing) }.judge()
     }
 
-    fn kinds(standing: Standing) -> Vec<Kind> {
+    fn kinds(standing: HowMirrored) -> Vec<Kind> {
         judge(standing, None).into_iter().map(|concern| concern.kind).collect()
     }
 
@@ -446,7 +446,7 @@ mod tests {
                         let disk = DiskFacts { vm: 3, disk: 1, size: None, others_are_mirrored };
                         let (disk, parent) = (Some(disk), parent.clone());
                         let facts = facts(&image, registered(registered_there));
-                        let found = Facts { disk, another_there, parent, ..facts }.judge();
+                        let found = ProtectionFacts { disk, another_there, parent, ..facts }.judge();
                         let kinds: Vec<Kind> = found.iter().map(|concern| concern.kind).collect();
                         assert_eq!(kinds, expected, "{found:?}");
                     }
@@ -460,7 +460,9 @@ mod tests {
         let image = "two/one-7".parse().unwrap();
         let found = |standing, parent: Option<Parent>| {
             let is_clone = parent.is_some();
-            Facts { another_there: true, is_clone, parent, ..facts(&image, standing) }.judge().remove(0)
+            ProtectionFacts { another_there: true, is_clone, parent, ..facts(&image, standing) }
+                .judge()
+                .remove(0)
         };
         let reverted = || parent("two/one-7-0:1", true);
         insta::assert_snapshot!(found(NOT_MIRRORED, reverted()).what, @"is not mirrored any more and has no copy on site-b, which has an older image of this name; a failover would boot that");
@@ -469,14 +471,14 @@ mod tests {
         // mirrored again, and the older image is still in the way
         insta::assert_snapshot!(found(by_snapshot(Schedule::Unknown, None), reverted()).what, @"has no copy on site-b, which has an older image of this name; a failover would boot that");
         insta::assert_snapshot!(found(by_snapshot(Schedule::Unknown, None), reverted()).advice, @"rbd mirror image snapshot two/one-7-0:1");
-        insta::assert_snapshot!(found(Standing::WritesByJournal, None).advice, @"wait until rbd-mirror on site-b has removed or renamed the older one");
+        insta::assert_snapshot!(found(HowMirrored::WritesByJournal, None).advice, @"wait until rbd-mirror on site-b has removed or renamed the older one");
     }
 
     #[test]
     fn an_image_is_mirrored_again_as_its_pool_does_it() {
         let found = |has_journal, pool_mirrors_journals| {
             let registered_there = Some(true);
-            judge(Standing::NotMirrored { has_journal, pool_mirrors_journals, registered_there }, None)
+            judge(HowMirrored::NotMirrored { has_journal, pool_mirrors_journals, registered_there }, None)
                 .remove(0)
         };
         insta::assert_snapshot!(found(false, false).what, @"is not mirrored: it is registered on site-b, which has no copy of it");
@@ -490,9 +492,9 @@ mod tests {
         let image = "two/one-7".parse().unwrap();
         let found = |disk, home| {
             let facts = facts(&image, by_snapshot(Schedule::Unknown, None));
-            Facts { is_clone: true, disk, home, ..facts }.judge()
+            ProtectionFacts { is_clone: true, disk, home, ..facts }.judge()
         };
-        let disk = facts(&image, Standing::Follows).disk;
+        let disk = facts(&image, HowMirrored::Follows).disk;
         let told = found(disk, None).remove(0);
         assert_eq!(told.kind, Kind::CloneBySnapshots);
         insta::assert_snapshot!(told.what, @"is a clone that is mirrored by snapshots, and Ceph leaves out what its base holds, so its copy on site-b is not whole");
@@ -502,10 +504,10 @@ mod tests {
         insta::assert_snapshot!(advice(None, "site-b"), @"rbd mirror image disable two/one-7 && rbd flatten two/one-7 && rbd mirror image enable two/one-7 snapshot && onemirror rehome --image two/one-7 --to site-b");
         // what would throw the other copy away is not told while that one may have more
         let facts_of = facts(&image, by_snapshot(Schedule::Unknown, None));
-        let alone = Facts { is_clone: true, is_followed: false, ..facts_of }.judge().remove(0);
+        let alone = ProtectionFacts { is_clone: true, is_followed: false, ..facts_of }.judge().remove(0);
         insta::assert_snapshot!(alone.advice, @"until its copy on site-b follows, then look again");
         // a journal brings every write, and the copy takes it as a clone does
-        let by_journal = Facts { is_clone: true, ..facts(&image, Standing::WritesByJournal) };
+        let by_journal = ProtectionFacts { is_clone: true, ..facts(&image, HowMirrored::WritesByJournal) };
         assert_eq!(by_journal.judge(), []);
     }
 
@@ -526,12 +528,12 @@ mod tests {
         }
     }
 
-    fn by_snapshot(schedule: Schedule, age: Option<(u64, u64)>) -> Standing {
+    fn by_snapshot(schedule: Schedule, age: Option<(u64, u64)>) -> HowMirrored {
         let age = age.map(|(arrived, taken)| SnapshotAge {
             arrived: Duration::from_secs(arrived),
             taken: Duration::from_secs(taken),
         });
-        Standing::WritesBySnapshot { schedule, age }
+        HowMirrored::WritesBySnapshot { schedule, age }
     }
 
     #[test]
@@ -542,8 +544,8 @@ mod tests {
         assert_eq!(kinds(by_snapshot(every, None)), []);
         assert_eq!(kinds(by_snapshot(every, Some((600, 600)))), []);
         assert_eq!(kinds(by_snapshot(every, Some((601, 0)))), [Kind::SnapshotsLate]);
-        assert_eq!(kinds(Standing::WritesByJournal), []);
-        assert_eq!(kinds(Standing::Follows), []);
+        assert_eq!(kinds(HowMirrored::WritesByJournal), []);
+        assert_eq!(kinds(HowMirrored::Follows), []);
     }
 
     #[test]
@@ -560,11 +562,11 @@ mod tests {
     fn a_copy_in_error_is_told_of_on_both_sites() {
         let error = ReplayState::Error("failed to commit journal event".into());
         let of = |standing| judge(standing, Some(&error))[0].what.clone();
-        insta::assert_snapshot!(of(Standing::WritesByJournal), @"has a copy on site-b that does not follow: failed to commit journal event");
-        insta::assert_snapshot!(of(Standing::Follows), @"has a copy on site-a that does not follow: failed to commit journal event");
-        assert_eq!(of(by_snapshot(Schedule::Unknown, None)), of(Standing::WritesByJournal));
+        insta::assert_snapshot!(of(HowMirrored::WritesByJournal), @"has a copy on site-b that does not follow: failed to commit journal event");
+        insta::assert_snapshot!(of(HowMirrored::Follows), @"has a copy on site-a that does not follow: failed to commit journal event");
+        assert_eq!(of(by_snapshot(Schedule::Unknown, None)), of(HowMirrored::WritesByJournal));
         for fine in [ReplayState::Stopped, ReplayState::SplitBrain, ReplayState::LocalPrimary] {
-            assert_eq!(judge(Standing::WritesByJournal, Some(&fine)), []);
+            assert_eq!(judge(HowMirrored::WritesByJournal, Some(&fine)), []);
         }
     }
 
@@ -573,45 +575,45 @@ mod tests {
         let image = "two/one-7".parse().unwrap();
         let found = |standing, report: ReplayState| {
             let facts = facts(&image, standing);
-            Facts { report: Some(&report), is_daemon_down: true, ..facts }.judge()
+            ProtectionFacts { report: Some(&report), is_daemon_down: true, ..facts }.judge()
         };
         let stopped = |standing| found(standing, ReplayState::Stopped).remove(0);
-        let at_the_other = stopped(Standing::WritesByJournal);
+        let at_the_other = stopped(HowMirrored::WritesByJournal);
         assert_eq!(at_the_other.kind, Kind::DaemonDown);
         insta::assert_snapshot!(at_the_other.what, @"has a copy on site-b that does not follow: no rbd-mirror copies it");
         insta::assert_snapshot!(at_the_other.advice, @"on site-b: systemctl start ceph-rbd-mirror.target; if it runs already, here: onemirror doctor");
-        insta::assert_snapshot!(stopped(Standing::Follows).what, @"has a copy on site-a that does not follow: no rbd-mirror copies it");
-        insta::assert_snapshot!(stopped(Standing::Follows).advice, @"systemctl start ceph-rbd-mirror.target; if it runs already: onemirror doctor");
+        insta::assert_snapshot!(stopped(HowMirrored::Follows).what, @"has a copy on site-a that does not follow: no rbd-mirror copies it");
+        insta::assert_snapshot!(stopped(HowMirrored::Follows).advice, @"systemctl start ceph-rbd-mirror.target; if it runs already: onemirror doctor");
         let kinds = |standing, report| -> Vec<Kind> {
             found(standing, report).into_iter().map(|concern| concern.kind).collect()
         };
         let every = Schedule::Every(Duration::from_secs(300));
         let replaying = || ReplayState::Replaying(crate::ceph::Progress::default());
-        assert_eq!(kinds(Standing::WritesByJournal, replaying()), [Kind::DaemonDown]);
+        assert_eq!(kinds(HowMirrored::WritesByJournal, replaying()), [Kind::DaemonDown]);
         assert_eq!(kinds(by_snapshot(every, Some((601, 0))), replaying()), [Kind::SnapshotsLate]);
-        assert_eq!(kinds(Standing::Follows, ReplayState::Error("x".into())), [Kind::CopyInError]);
+        assert_eq!(kinds(HowMirrored::Follows, ReplayState::Error("x".into())), [Kind::CopyInError]);
         // one that follows nobody by right, and one that nobody ever reported on
-        assert_eq!(kinds(Standing::Follows, ReplayState::RemoteNotPrimary), []);
-        assert_eq!(kinds(Standing::WritesByJournal, ReplayState::Unknown("unknown".into())), []);
+        assert_eq!(kinds(HowMirrored::Follows, ReplayState::RemoteNotPrimary), []);
+        assert_eq!(kinds(HowMirrored::WritesByJournal, ReplayState::Unknown("unknown".into())), []);
         assert_eq!(kinds(NOT_MIRRORED, ReplayState::Stopped), []);
     }
 
     #[test]
     fn another_size_is_told_with_what_puts_it_right() {
         let image = "one/one-7".parse().unwrap();
-        let advice_as = |standing: Standing, bytes: u64, size: u64| {
+        let advice_as = |standing: HowMirrored, bytes: u64, size: u64| {
             let disk = DiskFacts { vm: 3, disk: 1, size: Some(size), others_are_mirrored: false };
             let facts = facts(&image, standing);
-            let found = Facts { disk: Some(disk), size: Some(bytes), ..facts }.judge();
+            let found = ProtectionFacts { disk: Some(disk), size: Some(bytes), ..facts }.judge();
             found.into_iter().next().map(|concern| concern.advice.to_string())
         };
-        let advice = |bytes, size| advice_as(Standing::WritesByJournal, bytes, size);
+        let advice = |bytes, size| advice_as(HowMirrored::WritesByJournal, bytes, size);
         assert_eq!(advice(32 << 20, 16).unwrap(), "onevm disk-resize 3 1 33");
         let shrunk = "if that is the size it is to have: rbd resize --size 32 one/one-7";
         assert_eq!(advice(16 << 20, 32).unwrap(), shrunk);
         // nobody can resize it here
-        assert_eq!(advice_as(Standing::Follows, 32 << 20, 16), None);
-        assert_eq!(advice_as(Standing::Follows, 16 << 20, 32), None);
+        assert_eq!(advice_as(HowMirrored::Follows, 32 << 20, 16), None);
+        assert_eq!(advice_as(HowMirrored::Follows, 16 << 20, 32), None);
         // what does not fill a megabyte is rounded this way or that
         for bytes in [(15 << 20) + 1, 16 << 20, (16 << 20) + 1, 17 << 20] {
             assert_eq!(advice(bytes, 16), None, "{bytes}");

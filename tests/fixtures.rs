@@ -4,7 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use onemirror::commands::driver::arguments::{Action, Call, parse};
+use onemirror::commands::driver::arguments::{TmAction, TmCall, parse};
 use onemirror::commands::hook::{parse_vm_id, vm_id};
 use onemirror::opennebula::Vm;
 use proptest::prelude::*;
@@ -151,7 +151,7 @@ fn an_endless_hook_input_is_given_up() {
     assert!(vm_id(&mut std::io::repeat(b'A')).is_err());
 }
 
-fn read(action: &str, arguments: &[&str]) -> Option<Call> {
+fn read(action: &str, arguments: &[&str]) -> Option<TmCall> {
     parse(action, &arguments.iter().map(OsString::from).collect::<Vec<_>>()).ok()
 }
 
@@ -210,7 +210,7 @@ fn damaged_calls_are_refused_or_about_the_same_vm() {
             twice.insert(at, arguments[at]);
             if read(&action, &twice).is_some_and(|call| call.vm != whole.vm) {
                 // `… 2 100 100` is a call about VM 100 where any number of files may come first
-                assert_eq!((whole.action, at), (Action::Context, arguments.len() - 1), "{twice:?}");
+                assert_eq!((whole.action, at), (TmAction::Context, arguments.len() - 1), "{twice:?}");
             }
             let mut empty = arguments.clone();
             empty[at] = "";

@@ -115,7 +115,7 @@ enum Program {
 
 /// One command line, without what depends on the connection.
 #[derive(Clone, Debug)]
-struct Call {
+struct CephCall {
     program: Program,
     /// The operation and its object, for messages.
     what: String,
@@ -155,15 +155,15 @@ impl RbdCommand {
         Self { programs, ..self }
     }
 
-    fn call(&self, program: Program, what: String, arguments: &[&str]) -> Call {
+    fn call(&self, program: Program, what: String, arguments: &[&str]) -> CephCall {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let deadline = self.connection.deadline;
         let (operands, writes_in, only_asks) = (Vec::new(), None, false);
-        Call { program, what, arguments, operands, deadline, writes_in, only_asks }
+        CephCall { program, what, arguments, operands, deadline, writes_in, only_asks }
     }
 
     /// A call of `rbd` about an image.
-    fn of_image(&self, arguments: &[&str], image: &ImageSpec) -> Call {
+    fn of_image(&self, arguments: &[&str], image: &ImageSpec) -> CephCall {
         let mut call = self.call(Program::Rbd, format!("{} {image}", arguments.join(" ")), arguments);
         call.in_pool(image.pool(), image.namespace());
         call.arguments.push(format!("--image={}", image.image()));
@@ -171,7 +171,7 @@ impl RbdCommand {
     }
 
     /// A call of `rbd` about `pool[/namespace]`.
-    fn of_pool(&self, arguments: &[&str], pool: &str) -> Call {
+    fn of_pool(&self, arguments: &[&str], pool: &str) -> CephCall {
         let mut call = self.call(Program::Rbd, format!("{} {pool}", arguments.join(" ")), arguments);
         let (pool, namespace) = split_pool(pool);
         call.in_pool(pool, namespace);
@@ -179,7 +179,7 @@ impl RbdCommand {
     }
 
     /// A call of `rados` about the locks of an object, or about one of them.
-    fn of_lock(&self, verb: &str, image: &ImageSpec, object: &str, name: Option<&str>) -> Call {
+    fn of_lock(&self, verb: &str, image: &ImageSpec, object: &str, name: Option<&str>) -> CephCall {
         let operands: Vec<&str> = std::iter::once(object).chain(name).collect();
         let what = format!("lock {verb} {} {}", image.pool_spec(), operands.join(" "));
         let mut call = self.call(Program::Rados, what, &["lock", verb]);
@@ -189,7 +189,7 @@ impl RbdCommand {
     }
 
     /// The words of the whole command line, the program first.
-    fn command_line(&self, call: &Call) -> Vec<OsString> {
+    fn command_line(&self, call: &CephCall) -> Vec<OsString> {
         let Connection { conf, user, keyfile, mon_host, .. } = &self.connection;
         let program = match call.program {
             Program::Rbd => &self.programs.rbd,
@@ -228,7 +228,7 @@ impl RbdCommand {
     }
 
     /// Runs a call and collects what it left. One that waits for room in its pool is told from one that nobody answers.
-    async fn output(&self, call: &Call) -> Result<(Question, Output), CephError> {
+    async fn output(&self, call: &CephCall) -> Result<(Question, Output), CephError> {
         let Some(pool) = &call.writes_in else { return self.answer(call).await };
         let no_room = |fullness: Fullness| CephError::PoolFull {
             what: call.what.clone(),
@@ -322,7 +322,7 @@ impl RbdCommand {
 
     /// Runs a call and collects what it left. A question whose program crashed is put once more: Ceph's programs do
     /// that now and then while they end (seen of `rbd children` of 16.2). A change is not: it may have been made.
-    async fn answer(&self, call: &Call) -> Result<(Question, Output), CephError> {
+    async fn answer(&self, call: &CephCall) -> Result<(Question, Output), CephError> {
         match self.answer_once(call).await? {
             (_, output) if call.only_asks && classify::is_crash(&output) => self.answer_once(call).await,
             answer => Ok(answer),
@@ -330,7 +330,7 @@ impl RbdCommand {
     }
 
     /// Decides nothing but where the call runs.
-    async fn answer_once(&self, call: &Call) -> Result<(Question, Output), CephError> {
+    async fn answer_once(&self, call: &CephCall) -> Result<(Question, Output), CephError> {
         let mut question =
             Question { what: call.what.clone(), cluster: self.connection.site.clone(), bridge: None };
         let words = self.command_line(call);
@@ -434,20 +434,20 @@ impl RbdCommand {
         understood(&question, parse::snapshot_schedules(&output.stdout))
     }
 
-    async fn settings(&self, mut call: Call) -> Result<BTreeMap<String, String>, CephError> {
+    async fn settings(&self, mut call: CephCall) -> Result<BTreeMap<String, String>, CephError> {
         call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
         understood(&question, parse::settings(&output.stdout))
     }
 
     /// Runs `rbd`; every status but 0 is an error.
-    async fn rbd(&self, call: Call) -> Result<(Question, Output), CephError> {
+    async fn rbd(&self, call: CephCall) -> Result<(Question, Output), CephError> {
         let (question, output) = self.output(&call).await?;
         if output.status == 0 { Ok((question, output)) } else { Err(classify::rbd_error(&question, &output)) }
     }
 }
 
-impl Call {
+impl CephCall {
     fn ask_in_json(&mut self) {
         self.arguments.push("--format=json".into());
         self.only_asks = true;
@@ -782,7 +782,7 @@ mod tests {
         }
     }
 
-    fn words(cluster: &RbdCommand, call: &Call) -> Vec<String> {
+    fn words(cluster: &RbdCommand, call: &CephCall) -> Vec<String> {
         cluster.command_line(call).into_iter().map(|word| word.into_string().unwrap()).collect()
     }
 

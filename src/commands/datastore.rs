@@ -1,6 +1,6 @@
 //! Actions of the datastore driver: what `oneimage delete` and the snapshots of images do to images that are mirrored.
 
-use super::driver::Arguments;
+use super::driver::DriverCall;
 use super::driver::answer::{Answer, Called, refuse, refuse_image, switched_off};
 use super::tm::connect;
 use crate::audit::{Entry, Outcome};
@@ -21,7 +21,7 @@ const INPUT_LIMIT: u64 = 16 << 20;
 /// An action of the datastore driver that onemirror stands in front of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString)]
 #[strum(serialize_all = "snake_case")]
-enum Action {
+enum DatastoreAction {
     /// The image goes.
     Rm,
     /// A snapshot of it goes.
@@ -34,8 +34,8 @@ enum Action {
 
 /// Answers a call of `one_datastore`. Returns only if the stock action
 /// is not to run.
-pub(super) async fn run(config_path: &Path, called: &Arguments) -> ExitCode {
-    let Arguments { stock, action, arguments } = called;
+pub(super) async fn run(config_path: &Path, called: &DriverCall) -> ExitCode {
+    let DriverCall { stock, action, arguments } = called;
     let mut subject = Entry::new("", &format!("datastore {action}"), Outcome::Refused);
     let mut input = Vec::new();
     let answer = match std::io::stdin().lock().take(INPUT_LIMIT + 1).read_to_end(&mut input) {
@@ -49,7 +49,7 @@ async fn answer(config_path: &Path, action: &str, input: &[u8], subject: &mut En
     if let Some(answer) = switched_off(subject) {
         return answer;
     }
-    let Ok(action) = action.parse::<Action>() else {
+    let Ok(action) = action.parse::<DatastoreAction>() else {
         return refuse(format!("{action} is no action of onemirror"));
     };
     let asked = match read(input) {
@@ -84,7 +84,7 @@ fn read(input: &[u8]) -> Result<DriverAction, String> {
 
 async fn with_config(
     config: Config,
-    action: Action,
+    action: DatastoreAction,
     asked: &DriverAction,
     image: ImageSpec,
     subject: &Entry,
@@ -96,8 +96,8 @@ async fn with_config(
     let look = async {
         let image = engine.image_in(&asked.datastore, image).await?;
         match action {
-            Action::Rm => remove(&engine, asked, &image).await,
-            Action::SnapDelete | Action::SnapRevert | Action::SnapFlatten => {
+            DatastoreAction::Rm => remove(&engine, asked, &image).await,
+            DatastoreAction::SnapDelete | DatastoreAction::SnapRevert | DatastoreAction::SnapFlatten => {
                 change(&engine, action, &image).await
             }
         }
@@ -117,12 +117,12 @@ async fn remove(engine: &Engine, asked: &DriverAction, image: &VmImage) -> Resul
 }
 
 /// Snapshots of an image that no VM uses.
-async fn change(engine: &Engine, action: Action, image: &VmImage) -> Result<Answer, EngineError> {
+async fn change(engine: &Engine, action: DatastoreAction, image: &VmImage) -> Result<Answer, EngineError> {
     let Here::Mirrored(copy) = engine.look_here(image).await? else { return Ok(Answer::Stock) };
     if copy.role != Role::Primary {
         return Ok(refuse(engine.not_writable(image.spec())));
     }
-    if action != Action::SnapDelete {
+    if action != DatastoreAction::SnapDelete {
         if let Some(kept) = engine.kept(image, None).await? {
             return Ok(refuse(format!("{}; this would put another image in its place", kept.why)));
         }
@@ -163,7 +163,7 @@ mod tests {
     fn every_guarded_action_is_known() {
         use crate::actions::{Driver, ROWS, Treatment};
         for row in ROWS.iter().filter(|row| row.driver == Driver::Datastore) {
-            let known = row.name.parse::<Action>().is_ok();
+            let known = row.name.parse::<DatastoreAction>().is_ok();
             assert_eq!(known, row.treatment == Treatment::Guarded, "{}", row.name);
         }
     }

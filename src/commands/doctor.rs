@@ -2,9 +2,9 @@
 
 use super::CommandError;
 use super::table::{Align, Table, json, print, terminal_width};
-use crate::config::{self, Config, ConfigError, Role};
-use crate::doctor::facts::{Configuration, Facts};
-use crate::doctor::{Finding, Level, NOT_LOOKED_AT, examine, exit_status};
+use crate::config::{self, Config, ConfigError, ConfiguredRole};
+use crate::doctor::facts::{Configuration, Examined};
+use crate::doctor::{Diagnosis, Level, NOT_LOOKED_AT, examine, exit_status};
 use crate::engine::{Engine, front_end, local_client};
 use crate::opennebula::{Client, discover_auth_file, read_session};
 use crate::setup::artifacts::hooks;
@@ -39,7 +39,7 @@ pub(super) async fn run(
     Ok(exit_status(&findings))
 }
 
-fn render(findings: &[Finding], all: bool, width: Option<u16>) -> String {
+fn render(findings: &[Diagnosis], all: bool, width: Option<u16>) -> String {
     let mut table = Table::new(&[
         ("LEVEL", Align::Left),
         ("CHECK", Align::Left),
@@ -76,10 +76,10 @@ fn render(findings: &[Finding], all: bool, width: Option<u16>) -> String {
     if rows == 0 { sum } else { format!("{}{sum}", table.render(width)) }
 }
 
-async fn facts(config: Result<Config, ConfigError>) -> Facts {
+async fn facts(config: Result<Config, ConfigError>) -> Examined {
     let state_dir = config::state_dir();
     let engine = config.as_ref().ok().map(|config| Engine::new(config.clone(), "doctor"));
-    let mut facts = Facts {
+    let mut facts = Examined {
         configuration: config.as_ref().map(configuration).map_err(ToString::to_string),
         switched_off: state::emergency_off(&state_dir).ok().flatten().map(|off| off.reason),
         setup: Ok(Vec::new()),
@@ -132,7 +132,7 @@ fn configuration(config: &Config) -> Configuration {
     Configuration {
         here: config.site.name.clone(),
         there: config.peer.name.clone(),
-        is_home: config.site.role == Role::Home,
+        is_home: config.site.role == ConfiguredRole::Home,
         peer_endpoint: config.peer.endpoint.clone(),
         credentials,
     }

@@ -3,7 +3,7 @@
 
 use crate::config::{self, Config, ReleaseOn};
 use crate::engine::{Engine, EngineError, PassOn, activity};
-use crate::events::Event;
+use crate::events::HookEvent;
 use crate::opennebula::{VmAction, VmState};
 use crate::state;
 use base64::Engine as _;
@@ -32,7 +32,7 @@ pub enum HookError {
 }
 
 /// Serves one event with the document from `input`.
-pub async fn run(config_path: &Path, event: Event, input: &mut dyn Read) -> Result<(), HookError> {
+pub async fn run(config_path: &Path, event: HookEvent, input: &mut dyn Read) -> Result<(), HookError> {
     if matches!(state::emergency_off(&config::state_dir()), Ok(Some(_))) {
         tracing::warn!("onemirror is switched off; onemirror on ends that");
         return Ok(());
@@ -40,17 +40,17 @@ pub async fn run(config_path: &Path, event: Event, input: &mut dyn Read) -> Resu
     let mut config = Config::load(config_path).map_err(EngineError::from)?;
     config.policy.command_timeout = config.policy.command_timeout.min(PATIENCE);
     config.policy.sync_timeout = config.policy.sync_timeout.min(PATIENCE);
-    if event == Event::HostMonitored {
+    if event == HookEvent::HostMonitored {
         return Ok(host_monitored(&config).await?);
     }
     let engine = Engine::new(config, &format!("hook {event}"))?;
     let vm = vm_id(input)?;
     match event {
-        Event::Done => done(&engine, vm).await?,
-        Event::Poweroff => let_go(&engine, vm, VmState::Poweroff, ReleaseOn::Poweroff).await?,
-        Event::Undeployed => let_go(&engine, vm, VmState::Undeployed, ReleaseOn::Undeploy).await?,
-        Event::Running => running(&engine, vm).await?,
-        Event::HostMonitored => {}
+        HookEvent::Done => done(&engine, vm).await?,
+        HookEvent::Poweroff => let_go(&engine, vm, VmState::Poweroff, ReleaseOn::Poweroff).await?,
+        HookEvent::Undeployed => let_go(&engine, vm, VmState::Undeployed, ReleaseOn::Undeploy).await?,
+        HookEvent::Running => running(&engine, vm).await?,
+        HookEvent::HostMonitored => {}
     }
     Ok(())
 }
@@ -85,7 +85,7 @@ pub fn parse_vm_id(text: &[u8]) -> Result<i32, HookError> {
 async fn host_monitored(config: &Config) -> Result<(), EngineError> {
     let folder = config::state_dir();
     let reconcile = async || {
-        let engine = Engine::new(config.clone(), &format!("hook {}", Event::HostMonitored))?;
+        let engine = Engine::new(config.clone(), &format!("hook {}", HookEvent::HostMonitored))?;
         let started = Instant::now();
         let report = engine.reconcile().await?;
         engine.note_reconcile(&report, started);

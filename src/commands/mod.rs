@@ -18,7 +18,7 @@ mod tm;
 
 use crate::config::{self, Config};
 use crate::engine::{Engine, EngineError};
-use crate::events::Event;
+use crate::events::HookEvent;
 use crate::protection::Concern;
 use crate::setup::SetupError;
 use clap::{Parser, Subcommand};
@@ -40,11 +40,11 @@ pub struct Cli {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]
-    command: Command,
+    command: Invocation,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum Invocation {
     /// VMs with disks on Ceph: who is primary, lag, pending handoffs, lost protection
     List(list::Arguments),
     /// One VM and its disks, as both sites see them
@@ -64,20 +64,20 @@ enum Command {
     /// Put onemirror into this front-end, keep it there, or take it out
     Setup(setup::Arguments),
     /// Emergency switch: every action goes straight to the stock driver
-    Off(off::Off),
+    Off(off::Arguments),
     /// End the emergency
     On,
     /// Called by the transfer manager's wrappers
     #[command(hide = true)]
-    Tm(driver::Arguments),
+    Tm(driver::DriverCall),
     /// Called by the datastore driver's wrappers
     #[command(hide = true)]
-    Datastore(driver::Arguments),
+    Datastore(driver::DriverCall),
     /// Called by OpenNebula's hooks
     #[command(hide = true)]
     Hook {
         /// The event
-        event: Event,
+        event: HookEvent,
     },
 }
 
@@ -132,7 +132,7 @@ impl CommandError {
 impl Cli {
     /// Whether stderr belongs to oned: each of its lines then has to say which kind it is.
     pub fn speaks_to_oned(&self) -> bool {
-        matches!(self.command, Command::Tm(_) | Command::Datastore(_))
+        matches!(self.command, Invocation::Tm(_) | Invocation::Datastore(_))
     }
 
     /// How much to explain: 0 warnings, 1 what is done, 2 and more every command.
@@ -150,7 +150,7 @@ impl Cli {
     }
 }
 
-impl Command {
+impl Invocation {
     async fn run(self, config_path: &Path) -> Result<ExitCode, CommandError> {
         let engine = |event: &str| {
             let config = Config::load(config_path).map_err(EngineError::from)?;

@@ -2,7 +2,7 @@
 
 use super::CommandError;
 use super::table::print;
-use crate::config::{Config, Role};
+use crate::config::{Config, ConfiguredRole};
 use crate::doctor::is_known_version;
 use crate::engine::local_client;
 use crate::opennebula::{Client, read_session};
@@ -12,7 +12,7 @@ use crate::setup::configuration::{self, Answers, Clusters};
 use crate::setup::execute::Hands;
 use crate::setup::gather::{self, Owners, Wishes};
 use crate::setup::layout::Layout;
-use crate::setup::plan::{Facts, Goal, Plan, plan};
+use crate::setup::plan::{Goal, SetupFacts, SetupPlan, plan};
 use crate::text::printable;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Arguments {
     /// What this site is; needed the first time
     #[arg(long, value_enum)]
-    role: Option<Role>,
+    role: Option<ConfiguredRole>,
     /// The address of the other front-end's oned, for a new configuration
     #[arg(long, value_name = "URL")]
     peer_endpoint: Option<String>,
@@ -106,7 +106,7 @@ pub(super) async fn run(config_path: &Path, arguments: &Arguments) -> Result<(),
 
 /// Adds what a first configuration is to say to the facts; what is left to fill in.
 async fn new_configuration(
-    facts: &mut Facts,
+    facts: &mut SetupFacts,
     arguments: &Arguments,
     client: Option<&Client>,
 ) -> Result<Vec<String>, CommandError> {
@@ -167,7 +167,7 @@ async fn about_front_end(client: &Client) -> Vec<String> {
     notes
 }
 
-async fn carry_out(hands: &Hands<'_>, plan: &Plan) -> Result<(), CommandError> {
+async fn carry_out(hands: &Hands<'_>, plan: &SetupPlan) -> Result<(), CommandError> {
     for step in &plan.steps {
         say([step.to_string()])?;
         hands.carry_out(step).await?;
@@ -175,7 +175,7 @@ async fn carry_out(hands: &Hands<'_>, plan: &Plan) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn conclude(arguments: &Arguments, plan: &Plan) -> Result<(), CommandError> {
+fn conclude(arguments: &Arguments, plan: &SetupPlan) -> Result<(), CommandError> {
     say(plan.notes.iter().map(|note| format!("note: {note}")))?;
     say(plan.problems.iter().map(|problem| format!("PROBLEM: {problem}")))?;
     if arguments.check && !(plan.steps.is_empty() && plan.problems.is_empty()) {

@@ -1,13 +1,13 @@
 //! Transfer manager actions: the gate before `ln`, `clone` and `context`, the release at `mvds` and `delete`, and
 //! then the stock action in place of this process.
 
-use super::driver::Arguments;
+use super::driver::DriverCall;
 use super::driver::answer::{Answer, Called, refuse, refuse_as_noted, switched_off};
-use super::driver::arguments::{Action, Call, parse};
+use super::driver::arguments::{TmAction, TmCall, parse};
 use super::driver::guards;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, RbdCommand};
-use crate::config::{Config, ConfigError, Role};
+use crate::config::{Config, ConfigError, ConfiguredRole};
 use crate::engine::{Engine, GateScope, VmImage, VmImages, boot_kind, local_client, runs_again};
 use crate::opennebula::disks::{datastores_needed, rbd_images};
 use crate::opennebula::{Client, Datastore, DiskKind, LcmState, Vm, VmState};
@@ -18,8 +18,8 @@ use std::process::{Command, ExitCode};
 
 /// Answers a call of `one_tm`. Returns only if the stock action
 /// is not to run.
-pub(super) async fn run(config_path: &Path, called: &Arguments) -> ExitCode {
-    let Arguments { stock, action, arguments } = called;
+pub(super) async fn run(config_path: &Path, called: &DriverCall) -> ExitCode {
+    let DriverCall { stock, action, arguments } = called;
     let mut subject = Entry {
         vm: parse(action, arguments).ok().map(|call| call.vm),
         ..Entry::new("", &format!("tm {action}"), Outcome::Refused)
@@ -28,7 +28,7 @@ pub(super) async fn run(config_path: &Path, called: &Arguments) -> ExitCode {
     Called { stock, arguments, input: None }.give(answer, subject)
 }
 
-async fn answer(config_path: &Path, called: &Arguments, subject: &mut Entry) -> Answer {
+async fn answer(config_path: &Path, called: &DriverCall, subject: &mut Entry) -> Answer {
     if let Some(answer) = switched_off(subject) {
         return answer;
     }
@@ -36,14 +36,14 @@ async fn answer(config_path: &Path, called: &Arguments, subject: &mut Entry) -> 
         Ok(call) => call,
         Err(error) => return refuse(error),
     };
-    if call.action == Action::DeleteDirectory {
+    if call.action == TmAction::DeleteDirectory {
         return Answer::Stock;
     }
     let config = Config::load(config_path);
     let vm = match vm_of(config.as_ref().ok(), call.vm).await {
         Ok(vm) => vm,
         // the stock action does nothing, and the image stays primary: nothing is lost
-        Err(error) if call.action == Action::Mvds => {
+        Err(error) if call.action == TmAction::Mvds => {
             tracing::warn!("VM {} not released: {error}", call.vm);
             return Answer::Stock;
         }
@@ -62,7 +62,7 @@ async fn vm_of(config: Option<&Config>, vm: i32) -> Result<Vm, crate::engine::Fr
     Ok(local_client(config)?.vm(vm).await?)
 }
 
-async fn with_config(config: Config, call: Call, called: &Arguments, vm: Vm) -> Answer {
+async fn with_config(config: Config, call: TmCall, called: &DriverCall, vm: Vm) -> Answer {
     let engine = match Engine::new(config, &format!("tm {}", called.action)) {
         Ok(engine) => engine,
         Err(error) => return refuse(error),
@@ -71,15 +71,15 @@ async fn with_config(config: Config, call: Call, called: &Arguments, vm: Vm) -> 
         Ok(vm_images) if vm_images.images.is_empty() => return Answer::Stock,
         Ok(vm_images) => vm_images,
         // the stock action does nothing, and what is there stays primary
-        Err(error) if call.action == Action::Mvds && engine.config().site.role == Role::Home => {
+        Err(error) if call.action == TmAction::Mvds && engine.config().site.role == ConfiguredRole::Home => {
             tracing::warn!("VM {} not released: {error}", call.vm);
             return Answer::Stock;
         }
         Err(error) => return refuse(error),
     };
     match call.action {
-        Action::Ln | Action::Clone | Action::Context => gate(&engine, call, &vm_images).await,
-        Action::Mvds if called.action.contains('.') => {
+        TmAction::Ln | TmAction::Clone | TmAction::Context => gate(&engine, call, &vm_images).await,
+        TmAction::Mvds if called.action.contains('.') => {
             // the stock action writes the disk back into the image, so the release comes after it
             match Command::new(&called.stock).args(&called.arguments).status() {
                 Ok(status) if status.success() => {}
@@ -91,26 +91,26 @@ async fn with_config(config: Config, call: Call, called: &Arguments, vm: Vm) -> 
                 other => other,
             }
         }
-        Action::Mvds | Action::DeleteDisk => release(&engine, call, &vm_images).await,
-        Action::DeleteDirectory => Answer::Stock,
-        Action::MakeVolatile => match guards::name_is_free(&engine, call, &vm_images).await {
+        TmAction::Mvds | TmAction::DeleteDisk => release(&engine, call, &vm_images).await,
+        TmAction::DeleteDirectory => Answer::Stock,
+        TmAction::MakeVolatile => match guards::name_is_free(&engine, call, &vm_images).await {
             Some(refusal) => refusal,
             None => guards::made_already(&engine, call, &vm_images).await,
         },
-        Action::Change | Action::Replace => guards::change(&engine, call, &vm_images).await,
+        TmAction::Change | TmAction::Replace => guards::change(&engine, call, &vm_images).await,
     }
 }
 
-async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+async fn gate(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer {
     let (scope, boot) = match (boot_kind(&vm_images.vm), call) {
         (Some(boot), _) => (GateScope::All, boot),
         // a disk that is attached to a VM that lives already
-        (None, Call { disk: Some(disk), .. }) => (GateScope::Disk(disk), BootKind::Cold),
+        (None, TmCall { disk: Some(disk), .. }) => (GateScope::Disk(disk), BootKind::Cold),
         // oned says ACTIVE before it calls; where it does not, rather one gate too many
         (None, _) if vm_images.vm.state != VmState::Active => (GateScope::All, BootKind::Cold),
         (None, _) => return Answer::Stock,
     };
-    if call.action == Action::Clone {
+    if call.action == TmAction::Clone {
         if let Some(refusal) = guards::name_is_free(engine, call, vm_images).await {
             return refusal;
         }
@@ -119,10 +119,12 @@ async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
         }
     }
     let (scope, standing) = match (call.action, call.disk) {
-        (Action::Ln | Action::Clone, Some(disk)) if scope == GateScope::All && vm_images.vm.has_context => {
+        (TmAction::Ln | TmAction::Clone, Some(disk))
+            if scope == GateScope::All && vm_images.vm.has_context =>
+        {
             (GateScope::AllFor(disk), Standing::Outer)
         }
-        (Action::Ln | Action::Clone, _) => (scope, Standing::Making),
+        (TmAction::Ln | TmAction::Clone, _) => (scope, Standing::Making),
         _ => (scope, Standing::Last),
     };
     match engine.gate(vm_images, scope, boot, standing).await {
@@ -132,7 +134,7 @@ async fn gate(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
 }
 
 /// `clone` only reads its base image when `@snap` exists; to make that snapshot would be a write.
-async fn base_refusal(vm_images: &VmImages, call: Call) -> Option<Answer> {
+async fn base_refusal(vm_images: &VmImages, call: TmCall) -> Option<Answer> {
     let image = vm_images.images.iter().find(|image| image.disk_id == call.disk)?;
     let base = image.base.as_ref()?;
     let look = async {
@@ -162,9 +164,9 @@ fn ends(vm: &Vm) -> bool {
 
 /// A disk that is detached is not handed over: its VM lives here still, and none may be started on the other site for it.
 /// It stays primary here for whoever gets it next, until the gate of the other site takes it with the rest.
-async fn detached(engine: &Engine, call: Call, own: Option<&VmImage>) -> Answer {
+async fn detached(engine: &Engine, call: TmCall, own: Option<&VmImage>) -> Answer {
     match own {
-        Some(image) if call.action == Action::DeleteDisk => {
+        Some(image) if call.action == TmAction::DeleteDisk => {
             guards::delete(engine, image).await.unwrap_or_else(|error| refuse_as_noted(call.vm, &error))
         }
         _ => Answer::Stock,
@@ -173,7 +175,7 @@ async fn detached(engine: &Engine, call: Call, own: Option<&VmImage>) -> Answer 
 
 /// The disks that this call may give up: all of a VM that ends, but one that was exported to a file is written back by its
 /// own `mvds.ssh`, and released after that.
-fn let_go(call: Call, vm_images: &VmImages) -> Vec<VmImage> {
+fn let_go(call: TmCall, vm_images: &VmImages) -> Vec<VmImage> {
     let exported =
         |id: Option<i32>| vm_images.vm.disks.iter().any(|disk| Some(disk.id) == id && disk.is_exported());
     let is_of_this_call = |image: &VmImage| image.disk_id == call.disk;
@@ -182,9 +184,9 @@ fn let_go(call: Call, vm_images: &VmImages) -> Vec<VmImage> {
 }
 
 /// A VM's end: what belongs to the other site is handed over; the rest is the stock action's.
-async fn release(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+async fn release(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer {
     let own = vm_images.images.iter().find(|image| image.disk_id == call.disk);
-    let is_delete = call.action == Action::DeleteDisk;
+    let is_delete = call.action == TmAction::DeleteDisk;
     if is_delete && runs_again(&vm_images.vm) {
         return delete_to_run_again(engine, call, vm_images).await;
     }
@@ -213,7 +215,7 @@ async fn release(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
 
 /// `recover --recreate` has every disk deleted and the VM started again: a mirrored one stays as it is and where it is,
 /// wherever it belongs, and the VM runs on it.
-async fn delete_to_run_again(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+async fn delete_to_run_again(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer {
     let own = vm_images.images.iter().find(|image| image.disk_id == call.disk);
     let Some(image) = own else { return Answer::Stock };
     let answer = match engine.keeps_through_recreate(image).await {
@@ -231,16 +233,16 @@ async fn delete_to_run_again(engine: &Engine, call: Call, vm_images: &VmImages) 
 }
 
 /// A configuration that is missing or broken must not touch a VM without a mirrored disk.
-async fn without_config(error: &ConfigError, call: Call, vm: &Vm) -> Answer {
+async fn without_config(error: &ConfigError, call: TmCall, vm: &Vm) -> Answer {
     // stock does nothing at mvds
-    if call.action == Action::Mvds {
+    if call.action == TmAction::Mvds {
         tracing::warn!("VM {} not released: {error}", call.vm);
         return Answer::Stock;
     }
     let look = async {
         let client = local_client(None).map_err(|error| error.to_string())?;
         let images = images_without_config(&client, vm).await?;
-        let only = (matches!(call.action, Action::DeleteDisk | Action::MakeVolatile)
+        let only = (matches!(call.action, TmAction::DeleteDisk | TmAction::MakeVolatile)
             || boot_kind(vm).is_none())
         .then_some(call.disk)
         .flatten();

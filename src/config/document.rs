@@ -1,7 +1,8 @@
 //! From TOML to a checked [`Config`]. Pure.
 
 use super::{
-    Config, ConfigError, Peer, PeerCeph, PeerUnreachable, Policy, ReleaseOn, Role, RunOn, Site, SiteCeph,
+    Config, ConfigError, ConfiguredRole, ConfiguredRunOn, PeerCeph, PeerConfig, PeerUnreachablePolicy,
+    Policy, ReleaseOn, Site, SiteCeph,
 };
 use crate::text::{self, is_obeyed};
 use serde::Deserialize;
@@ -34,7 +35,7 @@ struct Document {
 #[serde(deny_unknown_fields, expecting = "a table [site]")]
 struct SiteTable {
     name: Option<Spanned<SiteName>>,
-    role: Option<Word<Role>>,
+    role: Option<Word<ConfiguredRole>>,
     endpoint: Option<Spanned<Endpoint>>,
     auth: Option<AbsolutePath>,
     ceph: Option<SiteCephTable>,
@@ -45,7 +46,7 @@ struct SiteTable {
 struct SiteCephTable {
     conf: Option<AbsolutePath>,
     user: Option<CephUser>,
-    run_on: Option<RunOn>,
+    run_on: Option<ConfiguredRunOn>,
 }
 
 #[derive(Deserialize)]
@@ -63,7 +64,7 @@ struct PeerTable {
 struct PeerCephTable {
     conf: Option<Spanned<AbsolutePath>>,
     user: Option<CephUser>,
-    run_on: Option<Spanned<RunOn>>,
+    run_on: Option<Spanned<ConfiguredRunOn>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -72,7 +73,7 @@ struct PolicyTable {
     sync_timeout: Option<Timeout>,
     command_timeout: Option<Timeout>,
     release_timeout: Option<Timeout>,
-    peer_unreachable: Option<Word<PeerUnreachable>>,
+    peer_unreachable: Option<Word<PeerUnreachablePolicy>>,
     release_on: Option<Vec<Word<ReleaseOn>>>,
     resume_on_peer: Option<bool>,
     drop_lost_after: Option<Keep>,
@@ -241,28 +242,28 @@ impl<'de> Deserialize<'de> for Timeout {
     }
 }
 
-impl<'de> Deserialize<'de> for RunOn {
+impl<'de> Deserialize<'de> for ConfiguredRunOn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct RunOnVisitor;
 
         impl<'de> Visitor<'de> for RunOnVisitor {
-            type Value = RunOn;
+            type Value = ConfiguredRunOn;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("\"datastore\", \"local\" or a list of hosts such as [\"host1\", \"host2\"]")
             }
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<RunOn, E> {
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ConfiguredRunOn, E> {
                 match text {
-                    "datastore" => Ok(RunOn::Datastore),
-                    "local" => Ok(RunOn::Local),
+                    "datastore" => Ok(ConfiguredRunOn::Datastore),
+                    "local" => Ok(ConfiguredRunOn::Local),
                     _ => Err(E::custom(
                         "must be \"datastore\", \"local\" or a list of hosts such as [\"host1\", \"host2\"]",
                     )),
                 }
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<RunOn, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<ConfiguredRunOn, A::Error> {
                 let mut hosts = Vec::new();
                 while let Some(SshDestination(host)) = sequence.next_element()? {
                     if hosts.len() == MOST_HOSTS {
@@ -275,7 +276,7 @@ impl<'de> Deserialize<'de> for RunOn {
                 if hosts.is_empty() {
                     return Err(A::Error::custom("must list at least one host; for none write \"local\""));
                 }
-                Ok(RunOn::Hosts(hosts))
+                Ok(ConfiguredRunOn::Hosts(hosts))
             }
         }
 
@@ -411,7 +412,7 @@ impl Context<'_> {
         })
     }
 
-    fn peer(&self, (table, line): (PeerTable, usize), site: &Site) -> Result<Peer, ConfigError> {
+    fn peer(&self, (table, line): (PeerTable, usize), site: &Site) -> Result<PeerConfig, ConfigError> {
         let name = table.name.ok_or_else(|| self.missing(Some(line), "peer.name", "name = \"site-b\""))?;
         if name.get_ref().0 == site.name {
             return Err(self.wrong(name.span(), "peer.name", "must not be the name of this site, site.name"));
@@ -437,7 +438,7 @@ impl Context<'_> {
                 "has no effect unless peer.endpoint begins with https://",
             ));
         }
-        Ok(Peer {
+        Ok(PeerConfig {
             name: name.into_inner().0,
             endpoint: endpoint.into_inner().0,
             auth: auth.0,
@@ -456,8 +457,8 @@ impl Context<'_> {
             .user
             .ok_or_else(|| self.missing(Some(line), "peer.ceph.user", "user = \"rbd-mirror-peer\""))?;
         let run_on = match table.run_on {
-            None => RunOn::Local,
-            Some(run_on) if *run_on.get_ref() == RunOn::Datastore => {
+            None => ConfiguredRunOn::Local,
+            Some(run_on) if *run_on.get_ref() == ConfiguredRunOn::Datastore => {
                 return Err(self.wrong(
                     run_on.span(),
                     "peer.ceph.run_on",
@@ -468,8 +469,8 @@ impl Context<'_> {
         };
         // One cluster under two names would look like a peer that always agrees.
         if own.conf.as_ref() == Some(&conf.get_ref().0)
-            && own.run_on == RunOn::Local
-            && run_on == RunOn::Local
+            && own.run_on == ConfiguredRunOn::Local
+            && run_on == ConfiguredRunOn::Local
         {
             return Err(self.wrong(
                 conf.span(),

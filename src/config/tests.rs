@@ -43,7 +43,7 @@ fn the_sample_parses() {
                 run_on: Datastore,
             },
         },
-        peer: Peer {
+        peer: PeerConfig {
             name: "site-b",
             endpoint: "https://one-b.example.org:2633/RPC2",
             auth: "/etc/one/onemirror.peer_auth",
@@ -139,11 +139,15 @@ fn run_on_takes_all_three_forms() {
     let with = |value: &str| {
         parse(&sample_with("#run_on = \"datastore\"", &format!("run_on = {value}"))).unwrap().site.ceph.run_on
     };
-    assert_eq!(with("\"datastore\""), RunOn::Datastore);
-    assert_eq!(with("\"local\""), RunOn::Local);
+    assert_eq!(with("\"datastore\""), ConfiguredRunOn::Datastore);
+    assert_eq!(with("\"local\""), ConfiguredRunOn::Local);
     assert_eq!(
         with("[\"host-1.example.org\",\n  \"oneadmin@10.0.0.2\", \"fd00::2\"]"),
-        RunOn::Hosts(vec!["host-1.example.org".into(), "oneadmin@10.0.0.2".into(), "fd00::2".into()])
+        ConfiguredRunOn::Hosts(vec![
+            "host-1.example.org".into(),
+            "oneadmin@10.0.0.2".into(),
+            "fd00::2".into()
+        ])
     );
 }
 

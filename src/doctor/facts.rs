@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Everything that failback depends on, as it was found.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct Examined {
     /// The configuration; `Err`: why there is none.
     pub configuration: Result<Configuration, String>,
     /// Why onemirror is switched off, if it is.
@@ -26,9 +26,9 @@ pub struct Facts {
     /// How far the other front-end's clock is ahead, in seconds.
     pub clock_difference: Option<i64>,
     /// The pools of the own front-end's Ceph datastores.
-    pub pools: Vec<Pool>,
+    pub pools: Vec<ExaminedPool>,
     /// The own front-end's VMs.
-    pub vms: Vec<Vm>,
+    pub vms: Vec<ExaminedVm>,
     /// What is wrong with the protection of disks; `None`: not known.
     pub concerns: Option<Vec<Concern>>,
     /// The pools in which both front-ends make disks for their VMs.
@@ -65,26 +65,26 @@ pub struct FrontEnd {
 
 /// One pool, on both clusters.
 #[derive(Clone, Debug)]
-pub struct Pool {
+pub struct ExaminedPool {
     /// `pool[/namespace]`.
     pub name: String,
     /// Here.
-    pub here: Side,
+    pub here: PoolOnCluster,
     /// On the other cluster.
-    pub there: Side,
+    pub there: PoolOnCluster,
 }
 
 /// A pool on one cluster.
 #[derive(Clone, Debug)]
-pub struct Side {
+pub struct PoolOnCluster {
     /// The user who asks, with `client.`.
     pub user: String,
     /// What the pool says of itself.
-    pub mirroring: Result<Mirroring, Trouble>,
+    pub mirroring: Result<PoolMirroring, NoAnswer>,
     /// Whether the user may change something: take a lock of ours and give it back.
-    pub lock: Result<(), Trouble>,
+    pub lock: Result<(), NoAnswer>,
     /// The daemon, and the images that are mirrored.
-    pub images: Result<Images, Trouble>,
+    pub images: Result<Images, NoAnswer>,
     /// `rbd_mirroring_delete_delay` in seconds, where it is known.
     pub delete_delay: Option<u64>,
     /// `rbd_mirror_journal_poll_age` in seconds, where it is known.
@@ -93,7 +93,7 @@ pub struct Side {
 
 /// What a pool says of itself.
 #[derive(Clone, Debug, Default)]
-pub struct Mirroring {
+pub struct PoolMirroring {
     /// Whether it is mirrored.
     pub enabled: bool,
     /// This cluster's site name, where the user may read it.
@@ -126,7 +126,7 @@ pub struct Images {
 
 /// Why a cluster did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum NoAnswer {
     /// The user may not.
     Permission(String),
     /// There is no such pool.
@@ -139,7 +139,7 @@ pub enum Trouble {
 
 /// One VM.
 #[derive(Clone, Debug, Default)]
-pub struct Vm {
+pub struct ExaminedVm {
     /// Its id.
     pub id: i32,
     /// Whether a boot passes the gate also where no disk is made.
@@ -147,7 +147,7 @@ pub struct Vm {
     /// Why its disks are not clear.
     pub error: Option<String>,
     /// Its images on Ceph.
-    pub disks: Vec<Disk>,
+    pub disks: Vec<ExaminedDisk>,
     /// Its disks elsewhere.
     pub elsewhere: BTreeSet<i32>,
     /// How many VMs of the other front-end use the same images; `None`: not known.
@@ -156,7 +156,7 @@ pub struct Vm {
 
 /// One disk on Ceph.
 #[derive(Clone, Debug)]
-pub struct Disk {
+pub struct ExaminedDisk {
     /// Its number in the VM.
     pub id: i32,
     /// The image.

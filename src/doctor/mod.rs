@@ -4,7 +4,10 @@ pub mod facts;
 
 use crate::ceph::{ReplayState, is_fsid};
 use crate::protection::{Concern, Kind};
-use facts::{Configuration, Daemon, Disk, Facts, FrontEnd, Pool, Side, Trouble, Vm};
+use facts::{
+    Configuration, Daemon, Examined, ExaminedDisk, ExaminedPool, ExaminedVm, FrontEnd, NoAnswer,
+    PoolOnCluster,
+};
 use onemirror_protocol::ImageSpec;
 use onemirror_protocol::advice::{Advice, Place};
 use serde::Serialize;
@@ -102,7 +105,7 @@ pub const NOT_LOOKED_AT: &str = "not looked at, see the failures";
 
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct Diagnosis {
     /// What was looked at.
     pub check: Check,
     /// How bad it is.
@@ -115,11 +118,11 @@ pub struct Finding {
     pub advice: Option<Advice>,
 }
 
-struct Findings(Vec<Finding>);
+struct Findings(Vec<Diagnosis>);
 
 impl Findings {
     fn add(&mut self, check: Check, level: Level, text: impl Into<String>, fix: Advice) {
-        self.0.push(Finding {
+        self.0.push(Diagnosis {
             check,
             level,
             text: text.into(),
@@ -130,7 +133,7 @@ impl Findings {
 }
 
 /// Judges everything; one finding at least per check, in the order of [`Check`].
-pub fn examine(facts: &Facts) -> Vec<Finding> {
+pub fn examine(facts: &Examined) -> Vec<Diagnosis> {
     let mut found = Findings(Vec::new());
     let mut unknown = BTreeSet::new();
     about_onemirror(facts, &mut found);
@@ -169,7 +172,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
         if !found.0.iter().any(|finding| finding.check == check) {
             let text = if unknown.contains(&check) { NOT_LOOKED_AT } else { "ok" };
             let level = if unknown.contains(&check) { Level::Warning } else { Level::Ok };
-            found.0.push(Finding { check, level, text: text.into(), fix: None, advice: None });
+            found.0.push(Diagnosis { check, level, text: text.into(), fix: None, advice: None });
         }
     }
     found.0.sort_by_key(|finding| (finding.check, std::cmp::Reverse(finding.level)));
@@ -183,7 +186,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     said
 }
 
-fn about_onemirror(facts: &Facts, found: &mut Findings) {
+fn about_onemirror(facts: &Examined, found: &mut Findings) {
     if let Err(why) = &facts.configuration {
         found.add(
             Check::Configuration,
@@ -276,7 +279,7 @@ fn is_private(endpoint: &str) -> bool {
     url.scheme() == "https" || is_loopback
 }
 
-fn about_front_ends(facts: &Facts, found: &mut Findings, unknown: &mut BTreeSet<Check>) {
+fn about_front_ends(facts: &Examined, found: &mut Findings, unknown: &mut BTreeSet<Check>) {
     let sides = [
         (Check::FrontEndHere, Some(&facts.front_end_here)),
         (Check::FrontEndThere, facts.front_end_there.as_ref()),
@@ -359,7 +362,7 @@ pub fn is_known_version(version: &str) -> bool {
     }
 }
 
-fn about_pool(pool: &Pool, configuration: &Configuration, found: &mut Findings) {
+fn about_pool(pool: &ExaminedPool, configuration: &Configuration, found: &mut Findings) {
     let name = &pool.name;
     let sides = [
         (&pool.here, Check::ClusterHere, Check::DaemonHere, &configuration.here, &configuration.there),
@@ -397,23 +400,23 @@ fn about_pool(pool: &Pool, configuration: &Configuration, found: &mut Findings) 
 }
 
 /// Whether what should be the other cluster is this one.
-fn is_same_cluster(pool: &Pool) -> bool {
-    let uuid = |side: &Side| side.mirroring.as_ref().ok()?.mirror_uuid.clone();
+fn is_same_cluster(pool: &ExaminedPool) -> bool {
+    let uuid = |side: &PoolOnCluster| side.mirroring.as_ref().ok()?.mirror_uuid.clone();
     uuid(&pool.here).is_some() && uuid(&pool.here) == uuid(&pool.there)
 }
 
 fn about_trouble(
     check: Check,
-    pool: &Pool,
-    side: &Side,
+    pool: &ExaminedPool,
+    side: &PoolOnCluster,
     site: &str,
-    trouble: &Trouble,
+    trouble: &NoAnswer,
     found: &mut Findings,
 ) {
     let (user, name) = (&side.user, &pool.name);
     let place = if check == Check::ClusterHere { Place::Here } else { Place::There(site.to_owned()) };
     let (text, fix) = match trouble {
-        Trouble::Permission(said) => (
+        NoAnswer::Permission(said) => (
             format!("{site}: {user} may not do all that is needed in pool {name}: {said}"),
             Advice::command(
                 place,
@@ -421,20 +424,20 @@ fn about_trouble(
             )
             .when("with the caps that it has for other things"),
         ),
-        Trouble::Missing => (
+        NoAnswer::Missing => (
             format!("{site} has no pool {name}: images are only mirrored between pools of one name"),
             Advice::commands(
                 place,
                 [format!("ceph osd pool create {name}"), format!("rbd pool init {name}")],
             ),
         ),
-        Trouble::Full(fullness) => (
+        NoAnswer::Full(fullness) => (
             format!(
                 "pool {name} of {site} is full ({fullness}): no VM changes sites there, none that came back boots"
             ),
             fullness.advice(name, place),
         ),
-        Trouble::Other(said) => {
+        NoAnswer::Other(said) => {
             let see = "see to its monitors, and to conf and user in onemirror.conf";
             (format!("{site}: {said}"), Advice::decide(see))
         }
@@ -447,7 +450,7 @@ fn is_called(peer: &str, name: &str) -> bool {
     peer == name || is_fsid(peer)
 }
 
-fn about_mirroring(name: &str, side: &Side, own: &str, other: &str, found: &mut Findings) {
+fn about_mirroring(name: &str, side: &PoolOnCluster, own: &str, other: &str, found: &mut Findings) {
     let Ok(mirroring) = &side.mirroring else { return };
     let mut add =
         |text: String, fix: String| found.add(Check::Mirroring, Level::Failure, text, Advice::decide(fix));
@@ -489,7 +492,7 @@ fn about_mirroring(name: &str, side: &Side, own: &str, other: &str, found: &mut 
     }
 }
 
-fn about_daemon(name: &str, side: &Side, check: Check, site: &str, found: &mut Findings) {
+fn about_daemon(name: &str, side: &PoolOnCluster, check: Check, site: &str, found: &mut Findings) {
     if side.images.as_ref().is_ok_and(|images| images.daemon == Daemon::Down) {
         found.add(
             check,
@@ -503,7 +506,7 @@ fn about_daemon(name: &str, side: &Side, check: Check, site: &str, found: &mut F
     }
 }
 
-fn about_settings(side: &Side, site: &str, found: &mut Findings) {
+fn about_settings(side: &PoolOnCluster, site: &str, found: &mut Findings) {
     if side.poll_age.is_some_and(|age| age > POLL_AGE) {
         found.add(
             Check::PollInterval,
@@ -517,7 +520,7 @@ fn about_settings(side: &Side, site: &str, found: &mut Findings) {
 }
 
 /// One advice for all pools of a site.
-fn about_delete_delays(pools: &[Pool], configuration: &Configuration, found: &mut Findings) {
+fn about_delete_delays(pools: &[ExaminedPool], configuration: &Configuration, found: &mut Findings) {
     for is_here in [true, false] {
         let site = if is_here { &configuration.here } else { &configuration.there };
         let without: BTreeSet<&str> = pools
@@ -562,7 +565,7 @@ fn about_copy(image: &str, report: &ReplayState, site: &str, found: &mut Finding
     }
 }
 
-fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
+fn about_vm(vm: &ExaminedVm, facts: &Examined, found: &mut Findings) {
     let id = vm.id;
     if let Some(error) = &vm.error {
         found.add(
@@ -579,7 +582,8 @@ fn about_vm(vm: &Vm, facts: &Facts, found: &mut Findings) {
         let pool = facts.pools.iter().find(|pool| pool.name == image.pool_spec())?;
         Some(pool.here.images.as_ref().ok()?.reports.contains_key(image.image()))
     };
-    let with: Vec<&Disk> = vm.disks.iter().filter(|disk| mirrored(&disk.image) == Some(true)).collect();
+    let with: Vec<&ExaminedDisk> =
+        vm.disks.iter().filter(|disk| mirrored(&disk.image) == Some(true)).collect();
     if with.is_empty() {
         return; // nobody wants it to move
     }
@@ -665,13 +669,13 @@ fn about_protection(concerns: &[Concern], found: &mut Findings) {
 }
 
 /// Whether the other site mirrors an image of that name; `None`: its pool did not answer.
-fn has_copy(image: &ImageSpec, facts: &Facts) -> Option<bool> {
+fn has_copy(image: &ImageSpec, facts: &Examined) -> Option<bool> {
     let pool = facts.pools.iter().find(|pool| pool.name == image.pool_spec())?;
     Some(pool.there.images.as_ref().ok()?.reports.contains_key(image.image()))
 }
 
 /// The exit status: 0 all is well, 1 there are warnings, 3 there are failures.
-pub fn exit_status(findings: &[Finding]) -> u8 {
+pub fn exit_status(findings: &[Diagnosis]) -> u8 {
     match findings.iter().map(|finding| finding.level).max() {
         Some(Level::Failure) => 3,
         Some(Level::Warning) => 1,

@@ -1,14 +1,14 @@
 use super::*;
-use crate::doctor::facts::{Images, Mirroring};
+use crate::doctor::facts::{Images, PoolMirroring};
 use onemirror_protocol::advice::Advice;
 use onemirror_protocol::{Fullness, QuotaOf};
 use std::collections::BTreeMap;
 
-fn side(own: &str, other: &str) -> Side {
+fn side(own: &str, other: &str) -> PoolOnCluster {
     let reports = [("one-7", ReplayState::LocalPrimary), ("one-5", ReplayState::LocalPrimary)];
-    Side {
+    PoolOnCluster {
         user: "client.libvirt".into(),
-        mirroring: Ok(Mirroring {
+        mirroring: Ok(PoolMirroring {
             enabled: true,
             site_name: Some(own.into()),
             mirror_uuid: Some(format!("uuid of {own}")),
@@ -28,12 +28,12 @@ fn front_end() -> FrontEnd {
     FrontEnd { version: "7.4.0".into(), user: "oneadmin".into(), sees_everything: true, servers: vec![] }
 }
 
-fn disk(id: i32, image: &str, base: Option<&str>) -> Disk {
-    Disk { id, image: image.parse().unwrap(), base: base.map(|base| base.parse().unwrap()) }
+fn disk(id: i32, image: &str, base: Option<&str>) -> ExaminedDisk {
+    ExaminedDisk { id, image: image.parse().unwrap(), base: base.map(|base| base.parse().unwrap()) }
 }
 
-fn healthy() -> Facts {
-    Facts {
+fn healthy() -> Examined {
+    Examined {
         configuration: Ok(Configuration {
             here: "site-a".into(),
             there: "site-b".into(),
@@ -48,27 +48,27 @@ fn healthy() -> Facts {
         front_end_here: Ok(front_end()),
         front_end_there: Some(Ok(front_end())),
         clock_difference: Some(-1),
-        pools: vec![Pool {
+        pools: vec![ExaminedPool {
             name: "one".into(),
             here: side("site-a", "site-b"),
             there: side("site-b", "site-a"),
         }],
         shared_pools: BTreeSet::new(),
         vms: vec![
-            Vm {
+            ExaminedVm {
                 id: 3,
                 has_context: true,
                 disks: vec![disk(0, "one/one-7", Some("one/one-5"))],
                 matches: Some(1),
-                ..Vm::default()
+                ..ExaminedVm::default()
             },
             // not mirrored at all: nobody wants it to move
-            Vm {
+            ExaminedVm {
                 id: 4,
                 disks: vec![disk(0, "one/one-9", None)],
                 elsewhere: [1].into(),
                 matches: Some(0),
-                ..Vm::default()
+                ..ExaminedVm::default()
             },
         ],
         concerns: Some(vec![]),
@@ -117,25 +117,25 @@ fn an_advice_for_a_site_is_given_once_however_many_pools_it_has() {
 }
 
 /// What is broken, and what is to be found then.
-type Case = (&'static str, fn(&mut Facts), Check, Level);
+type Case = (&'static str, fn(&mut Examined), Check, Level);
 
-fn configuration(facts: &mut Facts) -> &mut Configuration {
+fn configuration(facts: &mut Examined) -> &mut Configuration {
     facts.configuration.as_mut().unwrap()
 }
 
-fn here(facts: &mut Facts) -> &mut Side {
+fn here(facts: &mut Examined) -> &mut PoolOnCluster {
     &mut facts.pools[0].here
 }
 
-fn there(facts: &mut Facts) -> &mut Side {
+fn there(facts: &mut Examined) -> &mut PoolOnCluster {
     &mut facts.pools[0].there
 }
 
-fn mirroring(side: &mut Side) -> &mut Mirroring {
+fn mirroring(side: &mut PoolOnCluster) -> &mut PoolMirroring {
     side.mirroring.as_mut().unwrap()
 }
 
-fn reports(side: &mut Side) -> &mut BTreeMap<String, ReplayState> {
+fn reports(side: &mut PoolOnCluster) -> &mut BTreeMap<String, ReplayState> {
     &mut side.images.as_mut().unwrap().reports
 }
 
@@ -200,20 +200,20 @@ const CASES: &[Case] = &[
     ("a clock behind", |f| f.clock_difference = Some(-6), Check::Clock, Level::Warning),
     (
         "no rights",
-        |f| here(f).mirroring = Err(Trouble::Permission("(13)".into())),
+        |f| here(f).mirroring = Err(NoAnswer::Permission("(13)".into())),
         Check::ClusterHere,
         Level::Failure,
     ),
     (
         "read only",
-        |f| there(f).lock = Err(Trouble::Permission("(1)".into())),
+        |f| there(f).lock = Err(NoAnswer::Permission("(1)".into())),
         Check::ClusterThere,
         Level::Failure,
     ),
-    ("no such pool", |f| there(f).mirroring = Err(Trouble::Missing), Check::ClusterThere, Level::Failure),
+    ("no such pool", |f| there(f).mirroring = Err(NoAnswer::Missing), Check::ClusterThere, Level::Failure),
     (
         "silent",
-        |f| there(f).images = Err(Trouble::Other("no answer".into())),
+        |f| there(f).images = Err(NoAnswer::Other("no answer".into())),
         Check::ClusterThere,
         Level::Failure,
     ),
@@ -234,7 +234,7 @@ const CASES: &[Case] = &[
         "no room",
         |f| {
             here(f).lock =
-                Err(Trouble::Full(Fullness::Quota { of: QuotaOf::Bytes, limit: 1000, stored: 900 }))
+                Err(NoAnswer::Full(Fullness::Quota { of: QuotaOf::Bytes, limit: 1000, stored: 900 }))
         },
         Check::ClusterHere,
         Level::Failure,
@@ -288,7 +288,7 @@ const CASES: &[Case] = &[
     ),
 ];
 
-fn concern(facts: &mut Facts, kind: Kind) {
+fn concern(facts: &mut Examined, kind: Kind) {
     let (what, advice) = ("is wrong".to_owned(), Advice::command(Place::Here, "type this"));
     facts.concerns = Some(vec![Concern { kind, vm: Some(3), image: "one/one-7".into(), what, advice }]);
 }

@@ -7,7 +7,7 @@ use super::images::VmImage;
 use super::journal::{Attempt, Ground};
 use super::locks::Owner;
 use super::observe::Seen;
-use super::reconcile::{UserHere, uses_here};
+use super::reconcile::{LocalVm, uses_here};
 use super::sites::Engine;
 use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
@@ -26,7 +26,7 @@ pub(super) struct Subject<'a> {
     pub vm: Option<i32>,
     pub images: &'a [VmImage],
     /// For each image the VMs that use it as far as is known; what the front-end lists may lack one.
-    pub known: &'a [Vec<UserHere>],
+    pub known: &'a [Vec<LocalVm>],
     /// What an operator typed.
     pub order: Option<&'a ForceOrder<'a>>,
     /// How long it may take.
@@ -111,7 +111,7 @@ pub(super) fn observations(seen: &[Seen]) -> Vec<Observation> {
 }
 
 /// What came of a request.
-enum Answer {
+enum CameOfIt {
     Go,
     Saw,
     Locked,
@@ -130,7 +130,7 @@ struct Drive<'a> {
     /// Those that it has taken. There may be nothing to lock: then a copy that shows itself is one that is not locked.
     locks: Option<HeldLocks>,
     /// What VMs here were found to do with each image.
-    users: Vec<Vec<UserHere>>,
+    users: Vec<Vec<LocalVm>>,
     sights: Vec<Observation>,
     /// As of the last look without locks, or of the last change: what was due then is due under the locks, though to
     /// take them took long.
@@ -146,9 +146,9 @@ impl Engine {
             there: self.there(),
             role: self.residence().role,
             peer_unreachable: match self.config.policy.peer_unreachable {
-                config::PeerUnreachable::Allow => PeerUnreachable::Allow,
-                config::PeerUnreachable::Refuse => PeerUnreachable::Refuse,
-                config::PeerUnreachable::RefuseAfterReboot => PeerUnreachable::RefuseAfterReboot,
+                config::PeerUnreachablePolicy::Allow => PeerUnreachable::Allow,
+                config::PeerUnreachablePolicy::Refuse => PeerUnreachable::Refuse,
+                config::PeerUnreachablePolicy::RefuseAfterReboot => PeerUnreachable::RefuseAfterReboot,
             },
             vm,
             closing_id,
@@ -163,7 +163,7 @@ impl Engine {
     /// Drives a run to its end.
     pub(super) async fn drive(&self, mut run: Run, subject: &Subject<'_>) -> Driven {
         let mut drive = Drive::new(self, *subject);
-        let mut answer = Answer::Go;
+        let mut answer = CameOfIt::Go;
         loop {
             let id = closing_id();
             let request = run.next(&self.setting(subject.vm, &id), drive.event(&answer));
@@ -180,11 +180,11 @@ impl Engine {
                 Request::Unlock => drive.unlock().await,
                 Request::Wait(what) => drive.wait(what).await,
                 Request::End { steps, findings, verdict } => match drive.act(steps, findings).await {
-                    Answer::Acted(_) => return drive.end(verdict).await,
+                    CameOfIt::Acted(_) => return drive.end(verdict).await,
                     failed => failed,
                 },
                 Request::ForceAndEnd(steps) => match drive.force(steps).await {
-                    Answer::Acted(_) => return drive.end(Verdict::Forced).await,
+                    CameOfIt::Acted(_) => return drive.end(Verdict::Forced).await,
                     failed => failed,
                 },
             };
@@ -218,26 +218,26 @@ impl<'a> Drive<'a> {
         }
     }
 
-    fn event(&self, answer: &Answer) -> Event<'_> {
+    fn event(&self, answer: &CameOfIt) -> Event<'_> {
         let time = Time { patience: self.patience, lateness: self.clock.lateness() };
         match answer {
-            Answer::Go => Event::Go,
-            Answer::Saw => Event::Saw(&self.sights, time),
-            Answer::Locked => Event::Locked,
-            Answer::Acted(carried) => Event::Acted(*carried, time),
-            Answer::Failed(trouble) => Event::Failed(*trouble, time),
+            CameOfIt::Go => Event::Go,
+            CameOfIt::Saw => Event::Saw(&self.sights, time),
+            CameOfIt::Locked => Event::Locked,
+            CameOfIt::Acted(carried) => Event::Acted(*carried, time),
+            CameOfIt::Failed(trouble) => Event::Failed(*trouble, time),
         }
     }
 
-    fn saw(&mut self) -> Answer {
+    fn saw(&mut self) -> CameOfIt {
         self.sights = observations(&self.driven.seen);
         for (sight, users) in self.sights.iter_mut().zip(&self.users) {
             sight.uses_here = uses_here(users, None);
         }
-        Answer::Saw
+        CameOfIt::Saw
     }
 
-    fn failed(&mut self, error: EngineError) -> Answer {
+    fn failed(&mut self, error: EngineError) -> CameOfIt {
         let trouble = match &error {
             EngineError::Ceph { error: CephError::PoolFull { .. }, .. } => Trouble::NoRoom,
             error if error.is_passing() => Trouble::Passing,
@@ -245,10 +245,10 @@ impl<'a> Drive<'a> {
         };
         tracing::info!("{error}");
         self.driven.trouble = Some(error);
-        Answer::Failed(trouble)
+        CameOfIt::Failed(trouble)
     }
 
-    async fn look(&mut self, depth: Depth) -> Answer {
+    async fn look(&mut self, depth: Depth) -> CameOfIt {
         let seen = match &self.locks {
             None if depth == Depth::Tidy => self.engine.look(&self.images, depth).await,
             None => self.engine.observe(&self.images, depth).await,
@@ -266,7 +266,7 @@ impl<'a> Drive<'a> {
         }
     }
 
-    async fn claim(&mut self, note_home: bool) -> Answer {
+    async fn claim(&mut self, note_home: bool) -> CameOfIt {
         let Driven { seen, mirrored, .. } = &mut self.driven;
         if note_home {
             futures::future::join_all(seen.iter().map(|seen| self.engine.remember_home(seen))).await;
@@ -285,15 +285,15 @@ impl<'a> Drive<'a> {
         }
     }
 
-    async fn lock(&mut self, side: Side) -> Answer {
+    async fn lock(&mut self, side: Side) -> CameOfIt {
         let locks = self.locks.get_or_insert_default();
         match self.engine.lock(locks, side, &self.driven.seen, &self.owner).await {
-            Ok(()) => Answer::Locked,
+            Ok(()) => CameOfIt::Locked,
             Err(error) => self.failed(error),
         }
     }
 
-    async fn ask_users(&mut self, users: Users) -> Answer {
+    async fn ask_users(&mut self, users: Users) -> CameOfIt {
         let vm = self.subject.vm;
         let seen = &mut self.driven.seen;
         let asked = match users {
@@ -313,20 +313,20 @@ impl<'a> Drive<'a> {
         self.saw()
     }
 
-    async fn ask_writers(&mut self) -> Answer {
+    async fn ask_writers(&mut self) -> CameOfIt {
         match self.engine.observe_writers_there(&mut self.driven.seen).await {
             Ok(()) => self.saw(),
             Err(error) => self.failed(error),
         }
     }
 
-    async fn narrow(&mut self, images: &[ImageSpec]) -> Answer {
+    async fn narrow(&mut self, images: &[ImageSpec]) -> CameOfIt {
         self.images.retain(|image| images.contains(image.spec()));
         self.clock = Clock::start(self.subject.limit);
         self.unlock().await
     }
 
-    async fn widen(&mut self, taken_over: bool) -> Answer {
+    async fn widen(&mut self, taken_over: bool) -> CameOfIt {
         let Subject { vm, images, order, .. } = self.subject;
         if taken_over {
             for image in self.images.iter().map(VmImage::spec) {
@@ -346,54 +346,54 @@ impl<'a> Drive<'a> {
 
     /// On whose behalf it acts: for the VM that it is about, or the first that uses an image.
     fn cause(&self) -> Cause<'_> {
-        let user = || self.users.iter().flatten().next().map(UserHere::vm);
+        let user = || self.users.iter().flatten().next().map(LocalVm::vm);
         Cause { vm: self.subject.vm.or_else(user), findings: &self.driven.findings, order: None }
     }
 
-    async fn act(&mut self, steps: Vec<Step>, findings: Vec<Finding>) -> Answer {
+    async fn act(&mut self, steps: Vec<Step>, findings: Vec<Finding>) -> CameOfIt {
         self.driven.findings = findings;
         if steps.is_empty() {
-            return Answer::Acted(Carried::Out);
+            return CameOfIt::Acted(Carried::Out);
         }
         self.driven.due = steps;
-        let Some(locks) = &self.locks else { return Answer::Acted(Carried::Halted) };
+        let Some(locks) = &self.locks else { return CameOfIt::Acted(Carried::Halted) };
         let due = &self.driven.due;
         match self.engine.carry_out(due, &self.driven.seen, locks, &self.cause()).await {
             Ok(Carried::Out) => {
                 self.clock.progress();
                 self.patience = self.clock.patience();
                 self.driven.steps.extend(self.driven.due.iter().cloned());
-                Answer::Acted(Carried::Out)
+                CameOfIt::Acted(Carried::Out)
             }
-            Ok(left) => Answer::Acted(left),
+            Ok(left) => CameOfIt::Acted(left),
             Err(error) => self.failed(error),
         }
     }
 
-    async fn force(&mut self, steps: Vec<Step>) -> Answer {
+    async fn force(&mut self, steps: Vec<Step>) -> CameOfIt {
         self.driven.due = steps;
-        let Some(locks) = &self.locks else { return Answer::Failed(Trouble::Lasting) };
+        let Some(locks) = &self.locks else { return CameOfIt::Failed(Trouble::Lasting) };
         let cause = Cause { order: self.subject.order, ..self.cause() };
         match self.engine.force_in_turn(&self.driven.due, &self.driven.seen, locks, &cause).await {
-            Ok(()) => Answer::Acted(Carried::Out),
+            Ok(()) => CameOfIt::Acted(Carried::Out),
             Err(error) => self.failed(error),
         }
     }
 
-    async fn wait(&mut self, what: Option<(WaitFor, ImageSpec)>) -> Answer {
+    async fn wait(&mut self, what: Option<(WaitFor, ImageSpec)>) -> CameOfIt {
         if let Some((what, image)) = what {
             tracing::info!("waiting for {what} ({image})");
         }
         self.unlock().await;
         self.clock.wait_a_moment().await;
-        Answer::Go
+        CameOfIt::Go
     }
 
-    async fn unlock(&mut self) -> Answer {
+    async fn unlock(&mut self) -> CameOfIt {
         if let Some(locks) = self.locks.take() {
             locks.release().await;
         }
-        Answer::Go
+        CameOfIt::Go
     }
 
     async fn end(mut self, verdict: Verdict) -> Driven {

@@ -5,7 +5,9 @@ use super::sites::Engine;
 use crate::ceph::{
     self, Ceph as _, CephError, DaemonState, Expiry, PoolStatus, RbdCommand, ReplayState, is_fsid,
 };
-use crate::doctor::facts::{Daemon, Disk, FrontEnd, Images, Mirroring, Pool, Side, Trouble, Vm};
+use crate::doctor::facts::{
+    Daemon, ExaminedDisk, ExaminedPool, ExaminedVm, FrontEnd, Images, NoAnswer, PoolMirroring, PoolOnCluster,
+};
 use crate::opennebula::disks::rbd_images;
 use crate::opennebula::{self, Client, Datastore, DiskKind};
 use futures::{StreamExt as _, stream};
@@ -55,7 +57,7 @@ impl Engine {
     }
 
     /// The pools of this front-end's Ceph datastores, on both clusters.
-    pub async fn examine_pools(&self) -> Result<Vec<Pool>, String> {
+    pub async fn examine_pools(&self) -> Result<Vec<ExaminedPool>, String> {
         let mut pools: BTreeMap<String, Datastore> = BTreeMap::new();
         let images = self.images_registered().await.map_err(|error| error.to_string())?;
         for (name, datastore) in self.pools_by_name(&images).await.map_err(|error| error.to_string())? {
@@ -65,34 +67,36 @@ impl Engine {
         Ok(stream::iter(looks).buffered(CONCURRENCY).collect().await)
     }
 
-    async fn examine_pool(&self, name: String, datastore: Datastore) -> Pool {
+    async fn examine_pool(&self, name: String, datastore: Datastore) -> ExaminedPool {
         let own = match self.cluster_here(&datastore).await {
             Ok(own) => own,
             Err(error) => {
-                let here = Side::unknown("client.?", Trouble::Other(error.to_string()));
-                let there =
-                    Side::unknown("client.?", Trouble::Other(format!("nothing leads to {}", self.there())));
-                return Pool { name, here, there };
+                let here = PoolOnCluster::unknown("client.?", NoAnswer::Other(error.to_string()));
+                let there = PoolOnCluster::unknown(
+                    "client.?",
+                    NoAnswer::Other(format!("nothing leads to {}", self.there())),
+                );
+                return ExaminedPool { name, here, there };
             }
         };
         let there = async {
             match self.cluster_there(&own, &name).await {
                 Ok(Some(cluster)) => side(&cluster, &name).await,
-                Ok(None) => Side::unknown(
+                Ok(None) => PoolOnCluster::unknown(
                     "client.?",
-                    Trouble::Other(
+                    NoAnswer::Other(
                         "pool info does not tell how to reach it: add [peer.ceph] to onemirror.conf".into(),
                     ),
                 ),
-                Err(error) => Side::unknown("client.?", trouble(error)),
+                Err(error) => PoolOnCluster::unknown("client.?", trouble(error)),
             }
         };
         let (here, there) = futures::join!(side(&own, &name), there);
-        Pool { name, here, there }
+        ExaminedPool { name, here, there }
     }
 
     /// This front-end's VMs, and how many of the other's use the same images.
-    pub async fn examine_vms(&self) -> Result<Vec<Vm>, String> {
+    pub async fn examine_vms(&self) -> Result<Vec<ExaminedVm>, String> {
         let mut found = Vec::new();
         for vm in self.one_here.vm_pool().await.map_err(|error| self.error_here(error).to_string())? {
             found.push(self.examine_vm(&vm).await);
@@ -121,8 +125,8 @@ impl Engine {
         &here.unwrap_or_default() & &there.unwrap_or_default()
     }
 
-    async fn examine_vm(&self, vm: &opennebula::Vm) -> Vm {
-        let mut found = Vm { id: vm.id, has_context: vm.has_context, ..Vm::default() };
+    async fn examine_vm(&self, vm: &opennebula::Vm) -> ExaminedVm {
+        let mut found = ExaminedVm { id: vm.id, has_context: vm.has_context, ..ExaminedVm::default() };
         let datastores = match self.datastores(opennebula::disks::datastores_needed(vm)).await {
             Ok(datastores) => datastores,
             Err(error) => {
@@ -143,7 +147,7 @@ impl Engine {
                     .collect();
                 found.disks = images
                     .into_iter()
-                    .map(|image| Disk { id: image.disk_id, image: image.image, base: image.base })
+                    .map(|image| ExaminedDisk { id: image.disk_id, image: image.image, base: image.base })
                     .collect();
             }
             Err(error) => found.error = Some(error.to_string()),
@@ -170,8 +174,8 @@ fn is_on_ceph(disk: &opennebula::Disk, datastores: &BTreeMap<i32, Datastore>) ->
     of_datastore || disk.tm_mad.as_deref().is_some_and(|driver| driver.eq_ignore_ascii_case("ceph"))
 }
 
-impl Side {
-    fn unknown(user: &str, why: Trouble) -> Self {
+impl PoolOnCluster {
+    fn unknown(user: &str, why: NoAnswer) -> Self {
         Self {
             user: user.into(),
             mirroring: Err(why.clone()),
@@ -184,13 +188,13 @@ impl Side {
 }
 
 /// A pool on one cluster.
-async fn side(cluster: &RbdCommand, pool: &str) -> Side {
+async fn side(cluster: &RbdCommand, pool: &str) -> PoolOnCluster {
     let mirroring = match cluster.pool_info(pool).await {
         Ok(info) => {
             let sources = info.peers.iter().filter(|peer| peer.is_received_from()).count();
             // where something is received, a peer to which is only sent is the same cluster once more
             let counts = |peer: &ceph::Peer| sources == 0 || peer.is_received_from();
-            Mirroring {
+            PoolMirroring {
                 enabled: info.enabled,
                 // a user who may not read the name is told the fsid
                 site_name: Some(info.site_name).filter(|name| !name.is_empty() && !is_fsid(name)),
@@ -204,7 +208,7 @@ async fn side(cluster: &RbdCommand, pool: &str) -> Side {
             }
         }
         // one deadline is enough where nobody answers
-        Err(error) => return Side::unknown(&cluster.user(), trouble(error)),
+        Err(error) => return PoolOnCluster::unknown(&cluster.user(), trouble(error)),
     };
     let is_enabled = mirroring.enabled;
     let (lock, images, delete_delay, poll_age) = futures::join!(
@@ -213,17 +217,18 @@ async fn side(cluster: &RbdCommand, pool: &str) -> Side {
         delete_delay(cluster, pool),
         poll_age(cluster)
     );
-    Side { user: cluster.user(), mirroring: Ok(mirroring), lock, images, delete_delay, poll_age }
+    PoolOnCluster { user: cluster.user(), mirroring: Ok(mirroring), lock, images, delete_delay, poll_age }
 }
 
-async fn try_lock(cluster: &RbdCommand, pool: &str) -> Result<(), Trouble> {
+async fn try_lock(cluster: &RbdCommand, pool: &str) -> Result<(), NoAnswer> {
     // nothing tells the difference but a deadline that is over
     if let Some(fullness) = cluster.lacks_room(pool).await {
-        return Err(Trouble::Full(fullness));
+        return Err(NoAnswer::Full(fullness));
     }
     // names nothing but the pool
-    let image: ImageSpec =
-        format!("{pool}/{TRIAL}").parse().map_err(|error| Trouble::Other(format!("pool {pool}: {error}")))?;
+    let image: ImageSpec = format!("{pool}/{TRIAL}")
+        .parse()
+        .map_err(|error| NoAnswer::Other(format!("pool {pool}: {error}")))?;
     let cookie = format!("{}", std::process::id());
     cluster.lock(&image, TRIAL, TRIAL, &cookie, Expiry::After(TRIAL_LIFE)).await.map_err(trouble)?;
     if let Ok(Some(holder)) = cluster.lock_holder(&image, TRIAL, TRIAL).await
@@ -235,7 +240,7 @@ async fn try_lock(cluster: &RbdCommand, pool: &str) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn images(cluster: &RbdCommand, pool: &str, is_enabled: bool) -> Result<Images, Trouble> {
+async fn images(cluster: &RbdCommand, pool: &str, is_enabled: bool) -> Result<Images, NoAnswer> {
     if !is_enabled {
         return Ok(Images { daemon: Daemon::Unknown, reports: BTreeMap::new() });
     }
@@ -271,11 +276,11 @@ async fn poll_age(cluster: &RbdCommand) -> Option<f64> {
     }
 }
 
-fn trouble(error: CephError) -> Trouble {
+fn trouble(error: CephError) -> NoAnswer {
     match error {
-        CephError::PermissionDenied { detail, .. } => Trouble::Permission(detail),
-        CephError::NotFound { .. } => Trouble::Missing,
-        CephError::PoolFull { fullness, .. } => Trouble::Full(fullness),
-        error => Trouble::Other(error.to_string()),
+        CephError::PermissionDenied { detail, .. } => NoAnswer::Permission(detail),
+        CephError::NotFound { .. } => NoAnswer::Missing,
+        CephError::PoolFull { fullness, .. } => NoAnswer::Full(fullness),
+        error => NoAnswer::Other(error.to_string()),
     }
 }

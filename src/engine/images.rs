@@ -63,7 +63,7 @@ pub struct VmImages {
 
 /// A VM that uses an image.
 #[derive(Clone, Debug)]
-pub(super) struct User {
+pub(super) struct DiskUser {
     pub vm: i32,
     pub state: String,
     pub activity: Activity,
@@ -79,7 +79,7 @@ pub(super) struct User {
     pub made: (Option<i64>, Option<String>),
 }
 
-impl User {
+impl DiskUser {
     pub(super) fn of_image(&self) -> ImageUser {
         ImageUser { vm: self.vm, activity: self.activity }
     }
@@ -186,7 +186,7 @@ impl Engine {
     pub(super) async fn users_there(
         &self,
         images: &BTreeSet<ImageSpec>,
-    ) -> Result<BTreeMap<ImageSpec, Vec<User>>, FrontEndError> {
+    ) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, FrontEndError> {
         let client = self.front_end_there()?;
         // "no VM uses it" is only true if every VM is seen
         let user = client.own_user().await?;
@@ -202,7 +202,7 @@ impl Engine {
 
     /// Whether one of these VMs is this site's own, by its number, the second in which it was made, and its UUID. An address
     /// that was moved after a disaster may lead back to this site.
-    async fn has_one_of(&self, users: impl Iterator<Item = &User>) -> bool {
+    async fn has_one_of(&self, users: impl Iterator<Item = &DiskUser>) -> bool {
         for (vm, seen) in users.map(|user| (user.vm, &user.made)).collect::<BTreeMap<_, _>>() {
             if self.one_here.vm(vm).await.is_ok_and(|own| made(&own) == *seen) {
                 return true;
@@ -215,7 +215,7 @@ impl Engine {
     pub(super) async fn users_here(
         &self,
         images: &BTreeSet<ImageSpec>,
-    ) -> Result<BTreeMap<ImageSpec, Vec<User>>, OneError> {
+    ) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, OneError> {
         users(&self.one_here, images).await
     }
 }
@@ -227,7 +227,7 @@ fn made(vm: &Vm) -> (Option<i64>, Option<String>) {
 async fn users(
     client: &Client,
     images: &BTreeSet<ImageSpec>,
-) -> Result<BTreeMap<ImageSpec, Vec<User>>, OneError> {
+) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, OneError> {
     let mut candidates: BTreeMap<i32, BTreeSet<ImageSpec>> =
         images.iter().filter_map(named_by).map(|named| (named.vm_id, BTreeSet::new())).collect();
     for image in client.image_pool().await? {
@@ -239,7 +239,7 @@ async fn users(
             }
         }
     }
-    let mut users: BTreeMap<ImageSpec, Vec<User>> = BTreeMap::new();
+    let mut users: BTreeMap<ImageSpec, Vec<DiskUser>> = BTreeMap::new();
     let mut datastores = BTreeMap::new();
     for (id, registered) in candidates {
         let vm = match client.vm(id).await {
@@ -263,7 +263,7 @@ async fn users(
             let (state, activity) = (vm.state_name(), activity(&vm));
             let (domain, way_out, running) = (domain(&vm), way_out(&vm), is_running(&vm));
             let made = made(&vm);
-            let user = User { vm: id, state, activity, domain, way_out, running, owns, made };
+            let user = DiskUser { vm: id, state, activity, domain, way_out, running, owns, made };
             users.entry(image).or_default().push(user);
         }
     }

@@ -116,14 +116,14 @@ impl Days {
 }
 
 /// A pool of this site's Ceph datastores, mirrored or not.
-struct Pool {
+struct DatastorePool {
     name: String,
     datastore: Datastore,
     cluster: Rc<RbdCommand>,
 }
 
 /// A lost copy as found, with what it takes to act on it.
-pub(super) struct Found {
+pub(super) struct FoundLost {
     spec: ImageSpec,
     info: ImageInfo,
     metadata: BTreeMap<String, String>,
@@ -195,14 +195,14 @@ async fn names_of_kept(cluster: &RbdCommand, pool: &str) -> Result<Vec<ImageSpec
     Ok(names.filter_map(|name| format!("{pool}/{name}").parse().ok()).collect())
 }
 
-pub(super) async fn find(cluster: &RbdCommand, spec: &ImageSpec) -> Result<Option<Found>, CephError> {
+pub(super) async fn find(cluster: &RbdCommand, spec: &ImageSpec) -> Result<Option<FoundLost>, CephError> {
     let Some(info) = cluster.info(spec).await? else { return Ok(None) };
     let metadata = match cluster.metadata(spec).await {
         Err(CephError::NotFound { .. }) => return Ok(None),
         other => other?,
     };
     let note = Note::of(&metadata, &info.id).filter(|note| note.kept_as().as_ref() == Some(spec));
-    Ok(note.map(|note| Found { spec: spec.clone(), info, metadata, note }))
+    Ok(note.map(|note| FoundLost { spec: spec.clone(), info, metadata, note }))
 }
 
 impl Engine {
@@ -276,7 +276,7 @@ impl Engine {
     }
 
     /// Whether the token that outranked the copy is still the newest; what cannot be seen counts as replaced.
-    async fn still_reigns(&self, pool: &Pool, note: &Note) -> bool {
+    async fn still_reigns(&self, pool: &DatastorePool, note: &Note) -> bool {
         let (Some(reign), Ok(image)) = (&note.reign, note.image.parse::<ImageSpec>()) else { return false };
         let Ok(Some(there)) = self.cluster_there(&pool.cluster, &pool.name).await else { return false };
         let metadata = there.metadata(&image).await;
@@ -341,7 +341,7 @@ impl Engine {
         let (spec, cluster) = (image.spec(), &image.cluster);
         let name = spec.to_string();
         let look = async {
-            let mut newest: Option<Found> = None;
+            let mut newest: Option<FoundLost> = None;
             for kept in names_of_kept(cluster, &spec.pool_spec()).await? {
                 let found = find(cluster, &kept).await?.filter(|found| found.note.image == name);
                 newest = newest.into_iter().chain(found).max_by_key(|found| found.note.order());
@@ -354,13 +354,13 @@ impl Engine {
     }
 
     /// The pools of this site's Ceph datastores; one that cannot be reached keeps no other waiting.
-    async fn pools_with_images(&self, images: &[Image]) -> Result<Vec<Pool>, EngineError> {
+    async fn pools_with_images(&self, images: &[Image]) -> Result<Vec<DatastorePool>, EngineError> {
         let (mut pools, mut known) = (Vec::new(), BTreeSet::new());
         // an image can only be registered in a datastore for images
         for (name, datastore) in self.pools_by_name(images).await? {
             match self.cluster_here(&datastore).await {
                 Ok(cluster) if known.insert((cluster.number(), name.clone())) => {
-                    pools.push(Pool { name, datastore, cluster });
+                    pools.push(DatastorePool { name, datastore, cluster });
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!("pool {name}: {error}"),
@@ -369,7 +369,7 @@ impl Engine {
         Ok(pools)
     }
 
-    async fn find_lost(&self, pool: &Pool) -> Result<Vec<Found>, CephError> {
+    async fn find_lost(&self, pool: &DatastorePool) -> Result<Vec<FoundLost>, CephError> {
         let mut found = Vec::new();
         for spec in names_of_kept(&pool.cluster, &pool.name).await? {
             found.extend(find(&pool.cluster, &spec).await?);
@@ -378,12 +378,15 @@ impl Engine {
     }
 
     /// What was set aside, pool by pool; one that cannot be looked at keeps no other waiting.
-    async fn lost_by_pool(&self) -> Result<Vec<(Pool, Vec<Found>)>, EngineError> {
+    async fn lost_by_pool(&self) -> Result<Vec<(DatastorePool, Vec<FoundLost>)>, EngineError> {
         self.lost_beside(&self.images_registered().await?).await
     }
 
     /// The same, where the images that are registered here are known.
-    async fn lost_beside(&self, images: &[Image]) -> Result<Vec<(Pool, Vec<Found>)>, EngineError> {
+    async fn lost_beside(
+        &self,
+        images: &[Image],
+    ) -> Result<Vec<(DatastorePool, Vec<FoundLost>)>, EngineError> {
         let mut all = Vec::new();
         for pool in self.pools_with_images(images).await? {
             match self.find_lost(&pool).await {
@@ -514,7 +517,7 @@ impl Engine {
     }
 
     /// It may have been dropped, or restored, since it was seen without the lock.
-    async fn restore_locked(&self, pool: &Pool, spec: &ImageSpec) -> Result<i32, EngineError> {
+    async fn restore_locked(&self, pool: &DatastorePool, spec: &ImageSpec) -> Result<i32, EngineError> {
         let started = Instant::now();
         let here = |error| error_on(&pool.cluster, spec, error);
         let Some(found) = find(&pool.cluster, spec).await.map_err(here)? else {
@@ -550,7 +553,7 @@ impl Engine {
         }
     }
 
-    async fn register(&self, pool: &Pool, found: &Found) -> Result<i32, EngineError> {
+    async fn register(&self, pool: &DatastorePool, found: &FoundLost) -> Result<i32, EngineError> {
         // names of images and datastores hold no quotes: ImageSpec has none
         let template = format!(
             "NAME=\"{}\"\nTYPE=\"DATABLOCK\"\nPERSISTENT=\"YES\"\nFORMAT=\"raw\"\nSIZE=\"{}\"\nSOURCE=\"{}\"\n",
@@ -563,7 +566,7 @@ impl Engine {
     }
 
     /// The pool that holds the lost copy, of all that have the pool's name, and what was found there.
-    async fn pool_of(&self, spec: &ImageSpec) -> Result<(Pool, Option<Found>), EngineError> {
+    async fn pool_of(&self, spec: &ImageSpec) -> Result<(DatastorePool, Option<FoundLost>), EngineError> {
         let mut last = None;
         let pools = self.pools_with_images(&self.images_registered().await?).await?;
         for pool in pools.into_iter().filter(|it| it.name == spec.pool_spec()) {
@@ -580,7 +583,7 @@ impl Engine {
 
     /// A run was killed while it set the copy aside. Reconcile needs the other site to end that, since it must not take the
     /// other copy with it; a site that is lost for good has none.
-    async fn still_mirrored(&self, pool: &Pool, found: &Found) -> EngineError {
+    async fn still_mirrored(&self, pool: &DatastorePool, found: &FoundLost) -> EngineError {
         let spec = &found.spec;
         let every_image = pool.cluster.pool_info(&pool.name).await.is_ok_and(|info| info.pool_mode);
         let command = match every_image {
@@ -599,7 +602,12 @@ impl Engine {
         self.drop_from(&pool, spec, Ground::Operator).await
     }
 
-    async fn drop_from(&self, pool: &Pool, spec: &ImageSpec, ground: Ground) -> Result<(), EngineError> {
+    async fn drop_from(
+        &self,
+        pool: &DatastorePool,
+        spec: &ImageSpec,
+        ground: Ground,
+    ) -> Result<(), EngineError> {
         let started = Instant::now();
         let here = |error| error_on(&pool.cluster, spec, error);
         let user = self.one_here.own_user().await.map_err(|error| self.error_here(error))?;
@@ -633,7 +641,7 @@ impl Engine {
     }
 
     /// Looks again under the lock, and removes it.
-    async fn drop_locked(&self, pool: &Pool, spec: &ImageSpec) -> Result<(), EngineError> {
+    async fn drop_locked(&self, pool: &DatastorePool, spec: &ImageSpec) -> Result<(), EngineError> {
         let here = |error| error_on(&pool.cluster, spec, error);
         if let Some(id) = self.registered_as(spec).await? {
             return Err(EngineError::Unfit(format!(
@@ -673,8 +681,8 @@ impl Engine {
 
     async fn count_day(
         &self,
-        pool: &Pool,
-        found: &Found,
+        pool: &DatastorePool,
+        found: &FoundLost,
         today: jiff::civil::Date,
         limit: u32,
     ) -> Result<(), EngineError> {

@@ -2,7 +2,7 @@
 
 use super::CONCURRENCY;
 use super::error::{EngineError, denial_of};
-use super::images::{User, VmImage};
+use super::images::{DiskUser, VmImage};
 use super::locks;
 use super::sites::Engine;
 use crate::ceph::{
@@ -601,7 +601,7 @@ fn contact(here: &Copy, there: &There) -> Option<bool> {
 }
 
 /// The busiest of the VMs that use an image.
-fn peer_vm(users: &[User]) -> PeerVm {
+fn peer_vm(users: &[DiskUser]) -> PeerVm {
     let Some(user) = users.iter().max_by_key(|user| (user.activity.min(Activity::Busy), user.domain)) else {
         return PeerVm::None;
     };

@@ -10,7 +10,7 @@ use super::observe::{Belonging, Seen, is_seen_mirrored};
 use super::pass_on::PassOn;
 use super::pools::{ImageKey, NotReached, PoolHere, by_cluster};
 use super::protection::Watched;
-use super::reconcile::UserHere;
+use super::reconcile::LocalVm;
 use super::sites::Engine;
 use super::start::{Start, start_of};
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
@@ -128,7 +128,7 @@ pub struct Overview {
     /// This site.
     pub site: String,
     /// `home` or `recovery`.
-    pub role: crate::config::Role,
+    pub role: crate::config::ConfiguredRole,
     /// The peer.
     pub peer: String,
     /// VMs with a disk on Ceph.
@@ -328,7 +328,7 @@ impl Engine {
     /// `errors` tell which disks could not be told.
     async fn vm_view(&self, vm_images: &VmImages, errors: Vec<EngineError>, watched: &Watched) -> VmView {
         let vm = &vm_images.vm;
-        let user = UserHere::of(vm);
+        let user = LocalVm::of(vm);
         let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let mut by_way: BTreeMap<u64, Vec<VmImage>> = BTreeMap::new();
         for image in &vm_images.images {
@@ -493,7 +493,7 @@ impl Engine {
     }
 
     /// What upkeep would still have to do about an image.
-    async fn undone(&self, seen: &Seen, user: Option<UserHere>) -> Option<(Option<i32>, Undone)> {
+    async fn undone(&self, seen: &Seen, user: Option<LocalVm>) -> Option<(Option<i32>, Undone)> {
         let ended_here = self.ended_here(seen, user.as_slice()).await;
         let judgement = self.judge_upkeep(seen, user.as_slice(), ended_here);
         match judgement.task {

@@ -1,7 +1,7 @@
 //! Passing a VM on: after a release, the matching VM of the peer is started; its own gate waits for the data.
 
 use super::error::EngineError;
-use super::images::{User, VmImage};
+use super::images::{DiskUser, VmImage};
 use super::journal::{Attempt, Ground};
 use super::observe::Belonging;
 use super::sites::Engine;
@@ -176,7 +176,7 @@ impl Engine {
 
 /// The VMs that these images belong to: those that use all of them, since one that shares a disk is no other's match; where
 /// there is none, those that use any.
-fn owners(images: &BTreeSet<ImageSpec>, users: &BTreeMap<ImageSpec, Vec<User>>) -> Vec<i32> {
+fn owners(images: &BTreeSet<ImageSpec>, users: &BTreeMap<ImageSpec, Vec<DiskUser>>) -> Vec<i32> {
     let any: BTreeSet<i32> = users.values().flatten().map(|user| user.vm).collect();
     let uses = |vm: i32, image: &ImageSpec| {
         users.get(image).is_some_and(|users| users.iter().any(|user| user.vm == vm))

@@ -12,7 +12,7 @@ use crate::ceph::{
     SnapshotSchedule, StatusReport,
 };
 use crate::opennebula::stock::is_left_by_revert;
-use crate::protection::{Concern, DiskFacts, Facts, Parent, Schedule, SnapshotAge, Standing};
+use crate::protection::{Concern, DiskFacts, HowMirrored, Parent, ProtectionFacts, Schedule, SnapshotAge};
 use jiff::Timestamp;
 use onemirror_protocol::{Here, ImageSpec, Role, There};
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,9 +150,9 @@ impl Engine {
         let pool = self.pool_id(cluster, &spec.pool_spec()).await;
         // a pool that is not mirrored is nobody's concern
         let Some(reports) = watched.reports(&pool) else {
-            return self.facts(spec, Standing::Follows).of_disk(disk, info.size).judge();
+            return self.facts(spec, HowMirrored::Follows).of_disk(disk, info.size).judge();
         };
-        let mut facts = self.facts(spec, Standing::Follows).of_disk(disk, info.size);
+        let mut facts = self.facts(spec, HowMirrored::Follows).of_disk(disk, info.size);
         let is_mirrored = info.mirroring.is_some();
         facts.is_clone = info.parent.is_some();
         facts.home = written_home(&seen.observation.here);
@@ -170,7 +170,7 @@ impl Engine {
                 let report = report_of(reports.of(spec), Some(self.there()));
                 facts = facts.reported(report);
                 facts.standing = match mirroring.mode {
-                    MirrorMode::Journal => Standing::WritesByJournal,
+                    MirrorMode::Journal => HowMirrored::WritesByJournal,
                     MirrorMode::Snapshot => by_snapshots(seen, report, watched),
                 };
             }
@@ -218,8 +218,8 @@ impl Engine {
         Ok(Some(left))
     }
 
-    fn facts<'a>(&'a self, image: &'a ImageSpec, standing: Standing) -> Facts<'a> {
-        Facts {
+    fn facts<'a>(&'a self, image: &'a ImageSpec, standing: HowMirrored) -> ProtectionFacts<'a> {
+        ProtectionFacts {
             here: self.here(),
             there: self.there(),
             image,
@@ -236,10 +236,10 @@ impl Engine {
         }
     }
 
-    async fn not_mirrored(&self, seen: &Seen, info: &ImageInfo, watched: &Watched) -> Standing {
+    async fn not_mirrored(&self, seen: &Seen, info: &ImageInfo, watched: &Watched) -> HowMirrored {
         let pool = seen.image.cluster.pool_info(&seen.spec().pool_spec()).await.ok();
         let registered_there = watched.registered_there.as_ref();
-        Standing::NotMirrored {
+        HowMirrored::NotMirrored {
             has_journal: info.has_journal,
             pool_mirrors_journals: pool.is_some_and(|pool| pool.pool_mode),
             registered_there: registered_there.map(|images| images.contains(seen.spec())),
@@ -261,8 +261,8 @@ impl Engine {
                     continue;
                 }
                 let (standing, site) = match is_primary(status, &image, cluster).await {
-                    true => (Standing::WritesByJournal, Some(self.there())),
-                    false => (Standing::Follows, None),
+                    true => (HowMirrored::WritesByJournal, Some(self.there())),
+                    false => (HowMirrored::Follows, None),
                 };
                 let report = report_of(Some(status), site);
                 found.extend(self.facts(&image, standing).reported(report).judge());
@@ -282,7 +282,7 @@ pub(super) async fn is_primary(status: &ImageStatus, image: &ImageSpec, cluster:
     info.ok().flatten().and_then(|info| info.mirroring).is_some_and(|mirroring| mirroring.primary)
 }
 
-fn by_snapshots(seen: &Seen, report: Option<&StatusReport>, watched: &Watched) -> Standing {
+fn by_snapshots(seen: &Seen, report: Option<&StatusReport>, watched: &Watched) -> HowMirrored {
     let schedule = match watched.schedules.get(&seen.image.cluster.number()) {
         None => Schedule::Unknown,
         Some(schedules) => {
@@ -301,7 +301,7 @@ fn by_snapshots(seen: &Seen, report: Option<&StatusReport>, watched: &Watched) -
         }
         _ => None,
     };
-    Standing::WritesBySnapshot { schedule, age }
+    HowMirrored::WritesBySnapshot { schedule, age }
 }
 
 /// The report on the copy here, or on that of the other site.

@@ -4,7 +4,7 @@
 use super::activity::{activity, is_running};
 use super::drive::Subject;
 use super::error::{EngineError, is_own_refusal};
-use super::images::{User, VmImage};
+use super::images::{DiskUser, VmImage};
 use super::journal::{Attempt, Ground};
 use super::observe::Seen;
 use super::overview::Undone;
@@ -94,9 +94,9 @@ impl ReconcileReport {
 
 /// An image to look at, and all VMs here that use it: a disk may be shared, and an image registered twice. What one of them
 /// does with it must not be done to the others.
-struct Kept {
+struct ImageWithUsers {
     image: VmImage,
-    users: Vec<UserHere>,
+    users: Vec<LocalVm>,
 }
 
 /// What came of that.
@@ -112,14 +112,14 @@ struct KeptUp {
 
 /// A VM of this site as far as upkeep cares.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct UserHere {
+pub(super) struct LocalVm {
     vm: i32,
     in_use: bool,
     running: bool,
     way_out: WayOut,
 }
 
-impl UserHere {
+impl LocalVm {
     pub(super) fn vm(&self) -> i32 {
         self.vm
     }
@@ -130,7 +130,7 @@ impl UserHere {
 }
 
 /// What all of them together do with an image.
-pub(super) fn uses_here(users: &[UserHere], ended: Option<i32>) -> UsesHere {
+pub(super) fn uses_here(users: &[LocalVm], ended: Option<i32>) -> UsesHere {
     UsesHere {
         by_any: !users.is_empty(),
         in_use: users.iter().any(|user| user.in_use),
@@ -139,8 +139,8 @@ pub(super) fn uses_here(users: &[UserHere], ended: Option<i32>) -> UsesHere {
     }
 }
 
-impl From<&User> for UserHere {
-    fn from(user: &User) -> Self {
+impl From<&DiskUser> for LocalVm {
+    fn from(user: &DiskUser) -> Self {
         Self { vm: user.vm, in_use: user.activity.may_use(), running: user.running, way_out: user.way_out }
     }
 }
@@ -156,7 +156,7 @@ impl Engine {
         let (pools, mut not_reached) = self.pools_here().await?;
         let (mut images, mut users) = (Vec::new(), Vec::new());
         for vm in vms {
-            let user = UserHere::of(&vm);
+            let user = LocalVm::of(&vm);
             if let Err(error) = self.take_back_refusal(&vm).await {
                 tracing::warn!("VM {}: {error}", vm.id);
             }
@@ -165,15 +165,15 @@ impl Engine {
             images.extend(vm_images.images);
             not_reached.extend(errors.into_iter().map(|error| of_vm(user.vm, &error)));
         }
-        let mut kept: BTreeMap<ImageKey, Kept> = BTreeMap::new();
+        let mut kept: BTreeMap<ImageKey, ImageWithUsers> = BTreeMap::new();
         for ((key, image), user) in self.keys_of(images).await.into_iter().zip(users) {
-            kept.entry(key).or_insert(Kept { image, users: Vec::new() }).users.push(user);
+            kept.entry(key).or_insert(ImageWithUsers { image, users: Vec::new() }).users.push(user);
         }
         // and what terminated VMs left behind
         for pool in &pools {
             for image in pool.images() {
                 let key = (pool.id.clone(), image.spec().clone());
-                kept.entry(key).or_insert(Kept { image, users: Vec::new() });
+                kept.entry(key).or_insert(ImageWithUsers { image, users: Vec::new() });
             }
         }
         let mut report = self.keep_up(kept.into_values().collect()).await;
@@ -191,12 +191,12 @@ impl Engine {
     /// The same for the images of one VM of this site.
     pub async fn reconcile_vm(&self, vm: i32) -> Result<ReconcileReport, EngineError> {
         let vm_images = self.vm_images(vm).await?;
-        let known = UserHere::of(&vm_images.vm);
+        let known = LocalVm::of(&vm_images.vm);
         let specs = vm_images.images.iter().map(|image| image.spec().clone()).collect();
         let mut users = self.users_now(&specs, &[known]).await?;
         let kept = vm_images.images.into_iter().map(|image| {
             let users = users.remove(image.spec()).unwrap_or_default();
-            Kept { image, users }
+            ImageWithUsers { image, users }
         });
         Ok(self.keep_up(kept.collect()).await)
     }
@@ -218,11 +218,11 @@ impl Engine {
         result.map_err(|error| self.error_here(error))
     }
 
-    async fn keep_up(&self, images: Vec<Kept>) -> ReconcileReport {
+    async fn keep_up(&self, images: Vec<ImageWithUsers>) -> ReconcileReport {
         let images = images.into_iter().map(|kept| (kept.image.cluster.number(), kept)).collect();
         let mut report = ReconcileReport::default();
         let mut to_pass_on: BTreeMap<Option<i32>, Vec<VmImage>> = BTreeMap::new();
-        let mut to_give_way: BTreeMap<Option<i32>, Vec<Kept>> = BTreeMap::new();
+        let mut to_give_way: BTreeMap<Option<i32>, Vec<ImageWithUsers>> = BTreeMap::new();
         let mut no_room = BTreeSet::new();
         let looks = by_cluster(images, async |kept| (self.keep_one_up(&kept).await, kept));
         for (kept_up, kept) in looks.await {
@@ -277,8 +277,8 @@ impl Engine {
     }
 
     /// Looks at one image and does what is due.
-    async fn keep_one_up(&self, kept: &Kept) -> KeptUp {
-        let Kept { image, users } = kept;
+    async fn keep_one_up(&self, kept: &ImageWithUsers) -> KeptUp {
+        let ImageWithUsers { image, users } = kept;
         let mut kept_up = KeptUp::default();
         if self.is_being_set_aside(image).await {
             kept_up.item = Some(self.finished(image).await);
@@ -360,7 +360,7 @@ impl Engine {
     pub(super) fn judge_upkeep(
         &self,
         seen: &Seen,
-        users: &[UserHere],
+        users: &[LocalVm],
         ended_here: Option<i32>,
     ) -> UpkeepJudgement {
         let uses = uses_here(users, ended_here);
@@ -368,7 +368,7 @@ impl Engine {
     }
 
     /// The VM that was last booted on an image that no VM uses, if it is gone and should have handed the image over.
-    pub(super) async fn ended_here(&self, seen: &Seen, users: &[UserHere]) -> Option<i32> {
+    pub(super) async fn ended_here(&self, seen: &Seen, users: &[LocalVm]) -> Option<i32> {
         let Here::Mirrored(copy) = &seen.observation.here else { return None };
         if !users.is_empty() || copy.role != Role::Primary || !self.config.releases_on(ReleaseOn::Terminate) {
             return None;
@@ -379,7 +379,7 @@ impl Engine {
     }
 
     /// What is wrong where only an operator can help.
-    pub(super) fn trouble(&self, rule: Rule, seen: &Observation, users: &[UserHere]) -> Undone {
+    pub(super) fn trouble(&self, rule: Rule, seen: &Observation, users: &[LocalVm]) -> Undone {
         let there = self.there();
         match (rule, users.iter().find(|user| user.in_use)) {
             (Rule::UpkeepInUseHere, Some(user)) => {
@@ -450,7 +450,7 @@ impl Engine {
     }
 
     /// Acts on images, all of one VM, and tells what was done about each.
-    async fn act_on(&self, together: &[Kept]) -> Vec<ReconcileItem> {
+    async fn act_on(&self, together: &[ImageWithUsers]) -> Vec<ReconcileItem> {
         let names = together
             .iter()
             .map(|kept| (kept.image.spec().to_string(), kept.users.first().map(|user| user.vm)));
@@ -467,9 +467,9 @@ impl Engine {
     }
 
     /// Has done what is still to be done, and tells the rule and the steps of each.
-    async fn tidy(&self, together: &[Kept]) -> Result<Vec<(Rule, String)>, EngineError> {
+    async fn tidy(&self, together: &[ImageWithUsers]) -> Result<Vec<(Rule, String)>, EngineError> {
         let images: Vec<VmImage> = together.iter().map(|kept| kept.image.clone()).collect();
-        let known: Vec<Vec<UserHere>> = together.iter().map(|kept| kept.users.clone()).collect();
+        let known: Vec<Vec<LocalVm>> = together.iter().map(|kept| kept.users.clone()).collect();
         let (order, limit) = (None, self.config.policy.sync_timeout);
         let subject = Subject { vm: None, images: &images, known: &known, order, limit };
         let driven = self.drive(Run::tidy(), &subject).await;
@@ -484,8 +484,8 @@ impl Engine {
     pub(super) async fn users_of_each(
         &self,
         images: &[VmImage],
-        known: &[Vec<UserHere>],
-    ) -> Result<Vec<Vec<UserHere>>, EngineError> {
+        known: &[Vec<LocalVm>],
+    ) -> Result<Vec<Vec<LocalVm>>, EngineError> {
         let mut users = Vec::new();
         for (image, known) in images.iter().zip(known) {
             let mut now = self.users_now(&BTreeSet::from([image.spec().clone()]), known).await?;
@@ -499,18 +499,18 @@ impl Engine {
     async fn users_now(
         &self,
         images: &BTreeSet<ImageSpec>,
-        known: &[UserHere],
-    ) -> Result<BTreeMap<ImageSpec, Vec<UserHere>>, EngineError> {
+        known: &[LocalVm],
+    ) -> Result<BTreeMap<ImageSpec, Vec<LocalVm>>, EngineError> {
         let listed = self.users_here(images).await.map_err(|error| self.error_here(error))?;
-        let mut users: BTreeMap<ImageSpec, Vec<UserHere>> =
+        let mut users: BTreeMap<ImageSpec, Vec<LocalVm>> =
             images.iter().map(|image| (image.clone(), Vec::new())).collect();
         for (image, listed) in &listed {
-            users.entry(image.clone()).or_default().extend(listed.iter().map(UserHere::from));
+            users.entry(image.clone()).or_default().extend(listed.iter().map(LocalVm::from));
         }
         for known in known {
             let vm = self.one_here.vm(known.vm).await.map_err(|error| self.error_here(error))?;
             for users in users.values_mut().filter(|users| !users.iter().any(|user| user.vm == vm.id)) {
-                users.push(UserHere::of(&vm));
+                users.push(LocalVm::of(&vm));
             }
         }
         Ok(users)
@@ -560,7 +560,7 @@ pub(super) fn of_vm(vm: i32, error: &EngineError) -> NotReached {
 }
 
 /// Where the gate says what to type: it judges for a VM.
-fn told_by_plan(users: &[UserHere]) -> String {
+fn told_by_plan(users: &[LocalVm]) -> String {
     match users {
         [] => "no VM here has it: make one on hold (onevm create --hold), then onemirror plan tells what to type".into(),
         [first, ..] => {

@@ -2,7 +2,7 @@
 
 use super::drive::Subject;
 use super::error::EngineError;
-use super::images::{User, VmImage};
+use super::images::{DiskUser, VmImage};
 use super::journal::{Attempt, Ground};
 use super::observe::{Belonging, Seen};
 use super::sites::Engine;
@@ -94,7 +94,7 @@ impl Engine {
         let users = self.users_here(&specs).await.map_err(|error| self.error_here(error))?;
         for seen in seen {
             let users = users.get(seen.spec()).map_or(&[][..], Vec::as_slice);
-            seen.observation.used_here_by = which.first(own, users.iter().map(User::of_image));
+            seen.observation.used_here_by = which.first(own, users.iter().map(DiskUser::of_image));
         }
         Ok(())
     }

@@ -98,8 +98,8 @@ impl Engine {
     /// This site, as far as homes of images go.
     pub(super) fn residence(&self) -> Residence<'_> {
         let role = match self.config.site.role {
-            config::Role::Home => SiteRole::Home,
-            config::Role::Recovery => SiteRole::Recovery,
+            config::ConfiguredRole::Home => SiteRole::Home,
+            config::ConfiguredRole::Recovery => SiteRole::Recovery,
         };
         Residence { here: self.here(), there: self.there(), role }
     }
@@ -159,10 +159,12 @@ impl Engine {
         }
         let site = &self.config.site;
         let run_on = match &site.ceph.run_on {
-            config::RunOn::Local => RunOn::Local,
-            config::RunOn::Hosts(hosts) => RunOn::Hosts(hosts.clone()),
-            config::RunOn::Datastore if credentials.bridge_hosts.is_empty() => RunOn::Local,
-            config::RunOn::Datastore => RunOn::Hosts(self.usable_bridges(&credentials.bridge_hosts).await?),
+            config::ConfiguredRunOn::Local => RunOn::Local,
+            config::ConfiguredRunOn::Hosts(hosts) => RunOn::Hosts(hosts.clone()),
+            config::ConfiguredRunOn::Datastore if credentials.bridge_hosts.is_empty() => RunOn::Local,
+            config::ConfiguredRunOn::Datastore => {
+                RunOn::Hosts(self.usable_bridges(&credentials.bridge_hosts).await?)
+            }
         };
         let cluster = Rc::new(RbdCommand::new(Connection {
             site: site.name.clone(),
@@ -219,8 +221,8 @@ impl Engine {
                 keyfile: None,
                 mon_host: None,
                 run_on: match &ceph.run_on {
-                    config::RunOn::Hosts(hosts) => RunOn::Hosts(hosts.clone()),
-                    config::RunOn::Local | config::RunOn::Datastore => RunOn::Local,
+                    config::ConfiguredRunOn::Hosts(hosts) => RunOn::Hosts(hosts.clone()),
+                    config::ConfiguredRunOn::Local | config::ConfiguredRunOn::Datastore => RunOn::Local,
                 },
                 deadline: self.config.policy.command_timeout,
             }),

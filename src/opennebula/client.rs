@@ -7,7 +7,7 @@
 use super::document::{Datastore, DocumentError, Hook, Host, Image, MAX_DOCUMENT, Vm};
 use super::endpoint::Session;
 use super::states::VmState;
-use super::xmlrpc::{self, Answer, Argument, Value};
+use super::xmlrpc::{self, Argument, Value, XmlRpcAnswer};
 use crate::text::excerpt;
 use backon::{ExponentialBuilder, Retryable as _};
 use std::fmt;
@@ -612,9 +612,9 @@ impl Client {
         let text = self.read(response).await?;
         let failed = |code, message: &str| OneError::of_code(code, self.quote(message));
         match xmlrpc::answer(&text).map_err(|error| self.bad_answer(error))? {
-            Answer::Success(value) => Ok(value),
-            Answer::Failure { message, code } => Err(failed(code, &message).into()),
-            Answer::Fault { code, message } => {
+            XmlRpcAnswer::Success(value) => Ok(value),
+            XmlRpcAnswer::Failure { message, code } => Err(failed(code, &message).into()),
+            XmlRpcAnswer::Fault { code, message } => {
                 Err(OneError::Fault { code, message: self.quote(&message) }.into())
             }
         }

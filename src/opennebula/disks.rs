@@ -110,7 +110,7 @@ pub enum DiskError {
 }
 
 /// What a disk is, as far as the VM's own document tells.
-enum Place {
+enum DiskPlace {
     /// Certainly no RBD image of this VM.
     Elsewhere,
     /// Perhaps; the datastore knows.
@@ -121,31 +121,31 @@ fn is_ceph(driver: &str) -> bool {
     driver.eq_ignore_ascii_case(CEPH)
 }
 
-fn place(vm: &Vm, disk: &Disk) -> Place {
+fn place(vm: &Vm, disk: &Disk) -> DiskPlace {
     if disk.is_volatile() {
         // The driver of the system datastore makes it; before the first deployment there is none, and no image.
         return match (&vm.tm_mad, vm.system_datastore) {
-            (Some(driver), _) if !is_ceph(driver) => Place::Elsewhere,
-            (None, None) => Place::Elsewhere,
-            (_, datastore_id) => Place::Perhaps { kind: DiskKind::Volatile, datastore_id },
+            (Some(driver), _) if !is_ceph(driver) => DiskPlace::Elsewhere,
+            (None, None) => DiskPlace::Elsewhere,
+            (_, datastore_id) => DiskPlace::Perhaps { kind: DiskKind::Volatile, datastore_id },
         };
     }
     let on_rbd = disk.disk_type.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("RBD"));
     match disk.tm_mad.as_deref() {
-        Some(driver) if !is_ceph(driver) && !on_rbd => return Place::Elsewhere,
+        Some(driver) if !is_ceph(driver) && !on_rbd => return DiskPlace::Elsewhere,
         // Disks of no datastore at all, such as those of an imported VM.
-        None if disk.datastore_id.is_none() => return Place::Elsewhere,
+        None if disk.datastore_id.is_none() => return DiskPlace::Elsewhere,
         _ => {}
     }
     let is_immutable = disk.clone == Some(false) && disk.save == Some(false) && disk.readonly == Some(true);
     if disk.is_cdrom() || is_immutable {
-        return Place::Elsewhere;
+        return DiskPlace::Elsewhere;
     }
     match disk.clone {
-        Some(true) if disk.is_exported() => Place::Elsewhere,
-        Some(true) => Place::Perhaps { kind: DiskKind::Clone, datastore_id: disk.datastore_id },
+        Some(true) if disk.is_exported() => DiskPlace::Elsewhere,
+        Some(true) => DiskPlace::Perhaps { kind: DiskKind::Clone, datastore_id: disk.datastore_id },
         // An unclear CLONE is looked at again once the disk is known to be on Ceph.
-        _ => Place::Perhaps { kind: DiskKind::Persistent, datastore_id: disk.datastore_id },
+        _ => DiskPlace::Perhaps { kind: DiskKind::Persistent, datastore_id: disk.datastore_id },
     }
 }
 
@@ -154,8 +154,8 @@ pub fn datastores_needed(vm: &Vm) -> BTreeSet<i32> {
     vm.disks
         .iter()
         .filter_map(|disk| match place(vm, disk) {
-            Place::Perhaps { datastore_id, .. } => datastore_id,
-            Place::Elsewhere => None,
+            DiskPlace::Perhaps { datastore_id, .. } => datastore_id,
+            DiskPlace::Elsewhere => None,
         })
         .collect()
 }
@@ -188,8 +188,8 @@ fn rbd_image(
     let (vm_id, disk_id) = (vm.id, disk.id);
     let missing = |attribute| DiskError::MissingAttribute { vm_id, disk_id, attribute };
     let (kind, datastore_id) = match place(vm, disk) {
-        Place::Elsewhere => return Ok(None),
-        Place::Perhaps { kind, datastore_id } => (kind, datastore_id),
+        DiskPlace::Elsewhere => return Ok(None),
+        DiskPlace::Perhaps { kind, datastore_id } => (kind, datastore_id),
     };
     let driver = if kind == DiskKind::Volatile { vm.tm_mad.as_deref() } else { disk.tm_mad.as_deref() };
     let datastore_id = datastore_id.ok_or_else(|| missing("DATASTORE_ID"))?;

@@ -37,7 +37,7 @@ pub enum Value {
 
 /// What oned answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum XmlRpcAnswer {
     /// `[true, value, …]`.
     Success(Value),
     /// `[false, message, code, …]`.
@@ -105,7 +105,7 @@ fn is_xml_char(c: char) -> bool {
 }
 
 /// Reads an answer. Further members behind those that are known are ignored.
-pub fn answer(text: &str) -> Result<Answer, AnswerError> {
+pub fn answer(text: &str) -> Result<XmlRpcAnswer, AnswerError> {
     let root = xml::tree(text, "methodResponse", MAX_ELEMENTS)?;
     match (root.child("fault"), root.child("params")) {
         (Some(fault), None) => read_fault(fault),
@@ -114,7 +114,7 @@ pub fn answer(text: &str) -> Result<Answer, AnswerError> {
     }
 }
 
-fn read_fault(fault: &Element) -> Result<Answer, AnswerError> {
+fn read_fault(fault: &Element) -> Result<XmlRpcAnswer, AnswerError> {
     let value = value(fault.child("value").ok_or(AnswerError::Shape("a fault without a value"))?)?;
     let Value::Struct(members) = value else {
         return Err(AnswerError::Shape("a fault that is no struct"));
@@ -129,10 +129,10 @@ fn read_fault(fault: &Element) -> Result<Answer, AnswerError> {
         Some(Value::Text(message)) => message.clone(),
         _ => String::new(),
     };
-    Ok(Answer::Fault { code, message })
+    Ok(XmlRpcAnswer::Fault { code, message })
 }
 
-fn read_params(params: &Element) -> Result<Answer, AnswerError> {
+fn read_params(params: &Element) -> Result<XmlRpcAnswer, AnswerError> {
     let first = params
         .child("param")
         .and_then(|param| param.child("value"))
@@ -142,9 +142,9 @@ fn read_params(params: &Element) -> Result<Answer, AnswerError> {
     };
     let mut values = values.into_iter();
     match (values.next(), values.next(), values.next()) {
-        (Some(Value::Bool(true)), Some(value), _) => Ok(Answer::Success(value)),
+        (Some(Value::Bool(true)), Some(value), _) => Ok(XmlRpcAnswer::Success(value)),
         (Some(Value::Bool(false)), Some(Value::Text(message)), Some(Value::Int(code))) => {
-            Ok(Answer::Failure { message, code })
+            Ok(XmlRpcAnswer::Failure { message, code })
         }
         _ => Err(AnswerError::Shape("neither [true, value, …] nor [false, message, code, …]")),
     }
@@ -226,17 +226,17 @@ pub(super) mod tests {
 
     #[test]
     fn reads_what_oned_answered() {
-        assert_eq!(answer(ANSWERS[1]).unwrap(), Answer::Success(Value::Text("7.4.0".into())));
+        assert_eq!(answer(ANSWERS[1]).unwrap(), XmlRpcAnswer::Success(Value::Text("7.4.0".into())));
         assert_eq!(
             answer(ANSWERS[2]).unwrap(),
-            Answer::Fault { code: -506, message: "Method 'one.nope' not defined".into() }
+            XmlRpcAnswer::Fault { code: -506, message: "Method 'one.nope' not defined".into() }
         );
-        let Answer::Failure { message, code: 0x800 } = answer(ANSWERS[3]).unwrap() else { panic!() };
+        let XmlRpcAnswer::Failure { message, code: 0x800 } = answer(ANSWERS[3]).unwrap() else { panic!() };
         assert!(message.ends_with("not available for state RUNNING"), "{message}");
-        assert!(matches!(answer(ANSWERS[4]).unwrap(), Answer::Failure { code: 0x100, .. }));
-        assert!(matches!(answer(ANSWERS[5]).unwrap(), Answer::Failure { code: 0x400, .. }));
-        assert_eq!(answer(ANSWERS[7]).unwrap(), Answer::Success(Value::Int(2)));
-        let Answer::Success(Value::Text(vm)) = answer(ANSWERS[6]).unwrap() else { panic!() };
+        assert!(matches!(answer(ANSWERS[4]).unwrap(), XmlRpcAnswer::Failure { code: 0x100, .. }));
+        assert!(matches!(answer(ANSWERS[5]).unwrap(), XmlRpcAnswer::Failure { code: 0x400, .. }));
+        assert_eq!(answer(ANSWERS[7]).unwrap(), XmlRpcAnswer::Success(Value::Int(2)));
+        let XmlRpcAnswer::Success(Value::Text(vm)) = answer(ANSWERS[6]).unwrap() else { panic!() };
         assert!(vm.starts_with("<VM><ID>2</ID>") && vm.ends_with("</VM>"));
     }
 
@@ -245,9 +245,9 @@ pub(super) mod tests {
         let bare = "<methodResponse><params><param><value><array><data><value><boolean> true </boolean></value>\
             <value>bare &amp; text</value><value><int>0</int></value><value><nil/></value>\
             </data></array></value></param></params></methodResponse>";
-        assert_eq!(answer(bare).unwrap(), Answer::Success(Value::Text("bare & text".into())));
+        assert_eq!(answer(bare).unwrap(), XmlRpcAnswer::Success(Value::Text("bare & text".into())));
         let empty = answer_of("<value><boolean>1</boolean></value><value/>");
-        assert_eq!(answer(&empty).unwrap(), Answer::Success(Value::Text(String::new())));
+        assert_eq!(answer(&empty).unwrap(), XmlRpcAnswer::Success(Value::Text(String::new())));
         for values in [
             "",
             "<value><boolean>1</boolean></value>",

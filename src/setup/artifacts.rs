@@ -2,7 +2,7 @@
 
 use super::layout::Layout;
 use crate::actions::{Driver, Treatment, row};
-use crate::events::Event;
+use crate::events::HookEvent;
 use std::path::{Path, PathBuf};
 use strum::IntoEnumIterator as _;
 
@@ -86,13 +86,13 @@ pub struct HookDefinition {
 }
 
 impl HookDefinition {
-    fn of(event: Event) -> Self {
+    fn of(event: HookEvent) -> Self {
         let text = match event {
-            Event::Done => include_str!("../../hooks/done.tmpl"),
-            Event::Poweroff => include_str!("../../hooks/poweroff.tmpl"),
-            Event::Undeployed => include_str!("../../hooks/undeployed.tmpl"),
-            Event::Running => include_str!("../../hooks/running.tmpl"),
-            Event::HostMonitored => include_str!("../../hooks/host-monitored.tmpl"),
+            HookEvent::Done => include_str!("../../hooks/done.tmpl"),
+            HookEvent::Poweroff => include_str!("../../hooks/poweroff.tmpl"),
+            HookEvent::Undeployed => include_str!("../../hooks/undeployed.tmpl"),
+            HookEvent::Running => include_str!("../../hooks/running.tmpl"),
+            HookEvent::HostMonitored => include_str!("../../hooks/host-monitored.tmpl"),
         };
         let name = attributes(text).find(|(key, _)| *key == "NAME").map_or("", |(_, name)| name);
         Self { name, text }
@@ -122,7 +122,7 @@ fn attributes(text: &'static str) -> impl Iterator<Item = (&'static str, &'stati
 
 /// All hooks.
 pub fn hooks() -> Vec<HookDefinition> {
-    Event::iter().map(HookDefinition::of).collect()
+    HookEvent::iter().map(HookDefinition::of).collect()
 }
 
 /// The script that the hooks run; its name there is the event's.
@@ -153,7 +153,7 @@ pub fn artifacts(layout: &Layout, user: &FrontEndUser) -> Vec<Artifact> {
         of_front_end: false,
         editable: false,
     }];
-    all.extend(Event::iter().map(|event| {
+    all.extend(HookEvent::iter().map(|event| {
         let path = layout.hook_scripts().join(event.to_string());
         Artifact { of_front_end: true, ..file(path, HOOK_SCRIPT.into(), 0o755) }
     }));

@@ -3,7 +3,7 @@
 use super::SetupError;
 use super::layout::Layout;
 use crate::ceph::{Ceph as _, PoolInfo, RbdCommand, is_fsid};
-use crate::config::Role;
+use crate::config::ConfiguredRole;
 use crate::opennebula::{Client, Datastore, DatastoreKind};
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
@@ -14,7 +14,7 @@ const SAMPLE: &str = include_str!("../../etc/onemirror.conf");
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
     /// This site's role.
-    pub role: Role,
+    pub role: ConfiguredRole,
     /// The other front-end's address, if it was given.
     pub peer_endpoint: Option<String>,
     /// What the cluster told.
@@ -88,8 +88,8 @@ fn cluster(datastore: &Datastore) -> RbdCommand {
 /// The two sites' names: as the clusters tell them, else as the documentation has them, by role. Never the same twice.
 fn names(answers: &Answers) -> (String, String) {
     let usual = match answers.role {
-        Role::Home => ("site-a", "site-b"),
-        Role::Recovery => ("site-b", "site-a"),
+        ConfiguredRole::Home => ("site-a", "site-b"),
+        ConfiguredRole::Recovery => ("site-b", "site-a"),
     };
     let Clusters { here, there, .. } = &answers.clusters;
     let unless = |usual: &str, taken: &Option<String>, other: &str| {
@@ -195,8 +195,11 @@ mod tests {
 
     fn written(clusters: Clusters, peer_endpoint: Option<&str>) -> (Config, String, Vec<String>) {
         let layout = Layout::for_tests(Some("/srv/one"));
-        let answers =
-            Answers { role: Role::Recovery, peer_endpoint: peer_endpoint.map(Into::into), clusters };
+        let answers = Answers {
+            role: ConfiguredRole::Recovery,
+            peer_endpoint: peer_endpoint.map(Into::into),
+            clusters,
+        };
         let (text, left) = write(&layout, &answers).unwrap();
         (Config::parse(&text, Path::new("onemirror.conf")).unwrap(), text, left)
     }
@@ -205,7 +208,10 @@ mod tests {
     fn what_the_pool_tells_is_filled_in_and_the_comments_stay() {
         let clusters = Clusters::of(&info("site-a", None), |conf| conf == Path::new("/etc/ceph/site-b.conf"));
         let (config, text, left) = written(clusters, Some("https://b.example.org:2633/RPC2"));
-        assert_eq!((config.site.name.as_str(), config.site.role, left), ("site-a", Role::Recovery, vec![]));
+        assert_eq!(
+            (config.site.name.as_str(), config.site.role, left),
+            ("site-a", ConfiguredRole::Recovery, vec![])
+        );
         assert_eq!(config.peer.endpoint, "https://b.example.org:2633/RPC2");
         let ceph = config.peer.ceph.unwrap();
         assert_eq!((ceph.conf, ceph.user.as_str()), ("/etc/ceph/site-b.conf".into(), "rbd-mirror-peer"));
@@ -265,7 +271,7 @@ mod tests {
     fn a_text_is_put_in_as_it_is() {
         let awkward = r#"a "quoted" \ name"#;
         let clusters = Clusters { user_there: Some(awkward.into()), ..Clusters::default() };
-        let answers = Answers { role: Role::Home, peer_endpoint: Some(awkward.into()), clusters };
+        let answers = Answers { role: ConfiguredRole::Home, peer_endpoint: Some(awkward.into()), clusters };
         let (text, _) = write(&Layout::for_tests(None), &answers).unwrap();
         let read: toml::Table = text.parse().unwrap();
         assert_eq!(read["peer"]["endpoint"].as_str(), Some(awkward));

@@ -4,7 +4,7 @@ use super::SetupError;
 use super::artifacts::{Artifact, Content, TIMER};
 use super::gather::{self, Owners};
 use super::layout::Layout;
-use super::plan::Step;
+use super::plan::SetupStep;
 use crate::opennebula::Client;
 use crate::process;
 use std::fs::{self, File, Permissions};
@@ -28,23 +28,27 @@ pub struct Hands<'a> {
 
 impl Hands<'_> {
     /// Carries the step out.
-    pub async fn carry_out(&self, step: &Step) -> Result<(), SetupError> {
+    pub async fn carry_out(&self, step: &SetupStep) -> Result<(), SetupError> {
         let failed = |source| SetupError::Io { what: step.to_string(), source };
         match step {
-            Step::MakeFolder(path) => self.make_folder(path).map_err(failed),
-            Step::Write(artifact) => self.write(artifact).map_err(failed),
-            Step::KeepStock { from, to } => keep(from, to).map_err(failed),
-            Step::RestoreStock { from, to } => restore(from, to).map_err(failed),
-            Step::RemoveFile(path) | Step::RemoveLeftover(path) => remove_file(path).map_err(failed),
-            Step::RemoveFolder(path) => ignore_absent(fs::remove_dir(path)).map_err(failed),
-            Step::Purge(path) if path.is_dir() => ignore_absent(fs::remove_dir_all(path)).map_err(failed),
-            Step::Purge(path) => remove_file(path).map_err(failed),
-            Step::Divert { from, to } => {
+            SetupStep::MakeFolder(path) => self.make_folder(path).map_err(failed),
+            SetupStep::Write(artifact) => self.write(artifact).map_err(failed),
+            SetupStep::KeepStock { from, to } => keep(from, to).map_err(failed),
+            SetupStep::RestoreStock { from, to } => restore(from, to).map_err(failed),
+            SetupStep::RemoveFile(path) | SetupStep::RemoveLeftover(path) => {
+                remove_file(path).map_err(failed)
+            }
+            SetupStep::RemoveFolder(path) => ignore_absent(fs::remove_dir(path)).map_err(failed),
+            SetupStep::Purge(path) if path.is_dir() => {
+                ignore_absent(fs::remove_dir_all(path)).map_err(failed)
+            }
+            SetupStep::Purge(path) => remove_file(path).map_err(failed),
+            SetupStep::Divert { from, to } => {
                 let words = ["--quiet", "--local", "--no-rename", "--divert"];
                 run("dpkg-divert", words.map(Path::new).into_iter().chain([to, Path::new("--add"), from]))
                     .await
             }
-            Step::EndDiversion(path) => {
+            SetupStep::EndDiversion(path) => {
                 run(
                     "dpkg-divert",
                     ["--quiet", "--local", "--no-rename", "--remove"]
@@ -54,26 +58,28 @@ impl Hands<'_> {
                 )
                 .await
             }
-            Step::StartTimer => self.start_timer().await,
-            Step::StopTimer => run("systemctl", ["--quiet", "disable", "--now", TIMER].map(Path::new)).await,
-            Step::RegisterHook(hook) => self
+            SetupStep::StartTimer => self.start_timer().await,
+            SetupStep::StopTimer => {
+                run("systemctl", ["--quiet", "disable", "--now", TIMER].map(Path::new)).await
+            }
+            SetupStep::RegisterHook(hook) => self
                 .client(step)?
                 .hook_allocate(hook.text)
                 .await
                 .map(|_| ())
                 .map_err(|error| one(step, &error)),
-            Step::UpdateHook(id, hook) => self
+            SetupStep::UpdateHook(id, hook) => self
                 .client(step)?
                 .hook_update(*id, &hook.to_update())
                 .await
                 .map_err(|error| one(step, &error)),
-            Step::DeleteHook(id, _) => {
+            SetupStep::DeleteHook(id, _) => {
                 self.client(step)?.hook_delete(*id).await.map_err(|error| one(step, &error))
             }
         }
     }
 
-    fn client(&self, step: &Step) -> Result<&Client, SetupError> {
+    fn client(&self, step: &SetupStep) -> Result<&Client, SetupError> {
         self.client.ok_or_else(|| SetupError::FrontEnd {
             what: step.to_string(),
             detail: "it does not answer".into(),
@@ -127,7 +133,7 @@ impl Hands<'_> {
     }
 }
 
-fn one(step: &Step, error: &crate::opennebula::OneError) -> SetupError {
+fn one(step: &SetupStep, error: &crate::opennebula::OneError) -> SetupError {
     SetupError::FrontEnd { what: step.to_string(), detail: error.to_string() }
 }
 

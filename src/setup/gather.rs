@@ -3,7 +3,7 @@
 use super::SetupError;
 use super::artifacts::{Artifact, Content, FrontEndUser, TIMER, artifacts, is_guarded, is_wrapper, wrapper};
 use super::layout::Layout;
-use super::plan::{Action, Facts, Found, Occupant, Timer, own_folders};
+use super::plan::{FileFound, Occupant, SetupFacts, StockAction, Timer, own_folders};
 use crate::actions::Driver;
 use crate::opennebula::Client;
 use crate::process;
@@ -81,7 +81,7 @@ pub async fn facts(
     owners: &Owners,
     wishes: Wishes,
     client: Result<Client, String>,
-) -> Result<Facts, SetupError> {
+) -> Result<SetupFacts, SetupError> {
     let artifacts = artifacts(layout, &owners.name);
     let mut names = action_names(layout)?;
     // a self-contained installation belongs to no package
@@ -100,7 +100,7 @@ pub async fn facts(
     for ((driver, name), front) in names.into_iter().zip(fronts) {
         let stock = layout.stock_driver(driver).join(&name);
         let wrapper = wrapper(driver);
-        actions.push(Action {
+        actions.push(StockAction {
             front: occupant(&front, wrapper)?,
             stock: occupant(&stock, wrapper)?,
             of_dpkg: packages.of_dpkg.contains(&front),
@@ -124,7 +124,7 @@ pub async fn facts(
     }
     let mut kept = vec![layout.configuration.clone(), layout.peer_auth.clone(), layout.state.clone()];
     kept.extend(logs(&layout.audit_log));
-    Ok(Facts {
+    Ok(SetupFacts {
         timer: if wishes.timer { timer(owners).await } else { Timer::Unavailable },
         folders: exist(own_folders(layout)),
         leftovers: exist(written.iter().map(|path| Layout::unfinished(path)).collect()),
@@ -142,9 +142,9 @@ pub async fn facts(
 /// Units that stand before those of a package, compared with what `install.sh` would have written there.
 fn overriding(
     layout: &Layout,
-    files: &[(Artifact, Found, Option<String>)],
+    files: &[(Artifact, FileFound, Option<String>)],
     owners: &Owners,
-) -> Result<Vec<(PathBuf, Found)>, SetupError> {
+) -> Result<Vec<(PathBuf, FileFound)>, SetupError> {
     let Some(folder) = layout.overriding_units() else { return Ok(Vec::new()) };
     let units = files.iter().filter(|(artifact, ..)| artifact.path.parent() == Some(&layout.units));
     units
@@ -216,9 +216,9 @@ pub fn bytes(content: &Content) -> std::io::Result<Vec<u8>> {
     }
 }
 
-fn compare(artifact: &Artifact, owners: &Owners) -> std::io::Result<Found> {
+fn compare(artifact: &Artifact, owners: &Owners) -> std::io::Result<FileFound> {
     let metadata = match fs::symlink_metadata(&artifact.path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Absent),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(FileFound::Absent),
         metadata => metadata?,
     };
     let owner = owners.of_artifact(artifact.of_front_end, false);
@@ -231,7 +231,7 @@ fn compare(artifact: &Artifact, owners: &Owners) -> std::io::Result<Found> {
                 && fs::read(&artifact.path)? == bytes(content)?
         }
     };
-    Ok(if is_owned && is_same { Found::Same } else { Found::Differs })
+    Ok(if is_owned && is_same { FileFound::Same } else { FileFound::Differs })
 }
 
 /// The audit log and those that logrotate has made of it.

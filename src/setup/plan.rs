@@ -24,7 +24,7 @@ pub enum Goal {
 
 /// A file against what it is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum FileFound {
     /// There is none.
     Absent,
     /// It is as it is to be, with its mode and owner.
@@ -49,7 +49,7 @@ pub enum Occupant {
 
 /// One action of a stock driver, such as `ln` or `clone.ssh`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Action {
+pub struct StockAction {
     /// Whose.
     pub driver: Driver,
     /// Its file name.
@@ -64,7 +64,7 @@ pub struct Action {
     pub diverted: bool,
 }
 
-impl Action {
+impl StockAction {
     /// Where OpenNebula looks for it.
     pub fn front_path(&self, layout: &Layout) -> PathBuf {
         layout.driver(self.driver).join(&self.name)
@@ -89,13 +89,13 @@ pub enum Timer {
 
 /// All that the plan rests on.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct SetupFacts {
     /// Where everything is.
     pub layout: Layout,
     /// Our files, what they are to be, and whether a package owns them.
-    pub files: Vec<(Artifact, Found, Option<String>)>,
+    pub files: Vec<(Artifact, FileFound, Option<String>)>,
     /// The stock drivers' actions that are guarded.
-    pub actions: Vec<Action>,
+    pub actions: Vec<StockAction>,
     /// The hooks of this front-end, or why they are not known.
     pub hooks: Result<Vec<Hook>, String>,
     /// What the configuration would say; `None`: there is one.
@@ -109,14 +109,14 @@ pub struct Facts {
     /// Files that an interrupted run has left.
     pub leftovers: Vec<PathBuf>,
     /// Units of systemd that stand before those that a package has brought; `Same`: `install.sh` wrote them.
-    pub overriding: Vec<(PathBuf, Found)>,
+    pub overriding: Vec<(PathBuf, FileFound)>,
     /// What only a purge removes, as far as it exists: configuration, credentials, audit logs, state.
     pub kept: Vec<PathBuf>,
 }
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum SetupStep {
     /// Removes what an interrupted run has left.
     RemoveLeftover(PathBuf),
     /// Makes a folder of the front-end's user.
@@ -164,7 +164,7 @@ pub enum Step {
     Purge(PathBuf),
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for SetupStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RemoveLeftover(path) => write!(f, "remove {}, left by an interrupted run", path.display()),
@@ -189,9 +189,9 @@ impl fmt::Display for Step {
 
 /// What is to be done, and what can't be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct SetupPlan {
     /// In this order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<SetupStep>,
     /// What stands in the way, with what to do about it.
     pub problems: Vec<String>,
     /// What the administrator has to know.
@@ -209,9 +209,9 @@ pub fn own_folders(layout: &Layout) -> Vec<PathBuf> {
 }
 
 /// What is still to be done.
-pub fn plan(facts: &Facts, goal: Goal) -> Plan {
-    let mut plan = Plan::default();
-    plan.steps.extend(facts.leftovers.iter().cloned().map(Step::RemoveLeftover));
+pub fn plan(facts: &SetupFacts, goal: Goal) -> SetupPlan {
+    let mut plan = SetupPlan::default();
+    plan.steps.extend(facts.leftovers.iter().cloned().map(SetupStep::RemoveLeftover));
     match goal {
         Goal::Installed => install(facts, &mut plan),
         Goal::Removed | Goal::Purged => remove(facts, goal, &mut plan),
@@ -220,22 +220,24 @@ pub fn plan(facts: &Facts, goal: Goal) -> Plan {
 }
 
 /// Takes units away that an installation without a package has left. Whether that stops the timer.
-fn give_way(facts: &Facts, plan: &mut Plan) -> bool {
+fn give_way(facts: &SetupFacts, plan: &mut SetupPlan) -> bool {
     let (ours, others): (Vec<_>, Vec<_>) =
-        facts.overriding.iter().partition(|(_, found)| *found == Found::Same);
-    plan.notes.extend(others.into_iter().filter(|(_, found)| *found == Found::Differs).map(|(path, _)| {
-        format!("{} stands before the package's own; remove it if nobody here wants it", path.display())
-    }));
+        facts.overriding.iter().partition(|(_, found)| *found == FileFound::Same);
+    plan.notes.extend(others.into_iter().filter(|(_, found)| *found == FileFound::Differs).map(
+        |(path, _)| {
+            format!("{} stands before the package's own; remove it if nobody here wants it", path.display())
+        },
+    ));
     // the link that enables a timer names its file
     let stops = !ours.is_empty() && facts.timer == Timer::Runs;
     if stops {
-        plan.steps.push(Step::StopTimer);
+        plan.steps.push(SetupStep::StopTimer);
     }
-    plan.steps.extend(ours.into_iter().map(|(path, _)| Step::RemoveFile(path.clone())));
+    plan.steps.extend(ours.into_iter().map(|(path, _)| SetupStep::RemoveFile(path.clone())));
     stops
 }
 
-fn install(facts: &Facts, plan: &mut Plan) {
+fn install(facts: &SetupFacts, plan: &mut SetupPlan) {
     let layout = &facts.layout;
     if facts.actions.is_empty() {
         plan.problems.push(format!(
@@ -249,17 +251,17 @@ fn install(facts: &Facts, plan: &mut Plan) {
         own_folders(layout)
             .into_iter()
             .filter(|folder| !facts.folders.contains(folder))
-            .map(Step::MakeFolder),
+            .map(SetupStep::MakeFolder),
     );
     for (artifact, found, package) in &facts.files {
         match (found, package) {
-            (Found::Same, _) => {}
-            (Found::Differs, _) if artifact.editable => {}
-            (Found::Differs, Some(package)) => plan.problems.push(format!(
+            (FileFound::Same, _) => {}
+            (FileFound::Differs, _) if artifact.editable => {}
+            (FileFound::Differs, Some(package)) => plan.problems.push(format!(
                 "{} belongs to the package {package} and is not of this version: upgrade that package, or remove it",
                 artifact.path.display()
             )),
-            _ => plan.steps.push(Step::Write(artifact.clone())),
+            _ => plan.steps.push(SetupStep::Write(artifact.clone())),
         }
     }
     for (path, text, mode, of_front_end) in [
@@ -269,7 +271,7 @@ fn install(facts: &Facts, plan: &mut Plan) {
     ] {
         if let Some(text) = text {
             let content = Content::Text(text.clone());
-            plan.steps.push(Step::Write(Artifact {
+            plan.steps.push(SetupStep::Write(Artifact {
                 path: path.clone(),
                 content,
                 mode,
@@ -285,14 +287,14 @@ fn install(facts: &Facts, plan: &mut Plan) {
         Ok(registered) => {
             for definition in hooks() {
                 match registered.iter().find(|hook| hook.name == definition.name) {
-                    None => plan.steps.push(Step::RegisterHook(definition)),
+                    None => plan.steps.push(SetupStep::RegisterHook(definition)),
                     Some(hook) if definition.is_met_by(hook) => {}
                     // its kind can't be changed
                     Some(hook) if !hook.kind.eq_ignore_ascii_case("state") => plan.steps.extend([
-                        Step::DeleteHook(hook.id, hook.name.clone()),
-                        Step::RegisterHook(definition),
+                        SetupStep::DeleteHook(hook.id, hook.name.clone()),
+                        SetupStep::RegisterHook(definition),
                     ]),
-                    Some(hook) => plan.steps.push(Step::UpdateHook(hook.id, definition)),
+                    Some(hook) => plan.steps.push(SetupStep::UpdateHook(hook.id, definition)),
                 }
             }
         }
@@ -303,7 +305,7 @@ fn install(facts: &Facts, plan: &mut Plan) {
     }
     match facts.timer {
         Timer::Runs if !is_stopped => {}
-        Timer::Runs | Timer::Stopped => plan.steps.push(Step::StartTimer),
+        Timer::Runs | Timer::Stopped => plan.steps.push(SetupStep::StartTimer),
         Timer::Unavailable => plan.notes.push(format!(
             "no timer was started: have {} reconcile run each minute as the front-end's user, by cron or as {} says",
             layout.binary.display(),
@@ -313,13 +315,13 @@ fn install(facts: &Facts, plan: &mut Plan) {
 }
 
 /// Puts a wrapper before a stock action.
-fn guard(layout: &Layout, action: &Action, plan: &mut Plan) {
+fn guard(layout: &Layout, action: &StockAction, plan: &mut SetupPlan) {
     let (front, stock) = (action.front_path(layout), action.stock_path(layout));
     if action.of_dpkg && !action.diverted {
-        plan.steps.push(Step::Divert { from: front.clone(), to: stock.clone() });
+        plan.steps.push(SetupStep::Divert { from: front.clone(), to: stock.clone() });
     }
-    let keep = Step::KeepStock { from: front.clone(), to: stock.clone() };
-    let wrap = Step::Write(Artifact {
+    let keep = SetupStep::KeepStock { from: front.clone(), to: stock.clone() };
+    let wrap = SetupStep::Write(Artifact {
         path: front.clone(),
         content: Content::Text(wrapper(action.driver).into()),
         mode: 0o755,
@@ -330,7 +332,7 @@ fn guard(layout: &Layout, action: &Action, plan: &mut Plan) {
         (Occupant::Wrapper { .. }, Occupant::Absent | Occupant::Wrapper { .. }) if action.diverted => {
             // dpkg has removed the stock action: the new version of the package has none. Were it still diverted, one that
             // comes back later would have nobody before it
-            plan.steps.extend([Step::RemoveFile(front.clone()), Step::EndDiversion(front)]);
+            plan.steps.extend([SetupStep::RemoveFile(front.clone()), SetupStep::EndDiversion(front)]);
         }
         (Occupant::Wrapper { .. }, Occupant::Absent | Occupant::Wrapper { .. }) => plan.problems.push(format!(
             "the stock action {} is missing: reinstall OpenNebula's package that brings {}, then run this again",
@@ -344,13 +346,13 @@ fn guard(layout: &Layout, action: &Action, plan: &mut Plan) {
         // an upgrade has overwritten the wrapper
         (Occupant::Stock, _) => plan.steps.extend([keep, wrap]),
         (Occupant::Absent, Occupant::Absent | Occupant::Wrapper { .. }) if action.diverted => {
-            plan.steps.push(Step::EndDiversion(front));
+            plan.steps.push(SetupStep::EndDiversion(front));
         }
         (Occupant::Absent, Occupant::Absent | Occupant::Wrapper { .. }) => {}
     }
 }
 
-fn remove(facts: &Facts, goal: Goal, plan: &mut Plan) {
+fn remove(facts: &SetupFacts, goal: Goal, plan: &mut SetupPlan) {
     let layout = &facts.layout;
     match &facts.hooks {
         Ok(registered) => {
@@ -358,7 +360,7 @@ fn remove(facts: &Facts, goal: Goal, plan: &mut Plan) {
             for hook in
                 registered.iter().filter(|hook| ours.iter().any(|definition| definition.name == hook.name))
             {
-                plan.steps.push(Step::DeleteHook(hook.id, hook.name.clone()));
+                plan.steps.push(SetupStep::DeleteHook(hook.id, hook.name.clone()));
             }
         }
         Err(why) => plan
@@ -366,7 +368,7 @@ fn remove(facts: &Facts, goal: Goal, plan: &mut Plan) {
             .push(format!("the hooks are not deleted: {why}; once that is mended, run this again")),
     }
     if !give_way(facts, plan) && facts.timer == Timer::Runs {
-        plan.steps.push(Step::StopTimer);
+        plan.steps.push(SetupStep::StopTimer);
     }
     for action in &facts.actions {
         unguard(layout, action, plan);
@@ -374,23 +376,23 @@ fn remove(facts: &Facts, goal: Goal, plan: &mut Plan) {
     // the program goes last: until then whatever still calls it finds it
     for (artifact, found, package) in facts.files.iter().rev() {
         match (found, package) {
-            (Found::Absent, _) => {}
+            (FileFound::Absent, _) => {}
             (_, Some(package)) if artifact.content == Content::ThisProgram => plan.notes.push(format!(
                 "{} belongs to the package {package}, which has to be removed itself",
                 artifact.path.display()
             )),
             (_, Some(_)) => {}
-            _ => plan.steps.push(Step::RemoveFile(artifact.path.clone())),
+            _ => plan.steps.push(SetupStep::RemoveFile(artifact.path.clone())),
         }
     }
     plan.steps.extend(
         own_folders(layout)
             .into_iter()
             .filter(|folder| facts.folders.contains(folder))
-            .map(Step::RemoveFolder),
+            .map(SetupStep::RemoveFolder),
     );
     match goal {
-        Goal::Purged => plan.steps.extend(facts.kept.iter().cloned().map(Step::Purge)),
+        Goal::Purged => plan.steps.extend(facts.kept.iter().cloned().map(SetupStep::Purge)),
         _ => plan
             .notes
             .extend(facts.kept.iter().map(|path| format!("{} is kept; --purge removes it", path.display()))),
@@ -398,12 +400,14 @@ fn remove(facts: &Facts, goal: Goal, plan: &mut Plan) {
 }
 
 /// Puts a stock action back.
-fn unguard(layout: &Layout, action: &Action, plan: &mut Plan) {
+fn unguard(layout: &Layout, action: &StockAction, plan: &mut SetupPlan) {
     let (front, stock) = (action.front_path(layout), action.stock_path(layout));
     match (action.front, action.stock) {
         // an upgrade has overwritten the wrapper
-        (Occupant::Stock, Occupant::Stock) if !action.diverted => plan.steps.push(Step::RemoveFile(stock)),
-        (_, Occupant::Stock) => plan.steps.push(Step::RestoreStock { from: stock, to: front.clone() }),
+        (Occupant::Stock, Occupant::Stock) if !action.diverted => {
+            plan.steps.push(SetupStep::RemoveFile(stock))
+        }
+        (_, Occupant::Stock) => plan.steps.push(SetupStep::RestoreStock { from: stock, to: front.clone() }),
         (Occupant::Wrapper { .. }, _) => {
             if !action.diverted {
                 plan.problems.push(format!(
@@ -412,16 +416,16 @@ fn unguard(layout: &Layout, action: &Action, plan: &mut Plan) {
                     front.display()
                 ));
             }
-            plan.steps.push(Step::RemoveFile(front.clone()));
+            plan.steps.push(SetupStep::RemoveFile(front.clone()));
             if matches!(action.stock, Occupant::Wrapper { .. }) {
-                plan.steps.push(Step::RemoveFile(stock));
+                plan.steps.push(SetupStep::RemoveFile(stock));
             }
         }
-        (_, Occupant::Wrapper { .. }) => plan.steps.push(Step::RemoveFile(stock)),
+        (_, Occupant::Wrapper { .. }) => plan.steps.push(SetupStep::RemoveFile(stock)),
         (Occupant::Stock | Occupant::Absent, Occupant::Absent) => {}
     }
     if action.diverted {
-        plan.steps.push(Step::EndDiversion(front));
+        plan.steps.push(SetupStep::EndDiversion(front));
     }
 }
 

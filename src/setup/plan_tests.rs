@@ -59,22 +59,22 @@ impl World {
         self.present.get(path).copied().unwrap_or(false)
     }
 
-    fn facts(&self) -> Facts {
+    fn facts(&self) -> SetupFacts {
         let occupant = |file| match file {
             None => Occupant::Absent,
             Some(File::Wrapper) => Occupant::Wrapper { current: true },
             Some(File::Stock(_)) => Occupant::Stock,
         };
         let configuration = layout().configuration;
-        Facts {
+        SetupFacts {
             files: all_artifacts()
                 .into_iter()
                 .map(|artifact| {
-                    let found = if self.has(&artifact.path) { Found::Same } else { Found::Absent };
+                    let found = if self.has(&artifact.path) { FileFound::Same } else { FileFound::Absent };
                     (artifact, found, None)
                 })
                 .collect(),
-            actions: vec![Action {
+            actions: vec![StockAction {
                 driver: DRIVER,
                 name: "rm".into(),
                 front: occupant(self.front),
@@ -94,44 +94,46 @@ impl World {
         }
     }
 
-    fn apply(&mut self, step: &Step) {
+    fn apply(&mut self, step: &SetupStep) {
         let (front, stock) = (layout().driver(DRIVER).join("rm"), layout().stock_driver(DRIVER).join("rm"));
         match step {
-            Step::MakeFolder(path) => _ = self.present.insert(path.clone(), true),
-            Step::Write(artifact) if artifact.path == front => self.front = Some(File::Wrapper),
-            Step::Write(artifact) => _ = self.present.insert(artifact.path.clone(), true),
-            Step::Divert { from, to } => {
+            SetupStep::MakeFolder(path) => _ = self.present.insert(path.clone(), true),
+            SetupStep::Write(artifact) if artifact.path == front => self.front = Some(File::Wrapper),
+            SetupStep::Write(artifact) => _ = self.present.insert(artifact.path.clone(), true),
+            SetupStep::Divert { from, to } => {
                 assert_eq!((from, to), (&front, &stock));
                 assert!(self.has(&layout().stock_driver(DRIVER)), "dpkg would find no folder");
                 self.diverted = true;
             }
-            Step::EndDiversion(path) => {
+            SetupStep::EndDiversion(path) => {
                 assert_eq!(path, &front);
                 self.diverted = false;
             }
-            Step::KeepStock { .. } => {
+            SetupStep::KeepStock { .. } => {
                 assert!(self.has(&layout().stock_driver(DRIVER)));
                 self.stock = self.front;
             }
-            Step::RestoreStock { .. } => self.front = self.stock.take(),
-            Step::RemoveFile(path) if *path == front => self.front = None,
-            Step::RemoveFile(path) if *path == stock => self.stock = None,
-            Step::RemoveFile(path) | Step::Purge(path) => _ = self.present.remove(path),
-            Step::RemoveFolder(path) => {
+            SetupStep::RestoreStock { .. } => self.front = self.stock.take(),
+            SetupStep::RemoveFile(path) if *path == front => self.front = None,
+            SetupStep::RemoveFile(path) if *path == stock => self.stock = None,
+            SetupStep::RemoveFile(path) | SetupStep::Purge(path) => _ = self.present.remove(path),
+            SetupStep::RemoveFolder(path) => {
                 assert!(*path != layout().stock_driver(DRIVER) || self.stock.is_none(), "not empty");
                 self.present.remove(path);
             }
-            Step::RegisterHook(definition) => {
+            SetupStep::RegisterHook(definition) => {
                 let template = definition.kept().map(|(key, value)| (key.to_owned(), value.to_owned()));
                 let id = 2 + hooks().iter().position(|hook| hook.name == definition.name).unwrap() as i32;
                 let name = definition.name.to_owned();
                 self.hooks.push(Hook { id, name, kind: "state".into(), template: template.collect() });
                 self.hooks.sort_by_key(|hook| hook.id);
             }
-            Step::DeleteHook(id, _) => self.hooks.retain(|hook| hook.id != *id),
-            Step::StartTimer => self.timer = true,
-            Step::StopTimer => self.timer = false,
-            Step::UpdateHook(..) | Step::RemoveLeftover(_) => unreachable!("nothing of that here: {step}"),
+            SetupStep::DeleteHook(id, _) => self.hooks.retain(|hook| hook.id != *id),
+            SetupStep::StartTimer => self.timer = true,
+            SetupStep::StopTimer => self.timer = false,
+            SetupStep::UpdateHook(..) | SetupStep::RemoveLeftover(_) => {
+                unreachable!("nothing of that here: {step}")
+            }
         }
     }
 
@@ -202,7 +204,7 @@ impl World {
         assert!(all_artifacts().iter().all(|artifact| self.has(&artifact.path)));
         assert_eq!(self.hooks.len(), 1 + hooks().len());
         assert!(self.timer && self.has(&layout().configuration));
-        assert_eq!(plan(&self.facts(), Goal::Installed), Plan::default());
+        assert_eq!(plan(&self.facts(), Goal::Installed), SetupPlan::default());
     }
 
     fn is_removed(&self, purged: bool) {
@@ -296,7 +298,7 @@ fn without_the_front_end_the_files_are_put_there_and_the_rest_is_named() {
     facts.hooks = Err("can't reach http://localhost:2633/RPC2".into());
     facts.timer = Timer::Unavailable;
     let found = plan(&facts, Goal::Installed);
-    assert!(found.steps.iter().any(|step| matches!(step, Step::KeepStock { .. })));
+    assert!(found.steps.iter().any(|step| matches!(step, SetupStep::KeepStock { .. })));
     assert!(found.problems[0].contains("hooks are not registered: can't reach"), "{:?}", found.problems);
     assert!(found.notes[0].contains("reconcile run each minute"), "{:?}", found.notes);
 }
@@ -305,13 +307,17 @@ fn without_the_front_end_the_files_are_put_there_and_the_rest_is_named() {
 fn what_belongs_to_a_package_or_to_the_administrator_is_left_alone() {
     let mut facts = World::new(true).facts();
     for (_, found, package) in &mut facts.files {
-        (*found, *package) = (Found::Differs, Some("onemirror".to_owned()));
+        (*found, *package) = (FileFound::Differs, Some("onemirror".to_owned()));
     }
     let found = plan(&facts, Goal::Installed);
     let editable = facts.files.iter().filter(|(artifact, ..)| artifact.editable).count();
     assert_eq!((editable, found.problems.len()), (1, facts.files.len() - 1));
     let removal = plan(&facts, Goal::Removed);
-    assert!(!removal.steps.iter().any(|step| matches!(step, Step::RemoveFile(_))), "{:?}", removal.steps);
+    assert!(
+        !removal.steps.iter().any(|step| matches!(step, SetupStep::RemoveFile(_))),
+        "{:?}",
+        removal.steps
+    );
     assert!(removal.notes[0].contains("belongs to the package onemirror"));
 }
 
@@ -320,14 +326,14 @@ fn units_of_an_earlier_installation_give_way_to_those_of_a_package_and_an_admini
     let mut world = World::new(true);
     world.go(Goal::Installed);
     let mut facts = world.facts();
-    facts.overriding = vec![("/a.service".into(), Found::Same), ("/a.timer".into(), Found::Absent)];
-    let remove = Step::RemoveFile("/a.service".into());
-    let steps = [Step::StopTimer, remove.clone(), Step::StartTimer];
-    assert_eq!(plan(&facts, Goal::Installed), Plan { steps: steps.into(), ..Plan::default() });
+    facts.overriding = vec![("/a.service".into(), FileFound::Same), ("/a.timer".into(), FileFound::Absent)];
+    let remove = SetupStep::RemoveFile("/a.service".into());
+    let steps = [SetupStep::StopTimer, remove.clone(), SetupStep::StartTimer];
+    assert_eq!(plan(&facts, Goal::Installed), SetupPlan { steps: steps.into(), ..SetupPlan::default() });
     let removal = plan(&facts, Goal::Removed).steps;
-    assert_eq!(removal.iter().filter(|step| **step == Step::StopTimer).count(), 1);
+    assert_eq!(removal.iter().filter(|step| **step == SetupStep::StopTimer).count(), 1);
     assert!(removal.contains(&remove), "{removal:?}");
-    facts.overriding[0].1 = Found::Differs;
+    facts.overriding[0].1 = FileFound::Differs;
     let found = plan(&facts, Goal::Installed);
     assert_eq!(found.steps, vec![]);
     assert!(found.notes[0].starts_with("/a.service stands before the package's own"), "{:?}", found.notes);
@@ -342,7 +348,7 @@ fn a_hook_of_our_name_is_made_what_it_should_be() {
     let steps = plan(&world.facts(), Goal::Installed).steps;
     let id = world.hooks[2].id;
     assert!(
-        matches!(&steps[..], [Step::UpdateHook(2, _), Step::DeleteHook(deleted, _), Step::RegisterHook(_)] if *deleted == id),
+        matches!(&steps[..], [SetupStep::UpdateHook(2, _), SetupStep::DeleteHook(deleted, _), SetupStep::RegisterHook(_)] if *deleted == id),
         "{steps:?}"
     );
 }

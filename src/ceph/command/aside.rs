@@ -1,7 +1,7 @@
 //! What it takes to set an image aside, to look after it, and to remove it.
 
 use super::super::{CephError, JournalStatus, MirrorMode, classify, parse};
-use super::{Call, FORCED_PROMOTE_DEADLINE, Program, RbdCommand, split_pool, understood};
+use super::{CephCall, FORCED_PROMOTE_DEADLINE, Program, RbdCommand, split_pool, understood};
 use crate::ceph::Ceph;
 use onemirror_protocol::ImageSpec;
 
@@ -91,7 +91,7 @@ impl RbdCommand {
             return Ok(());
         }
         for name in self.snapshots(image).await?.user {
-            let of_snapshot = |words: &[&str]| -> Call {
+            let of_snapshot = |words: &[&str]| -> CephCall {
                 let mut call = self.of_image(words, image);
                 call.arguments.push(format!("--snap={name}"));
                 call

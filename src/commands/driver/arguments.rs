@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 /// A transfer manager action that onemirror stands in front of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum TmAction {
     /// `ln FRONTEND:SOURCE HOST:DIR/disk.N VMID DSID`: a persistent image becomes a disk.
     Ln,
     /// `clone`, with the arguments of `ln`: a non-persistent one.
@@ -30,9 +30,9 @@ pub enum Action {
 
 /// A call of the transfer manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct TmCall {
     /// What is asked.
-    pub action: Action,
+    pub action: TmAction,
     /// The VM.
     pub vm: i32,
     /// The disk, of an action on one disk.
@@ -60,7 +60,7 @@ fn number(text: &str) -> Option<i32> {
 }
 
 /// Reads a call. `action` may have a suffix: `one_tm` appends `.<TM_MAD_SYSTEM>`.
-pub fn parse(action: &str, arguments: &[OsString]) -> Result<Call, UnknownCall> {
+pub fn parse(action: &str, arguments: &[OsString]) -> Result<TmCall, UnknownCall> {
     let unknown = |detail: &str| UnknownCall { action: printable(cut(action, 60)), detail: detail.into() };
     let texts: Option<Vec<&str>> = arguments.iter().map(|argument| argument.to_str()).collect();
     let texts = texts.ok_or_else(|| unknown("not UTF-8"))?;
@@ -75,37 +75,39 @@ pub fn parse(action: &str, arguments: &[OsString]) -> Result<Call, UnknownCall> 
         path.and_then(|path| disk_of(path)).ok_or_else(|| unknown("no disk.N where it is expected"))
     };
     let (action, disk) = match (name, before) {
-        ("ln", [_, _]) => (Action::Ln, Some(disk(before.get(1))?)),
-        ("clone", [_, _]) => (Action::Clone, Some(disk(before.get(1))?)),
-        ("context", [.., _]) => (Action::Context, None),
-        ("mvds", [_, _]) => (Action::Mvds, Some(disk(before.first())?)),
+        ("ln", [_, _]) => (TmAction::Ln, Some(disk(before.get(1))?)),
+        ("clone", [_, _]) => (TmAction::Clone, Some(disk(before.get(1))?)),
+        ("context", [.., _]) => (TmAction::Context, None),
+        ("mvds", [_, _]) => (TmAction::Mvds, Some(disk(before.first())?)),
         ("delete", [path]) => match disk_of(path) {
-            Some(disk) => (Action::DeleteDisk, Some(disk)),
+            Some(disk) => (TmAction::DeleteDisk, Some(disk)),
             // what the stock action would take for a disk
             None if path.contains("/disk.") => return Err(unknown("a disk without a number")),
-            None => (Action::DeleteDirectory, None),
+            None => (TmAction::DeleteDirectory, None),
         },
-        ("mkimage", [_, _, path]) | ("mkswap", [_, path]) => (Action::MakeVolatile, Some(disk(Some(path))?)),
-        ("snap_create" | "snap_delete" | "resize", [path, _]) => (Action::Change, Some(disk(Some(path))?)),
-        ("snap_revert", [path, _]) => (Action::Replace, Some(disk(Some(path))?)),
+        ("mkimage", [_, _, path]) | ("mkswap", [_, path]) => {
+            (TmAction::MakeVolatile, Some(disk(Some(path))?))
+        }
+        ("snap_create" | "snap_delete" | "resize", [path, _]) => (TmAction::Change, Some(disk(Some(path))?)),
+        ("snap_revert", [path, _]) => (TmAction::Replace, Some(disk(Some(path))?)),
         _ => return Err(unknown("not an action of onemirror, or another number of arguments")),
     };
-    Ok(Call { action, vm, disk })
+    Ok(TmCall { action, vm, disk })
 }
 
 /// `HOST:DIR VMID IMAGEID INCREMENT DISK`, where -1 means all disks.
-fn restore(arguments: &[&str]) -> Option<Call> {
+fn restore(arguments: &[&str]) -> Option<TmCall> {
     let [_, vm, image, _, disk] = arguments else { return None };
     number(image)?;
     let disk = if *disk == "-1" { None } else { Some(number(disk)?) };
-    Some(Call { action: Action::Replace, vm: number(vm)?, disk })
+    Some(TmCall { action: TmAction::Replace, vm: number(vm)?, disk })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Result<Call, UnknownCall> {
+    fn read(line: &str) -> Result<TmCall, UnknownCall> {
         let mut words = line.split(' ');
         let action = words.next().unwrap();
         parse(action, &words.map(OsString::from).collect::<Vec<_>>())
@@ -113,23 +115,23 @@ mod tests {
 
     #[test]
     fn reads_the_calls_that_a_real_front_end_made() {
-        let calls: Vec<Call> = include_str!("../../../tests/fixtures/opennebula/tm-calls.txt")
+        let calls: Vec<TmCall> = include_str!("../../../tests/fixtures/opennebula/tm-calls.txt")
             .lines()
             .map(|line| {
                 let (head, arguments) = line.split_once(" argv: ").unwrap();
                 read(&format!("{} {arguments}", head.rsplit(' ').next().unwrap())).unwrap()
             })
             .collect();
-        let context = Call { action: Action::Context, vm: 2, disk: None };
+        let context = TmCall { action: TmAction::Context, vm: 2, disk: None };
         assert_eq!(
             calls,
             [
                 context,
                 context,
-                Call { action: Action::Ln, vm: 0, disk: Some(0) },
-                Call { action: Action::Context, vm: 0, disk: None },
-                Call { action: Action::Mvds, vm: 0, disk: Some(0) },
-                Call { action: Action::DeleteDirectory, vm: 0, disk: None },
+                TmCall { action: TmAction::Ln, vm: 0, disk: Some(0) },
+                TmCall { action: TmAction::Context, vm: 0, disk: None },
+                TmCall { action: TmAction::Mvds, vm: 0, disk: Some(0) },
+                TmCall { action: TmAction::DeleteDirectory, vm: 0, disk: None },
                 context,
             ]
         );
@@ -138,24 +140,24 @@ mod tests {
     #[test]
     fn reads_suffixed_actions_and_disks() {
         let clone = read("clone.ssh fe:one/one-0 host:/ds/100/7/disk.12 7 1").unwrap();
-        assert_eq!(clone, Call { action: Action::Clone, vm: 7, disk: Some(12) });
+        assert_eq!(clone, TmCall { action: TmAction::Clone, vm: 7, disk: Some(12) });
         let delete = read("delete.ssh host:/ds/100/7/disk.1 7 1").unwrap();
-        assert_eq!(delete, Call { action: Action::DeleteDisk, vm: 7, disk: Some(1) });
+        assert_eq!(delete, TmCall { action: TmAction::DeleteDisk, vm: 7, disk: Some(1) });
     }
 
     /// As `TransferManager.cc` of 6.10 to 7.4 writes them.
     #[test]
     fn reads_what_makes_and_changes_disks() {
-        let call = |action, disk| Call { action, vm: 7, disk };
+        let call = |action, disk| TmCall { action, vm: 7, disk };
         for (line, expected) in [
-            ("mkimage 64 raw host:/ds/100/7/disk.1 7 100", call(Action::MakeVolatile, Some(1))),
-            ("mkswap 64 host:/ds/100/7/disk.1 7 100", call(Action::MakeVolatile, Some(1))),
-            ("snap_create host:/ds/100/7/disk.0 3 7 101", call(Action::Change, Some(0))),
-            ("snap_delete host:/ds/100/7/disk.0 3 7 101", call(Action::Change, Some(0))),
-            ("snap_revert.ssh host:/ds/100/7/disk.0 3 7 101", call(Action::Replace, Some(0))),
-            ("resize.ssh host:/ds/100/7/disk.0 128 7 101", call(Action::Change, Some(0))),
-            ("restore host:/ds/100/7 7 12 -1 -1", call(Action::Replace, None)),
-            ("restore host:/ds/100/7 7 12 3 0", call(Action::Replace, Some(0))),
+            ("mkimage 64 raw host:/ds/100/7/disk.1 7 100", call(TmAction::MakeVolatile, Some(1))),
+            ("mkswap 64 host:/ds/100/7/disk.1 7 100", call(TmAction::MakeVolatile, Some(1))),
+            ("snap_create host:/ds/100/7/disk.0 3 7 101", call(TmAction::Change, Some(0))),
+            ("snap_delete host:/ds/100/7/disk.0 3 7 101", call(TmAction::Change, Some(0))),
+            ("snap_revert.ssh host:/ds/100/7/disk.0 3 7 101", call(TmAction::Replace, Some(0))),
+            ("resize.ssh host:/ds/100/7/disk.0 128 7 101", call(TmAction::Change, Some(0))),
+            ("restore host:/ds/100/7 7 12 -1 -1", call(TmAction::Replace, None)),
+            ("restore host:/ds/100/7 7 12 3 0", call(TmAction::Replace, Some(0))),
         ] {
             assert_eq!(read(line), Ok(expected), "{line}");
         }

@@ -1,18 +1,18 @@
 //! What stands before the transfer actions that make, change and delete images by their names.
 
 use super::answer::{Answer, refuse, refuse_as_noted};
-use super::arguments::{Action, Call};
+use super::arguments::{TmAction, TmCall};
 use crate::engine::{Engine, EngineError, VmImage, VmImages};
 use onemirror_protocol::{Here, Role};
 
 /// The disks that a call is about.
-fn images_of_call(vm_images: &VmImages, call: Call) -> impl Iterator<Item = &VmImage> {
+fn images_of_call(vm_images: &VmImages, call: TmCall) -> impl Iterator<Item = &VmImage> {
     vm_images.images.iter().filter(move |image| call.disk.is_none() || call.disk == image.disk_id)
 }
 
 /// Before a disk is made for a VM: whether its name is free, or what bears it is the VM's own. The stock driver would take
 /// whatever is there for the clone, and fail in Ceph's words at a volatile disk.
-pub(crate) async fn name_is_free(engine: &Engine, call: Call, vm_images: &VmImages) -> Option<Answer> {
+pub(crate) async fn name_is_free(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Option<Answer> {
     let image = images_of_call(vm_images, call).next()?;
     match engine.stranger(image).await {
         Ok(None) => None,
@@ -23,7 +23,7 @@ pub(crate) async fn name_is_free(engine: &Engine, call: Call, vm_images: &VmImag
 
 /// Before a volatile disk is made: the VM may have it already, since it was kept when the VM was recreated. The stock driver
 /// would fail at it.
-pub(crate) async fn made_already(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+pub(crate) async fn made_already(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer {
     let Some(image) = images_of_call(vm_images, call).next() else { return Answer::Stock };
     match engine.look_here(image).await {
         Ok(Here::Mirrored(copy))
@@ -37,13 +37,13 @@ pub(crate) async fn made_already(engine: &Engine, call: Call, vm_images: &VmImag
 }
 
 /// Before an image is changed: only a primary copy takes it.
-pub(crate) async fn change(engine: &Engine, call: Call, vm_images: &VmImages) -> Answer {
+pub(crate) async fn change(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer {
     for image in images_of_call(vm_images, call) {
         match engine.look_here(image).await {
             Ok(Here::Mirrored(copy)) if copy.role != Role::Primary => {
                 return refuse(engine.not_writable(image.spec()));
             }
-            Ok(Here::Mirrored(_)) if call.action == Action::Replace => {
+            Ok(Here::Mirrored(_)) if call.action == TmAction::Replace => {
                 tracing::warn!("{}", engine.becomes_another(image.spec()));
             }
             Ok(_) => {}

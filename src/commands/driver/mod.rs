@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// How a wrapper in `remotes/` calls.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct DriverCall {
     /// The action that onemirror stands in front of
     #[arg(long)]
     pub(crate) stock: PathBuf,

@@ -1,7 +1,7 @@
 //! `onemirror.conf`.
 
 use super::{assert_error, assert_shown};
-use onemirror::config::{Config, RunOn};
+use onemirror::config::{Config, ConfiguredRunOn};
 use std::path::Path;
 
 /// What is accepted can be acted on; what is refused is explained on lines that can be shown.
@@ -17,7 +17,7 @@ pub fn check(data: &[u8]) {
             }
             let hosts = [Some(&config.site.ceph.run_on), config.peer.ceph.as_ref().map(|ceph| &ceph.run_on)];
             for run_on in hosts.into_iter().flatten() {
-                if let RunOn::Hosts(hosts) = run_on {
+                if let ConfiguredRunOn::Hosts(hosts) = run_on {
                     assert!(!hosts.is_empty());
                     assert!(
                         hosts
@@ -27,7 +27,7 @@ pub fn check(data: &[u8]) {
                 }
             }
             if let Some(ceph) = &config.peer.ceph {
-                assert_ne!(ceph.run_on, RunOn::Datastore);
+                assert_ne!(ceph.run_on, ConfiguredRunOn::Datastore);
             }
             // a scheme may be written in capitals
             assert!(config.peer.endpoint.to_ascii_lowercase().starts_with("http"));

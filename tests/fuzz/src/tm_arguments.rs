@@ -1,7 +1,7 @@
 //! The arguments of a transfer manager action: the action and its arguments, separated by NUL bytes or line ends.
 
 use super::assert_error;
-use onemirror::commands::driver::arguments::{Action, parse};
+use onemirror::commands::driver::arguments::{TmAction, parse};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -17,7 +17,7 @@ pub fn check(data: &[u8]) {
             // the VM is where oned puts it: last but one, in one form only but for leading zeros
             let said = arguments[arguments.len() - 2].to_str().expect("UTF-8");
             assert_eq!(said.trim_start_matches('0'), vm.trim_start_matches('0'));
-            let is_about_a_disk = !matches!(call.action, Action::Context | Action::DeleteDirectory);
+            let is_about_a_disk = !matches!(call.action, TmAction::Context | TmAction::DeleteDirectory);
             assert_eq!(call.disk.is_some(), is_about_a_disk);
             assert!(call.disk.is_none_or(|disk| disk >= 0));
         }

@@ -1,14 +1,14 @@
 //! XML-RPC answers, and the documents in them.
 
 use super::{assert_error, documents};
-use onemirror::opennebula::xmlrpc::{Answer, Argument, Value, answer, request};
+use onemirror::opennebula::xmlrpc::{Argument, Value, XmlRpcAnswer, answer, request};
 
 /// Texts of an answer are documents; what is sent holds the arguments and nothing beside them.
 pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match answer(&text) {
-        Ok(Answer::Success(value)) => visit(&value),
-        Ok(Answer::Failure { .. } | Answer::Fault { .. }) => {}
+        Ok(XmlRpcAnswer::Success(value)) => visit(&value),
+        Ok(XmlRpcAnswer::Failure { .. } | XmlRpcAnswer::Fault { .. }) => {}
         Err(error) => assert_error(&error),
     }
     if let Ok(body) = request("one.vm.update", &[Argument::Text(&text), Argument::Int(7)]) {
@@ -24,7 +24,7 @@ pub fn check(data: &[u8]) {
         let heard = answer(&echo).expect("a well-formed answer");
         let line_ends = text.replace("\r\n", "\n");
         match heard {
-            Answer::Success(Value::Text(heard)) => assert_eq!(heard.replace("\r\n", "\n"), line_ends),
+            XmlRpcAnswer::Success(Value::Text(heard)) => assert_eq!(heard.replace("\r\n", "\n"), line_ends),
             other => panic!("{other:?}"),
         }
     }
