@@ -8,10 +8,11 @@ use super::bridge::{Bridge, SharedConnection};
 use super::classify::{self, Question};
 use super::parse::{FullBy, NotUnderstood};
 use super::{
-    Ceph, CephError, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking, PeerConnection,
-    PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
+    Ceph, CephError, CephPools, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking,
+    PeerConnection, PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
 };
 use crate::process::{self, Output, RunError};
+use async_trait::async_trait;
 use onemirror_protocol::{Fullness, ImageSpec};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,7 +20,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempPath;
 
@@ -96,7 +96,6 @@ impl Default for Programs {
 /// after [`CephError::Unreachable`] the outcome of a change is not known: look again.
 #[derive(Debug)]
 pub struct RbdCommand {
-    number: u64,
     connection: Connection,
     programs: Programs,
     bridge: Option<Bridge>,
@@ -137,10 +136,8 @@ impl RbdCommand {
             RunOn::Local => None,
             RunOn::Hosts(hosts) => Some(Bridge::new(hosts.clone())),
         };
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let full = RefCell::default();
-        Self { number, connection, programs: Programs::default(), bridge, full, _keyfile: None }
+        Self { connection, programs: Programs::default(), bridge, full, _keyfile: None }
     }
 
     /// A peer cluster; keeps its keyfile as long as needed.
@@ -265,33 +262,6 @@ impl RbdCommand {
         }
     }
 
-    /// The same of a pool that a call has found without room; of any other nobody is asked.
-    pub async fn lacks_room_still(&self, pool: &str) -> Option<Fullness> {
-        let was_full = self.full.borrow().contains_key(split_pool(pool).0);
-        if was_full { self.lacks_room(pool).await } else { None }
-    }
-
-    /// Why there is no room in a pool; `None`: there is, or nobody tells.
-    pub async fn lacks_room(&self, pool: &str) -> Option<Fullness> {
-        let pool = split_pool(pool).0;
-        let known = self.full.borrow().get(pool).cloned();
-        if let Some((when, fullness)) = known
-            && when.elapsed() < STAYS_FULL
-        {
-            return Some(fullness);
-        }
-        let fullness = self.ask_for_room(pool).await.unwrap_or_else(|error| {
-            tracing::debug!("{error}");
-            None
-        });
-        let mut full = self.full.borrow_mut();
-        match &fullness {
-            Some(fullness) => full.insert(pool.to_owned(), (Instant::now(), fullness.clone())),
-            None => full.remove(pool),
-        };
-        fullness
-    }
-
     async fn ask_for_room(&self, pool: &str) -> Result<Option<Fullness>, CephError> {
         let ls = ["osd", "pool", "ls", "detail"];
         let quota = match self.ask_of_pool(&ls, pool, parse::full_by).await? {
@@ -385,55 +355,6 @@ impl RbdCommand {
         outcome
     }
 
-    /// Tells this way to a cluster from all others of the process.
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Who asks, as `ceph auth` names it.
-    pub fn user(&self) -> String {
-        let user = self.connection.user.as_deref().unwrap_or("admin");
-        format!("client.{}", user.strip_prefix("client.").unwrap_or(user))
-    }
-
-    /// What was cloned from any snapshot of the image, and what was cloned from that in turn.
-    pub async fn descendants(&self, image: &ImageSpec) -> Result<Vec<ImageSpec>, CephError> {
-        // what has no snapshot has no clones. Asked all the same, `rbd` of 16.2 crashes on some images (seen in the lab)
-        if self.snapshots(image).await?.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut call = self.of_image(&["children"], image);
-        call.arguments.push("--descendants".into());
-        call.ask_in_json();
-        let (question, output) = self.rbd(call).await?;
-        understood(&question, parse::children(&output.stdout))
-    }
-
-    /// Settings of the pool's images, with Ceph's own where the pool has none: name, value.
-    pub async fn pool_settings(&self, pool: &str) -> Result<BTreeMap<String, String>, CephError> {
-        let words = ["config", "pool", "list"];
-        let mut call = self.call(Program::Rbd, format!("{} {pool}", words.join(" ")), &words);
-        // a namespace has none of its own
-        call.operands = vec![split_pool(pool).0.to_owned()];
-        self.settings(call).await
-    }
-
-    /// Settings that the cluster gives to all of its clients, as far as there are any: name, value.
-    pub async fn client_settings(&self) -> Result<BTreeMap<String, String>, CephError> {
-        let words = ["config", "global", "list", "client"];
-        self.settings(self.call(Program::Rbd, words.join(" "), &words)).await
-    }
-
-    /// All schedules of mirror snapshots that this cluster has. Each cluster has its own.
-    pub async fn snapshot_schedules(&self) -> Result<Vec<SnapshotSchedule>, CephError> {
-        let words = ["mirror", "snapshot", "schedule", "ls"];
-        let mut call = self.call(Program::Rbd, words.join(" "), &words);
-        call.arguments.push("--recursive".into());
-        call.ask_in_json();
-        let (question, output) = self.rbd(call).await?;
-        understood(&question, parse::snapshot_schedules(&output.stdout))
-    }
-
     async fn settings(&self, mut call: CephCall) -> Result<BTreeMap<String, String>, CephError> {
         call.ask_in_json();
         let (question, output) = self.rbd(call).await?;
@@ -501,6 +422,62 @@ fn understood<T>(question: &Question, parsed: Result<T, NotUnderstood>) -> Resul
     parsed.map_err(|error| CephError::BadAnswer { what: question.what.clone(), detail: error.to_string() })
 }
 
+#[async_trait(?Send)]
+impl CephPools for RbdCommand {
+    fn user(&self) -> String {
+        let user = self.connection.user.as_deref().unwrap_or("admin");
+        format!("client.{}", user.strip_prefix("client.").unwrap_or(user))
+    }
+
+    async fn pool_settings(&self, pool: &str) -> Result<BTreeMap<String, String>, CephError> {
+        let words = ["config", "pool", "list"];
+        let mut call = self.call(Program::Rbd, format!("{} {pool}", words.join(" ")), &words);
+        // a namespace has none of its own
+        call.operands = vec![split_pool(pool).0.to_owned()];
+        self.settings(call).await
+    }
+
+    async fn client_settings(&self) -> Result<BTreeMap<String, String>, CephError> {
+        let words = ["config", "global", "list", "client"];
+        self.settings(self.call(Program::Rbd, words.join(" "), &words)).await
+    }
+
+    async fn snapshot_schedules(&self) -> Result<Vec<SnapshotSchedule>, CephError> {
+        let words = ["mirror", "snapshot", "schedule", "ls"];
+        let mut call = self.call(Program::Rbd, words.join(" "), &words);
+        call.arguments.push("--recursive".into());
+        call.ask_in_json();
+        let (question, output) = self.rbd(call).await?;
+        understood(&question, parse::snapshot_schedules(&output.stdout))
+    }
+
+    async fn lacks_room(&self, pool: &str) -> Option<Fullness> {
+        let pool = split_pool(pool).0;
+        let known = self.full.borrow().get(pool).cloned();
+        if let Some((when, fullness)) = known
+            && when.elapsed() < STAYS_FULL
+        {
+            return Some(fullness);
+        }
+        let fullness = self.ask_for_room(pool).await.unwrap_or_else(|error| {
+            tracing::debug!("{error}");
+            None
+        });
+        let mut full = self.full.borrow_mut();
+        match &fullness {
+            Some(fullness) => full.insert(pool.to_owned(), (Instant::now(), fullness.clone())),
+            None => full.remove(pool),
+        };
+        fullness
+    }
+
+    async fn lacks_room_still(&self, pool: &str) -> Option<Fullness> {
+        let was_full = self.full.borrow().contains_key(split_pool(pool).0);
+        if was_full { self.lacks_room(pool).await } else { None }
+    }
+}
+
+#[async_trait(?Send)]
 impl Ceph for RbdCommand {
     fn site(&self) -> &str {
         &self.connection.site
@@ -727,6 +704,7 @@ impl Ceph for RbdCommand {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ceph::CephImages as _;
     use std::process::Stdio;
 
     const IMAGE: &str = "one/one-7";

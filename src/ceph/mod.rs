@@ -18,6 +18,7 @@ pub use command::{
 };
 pub use peer::{PeerConnection, connection_to_peer, is_fsid};
 
+use async_trait::async_trait;
 use jiff::civil::DateTime;
 use onemirror_protocol::advice::Place;
 use onemirror_protocol::{Fullness, ImageSpec};
@@ -436,7 +437,7 @@ impl CephError {
 }
 
 /// One cluster. Every call has a deadline; none retries by itself; repeating any of them is harmless.
-#[expect(async_fn_in_trait, reason = "one thread: the futures need not be Send")]
+#[async_trait(?Send)]
 pub trait Ceph {
     /// The cluster's name for messages: its site name.
     fn site(&self) -> &str;
@@ -506,3 +507,49 @@ pub trait Ceph {
         holder: &LockHolder,
     ) -> Result<(), CephError>;
 }
+
+/// What it takes to set an image aside, to look after it, and to remove it.
+#[async_trait(?Send)]
+pub trait CephImages {
+    /// Gives the image another name in its pool; snapshots and clones stay with it.
+    async fn rename(&self, image: &ImageSpec, name: &ImageSpec) -> Result<(), CephError>;
+    /// Ends the mirroring of a primary image. In a pool that mirrors every journaled image Ceph refuses that for one of
+    /// them; there the journal has to go.
+    async fn stop_mirroring(&self, image: &ImageSpec, mode: MirrorMode) -> Result<(), CephError>;
+    /// Removes one metadata value; one that is not there is no error.
+    async fn remove_metadata(&self, image: &ImageSpec, key: &str) -> Result<(), CephError>;
+    /// Whether somebody holds the image's exclusive lock, or died with it: what he wrote last may be in the journal only.
+    async fn is_held(&self, image: &ImageSpec) -> Result<bool, CephError>;
+    /// The names of the images of `pool[/namespace]`.
+    async fn image_names(&self, pool: &str) -> Result<Vec<String>, CephError>;
+    /// The bytes that the image takes up, snapshots included.
+    async fn used(&self, image: &ImageSpec) -> Result<u64, CephError>;
+    /// The room in a pool.
+    async fn room(&self, pool: &str) -> Result<PoolRoom, CephError>;
+    /// Removes the image with its snapshots; Ceph refuses where it has clones or is in use. That it is gone is success.
+    async fn remove(&self, image: &ImageSpec) -> Result<(), CephError>;
+    /// What was cloned from any snapshot of the image, and what was cloned from that in turn.
+    async fn descendants(&self, image: &ImageSpec) -> Result<Vec<ImageSpec>, CephError>;
+}
+
+/// What a cluster says of itself and of its pools.
+#[async_trait(?Send)]
+pub trait CephPools {
+    /// Who asks, as `ceph auth` names it.
+    fn user(&self) -> String;
+    /// Settings of the pool's images, with Ceph's own where the pool has none: name, value.
+    async fn pool_settings(&self, pool: &str) -> Result<BTreeMap<String, String>, CephError>;
+    /// Settings that the cluster gives to all of its clients, as far as there are any: name, value.
+    async fn client_settings(&self) -> Result<BTreeMap<String, String>, CephError>;
+    /// All schedules of mirror snapshots that this cluster has. Each cluster has its own.
+    async fn snapshot_schedules(&self) -> Result<Vec<SnapshotSchedule>, CephError>;
+    /// Why there is no room in a pool; `None`: there is, or nobody tells.
+    async fn lacks_room(&self, pool: &str) -> Option<Fullness>;
+    /// The same of a pool that a call has found without room; of any other nobody is asked.
+    async fn lacks_room_still(&self, pool: &str) -> Option<Fullness>;
+}
+
+/// All that a cluster is asked.
+pub trait CephCalls: Ceph + CephImages + CephPools {}
+
+impl<T: Ceph + CephImages + CephPools> CephCalls for T {}

@@ -10,7 +10,8 @@ use base64::Engine as _;
 use onemirror_protocol::{Activity, LetGo, Refusal, Rule, Running};
 use std::io::Read;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The largest input that is read, in bytes: a VM with thousands of disks stays far below.
 const INPUT_LIMIT: u64 = 16 << 20;

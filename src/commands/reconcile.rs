@@ -4,7 +4,7 @@ use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, or_dash, warn_if_off};
 use crate::engine::{Engine, NotReached, ReconcileReport};
 use onemirror_protocol::Rule;
-use std::time::Instant;
+use tokio::time::Instant;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -20,9 +20,9 @@ pub struct Examined {
     /// The hooks of onemirror whose last run failed, with what it said.
     pub failed_hooks: Vec<(String, String)>,
     /// The own front-end.
-    pub front_end_here: Result<FrontEnd, String>,
+    pub front_end_here: Result<ExaminedFrontEnd, String>,
     /// The other one; `None`: nothing tells where it is.
-    pub front_end_there: Option<Result<FrontEnd, String>>,
+    pub front_end_there: Option<Result<ExaminedFrontEnd, String>>,
     /// How far the other front-end's clock is ahead, in seconds.
     pub clock_difference: Option<i64>,
     /// The pools of the own front-end's Ceph datastores.
@@ -52,7 +52,7 @@ pub struct Configuration {
 
 /// One front-end.
 #[derive(Clone, Debug)]
-pub struct FrontEnd {
+pub struct ExaminedFrontEnd {
     /// OpenNebula's version.
     pub version: String,
     /// Who asks.

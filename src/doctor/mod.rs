@@ -5,7 +5,7 @@ pub mod facts;
 use crate::ceph::{ReplayState, is_fsid};
 use crate::protection::{Concern, Kind};
 use facts::{
-    Configuration, Daemon, Examined, ExaminedDisk, ExaminedPool, ExaminedVm, FrontEnd, NoAnswer,
+    Configuration, Daemon, Examined, ExaminedDisk, ExaminedFrontEnd, ExaminedPool, ExaminedVm, NoAnswer,
     PoolOnCluster,
 };
 use onemirror_protocol::ImageSpec;
@@ -320,7 +320,7 @@ fn about_front_ends(facts: &Examined, found: &mut Findings, unknown: &mut BTreeS
     }
 }
 
-fn about_front_end(check: Check, front_end: &FrontEnd, found: &mut Findings) {
+fn about_front_end(check: Check, front_end: &ExaminedFrontEnd, found: &mut Findings) {
     if !is_known_version(&front_end.version) {
         found.add(
             check,

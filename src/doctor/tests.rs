@@ -24,8 +24,13 @@ fn side(own: &str, other: &str) -> PoolOnCluster {
     }
 }
 
-fn front_end() -> FrontEnd {
-    FrontEnd { version: "7.4.0".into(), user: "oneadmin".into(), sees_everything: true, servers: vec![] }
+fn front_end() -> ExaminedFrontEnd {
+    ExaminedFrontEnd {
+        version: "7.4.0".into(),
+        user: "oneadmin".into(),
+        sees_everything: true,
+        servers: vec![],
+    }
 }
 
 fn disk(id: i32, image: &str, base: Option<&str>) -> ExaminedDisk {

@@ -1,7 +1,10 @@
 //! Time as the rules see it.
 
+use super::outside::Time;
 use onemirror_protocol::{Lateness, Patience};
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long to wait between two looks while something is on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(700);
@@ -12,6 +15,7 @@ pub(super) const FRESH: Duration = Duration::from_secs(20);
 
 /// How long a run has taken, and how long nothing has come of it.
 pub(super) struct Clock {
+    time: Rc<dyn Time>,
     started: Instant,
     progressed: Instant,
     looked: Instant,
@@ -20,9 +24,9 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn start(limit: Duration) -> Self {
-        let now = Instant::now();
-        Self { started: now, progressed: now, looked: now, limit, waned: false }
+    pub(super) fn start(limit: Duration, time: Rc<dyn Time>) -> Self {
+        let now = time.now();
+        Self { time, started: now, progressed: now, looked: now, limit, waned: false }
     }
 
     /// When the run began.
@@ -32,7 +36,7 @@ impl Clock {
 
     /// Something was changed: what follows from it needs its time, also when the limit is near.
     pub(super) fn progress(&mut self) {
-        self.progressed = Instant::now();
+        self.progressed = self.time.now();
     }
 
     /// For a judgement. None of the three is left out, however long a busy machine's looks take: some steps are taken
@@ -51,9 +55,9 @@ impl Clock {
     }
 
     fn by_time(&self) -> Patience {
-        let idle = self.progressed.elapsed();
+        let idle = self.time.since(self.progressed);
         let fresh = FRESH.min(self.limit / 2);
-        if self.started.elapsed() >= self.limit && (idle >= fresh || self.is_long_over()) {
+        if self.time.since(self.started) >= self.limit && (idle >= fresh || self.is_long_over()) {
             Patience::Exhausted
         } else if idle >= fresh {
             Patience::Waning
@@ -63,7 +67,7 @@ impl Clock {
     }
 
     fn is_long_over(&self) -> bool {
-        self.started.elapsed() >= self.limit + FRESH * 2
+        self.time.since(self.started) >= self.limit + FRESH * 2
     }
 
     /// How the run stands to its deadline.
@@ -78,9 +82,9 @@ impl Clock {
     /// Waits before the next look.
     pub(super) async fn wait_a_moment(&mut self) {
         // by chance, so that two gates that got in each other's way do not do so again
-        let chance = Duration::from_millis(rand::random_range(0..300));
-        tokio::time::sleep(pause(self.looked.elapsed(), self.progressed.elapsed()) + chance).await;
-        self.looked = Instant::now();
+        let chance = Duration::from_millis(self.time.lot() % 300);
+        self.time.pass(pause(self.time.since(self.looked), self.time.since(self.progressed)) + chance).await;
+        self.looked = self.time.now();
     }
 }
 
@@ -96,7 +100,7 @@ mod tests {
 
     #[test]
     fn patience_wanes_before_it_is_exhausted_however_long_a_look_took() {
-        let mut clock = Clock::start(Duration::ZERO);
+        let mut clock = Clock::start(Duration::ZERO, Rc::new(crate::engine::outside::RealTime));
         assert_eq!(clock.lateness(), Lateness::Over);
         assert_eq!(clock.patience(), Patience::Waning);
         assert_eq!(clock.patience(), Patience::Exhausted);

@@ -102,10 +102,6 @@ pub(super) fn not_carried_out(steps: &[Step], why: Carried) -> EngineError {
     })
 }
 
-pub(super) fn closing_id() -> String {
-    format!("{:016x}", rand::random::<u64>())
-}
-
 pub(super) fn observations(seen: &[Seen]) -> Vec<Observation> {
     seen.iter().map(|seen| seen.observation.clone()).collect()
 }
@@ -165,7 +161,7 @@ impl Engine {
         let mut drive = Drive::new(self, *subject);
         let mut answer = CameOfIt::Go;
         loop {
-            let id = closing_id();
+            let id = self.closing_id();
             let request = run.next(&self.setting(subject.vm, &id), drive.event(&answer));
             tracing::debug!("{request:?}");
             answer = match request {
@@ -208,8 +204,8 @@ impl<'a> Drive<'a> {
             engine,
             subject,
             images: subject.images.to_vec(),
-            clock: Clock::start(subject.limit),
-            owner: Owner::this_process(engine.here(), &engine.state_dir),
+            clock: Clock::start(subject.limit, engine.surroundings.time.clone()),
+            owner: engine.owner(),
             locks: None,
             users: Vec::new(),
             sights: Vec::new(),
@@ -322,7 +318,7 @@ impl<'a> Drive<'a> {
 
     async fn narrow(&mut self, images: &[ImageSpec]) -> CameOfIt {
         self.images.retain(|image| images.contains(image.spec()));
-        self.clock = Clock::start(self.subject.limit);
+        self.clock = Clock::start(self.subject.limit, self.engine.surroundings.time.clone());
         self.unlock().await
     }
 

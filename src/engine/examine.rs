@@ -1,15 +1,15 @@
 //! Gathers what [`crate::doctor`] judges; decides nothing, and changes nothing but a lock that it gives back.
 
 use super::CONCURRENCY;
+use super::cluster::Cluster;
 use super::sites::Engine;
-use crate::ceph::{
-    self, Ceph as _, CephError, DaemonState, Expiry, PoolStatus, RbdCommand, ReplayState, is_fsid,
-};
+use crate::ceph::{self, CephError, DaemonState, Expiry, PoolStatus, ReplayState, is_fsid};
 use crate::doctor::facts::{
-    Daemon, ExaminedDisk, ExaminedPool, ExaminedVm, FrontEnd, Images, NoAnswer, PoolMirroring, PoolOnCluster,
+    Daemon, ExaminedDisk, ExaminedFrontEnd, ExaminedPool, ExaminedVm, Images, NoAnswer, PoolMirroring,
+    PoolOnCluster,
 };
 use crate::opennebula::disks::rbd_images;
-use crate::opennebula::{self, Client, Datastore, DiskKind};
+use crate::opennebula::{self, Datastore, DiskKind, OpenNebula};
 use futures::{StreamExt as _, stream};
 use onemirror_protocol::ImageSpec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +23,10 @@ const TRIAL_LIFE: Duration = Duration::from_secs(10);
 const DEFAULT_POLL_AGE: f64 = 5.0;
 
 /// What one front-end says of itself.
-pub async fn front_end(client: &Client) -> Result<FrontEnd, opennebula::OneError> {
+pub async fn front_end(client: &dyn OpenNebula) -> Result<ExaminedFrontEnd, opennebula::OneError> {
     let version = client.system_version().await?;
     let user = client.own_user().await?;
-    Ok(FrontEnd {
+    Ok(ExaminedFrontEnd {
         version,
         user: crate::text::printable(&user.name),
         sees_everything: user.sees_everything(),
@@ -35,24 +35,24 @@ pub async fn front_end(client: &Client) -> Result<FrontEnd, opennebula::OneError
 }
 
 /// The servers of the front-end's zone, if there are several. A user who may not see the zones is told nothing of them.
-pub async fn servers(client: &Client) -> Vec<String> {
+pub async fn servers(client: &dyn OpenNebula) -> Vec<String> {
     let zones = client.zone_pool().await.unwrap_or_default();
     zones.into_iter().map(|zone| zone.servers).find(|servers| servers.len() > 1).unwrap_or_default()
 }
 
 impl Engine {
     /// The own front-end.
-    pub async fn examine_front_end_here(&self) -> Result<FrontEnd, String> {
-        front_end(&self.one_here).await.map_err(|error| self.error_here(error).to_string())
+    pub async fn examine_front_end_here(&self) -> Result<ExaminedFrontEnd, String> {
+        front_end(&*self.one_here).await.map_err(|error| self.error_here(error).to_string())
     }
 
     /// The other one, and how far its clock is ahead, in seconds.
-    pub async fn examine_front_end_there(&self) -> (Result<FrontEnd, String>, Option<i64>) {
+    pub async fn examine_front_end_there(&self) -> (Result<ExaminedFrontEnd, String>, Option<i64>) {
         let client = match self.front_end_there() {
             Ok(client) => client,
             Err(error) => return (Err(self.error_there(error).to_string()), None),
         };
-        let found = front_end(&client).await.map_err(|error| self.error_there(error).to_string());
+        let found = front_end(&*client).await.map_err(|error| self.error_there(error).to_string());
         (found, client.clock_ahead())
     }
 
@@ -121,7 +121,7 @@ impl Engine {
     /// The pools in which VMs of both front-ends have disks that were made for them; none where one does not answer.
     pub async fn examine_shared_pools(&self) -> BTreeSet<String> {
         let Ok(there) = self.front_end_there() else { return BTreeSet::new() };
-        let (here, there) = futures::join!(pools_of_own_disks(&self.one_here), pools_of_own_disks(&there));
+        let (here, there) = futures::join!(pools_of_own_disks(&*self.one_here), pools_of_own_disks(&*there));
         &here.unwrap_or_default() & &there.unwrap_or_default()
     }
 
@@ -157,7 +157,7 @@ impl Engine {
 }
 
 /// The pools in which VMs have clones or volatile disks.
-async fn pools_of_own_disks(client: &Client) -> Result<BTreeSet<String>, opennebula::OneError> {
+async fn pools_of_own_disks(client: &dyn OpenNebula) -> Result<BTreeSet<String>, opennebula::OneError> {
     let datastores = client.datastore_pool().await?;
     let datastores: BTreeMap<i32, Datastore> =
         datastores.into_iter().map(|datastore| (datastore.id, datastore)).collect();
@@ -188,7 +188,7 @@ impl PoolOnCluster {
 }
 
 /// A pool on one cluster.
-async fn side(cluster: &RbdCommand, pool: &str) -> PoolOnCluster {
+async fn side(cluster: &Cluster, pool: &str) -> PoolOnCluster {
     let mirroring = match cluster.pool_info(pool).await {
         Ok(info) => {
             let sources = info.peers.iter().filter(|peer| peer.is_received_from()).count();
@@ -220,7 +220,7 @@ async fn side(cluster: &RbdCommand, pool: &str) -> PoolOnCluster {
     PoolOnCluster { user: cluster.user(), mirroring: Ok(mirroring), lock, images, delete_delay, poll_age }
 }
 
-async fn try_lock(cluster: &RbdCommand, pool: &str) -> Result<(), NoAnswer> {
+async fn try_lock(cluster: &Cluster, pool: &str) -> Result<(), NoAnswer> {
     // nothing tells the difference but a deadline that is over
     if let Some(fullness) = cluster.lacks_room(pool).await {
         return Err(NoAnswer::Full(fullness));
@@ -240,7 +240,7 @@ async fn try_lock(cluster: &RbdCommand, pool: &str) -> Result<(), NoAnswer> {
     Ok(())
 }
 
-async fn images(cluster: &RbdCommand, pool: &str, is_enabled: bool) -> Result<Images, NoAnswer> {
+async fn images(cluster: &Cluster, pool: &str, is_enabled: bool) -> Result<Images, NoAnswer> {
     if !is_enabled {
         return Ok(Images { daemon: Daemon::Unknown, reports: BTreeMap::new() });
     }
@@ -265,11 +265,11 @@ fn daemon(status: &PoolStatus) -> Daemon {
     }
 }
 
-async fn delete_delay(cluster: &RbdCommand, pool: &str) -> Option<u64> {
+async fn delete_delay(cluster: &Cluster, pool: &str) -> Option<u64> {
     cluster.pool_settings(pool).await.ok()?.get("rbd_mirroring_delete_delay")?.parse().ok()
 }
 
-async fn poll_age(cluster: &RbdCommand) -> Option<f64> {
+async fn poll_age(cluster: &Cluster) -> Option<f64> {
     match cluster.client_settings().await.ok()?.get("rbd_mirror_journal_poll_age") {
         Some(age) => age.parse().ok(),
         None => Some(DEFAULT_POLL_AGE),

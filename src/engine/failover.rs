@@ -1,7 +1,8 @@
 //! Failover of one VM: start it here, by its gate alone or, where an operator typed it, by force.
 
 use super::activity::saved_memory;
-use super::drive::{Subject, closing_id, observations};
+use super::cluster::Cluster;
+use super::drive::{Subject, observations};
 use super::error::EngineError;
 use super::gate::next_standing;
 use super::images::VmImages;
@@ -10,13 +11,13 @@ use super::observe::Seen;
 use super::sites::Engine;
 use super::start::{Start, start_of};
 use crate::audit::Outcome;
-use crate::ceph::{Ceph, CephError, Promotion, RbdCommand};
+use crate::ceph::{CephError, Promotion};
 use crate::opennebula::{Vm, VmState};
+use jiff::Timestamp;
 use onemirror_protocol::advice::Place;
 use onemirror_protocol::{
     Decision, Depth, ImageSpec, Locks, Mark, Patience, Refusal, Run, SITE_IS_OFF, There, Verdict, written_for,
 };
-use std::time::Instant;
 
 /// What a failover did.
 #[derive(Debug, Default, serde::Serialize)]
@@ -60,7 +61,7 @@ impl Engine {
         vm: VmImages,
         force: Option<ForceOrder<'_>>,
     ) -> Result<FailoverOutcome, EngineError> {
-        let (id, started) = (vm.vm.id, Instant::now());
+        let (id, started) = (vm.vm.id, self.now());
         let result = self.try_failover(vm, force).await;
         if let Err(error) = &result {
             let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
@@ -95,7 +96,7 @@ impl Engine {
     /// What the gate would refuse now, if anything; what it would wait for counts too, since the other site may be
     /// lost for good.
     pub(super) fn would_refuse(&self, vm: &Vm, seen: &[Seen]) -> Option<Refusal> {
-        let (sights, id, kind) = (observations(seen), closing_id(), saved_memory(vm));
+        let (sights, id, kind) = (observations(seen), self.closing_id(), saved_memory(vm));
         let judge = |patience| {
             let gate = self.setting(Some(vm.id), &id).gate(kind, next_standing(vm), patience, Locks::Both);
             gate.judge(&sights).decision
@@ -154,7 +155,7 @@ impl Engine {
     /// itself once the site answers again.
     pub(super) async fn promote_by_force(
         &self,
-        cluster: &RbdCommand,
+        cluster: &Cluster,
         spec: &ImageSpec,
     ) -> Result<(), CephError> {
         self.fence(cluster, spec).await?;
@@ -175,7 +176,7 @@ impl Engine {
     /// Writes to a copy that was promoted by force; a daemon that took the image again in between is fenced once more.
     pub(super) async fn write_after_force(
         &self,
-        cluster: &RbdCommand,
+        cluster: &Cluster,
         spec: &ImageSpec,
         key: &str,
         value: &str,
@@ -188,8 +189,8 @@ impl Engine {
         cluster.set_metadata(spec, key, value).await
     }
 
-    async fn fence(&self, cluster: &RbdCommand, spec: &ImageSpec) -> Result<(), CephError> {
-        let started = Instant::now();
+    async fn fence(&self, cluster: &Cluster, spec: &ImageSpec) -> Result<(), CephError> {
+        let started = self.now();
         if cluster.fence(spec).await? {
             tracing::info!("{spec}: rbd-mirror here did not let go of it and was fenced");
             let ground = Some(Ground::OperatorForce);
@@ -201,8 +202,8 @@ impl Engine {
 
     /// Starts the VM by what its state takes.
     async fn start(&self, vm: &Vm) -> Result<Option<&'static str>, EngineError> {
-        let (how, started) = (start_of(vm), Instant::now());
-        let result = super::start::ask(self.front_end_here(), vm.id, how).await;
+        let (how, started) = (start_of(vm), self.now());
+        let result = super::start::ask(&**self.front_end_here(), vm.id, how).await;
         let name = how.command().unwrap_or_default();
         let (outcome, reason) = match &result {
             Ok(()) => (Outcome::Done, None),
@@ -232,17 +233,17 @@ fn check_startable(vm: &Vm) -> Result<(), EngineError> {
 }
 
 /// Who forced it, when, and why, for whoever finds the image later.
-pub(super) fn forced_note(mark: &Mark, global_id: &str, order: Option<&ForceOrder<'_>>) -> String {
+pub(super) fn forced_note(
+    mark: &Mark,
+    global_id: &str,
+    order: Option<&ForceOrder<'_>>,
+    date: Timestamp,
+) -> String {
     let reason = order.map_or("", |order| order.reason);
     let is_off = order.is_some_and(|order| order.site_is_off);
     let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
     let off = if is_off { format!(" {SITE_IS_OFF}") } else { String::new() };
-    format!(
-        "{}{off} {} {}: {reason}",
-        written_for(mark, global_id),
-        jiff::Timestamp::now(),
-        crate::state::operator()
-    )
+    format!("{}{off} {date} {}: {reason}", written_for(mark, global_id), crate::state::operator())
 }
 
 #[cfg(test)]
@@ -255,7 +256,7 @@ mod tests {
         let mark = Mark::of(&Token::forced_after(None, "site-b"), 7);
         for site_is_off in [false, true] {
             let order = ForceOrder { reason: "site-is-off, they say", site_is_off };
-            let note = forced_note(&mark, "77aa", Some(&order));
+            let note = forced_note(&mark, "77aa", Some(&order), Timestamp::UNIX_EPOCH);
             assert_eq!(forced_mark(&note), Some(Written::For(mark.clone(), "77aa".into())), "{note}");
             assert_eq!(forced_with_site_off(&note), site_is_off, "{note}");
             assert_eq!(order.in_words().starts_with("site-is-off: "), site_is_off);

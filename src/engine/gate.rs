@@ -1,7 +1,7 @@
 //! The gate before a boot.
 
 use super::activity::has_its_disks;
-use super::drive::{closing_id, observations};
+use super::drive::observations;
 use super::error::EngineError;
 use super::images::{VmImage, VmImages};
 use super::journal::{Attempt, Ground};
@@ -11,7 +11,6 @@ use crate::opennebula::Vm;
 use onemirror_protocol::{
     BootKind, Depth, ImageSpec, Locks, Patience, Run, Running, Standing, Step, Verdict,
 };
-use std::time::Instant;
 
 /// Which disks a boot is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +64,7 @@ impl Engine {
             }
             GateScope::Disk(disk) => of_disk(disk).collect(),
         };
-        let started = Instant::now();
+        let started = self.now();
         let result = self.ready_to_boot(vm.vm.id, &images, Run::boot(boot, standing)).await;
         if let Err(error) = &result {
             let (image, rule) = match error {
@@ -87,7 +86,7 @@ impl Engine {
     /// What the `running` hook has to do about a VM that runs; nothing is changed.
     pub async fn judge_running(&self, vm: &VmImages) -> Result<Running, EngineError> {
         let seen = self.observe(&vm.images, Depth::Boot).await?;
-        let id = closing_id();
+        let id = self.closing_id();
         let setting = self.setting(Some(vm.vm.id), &id);
         let gate = setting.gate(BootKind::Cold, Standing::Last, Patience::Exhausted, Locks::Both);
         Ok(Running::judge(&gate, &observations(&seen)))

@@ -1,17 +1,16 @@
 //! The RBD images of a VM, each with the clusters that hold its copies.
 
 use super::activity::{activity, domain, is_running};
+use super::cluster::Cluster;
 use super::error::{EngineError, FrontEndError};
 use super::sites::Engine;
 use super::start::way_out;
-use crate::ceph::RbdCommand;
 use crate::opennebula::disks::{
     Usage, datastores_needed, images_used, named_by, rbd_images, rbd_images_each,
 };
-use crate::opennebula::{Client, DiskError, DiskImage, DiskKind, OneError, Vm, VmState};
+use crate::opennebula::{DiskError, DiskImage, DiskKind, OneError, OpenNebula, Vm, VmState};
 use onemirror_protocol::{Activity, Domain, ImageSpec, ImageUser, WayOut, kept_at_recreate};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
 /// One RBD image of a VM.
 #[derive(Clone)]
@@ -27,18 +26,18 @@ pub struct VmImage {
     /// For a clone, the image that it was cloned from, if known.
     pub base: Option<ImageSpec>,
     /// The cluster here, as the datastore says.
-    pub cluster: Rc<RbdCommand>,
+    pub cluster: Cluster,
 }
 
 impl VmImage {
     /// The image of a VM's disk.
-    pub(super) fn of_disk(disk: DiskImage, cluster: Rc<RbdCommand>) -> Self {
+    pub(super) fn of_disk(disk: DiskImage, cluster: Cluster) -> Self {
         let DiskImage { disk_id, image, kind, datastore_id, base } = disk;
         Self { image, disk_id: Some(disk_id), kind, datastore_id, base, cluster }
     }
 
     /// An image that is looked at without a VM.
-    pub(super) fn unused(image: ImageSpec, datastore_id: i32, cluster: Rc<RbdCommand>) -> Self {
+    pub(super) fn unused(image: ImageSpec, datastore_id: i32, cluster: Cluster) -> Self {
         Self { image, disk_id: None, kind: DiskKind::Persistent, datastore_id, base: None, cluster }
     }
 
@@ -193,7 +192,7 @@ impl Engine {
         if !user.sees_everything() {
             return Err(FrontEndError::SeesTooLittle(crate::text::printable(&user.name)));
         }
-        let users = users(&client, images).await?;
+        let users = users(&*client, images).await?;
         if self.has_one_of(users.values().flatten()).await {
             return Err(FrontEndError::LeadsHere);
         }
@@ -216,7 +215,7 @@ impl Engine {
         &self,
         images: &BTreeSet<ImageSpec>,
     ) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, OneError> {
-        users(&self.one_here, images).await
+        users(&*self.one_here, images).await
     }
 }
 
@@ -225,7 +224,7 @@ fn made(vm: &Vm) -> (Option<i64>, Option<String>) {
 }
 
 async fn users(
-    client: &Client,
+    client: &dyn OpenNebula,
     images: &BTreeSet<ImageSpec>,
 ) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, OneError> {
     let mut candidates: BTreeMap<i32, BTreeSet<ImageSpec>> =

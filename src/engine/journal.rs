@@ -3,7 +3,7 @@
 use super::sites::Engine;
 use crate::audit::{Entry, Outcome};
 use onemirror_protocol::{ImageSpec, Rule};
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Why something was done or not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +69,9 @@ impl Engine {
             rule: attempt.ground.map(|ground| ground.name().to_owned()),
             step: (!attempt.step.is_empty()).then(|| attempt.step.to_owned()),
             reason,
-            duration: attempt.started.elapsed(),
+            duration: self.surroundings.time.since(attempt.started),
             ..Entry::new(self.here(), &self.event, outcome)
         };
-        // a log that cannot be written must not stop a recovery; the log itself warns once
-        let _ = self.audit.record(&entry);
+        self.surroundings.audit.note(&entry);
     }
 }

@@ -4,7 +4,9 @@
 //! expires by itself. Its cookie names the process that took it, so that the next one on the same machine can
 //! break the lock of a process that was killed instead of waiting for it to expire.
 
-use crate::ceph::{Ceph, CephError, Expiry, LockHolder, Locking, RbdCommand};
+use super::cluster::Cluster;
+use super::outside::Time;
+use crate::ceph::{CephError, Expiry, LockHolder, Locking};
 use crate::state::{BootId, give_to_owner_of_folder, private_folder};
 use onemirror_protocol::ImageSpec;
 use rustix::fs::FlockOperation;
@@ -14,7 +16,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The lock's name on the image's object.
 const LOCK_NAME: &str = "onemirror";
@@ -31,10 +34,11 @@ fn object(global_id: &str) -> String {
 }
 
 /// Who takes locks: this process, recognisable by others of its front-end after it is gone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Owner {
     cookie: String,
     folder: PathBuf,
+    time: Rc<dyn Time>,
     /// Inherited by every command that this process starts, and so locked until the last of them has ended.
     _sign_of_life: Option<Rc<SignOfLife>>,
 }
@@ -99,10 +103,10 @@ fn start_time(pid: u32) -> Option<u64> {
 
 impl Owner {
     /// `state` is the front-end's own folder.
-    pub(super) fn this_process(site: &str, state: &Path) -> Self {
+    pub(super) fn this_process(site: &str, state: &Path, time: Rc<dyn Time>) -> Self {
         let pid = std::process::id();
         let start = start_time(pid).unwrap_or_default();
-        let random: u64 = rand::random();
+        let random = time.lot();
         let (folder, name) = (state.join("running"), format!("{random:016x}"));
         // without one, others wait until the lock expires
         let sign_of_life = SignOfLife::give(&folder, &name)
@@ -112,6 +116,7 @@ impl Owner {
         Self {
             cookie: format!("{site}/{}/{pid}/{start}/{name}", machine()),
             folder,
+            time,
             _sign_of_life: sign_of_life.map(Rc::new),
         }
     }
@@ -131,7 +136,7 @@ impl Owner {
 
 /// A held lock.
 pub(super) struct Lock {
-    cluster: Rc<RbdCommand>,
+    cluster: Cluster,
     image: ImageSpec,
     global_id: String,
     owner: Owner,
@@ -155,7 +160,7 @@ impl From<CephError> for LockError {
 impl Lock {
     /// Takes the lock for `duration`, or says who has it. Never waits.
     pub(super) async fn take(
-        cluster: &Rc<RbdCommand>,
+        cluster: &Cluster,
         image: &ImageSpec,
         global_id: &str,
         owner: &Owner,
@@ -163,7 +168,7 @@ impl Lock {
     ) -> Result<Self, LockError> {
         let object = object(global_id);
         for _ in 0..2 {
-            let asked = Instant::now();
+            let asked = owner.time.now();
             match cluster.lock(image, &object, LOCK_NAME, &owner.cookie, Expiry::After(duration)).await? {
                 Locking::Acquired => {
                     return Ok(Self {
@@ -195,7 +200,7 @@ impl Lock {
     /// Whether the lock is still ours, with at least `margin` to go. Asked before every change: a process that was
     /// paused may wake up when its lock is long gone.
     pub(super) async fn is_ours(&self, margin: Duration) -> Result<bool, CephError> {
-        if Instant::now() + margin > self.until {
+        if self.owner.time.now() + margin > self.until {
             return Ok(false);
         }
         let holder = self.cluster.lock_holder(&self.image, &object(&self.global_id), LOCK_NAME).await?;
@@ -231,7 +236,7 @@ fn holder_name(holder: &LockHolder) -> String {
 /// one. Killed between any two of these calls, at least one note stands. `asked` looks for the copy of which Ceph keeps
 /// the request: a daemon that is faster than this process has met it before, and the next copy is to be left alone.
 pub(super) async fn request_resync(
-    cluster: &RbdCommand,
+    cluster: &Cluster,
     image: &ImageSpec,
     global_id: &str,
     asked: impl AsyncFnOnce() -> Result<Option<String>, CephError>,
@@ -256,7 +261,7 @@ pub(super) async fn request_resync(
     }
 }
 
-async fn forget_asking(cluster: &RbdCommand, image: &ImageSpec, object: &str) -> Result<(), CephError> {
+async fn forget_asking(cluster: &Cluster, image: &ImageSpec, object: &str) -> Result<(), CephError> {
     match cluster.lock_holder(image, object, RESYNC_ASKING).await? {
         Some(asking) => cluster.unlock(image, object, RESYNC_ASKING, &asking).await,
         None => Ok(()),
@@ -265,7 +270,7 @@ async fn forget_asking(cluster: &RbdCommand, image: &ImageSpec, object: &str) ->
 
 /// Whether there is a note that a resync of the copy with this id was to be asked for, or was.
 pub(super) async fn resync_noted(
-    cluster: &RbdCommand,
+    cluster: &Cluster,
     image: &ImageSpec,
     global_id: &str,
     id: &str,
@@ -286,12 +291,18 @@ pub(super) async fn resync_noted(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ceph::RbdCommand;
+    use crate::engine::outside::RealTime;
     use std::process::{Command, Stdio};
+
+    fn time() -> Rc<dyn Time> {
+        Rc::new(RealTime)
+    }
 
     #[test]
     fn only_the_dead_of_this_front_end_are_orphans() {
         let state = tempfile::tempdir().unwrap();
-        let owner = Owner::this_process("site-a", state.path());
+        let owner = Owner::this_process("site-a", state.path(), time());
         let alive = owner.cookie.clone();
         assert!(!owner.sees_orphan(&alive));
         let pid = std::process::id();
@@ -299,11 +310,11 @@ mod tests {
         let dead = alive.replace(&format!("/{pid}/{start}/"), &format!("/{pid}/{}/", start + 1));
         assert_ne!(dead, alive);
         assert!(!owner.sees_orphan(&dead), "its file is still locked");
-        let other = Owner::this_process("site-a", state.path());
+        let other = Owner::this_process("site-a", state.path(), time());
         drop(owner);
         assert!(other.sees_orphan(&dead));
         assert!(other.sees_orphan(&dead), "also when its file is gone");
-        assert!(!Owner::this_process("site-b", state.path()).sees_orphan(&dead));
+        assert!(!Owner::this_process("site-b", state.path(), time()).sees_orphan(&dead));
         assert!(!other.sees_orphan(&dead.replace(&machine(), "another-boot/4026531836")));
         assert!(!other.sees_orphan("somebody else's lock"));
     }
@@ -335,12 +346,12 @@ mod tests {
     fn a_process_that_cannot_sign_is_waited_for() {
         let state = tempfile::tempdir().unwrap();
         std::fs::write(state.path().join("running"), "in the way").unwrap();
-        let unsigned = Owner::this_process("site-a", state.path()).cookie;
+        let unsigned = Owner::this_process("site-a", state.path(), time()).cookie;
         let pid = std::process::id();
         let start = start_time(pid).unwrap();
         let dead = unsigned.replace(&format!("/{pid}/{start}/"), &format!("/{pid}/{}/", start + 1));
         let state = tempfile::tempdir().unwrap();
-        assert!(!Owner::this_process("site-a", state.path()).sees_orphan(&dead));
+        assert!(!Owner::this_process("site-a", state.path(), time()).sees_orphan(&dead));
     }
 
     /// Locks as files `NAME` that hold the cookie; every request for a resync works.
@@ -383,6 +394,7 @@ esac
             deadline: Duration::from_secs(20),
         })
         .with_programs(programs);
+        let cluster = Cluster::new(Rc::new(cluster));
         let image: ImageSpec = "one/x".parse().unwrap();
         let noted = async |id| resync_noted(&cluster, &image, "g", id).await.unwrap();
 

@@ -1,6 +1,7 @@
 //! What a site had written and not sent when the other one outranked it: set aside under another name, listed, put to
 //! use again, dropped.
 
+use super::cluster::Cluster;
 use super::error::EngineError;
 use super::images::VmImage;
 use super::journal::{Attempt, Ground};
@@ -9,13 +10,11 @@ use super::observe::{Seen, error_on};
 use super::sites::Engine;
 use super::steps::HeldLocks;
 use crate::audit::Outcome;
-use crate::ceph::{Ceph, CephError, ImageInfo, RbdCommand};
+use crate::ceph::{CephError, ImageInfo};
 use crate::opennebula::{Datastore, Image};
 use jiff::Timestamp;
 use onemirror_protocol::{Carried, Here, ImageSpec, Mode, SetAside, TOKEN_KEY, There, Token, TokenSeen};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
-use std::time::Instant;
 
 /// The image metadata key of a [`Note`].
 const NOTE_KEY: &str = "onemirror.lost";
@@ -119,7 +118,7 @@ impl Days {
 struct DatastorePool {
     name: String,
     datastore: Datastore,
-    cluster: Rc<RbdCommand>,
+    cluster: Cluster,
 }
 
 /// A lost copy as found, with what it takes to act on it.
@@ -190,12 +189,12 @@ impl Set {
 }
 
 /// The images of a pool that bear the name of a copy that was set aside.
-async fn names_of_kept(cluster: &RbdCommand, pool: &str) -> Result<Vec<ImageSpec>, CephError> {
+async fn names_of_kept(cluster: &Cluster, pool: &str) -> Result<Vec<ImageSpec>, CephError> {
     let names = cluster.image_names(pool).await?.into_iter().filter(|name| name.contains(INFIX));
     Ok(names.filter_map(|name| format!("{pool}/{name}").parse().ok()).collect())
 }
 
-pub(super) async fn find(cluster: &RbdCommand, spec: &ImageSpec) -> Result<Option<FoundLost>, CephError> {
+pub(super) async fn find(cluster: &Cluster, spec: &ImageSpec) -> Result<Option<FoundLost>, CephError> {
     let Some(info) = cluster.info(spec).await? else { return Ok(None) };
     let metadata = match cluster.metadata(spec).await {
         Err(CephError::NotFound { .. }) => return Ok(None),
@@ -224,7 +223,7 @@ impl Engine {
         }
         let names = self.names_beside(&copies).await?;
         let earlier = self.earlier_of(&notes).await;
-        let dated = Set { notes, earlier, names }.dated(&noted, Timestamp::now());
+        let dated = Set { notes, earlier, names }.dated(&noted, self.surroundings.time.date());
         for ((seen, known), note) in copies.into_iter().zip(dated) {
             let (spec, cluster) = (seen.spec(), &seen.image.cluster);
             if known.as_ref() == Some(&note) {
@@ -287,7 +286,7 @@ impl Engine {
     /// Sets the outranked copy here aside: noted before, now renamed, then no longer mirrored. In no other order: what
     /// bears the VM's name and is not mirrored would be booted on. Killed in between, reconcile goes on.
     pub(super) async fn set_aside(&self, seen: &Seen, locks: &HeldLocks) -> Result<Carried, CephError> {
-        let (started, spec, cluster) = (Instant::now(), seen.spec(), &seen.image.cluster);
+        let (started, spec, cluster) = (self.now(), seen.spec(), &seen.image.cluster);
         let Some((info, Some(note))) = primary_copy(seen).await? else { return Ok(Carried::Halted) };
         let (Some(mirroring), Some(kept_as)) = (info.mirroring, note.kept_as()) else {
             return Ok(Carried::Halted);
@@ -296,8 +295,7 @@ impl Engine {
             return Ok(Carried::LockRanOut);
         }
         cluster.rename(spec, &kept_as).await?;
-        let way = (cluster.number(), spec.pool_spec());
-        *self.room_taken.borrow_mut().entry(way).or_default() += seen.room_needed;
+        cluster.take_room(&spec.pool_spec(), seen.room_needed);
         let attempt = Attempt {
             vm: note.vm,
             image: Some(spec),
@@ -329,7 +327,7 @@ impl Engine {
             site: self.here().to_owned(),
             image: seen.spec().to_string(),
             vm,
-            since: Timestamp::now(),
+            since: self.surroundings.time.date(),
             named: None,
             reign,
             why: format!("{there} outranks {here}"),
@@ -434,7 +432,7 @@ impl Engine {
 
     /// Ends what a killed run began: the copy has its new name, and is mirrored still.
     pub(super) async fn finish_set_aside(&self, image: &VmImage) -> Result<(), EngineError> {
-        let (spec, cluster, started) = (image.spec(), &image.cluster, Instant::now());
+        let (spec, cluster, started) = (image.spec(), &image.cluster, self.now());
         let here = |error| error_on(cluster, spec, error);
         let Some(found) = find(cluster, spec).await.map_err(here)? else { return Ok(()) };
         let Some(mirroring) = found.info.mirroring else { return Ok(()) };
@@ -447,7 +445,7 @@ impl Engine {
             return Err(EngineError::Unfit(format!("{spec}: nothing leads to {}", self.there())));
         };
         let there = |error| error_on(&other, spec, error);
-        let owner = Owner::this_process(self.here(), &self.state_dir);
+        let owner = self.owner();
         let lock = self.lock_copy(cluster, spec, &mirroring.global_id, &owner).await?;
         let lock_there = match self.lock_copy(&other, &original, &mirroring.global_id, &owner).await {
             Ok(lock) => lock,
@@ -494,7 +492,7 @@ impl Engine {
 
     async fn lock_copy(
         &self,
-        cluster: &Rc<RbdCommand>,
+        cluster: &Cluster,
         spec: &ImageSpec,
         id: &str,
         owner: &Owner,
@@ -509,7 +507,7 @@ impl Engine {
     pub async fn restore_lost(&self, spec: &ImageSpec) -> Result<i32, EngineError> {
         let (pool, found) = self.pool_of(spec).await?;
         let Some(found) = found else { return self.restored_before(spec).await };
-        let owner = Owner::this_process(self.here(), &self.state_dir);
+        let owner = self.owner();
         let lock = self.lock_copy(&pool.cluster, spec, &lock_id(&found.info), &owner).await?;
         let restored = self.restore_locked(&pool, spec).await;
         lock.release().await;
@@ -518,7 +516,7 @@ impl Engine {
 
     /// It may have been dropped, or restored, since it was seen without the lock.
     async fn restore_locked(&self, pool: &DatastorePool, spec: &ImageSpec) -> Result<i32, EngineError> {
-        let started = Instant::now();
+        let started = self.now();
         let here = |error| error_on(&pool.cluster, spec, error);
         let Some(found) = find(&pool.cluster, spec).await.map_err(here)? else {
             return self.restored_before(spec).await;
@@ -608,7 +606,7 @@ impl Engine {
         spec: &ImageSpec,
         ground: Ground,
     ) -> Result<(), EngineError> {
-        let started = Instant::now();
+        let started = self.now();
         let here = |error| error_on(&pool.cluster, spec, error);
         let user = self.one_here.own_user().await.map_err(|error| self.error_here(error))?;
         if !user.sees_everything() {
@@ -622,7 +620,7 @@ impl Engine {
                 "{spec} is image {id} now, and like any other; to delete it: oneimage delete {id}"
             )));
         };
-        let owner = Owner::this_process(self.here(), &self.state_dir);
+        let owner = self.owner();
         let lock = self.lock_copy(&pool.cluster, spec, &lock_id(&found.info), &owner).await?;
         let dropped = self.drop_locked(pool, spec).await;
         lock.release().await;
@@ -668,7 +666,7 @@ impl Engine {
     /// Counts the day for the copies that were set aside, and drops those whose days are over, if the policy says so.
     pub(super) async fn drop_old_lost(&self) -> Result<(), EngineError> {
         let Some(limit) = self.config.policy.drop_lost_after else { return Ok(()) };
-        let today = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let today = self.surroundings.time.date().to_zoned(jiff::tz::TimeZone::UTC).date();
         for (pool, found) in self.lost_by_pool().await? {
             for found in found.iter().filter(|found| found.info.mirroring.is_none()) {
                 if let Err(error) = self.count_day(&pool, found, today, limit).await {
@@ -709,7 +707,7 @@ impl Engine {
             if cluster.is_held(spec).await? {
                 return Ok(false);
             }
-            let Some(uuid) = self.mirror_uuid(there, spec).await? else { return Ok(false) };
+            let Some(uuid) = there.uuid_of_pool(&spec.pool_spec()).await? else { return Ok(false) };
             let status = cluster.journal_status(spec).await?;
             Ok::<_, CephError>(crate::ceph::is_committed_by(&status, &uuid) == Some(true))
         };

@@ -2,16 +2,19 @@
 
 mod activity;
 mod clock;
+mod cluster;
 mod drive;
 mod error;
 mod examine;
 mod failover;
+mod front_end;
 mod gate;
 mod images;
 mod journal;
 mod locks;
 mod lost;
 mod observe;
+mod outside;
 mod overview;
 mod pass_on;
 mod pools;
@@ -27,12 +30,15 @@ mod steps;
 mod tests;
 
 pub use activity::{activity, boot_kind, is_running, runs_again};
+pub use cluster::Cluster;
 pub use error::{EngineError, FrontEndError, first_sentence, is_own_refusal};
 pub use examine::{front_end, servers};
 pub use failover::{FailoverOutcome, ForceOrder};
+pub use front_end::FrontEnd;
 pub use gate::{GateOutcome, GateScope};
 pub use images::{VmImage, VmImages};
 pub use lost::LostImage;
+pub use outside::{Audit, Surroundings, Time, Ways};
 pub use overview::{CopyView, DiskView, Overview, PendingView, Plan, PlanPart, VmView};
 pub use pass_on::PassOn;
 pub use pools::NotReached;

@@ -1,13 +1,14 @@
 //! Turns what the two sites answer into observations.
 
 use super::CONCURRENCY;
+use super::cluster::Cluster;
 use super::error::{EngineError, denial_of};
 use super::images::{DiskUser, VmImage};
 use super::locks;
 use super::sites::Engine;
 use crate::ceph::{
-    self, Ceph, CephError, DaemonState, ImageInfo, MirrorMode, MirrorSnapshotState, Mirroring, RbdCommand,
-    ReplayState, Snapshots,
+    self, CephError, DaemonState, ImageInfo, MirrorMode, MirrorSnapshotState, Mirroring, ReplayState,
+    Snapshots,
 };
 use crate::opennebula::stock::left_behind;
 use crate::state::is_later_report;
@@ -18,8 +19,6 @@ use onemirror_protocol::{
     tell_sets_apart,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
-use std::time::Instant;
 
 /// Reverts beyond that are not looked at.
 const MOST_REVERTS: usize = 100;
@@ -35,7 +34,7 @@ pub(super) struct Seen {
     pub image: VmImage,
     pub observation: Observation,
     /// The cluster of the other copy, if there is a way to it.
-    pub cluster_there: Option<Rc<RbdCommand>>,
+    pub cluster_there: Option<Cluster>,
     /// Of a mirrored image.
     pub global_id: Option<String>,
     /// What the cluster here says of the image, if it is there.
@@ -77,18 +76,18 @@ struct CopySeen {
 }
 
 /// An error of one cluster, by the name of its site.
-pub(super) fn error_on(cluster: &RbdCommand, image: &ImageSpec, error: CephError) -> EngineError {
+pub(super) fn error_on(cluster: &Cluster, image: &ImageSpec, error: CephError) -> EngineError {
     EngineError::Ceph { image: image.clone(), site: cluster.site().to_owned(), error }
 }
 
-async fn snapshots(cluster: &RbdCommand, image: &ImageSpec) -> Result<Snapshots, EngineError> {
+async fn snapshots(cluster: &Cluster, image: &ImageSpec) -> Result<Snapshots, EngineError> {
     cluster.snapshots(image).await.map_err(|error| error_on(cluster, image, error))
 }
 
 impl Engine {
     /// Observes all these images, a few at a time.
     pub(super) async fn observe(&self, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, EngineError> {
-        let started = Instant::now();
+        let started = self.now();
         let mut seen: Vec<Seen> = stream::iter(images.iter().map(|image| self.observe_image(image, depth)))
             .buffered(CONCURRENCY)
             .try_collect()
@@ -97,7 +96,8 @@ impl Engine {
         if depth != Depth::GiveUp {
             self.observe_keeping(&mut seen).await;
         }
-        self.slowest_look.set(self.slowest_look.get().max(started.elapsed()));
+        let took = self.surroundings.time.since(started);
+        self.slowest_look.set(self.slowest_look.get().max(took));
         if is_of_boot(depth) {
             self.tell_sets_apart(&mut seen);
         }
@@ -337,7 +337,7 @@ impl Engine {
 
     /// The daemon's report on the copy in `cluster`. A report that cannot be had is one that says nothing, and so is a split
     /// brain that may be that of a copy that was thrown away since: it is no reason to throw the next one away.
-    async fn report(&self, side: Side, cluster: &RbdCommand, spec: &ImageSpec, said: &CopySeen) -> Report {
+    async fn report(&self, side: Side, cluster: &Cluster, spec: &ImageSpec, said: &CopySeen) -> Report {
         let report = match cluster.image_status(spec).await {
             Ok(ceph::ImageStatus { local: Some(report), .. }) => report,
             Ok(ceph::ImageStatus { local: None, .. }) => return Report::Other,
@@ -350,7 +350,7 @@ impl Engine {
         let side = if side == Side::Here { "here" } else { "there" };
         let name = format!("{}-{side}", said.mirroring.global_id);
         let written = report.last_update.map(|time| time.to_string()).unwrap_or_default();
-        let is_on_this_copy = is_later_report(&self.state_dir, &name, &said.info.id, &written);
+        let is_on_this_copy = is_later_report(&self.surroundings.state_dir, &name, &said.info.id, &written);
         match translate(&report) {
             Report::SplitBrain if !is_on_this_copy => Report::Other,
             report => report,
@@ -386,7 +386,7 @@ impl Engine {
     /// The id of the copy that is there now, if Ceph keeps a request for its resync, or is meeting it.
     pub(super) async fn copy_to_be_thrown_away(
         &self,
-        cluster: &RbdCommand,
+        cluster: &Cluster,
         spec: &ImageSpec,
     ) -> Result<Option<String>, CephError> {
         let CopyHere::Mirrored(said) = copy_of(cluster, spec).await? else { return Ok(None) };
@@ -402,7 +402,7 @@ impl Engine {
     /// Whether Ceph keeps a request for a resync of this copy.
     async fn resync_asked(
         &self,
-        cluster: &RbdCommand,
+        cluster: &Cluster,
         spec: &ImageSpec,
         said: &CopySeen,
     ) -> Result<bool, CephError> {
@@ -412,44 +412,20 @@ impl Engine {
                 Ok(asked.unwrap_or(true))
             }
             MirrorMode::Snapshot => {
-                let uuid = self.mirror_uuid(cluster, spec).await?;
+                let uuid = cluster.uuid_of_pool(&spec.pool_spec()).await?;
                 Ok(ceph::parse::metadata_resync(&said.metadata, uuid.as_deref()))
             }
         }
     }
 
-    /// The mirror uuid of the image's pool, asked for once.
-    pub(super) async fn mirror_uuid(
-        &self,
-        cluster: &RbdCommand,
-        spec: &ImageSpec,
-    ) -> Result<Option<String>, CephError> {
-        self.mirror_uuid_of_pool(cluster, &spec.pool_spec()).await
-    }
-
-    pub(super) async fn mirror_uuid_of_pool(
-        &self,
-        cluster: &RbdCommand,
-        pool: &str,
-    ) -> Result<Option<String>, CephError> {
-        let key = (cluster.number(), pool.to_owned());
-        let known = self.mirror_uuids.borrow().get(&key).cloned();
-        if let Some(uuid) = known {
-            return Ok(uuid);
-        }
-        let uuid = cluster.mirror_uuid(pool).await?;
-        self.mirror_uuids.borrow_mut().insert(key, uuid.clone());
-        Ok(uuid)
-    }
-
     /// Whether the copy in `mine` has everything that the journal of the copy in `other` holds.
     async fn journal_positions(
         &self,
-        mine: &RbdCommand,
-        other: &RbdCommand,
+        mine: &Cluster,
+        other: &Cluster,
         spec: &ImageSpec,
     ) -> Result<Positions, EngineError> {
-        let uuid = self.mirror_uuid(mine, spec).await.map_err(|error| error_on(mine, spec, error))?;
+        let uuid = mine.uuid_of_pool(&spec.pool_spec()).await.map_err(|error| error_on(mine, spec, error))?;
         let status = other.journal_status(spec).await.map_err(|error| error_on(other, spec, error))?;
         let Some(follower) = uuid.and_then(|uuid| status.clients.get(&uuid).cloned()) else {
             return Ok(Positions::Unknown);
@@ -480,7 +456,7 @@ impl Engine {
         for (pool, needed) in needed {
             let in_pool = |seen: &Seen| way(seen) == pool && seen.observation.keeping == Keeping::NoRoom;
             let Some(first) = seen.iter().find(|seen| in_pool(seen)) else { continue };
-            let taken = self.room_taken.borrow().get(&pool).copied().unwrap_or_default();
+            let taken = first.image.cluster.room_taken(&pool.1);
             let wanted = needed.saturating_add(needed / 10).saturating_add(taken);
             let room = first.image.cluster.room(&pool.1).await;
             match room {
@@ -621,7 +597,7 @@ enum CopyHere {
     Mirrored(CopySeen),
 }
 
-async fn copy_of(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyHere, CephError> {
+async fn copy_of(cluster: &Cluster, spec: &ImageSpec) -> Result<CopyHere, CephError> {
     let Some(info) = cluster.info(spec).await? else { return Ok(CopyHere::Absent) };
     let Some(mirroring) = info.mirroring.clone() else { return Ok(CopyHere::NotMirrored(info)) };
     match cluster.metadata(spec).await {
@@ -639,7 +615,7 @@ async fn copy_of(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyHere, Cep
 }
 
 /// Where a mirrored image belongs, if that is written on it and can be seen.
-pub(super) async fn home_written_on(cluster: &RbdCommand, image: &ImageSpec) -> Option<String> {
+pub(super) async fn home_written_on(cluster: &Cluster, image: &ImageSpec) -> Option<String> {
     let CopyHere::Mirrored(seen) = copy_of(cluster, image).await.ok()? else { return None };
     copy(&seen, &[]).home.site().map(ToOwned::to_owned)
 }
@@ -652,7 +628,7 @@ fn lacks_its_base(seen: &CopySeen) -> bool {
 
 /// What reverts to its own snapshots have left behind of an image, the newest first.
 async fn left_behind_by(
-    cluster: &RbdCommand,
+    cluster: &Cluster,
     spec: &ImageSpec,
     info: &ImageInfo,
 ) -> Result<Vec<ImageInfo>, CephError> {
@@ -670,7 +646,7 @@ async fn left_behind_by(
 }
 
 /// The copy there; of an image that is not mirrored what it says of itself.
-async fn copy_there(cluster: &RbdCommand, spec: &ImageSpec) -> Result<CopyThere, CephError> {
+async fn copy_there(cluster: &Cluster, spec: &ImageSpec) -> Result<CopyThere, CephError> {
     match copy_of(cluster, spec).await? {
         CopyHere::Mirrored(seen) => Ok(CopyThere::Mirrored(seen)),
         CopyHere::Absent => Ok(CopyThere::Absent),

@@ -1,7 +1,7 @@
 //! What `list`, `show` and `plan` tell; nothing is changed.
 
 use super::activity::has_its_disks;
-use super::drive::{closing_id, observations};
+use super::drive::observations;
 use super::error::EngineError;
 use super::gate::next_standing;
 use super::images::{VmImage, VmImages};
@@ -293,7 +293,7 @@ impl Engine {
                 advice: Some(advice),
             };
         }
-        let (id, kind) = (closing_id(), super::activity::saved_memory(vm));
+        let (id, kind) = (self.closing_id(), super::activity::saved_memory(vm));
         let judge = |patience| {
             let gate = self.setting(Some(vm.id), &id).gate(kind, next_standing(vm), patience, Locks::Both);
             gate.judge(&observations(seen))
@@ -458,7 +458,7 @@ impl Engine {
     }
 
     fn go_on_with_set_aside(&self, vm: &Vm, seen: &Seen) -> Option<Advice> {
-        let (id, standing) = (closing_id(), next_standing(vm));
+        let (id, standing) = (self.closing_id(), next_standing(vm));
         let gate =
             self.setting(Some(vm.id), &id).gate(BootKind::Cold, standing, Patience::Exhausted, Locks::Both);
         let advice = gate.from_set_aside(&seen.observation)?;
@@ -503,7 +503,7 @@ impl Engine {
                 Undone::by_itself(format!("reconcile will do: {}", step_names(&steps).join(", "))),
             )),
             Task::Release { vm } => {
-                let id = closing_id();
+                let id = self.closing_id();
                 let rules = Release {
                     here: self.here(),
                     there: self.there(),
@@ -580,7 +580,7 @@ impl Engine {
         }
         let seen = self.observe(&vm_images.images, Depth::Boot).await?;
         let boot = self.plan_boot(&vm_images.vm, &seen).await;
-        let id = closing_id();
+        let id = self.closing_id();
         let belongings = self.belongings(&vm_images.images).await?;
         let is_away = belongings.iter().any(|belonging| {
             matches!(belonging, Belonging::GivenUp(_) | Belonging::Primary(Belongs::There | Belongs::Unknown))

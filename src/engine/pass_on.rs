@@ -10,7 +10,6 @@ use crate::audit::Outcome;
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{Belongs, Depth, Here, ImageSpec, Role, There};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 /// What became of the matching VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +101,7 @@ impl PassOn {
 impl Engine {
     /// Starts the peer's VM that these released images belong to. `vm` is the VM that let them go.
     pub async fn pass_on(&self, vm: Option<i32>, images: &[VmImage]) -> Result<PassOn, EngineError> {
-        let started = Instant::now();
+        let started = self.now();
         if !self.config.policy.resume_on_peer {
             return Ok(PassOn::NotAsked);
         }
@@ -149,7 +148,7 @@ impl Engine {
         let next = self.user_to_start(images).await?;
         if let PassOn::Start { vm, how, .. } = &next {
             let client = self.front_end_there().map_err(|error| self.error_there(error))?;
-            super::start::ask(&client, *vm, *how).await.map_err(|error| self.error_there(error))?;
+            super::start::ask(&*client, *vm, *how).await.map_err(|error| self.error_there(error))?;
         }
         Ok(next)
     }

@@ -1,15 +1,15 @@
 //! The pools of this front-end's Ceph datastores, and what makes two of them two.
 
 use super::CONCURRENCY;
+use super::cluster::Cluster;
 use super::error::EngineError;
 use super::images::VmImage;
 use super::sites::Engine;
-use crate::ceph::{Ceph, CephError, PoolStatus, RbdCommand};
+use crate::ceph::{CephError, PoolStatus};
 use crate::opennebula::{Datastore, DatastoreKind, Image};
 use futures::{StreamExt, stream};
 use onemirror_protocol::ImageSpec;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
 /// A pool of one cluster: pools of one name in two clusters are two.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +35,7 @@ pub struct NotReached {
 /// A mirrored pool of a datastore.
 pub(super) struct PoolHere {
     pub datastore: i32,
-    pub cluster: Rc<RbdCommand>,
+    pub cluster: Cluster,
     pub id: PoolId,
     /// `pool[/namespace]`.
     pub name: String,
@@ -129,7 +129,7 @@ impl Engine {
 
     async fn pools_on(
         &self,
-        ways: BTreeMap<(u64, String), (Rc<RbdCommand>, Datastore)>,
+        ways: BTreeMap<(u64, String), (Cluster, Datastore)>,
         not_reached: &mut Vec<NotReached>,
     ) -> Vec<PoolHere> {
         let looks = ways.into_iter().map(|((number, pool), way)| (number, (pool, way))).collect();
@@ -150,7 +150,7 @@ impl Engine {
     async fn pool_here(
         &self,
         name: String,
-        cluster: Rc<RbdCommand>,
+        cluster: Cluster,
         datastore: Datastore,
     ) -> (Option<PoolHere>, Option<NotReached>) {
         if let Some(why) = self.silence_here(&cluster) {
@@ -178,13 +178,12 @@ impl Engine {
     }
 
     /// Which pool that is; asked for once on each way.
-    pub(super) async fn pool_id(&self, cluster: &RbdCommand, pool: &str) -> PoolId {
+    pub(super) async fn pool_id(&self, cluster: &Cluster, pool: &str) -> PoolId {
         let by_way = PoolId::ByWay { cluster: cluster.number(), pool: pool.to_owned() };
-        let key = (cluster.number(), pool.to_owned());
-        if !self.mirror_uuids.borrow().contains_key(&key) && self.silence_here(cluster).is_some() {
+        if !cluster.has_told_uuid_of(pool) && self.silence_here(cluster).is_some() {
             return by_way;
         }
-        match self.mirror_uuid_of_pool(cluster, pool).await {
+        match cluster.uuid_of_pool(pool).await {
             Ok(Some(uuid)) => PoolId::Mirrored { uuid, pool: pool.to_owned() },
             Ok(None) => by_way,
             Err(error) => {
@@ -203,7 +202,7 @@ impl Engine {
             Some((number, (image.cluster.clone(), pool)))
         });
         let known: BTreeMap<(u64, String), PoolId> =
-            by_cluster(ways.collect(), async |(cluster, pool): (Rc<RbdCommand>, String)| {
+            by_cluster(ways.collect(), async |(cluster, pool): (Cluster, String)| {
                 let id = self.pool_id(&cluster, &pool).await;
                 ((cluster.number(), pool), id)
             })

@@ -1,5 +1,6 @@
 //! Gathers what [`crate::protection`] judges; changes nothing.
 
+use super::cluster::Cluster;
 use super::error::EngineError;
 use super::images::VmImages;
 use super::journal::Attempt;
@@ -8,16 +9,14 @@ use super::pools::{ImageKey, NotReached, PoolHere, PoolId, by_cluster};
 use super::sites::Engine;
 use crate::audit::Outcome;
 use crate::ceph::{
-    Ceph, CephError, DaemonState, ImageInfo, ImageStatus, MirrorMode, RbdCommand, ReplayState,
-    SnapshotSchedule, StatusReport,
+    CephError, DaemonState, ImageInfo, ImageStatus, MirrorMode, ReplayState, SnapshotSchedule, StatusReport,
 };
 use crate::opennebula::stock::is_left_by_revert;
 use crate::protection::{Concern, DiskFacts, HowMirrored, Parent, ProtectionFacts, Schedule, SnapshotAge};
 use jiff::Timestamp;
 use onemirror_protocol::{Here, ImageSpec, Role, There};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What both clusters report on one pool's images, by their names within it.
 pub(super) struct Reports {
@@ -58,7 +57,7 @@ impl Watched {
 impl Engine {
     /// Asks both sites about these pools.
     pub(super) async fn watch(&self, pools: Vec<PoolHere>) -> Watched {
-        let mut clusters: BTreeMap<u64, Rc<RbdCommand>> = BTreeMap::new();
+        let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
         for pool in &pools {
             clusters.insert(pool.cluster.number(), pool.cluster.clone());
         }
@@ -70,7 +69,7 @@ impl Engine {
                 let here = pool.status.images.into_iter().map(|image| (image.name.clone(), image)).collect();
                 ((pool.id, Reports { here, there }), full)
             }),
-            by_cluster(clusters, async |cluster: Rc<RbdCommand>| {
+            by_cluster(clusters, async |cluster: Cluster| {
                 let schedules = cluster.snapshot_schedules().await;
                 schedules
                     .inspect_err(|error| tracing::info!("{error}"))
@@ -171,7 +170,9 @@ impl Engine {
                 facts = facts.reported(report);
                 facts.standing = match mirroring.mode {
                     MirrorMode::Journal => HowMirrored::WritesByJournal,
-                    MirrorMode::Snapshot => by_snapshots(seen, report, watched),
+                    MirrorMode::Snapshot => {
+                        by_snapshots(seen, report, watched, self.surroundings.time.date())
+                    }
                 };
             }
         }
@@ -206,7 +207,7 @@ impl Engine {
         if !mirroring.primary || mirroring.mode != MirrorMode::Snapshot {
             return Ok(None);
         }
-        let started = Instant::now();
+        let started = self.now();
         let sent = cluster.mirror_snapshot(&left).await;
         let (outcome, reason) = match &sent {
             Ok(()) => (Outcome::Done, format!("{spec} was reverted to a disk snapshot")),
@@ -250,7 +251,7 @@ impl Engine {
     pub(super) async fn concerns_of_others(
         &self,
         watched: &Watched,
-        pools: &[(PoolId, String, Rc<RbdCommand>)],
+        pools: &[(PoolId, String, Cluster)],
         used: &BTreeSet<ImageKey>,
     ) -> Vec<Concern> {
         let mut found = Vec::new();
@@ -273,7 +274,7 @@ impl Engine {
 }
 
 /// Whether the copy here is primary. A daemon that is down may have reported last when it was not yet.
-pub(super) async fn is_primary(status: &ImageStatus, image: &ImageSpec, cluster: &RbdCommand) -> bool {
+pub(super) async fn is_primary(status: &ImageStatus, image: &ImageSpec, cluster: &Cluster) -> bool {
     let Some(report) = &status.local else { return false };
     if report.daemon == DaemonState::Up || report.replay == ReplayState::LocalPrimary {
         return report.replay == ReplayState::LocalPrimary;
@@ -282,7 +283,13 @@ pub(super) async fn is_primary(status: &ImageStatus, image: &ImageSpec, cluster:
     info.ok().flatten().and_then(|info| info.mirroring).is_some_and(|mirroring| mirroring.primary)
 }
 
-fn by_snapshots(seen: &Seen, report: Option<&StatusReport>, watched: &Watched) -> HowMirrored {
+fn by_snapshots(
+    seen: &Seen,
+    report: Option<&StatusReport>,
+    watched: &Watched,
+    now: Timestamp,
+) -> HowMirrored {
+    let age = |time| age(now, time);
     let schedule = match watched.schedules.get(&seen.image.cluster.number()) {
         None => Schedule::Unknown,
         Some(schedules) => {
@@ -318,7 +325,7 @@ fn image_of_snapshot(text: &str) -> Option<ImageSpec> {
     text.rsplit_once('@')?.0.parse().ok()
 }
 
-async fn parent_of(cluster: &RbdCommand, text: &str) -> Option<Parent> {
+async fn parent_of(cluster: &Cluster, text: &str) -> Option<Parent> {
     let image = image_of_snapshot(text)?;
     let home = home_written_on(cluster, &image).await;
     let mirroring = cluster.info(&image).await.ok()??.mirroring;
@@ -345,7 +352,7 @@ fn is_followed(seen: &Seen) -> bool {
 }
 
 /// How long ago a Unix time was; a clock that is ahead makes nothing old.
-fn age(time: i64) -> Duration {
-    let seconds = Timestamp::now().as_second().saturating_sub(time);
+fn age(now: Timestamp, time: i64) -> Duration {
+    let seconds = now.as_second().saturating_sub(time);
     Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }

@@ -22,7 +22,8 @@ use onemirror_protocol::{
     UpkeepJudgement, UsesHere, Verdict, WayOut, room_advice, take_up_advice,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What was found and done about one image.
 #[derive(Debug, serde::Serialize)]
@@ -178,8 +179,8 @@ impl Engine {
         }
         let mut report = self.keep_up(kept.into_values().collect()).await;
         report.not_reached = not_reached;
-        let locked = report.pass_over_locked(&locked_before(&self.state_dir));
-        if let Err(error) = remember_locked(&self.state_dir, &locked) {
+        let locked = report.pass_over_locked(&locked_before(&self.surroundings.state_dir));
+        if let Err(error) = remember_locked(&self.surroundings.state_dir, &locked) {
             tracing::warn!("{error}");
         }
         if let Err(error) = self.drop_old_lost().await {
@@ -207,7 +208,7 @@ impl Engine {
         if !is_running(vm) || !vm.user_error.as_deref().is_some_and(is_own_refusal) {
             return Ok(());
         }
-        let started = Instant::now();
+        let started = self.now();
         let result = self.one_here.vm_update_append(vm.id, "ERROR=\"\"").await;
         let (outcome, reason) = match &result {
             Ok(()) => (Outcome::Done, None),

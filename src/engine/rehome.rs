@@ -4,7 +4,6 @@ use super::drive::{Subject, not_carried_out};
 use super::error::EngineError;
 use super::images::VmImage;
 use super::journal::Attempt;
-use super::locks::Owner;
 use super::observe::Seen;
 use super::pools::PoolHere;
 use super::sites::Engine;
@@ -15,7 +14,6 @@ use onemirror_protocol::{
     Belongs, Carried, Copy, Depth, Finding, Here, Home, ImageSpec, Mode, Refusal, Role, Rule, Run, Side,
     Step, Verdict, is_primary_nowhere, take_up_advice,
 };
-use std::time::Instant;
 
 /// Where an image belongs from now on.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -55,7 +53,7 @@ impl Engine {
         images: &[VmImage],
         site: &str,
     ) -> Result<Vec<NewHome>, EngineError> {
-        let started = Instant::now();
+        let started = self.now();
         let result = self.try_rehome(vm, images, site).await;
         if let Err(error) = &result {
             let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
@@ -83,7 +81,7 @@ impl Engine {
                 is_kept: false,
             }]);
         }
-        let owner = Owner::this_process(self.here(), &self.state_dir);
+        let owner = self.owner();
         let mut locks = HeldLocks::default();
         let result = async {
             let seen = self.observe(images, Depth::GiveUp).await?;

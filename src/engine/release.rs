@@ -10,7 +10,7 @@ use crate::audit::Outcome;
 use crate::ceph::CephError;
 use crate::config::ReleaseOn;
 use onemirror_protocol::{Belongs, Here, ImageSpec, LetGo, Pending, Role, Run, Step, Users, Verdict};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What became of the images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Engine {
         let_go: LetGo,
         limit: Duration,
     ) -> Result<ReleaseOutcome, EngineError> {
-        let started = Instant::now();
+        let started = self.now();
         let strangers = self.registered_here(images.iter()).await?;
         for (image, id) in &strangers {
             tracing::warn!("{image} is registered here as image {id}, not VM {vm}'s own: left as it is");

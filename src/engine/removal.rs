@@ -1,10 +1,11 @@
 //! What the stock driver would work on when it is told to delete an image, or to write to it.
 
+use super::cluster::Cluster;
 use super::error::EngineError;
 use super::images::VmImage;
 use super::lost::{find, is_named_lost};
 use super::sites::Engine;
-use crate::ceph::{Ceph as _, CephError, ImageInfo, RbdCommand};
+use crate::ceph::{CephError, ImageInfo};
 use crate::opennebula::Datastore;
 use crate::opennebula::stock::{climbs_to, is_left_by_revert};
 use onemirror_protocol::{Depth, Here, ImageSpec, Kept, Removal};
@@ -199,7 +200,7 @@ fn parent_of(info: &ImageInfo) -> Option<ImageSpec> {
 }
 
 /// All that the stock driver deletes when it is told to delete the image.
-async fn deleted(cluster: &RbdCommand, image: &ImageSpec) -> Result<BTreeSet<ImageSpec>, CephError> {
+async fn deleted(cluster: &Cluster, image: &ImageSpec) -> Result<BTreeSet<ImageSpec>, CephError> {
     let mut top = image.clone();
     for _ in 0..MOST_PARENTS {
         match cluster.info(&top).await?.as_ref().and_then(parent_of) {

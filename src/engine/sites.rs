@@ -1,8 +1,11 @@
 //! The two sites of a run: their front-ends, their clusters, and what this run may remember.
 
+use super::cluster::{Cluster, Silence};
 use super::error::{EngineError, FrontEndError};
-use crate::audit::AuditLog;
-use crate::ceph::{Ceph, Connection, RbdCommand, RunOn, connection_to_peer};
+use super::front_end::FrontEnd;
+use super::locks::Owner;
+use super::outside::Surroundings;
+use crate::ceph::{CephError, Connection, RunOn, connection_to_peer};
 use crate::config::{self, Config};
 use crate::opennebula::{
     Client, ClientOptions, Datastore, StorageCredentials, discover_auth_file, discover_endpoint, read_session,
@@ -12,72 +15,80 @@ use onemirror_protocol::{Residence, SiteRole, TokenSeen};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
-
-/// How long a peer's cluster or front-end that did not answer counts as silent within a run.
-const SILENCE: Duration = Duration::from_secs(15);
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A way to a cluster, by its number, and a pool there.
-type Way = (u64, String);
+type WayToPool = (u64, String);
 
 /// One run of onemirror: what it talks to, and the policy it follows.
 pub struct Engine {
     pub(super) config: Config,
-    pub(super) one_here: Client,
-    one_there: RefCell<Option<Rc<Client>>>,
-    clusters: RefCell<HashMap<StorageCredentials, Rc<RbdCommand>>>,
+    pub(super) surroundings: Surroundings,
+    pub(super) one_here: FrontEnd,
+    one_there: RefCell<Option<FrontEnd>>,
+    clusters: RefCell<HashMap<StorageCredentials, Cluster>>,
     /// By the way to the own cluster and its pool; `None`: as configured, for all of them.
-    pub(super) cluster_there: RefCell<HashMap<Option<Way>, Rc<RbdCommand>>>,
-    datastores: RefCell<BTreeMap<i32, Datastore>>,
-    bridges: RefCell<Option<Vec<String>>>,
-    /// By the way to a cluster and its pool.
-    pub(super) mirror_uuids: RefCell<HashMap<Way, Option<String>>>,
-    /// Bytes that new copies will need in place of those that this run has set aside, by the way to it.
-    pub(super) room_taken: RefCell<BTreeMap<Way, u64>>,
-    pub(super) audit: AuditLog,
-    pub(super) state_dir: PathBuf,
-    silent_since: Cell<Option<Instant>>,
-    silent_here: RefCell<HashMap<u64, (Instant, String)>>,
-    front_end_silent_since: Cell<Option<Instant>>,
+    pub(super) cluster_there: RefCell<HashMap<Option<WayToPool>, Cluster>>,
+    silence_there: Silence,
+    front_end_silence_there: Silence,
     /// How long the slowest look of this run took.
     pub(super) slowest_look: Cell<Duration>,
     /// The event on whose behalf this runs, for the audit log.
     pub(super) event: String,
 }
 
-/// The own front-end, found by the configuration or as every `one*` command finds it.
-pub fn local_client(config: Option<&Config>) -> Result<Client, FrontEndError> {
+/// How the own front-end is reached: by the configuration, or as every `one*` command finds it.
+fn options_here(config: Option<&Config>) -> Result<ClientOptions, FrontEndError> {
     let site = config.map(|config| &config.site);
     let endpoint = discover_endpoint(site.and_then(|site| site.endpoint.as_deref()));
     let auth = discover_auth_file(site.and_then(|site| site.auth.as_deref()))?;
     let deadline = config.map_or(crate::ceph::DEFAULT_DEADLINE, |config| config.policy.command_timeout);
-    Ok(Client::new(ClientOptions { endpoint, session: read_session(&auth)?, deadline, ca_file: None })?)
+    Ok(ClientOptions { endpoint, session: read_session(&auth)?, deadline, ca_file: None })
+}
+
+/// The own front-end, without a run.
+pub fn local_client(config: Option<&Config>) -> Result<Client, FrontEndError> {
+    Ok(Client::new(options_here(config)?)?)
 }
 
 impl Engine {
     /// An engine for one run on behalf of `event`.
     pub fn new(config: Config, event: &str) -> Result<Self, EngineError> {
-        let one_here = local_client(Some(&config))
+        Self::within(config, event, Surroundings::real())
+    }
+
+    /// The same in other surroundings.
+    pub fn within(config: Config, event: &str, surroundings: Surroundings) -> Result<Self, EngineError> {
+        let one_here = options_here(Some(&config))
+            .and_then(|options| Ok(surroundings.ways.front_end(options)?))
             .map_err(|error| EngineError::OpenNebula { site: config.site.name.clone(), error })?;
         Ok(Self {
-            one_here,
+            one_here: FrontEnd::new(one_here),
             one_there: RefCell::default(),
             clusters: RefCell::default(),
             cluster_there: RefCell::default(),
-            datastores: RefCell::default(),
-            bridges: RefCell::default(),
-            mirror_uuids: RefCell::default(),
-            room_taken: RefCell::default(),
-            audit: AuditLog::open(&config::audit_log_path()),
-            state_dir: config::state_dir(),
-            silent_since: Cell::new(None),
-            silent_here: RefCell::default(),
-            front_end_silent_since: Cell::new(None),
+            silence_there: Silence::default(),
+            front_end_silence_there: Silence::default(),
             slowest_look: Cell::new(Duration::ZERO),
             event: event.to_owned(),
+            surroundings,
             config,
         })
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.surroundings.time.now()
+    }
+
+    /// The random part of a token that is closed now.
+    pub(super) fn closing_id(&self) -> String {
+        format!("{:016x}", self.surroundings.time.lot())
+    }
+
+    /// Who takes locks.
+    pub(super) fn owner(&self) -> Owner {
+        Owner::this_process(self.here(), &self.surroundings.state_dir, self.surroundings.time.clone())
     }
 
     /// The configuration of this run.
@@ -105,17 +116,17 @@ impl Engine {
     }
 
     /// The own front-end.
-    pub fn front_end_here(&self) -> &Client {
+    pub fn front_end_here(&self) -> &FrontEnd {
         &self.one_here
     }
 
     /// The peer's front-end.
-    pub fn front_end_there(&self) -> Result<Rc<Client>, FrontEndError> {
+    pub fn front_end_there(&self) -> Result<FrontEnd, FrontEndError> {
         if let Some(client) = self.one_there.borrow().as_ref() {
             return Ok(client.clone());
         }
         let peer = &self.config.peer;
-        let client = Rc::new(Client::new(ClientOptions {
+        let client = FrontEnd::new(self.surroundings.ways.front_end(ClientOptions {
             endpoint: peer.endpoint.clone(),
             session: read_session(&peer.auth)?,
             deadline: self.config.policy.command_timeout,
@@ -138,21 +149,11 @@ impl Engine {
         &self,
         ids: impl IntoIterator<Item = i32>,
     ) -> Result<BTreeMap<i32, Datastore>, EngineError> {
-        let mut found = BTreeMap::new();
-        for id in ids {
-            let known = self.datastores.borrow().get(&id).cloned();
-            let datastore = match known {
-                Some(datastore) => datastore,
-                None => self.one_here.datastore(id).await.map_err(|error| self.error_here(error))?,
-            };
-            self.datastores.borrow_mut().insert(id, datastore.clone());
-            found.insert(id, datastore);
-        }
-        Ok(found)
+        self.one_here.datastores(ids).await.map_err(|error| self.error_here(error))
     }
 
     /// The own cluster, as the datastore says it is reached.
-    pub(super) async fn cluster_here(&self, datastore: &Datastore) -> Result<Rc<RbdCommand>, EngineError> {
+    pub(super) async fn cluster_here(&self, datastore: &Datastore) -> Result<Cluster, EngineError> {
         let credentials = StorageCredentials::of(datastore);
         if let Some(cluster) = self.clusters.borrow().get(&credentials) {
             return Ok(cluster.clone());
@@ -166,7 +167,7 @@ impl Engine {
                 RunOn::Hosts(self.usable_bridges(&credentials.bridge_hosts).await?)
             }
         };
-        let cluster = Rc::new(RbdCommand::new(Connection {
+        let cluster = Cluster::new(self.surroundings.ways.cluster(Connection {
             site: site.name.clone(),
             conf: site.ceph.conf.clone().or_else(|| credentials.conf.as_ref().map(PathBuf::from)),
             user: site.ceph.user.clone().or_else(|| credentials.user.clone()),
@@ -181,17 +182,7 @@ impl Engine {
 
     /// Of a datastore's bridge hosts those that are neither off, in error nor disabled, as the stock driver does.
     async fn usable_bridges(&self, bridge_list: &[String]) -> Result<Vec<String>, EngineError> {
-        let known = self.bridges.borrow().clone();
-        let unusable = match known {
-            Some(unusable) => unusable,
-            None => {
-                let hosts = self.one_here.host_pool().await.map_err(|error| self.error_here(error))?;
-                let unusable: Vec<String> =
-                    hosts.into_iter().filter(|host| !host.state.is_usable()).map(|host| host.name).collect();
-                *self.bridges.borrow_mut() = Some(unusable.clone());
-                unusable
-            }
-        };
+        let unusable = self.one_here.unusable_hosts().await.map_err(|error| self.error_here(error))?;
         let usable: Vec<String> =
             bridge_list.iter().filter(|host| !unusable.contains(host)).cloned().collect();
         if usable.is_empty() {
@@ -206,15 +197,15 @@ impl Engine {
     /// The peer's cluster: as configured, else as the own pool's peers tell. `None`: neither tells.
     pub(super) async fn cluster_there(
         &self,
-        own: &RbdCommand,
+        own: &Cluster,
         pool: &str,
-    ) -> Result<Option<Rc<RbdCommand>>, crate::ceph::CephError> {
+    ) -> Result<Option<Cluster>, CephError> {
         let key = self.config.peer.ceph.is_none().then(|| (own.number(), pool.to_owned()));
         if let Some(cluster) = self.cluster_there.borrow().get(&key) {
             return Ok(Some(cluster.clone()));
         }
         let cluster = match &self.config.peer.ceph {
-            Some(ceph) => RbdCommand::new(Connection {
+            Some(ceph) => self.surroundings.ways.cluster(Connection {
                 site: self.there().to_owned(),
                 conf: Some(ceph.conf.clone()),
                 user: Some(ceph.user.clone()),
@@ -231,7 +222,7 @@ impl Engine {
                 match connection_to_peer(&info, self.there()) {
                     Ok(Some(mut peer)) => {
                         peer.connection.deadline = self.config.policy.command_timeout;
-                        RbdCommand::to_peer(peer)
+                        self.surroundings.ways.peer_cluster(peer)
                     }
                     Ok(None) => return Ok(None),
                     Err(error) => {
@@ -241,49 +232,46 @@ impl Engine {
                 }
             }
         };
-        let cluster = Rc::new(cluster);
+        let cluster = Cluster::new(cluster);
         self.cluster_there.borrow_mut().insert(key, cluster.clone());
         Ok(Some(cluster))
     }
 
-    /// Whether the peer's cluster did not answer a moment ago. One deadline is waited for then, not one per image
-    /// and look.
+    /// Whether the peer's cluster did not answer a moment ago.
     pub(super) fn is_silent_there(&self) -> bool {
-        self.silent_since.get().is_some_and(|since| since.elapsed() < SILENCE)
+        self.silence_there.lasts(&*self.surroundings.time).is_some()
     }
 
     pub(super) fn note_silence(&self) {
-        self.silent_since.set(Some(Instant::now()));
+        self.silence_there.note(&*self.surroundings.time, String::new());
     }
 
     /// The same for the peer's front-end.
     pub(super) fn is_front_end_silent_there(&self) -> bool {
-        self.front_end_silent_since.get().is_some_and(|since| since.elapsed() < SILENCE)
+        self.front_end_silence_there.lasts(&*self.surroundings.time).is_some()
     }
 
     pub(super) fn note_front_end_silence(&self) {
-        self.front_end_silent_since.set(Some(Instant::now()));
+        self.front_end_silence_there.note(&*self.surroundings.time, String::new());
     }
 
     /// What an own cluster answered when it did not, a moment ago. Only what goes through many images asks.
-    pub(super) fn silence_here(&self, cluster: &RbdCommand) -> Option<String> {
-        let silent = self.silent_here.borrow();
-        let (since, why) = silent.get(&cluster.number())?;
-        (since.elapsed() < SILENCE).then(|| why.clone())
+    pub(super) fn silence_here(&self, cluster: &Cluster) -> Option<String> {
+        cluster.silence().lasts(&*self.surroundings.time)
     }
 
-    pub(super) fn note_silence_here(&self, cluster: &RbdCommand, error: &crate::ceph::CephError) {
+    pub(super) fn note_silence_here(&self, cluster: &Cluster, error: &CephError) {
         if error.is_unreachable() {
-            let silence = (Instant::now(), format!("Ceph on {}: {error}", self.here()));
-            self.silent_here.borrow_mut().insert(cluster.number(), silence);
+            cluster.silence().note(&*self.surroundings.time, format!("Ceph on {}: {error}", self.here()));
         }
     }
 
     /// Notes that the peer was asked about this image since this host was booted, and whether the other copy agrees with
     /// the one here being the newest.
     pub(super) fn note_contact(&self, global_id: &str, agrees: bool) {
-        let noted = BootId::current()
-            .and_then(|boot_id| remember_peer_contact(&self.state_dir, global_id, &boot_id, agrees));
+        let noted = BootId::current().and_then(|boot_id| {
+            remember_peer_contact(&self.surroundings.state_dir, global_id, &boot_id, agrees)
+        });
         if let Err(error) = noted {
             tracing::warn!("{error}");
         }
@@ -293,9 +281,11 @@ impl Engine {
     /// over, and may be newer than the peer's silence: for it any answer of the peer counts that did not contradict.
     pub(super) fn in_touch_since_reboot(&self, global_id: &str, token: &TokenSeen) -> bool {
         let Ok(boot_id) = BootId::current() else { return false };
-        match peer_contact(&self.state_dir, global_id, &boot_id) {
+        match peer_contact(&self.surroundings.state_dir, global_id, &boot_id) {
             Some(agrees) => agrees,
-            None => *token == TokenSeen::None && peer_contacted_since_boot(&self.state_dir, &boot_id),
+            None => {
+                *token == TokenSeen::None && peer_contacted_since_boot(&self.surroundings.state_dir, &boot_id)
+            }
         }
     }
 }

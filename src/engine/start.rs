@@ -1,7 +1,7 @@
 //! What it takes to start a VM, by the state it was left in.
 
 use super::activity::activity;
-use crate::opennebula::{Client, LcmState, OneError, Recover, Vm, VmAction, VmState};
+use crate::opennebula::{LcmState, OneError, OpenNebula, Recover, Vm, VmAction, VmState};
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{Activity, WayOut};
 
@@ -123,7 +123,7 @@ pub(super) fn stale_way_out(vm: i32, way_out: WayOut) -> Advice {
 
 /// Asks a front-end to start the VM. `retry` needs more rights than the others (VM:ADMIN, not VM:MANAGE); who is in the
 /// group oneadmin, as the peer's user has to be, has them all.
-pub(super) async fn ask(client: &Client, vm: i32, start: Start) -> Result<(), OneError> {
+pub(super) async fn ask(client: &dyn OpenNebula, vm: i32, start: Start) -> Result<(), OneError> {
     match start {
         Start::Resume => client.vm_action(VmAction::Resume, vm).await,
         Start::Release => client.vm_action(VmAction::Release, vm).await,

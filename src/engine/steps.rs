@@ -9,14 +9,14 @@ use super::locks::{self, Lock, LockError, Owner};
 use super::observe::Seen;
 use super::sites::Engine;
 use crate::audit::Outcome;
-use crate::ceph::{Ceph, CephError, Promotion};
+use crate::ceph::{CephError, Promotion};
 use futures::{StreamExt, stream};
 use onemirror_protocol::{
     BOOTED_KEY, Carried, Depth, FORCED_KEY, Finding, HOME_KEY, ImageSpec, Named, RELEASE_KEY, Side, Step,
     TOKEN_KEY, home_written, written_for,
 };
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A look that takes longer has met a command that hangs; locks do not wait for more.
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
@@ -222,7 +222,7 @@ impl Engine {
         locks: &HeldLocks,
         cause: &Cause<'_>,
     ) -> Result<Carried, EngineError> {
-        let started = Instant::now();
+        let started = self.now();
         let image = step.image();
         let attempt = Attempt {
             vm: cause.vm,
@@ -323,7 +323,7 @@ impl Engine {
             }
             Step::PromoteByForce { image } => self.promote_by_force(cluster, image).await?,
             Step::MarkForced { image, mark } => {
-                let note = forced_note(mark, global_id, cause.order);
+                let note = forced_note(mark, global_id, cause.order, self.surroundings.time.date());
                 self.write_after_force(cluster, image, FORCED_KEY, &note).await?
             }
             Step::OpenByForce { image, token } => {

@@ -2,7 +2,6 @@
 
 use super::failover::{FailoverOutcome, ForceOrder};
 use super::images::{VmImage, VmImages};
-use super::locks::Owner;
 use super::sites::Engine;
 use super::steps::{Cause, HeldLocks};
 use crate::audit::AuditLog;
@@ -76,7 +75,7 @@ user = "libvirt"
 /// A cluster that is a folder.
 struct Cluster {
     folder: PathBuf,
-    command: Rc<RbdCommand>,
+    command: super::cluster::Cluster,
 }
 
 impl Cluster {
@@ -99,7 +98,9 @@ impl Cluster {
             run_on: RunOn::Local,
             deadline: Duration::from_secs(20),
         };
-        Self { folder, command: Rc::new(RbdCommand::new(connection).with_programs(programs)) }
+        let command = Rc::new(RbdCommand::new(connection).with_programs(programs));
+        let command = super::cluster::Cluster::new(command);
+        Self { folder, command }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -153,8 +154,8 @@ fn run(folder: &Path) -> (Engine, Cluster, Cluster) {
     let text = CONFIG.replace("AUTH", auth.to_str().unwrap());
     let config = Config::parse(&text, Path::new("onemirror.conf")).unwrap();
     let mut engine = Engine::new(config, "test").unwrap();
-    engine.state_dir = folder.join("state");
-    engine.audit = AuditLog::open(&folder.join("log"));
+    engine.surroundings.state_dir = folder.join("state");
+    engine.surroundings.audit = Rc::new(AuditLog::open(&folder.join("log")));
     let (here, there) =
         (Cluster::new("site-a", folder.join("here")), Cluster::new("site-b", folder.join("there")));
     engine.cluster_there.borrow_mut().insert(None, there.command.clone());
@@ -224,7 +225,7 @@ async fn a_copy_is_noted_then_renamed_then_mirrored_no_more_and_only_under_locks
     engine.note_front_end_silence();
     let images = [image(&here, 0, "one-7")];
     let set_aside = async || {
-        let owner = Owner::this_process("site-a", &engine.state_dir);
+        let owner = engine.owner();
         let mut locks = HeldLocks::default();
         let seen = engine.observe(&images, Depth::Tidy).await.unwrap();
         engine.lock(&mut locks, Side::Here, &seen, &owner).await.unwrap();

@@ -3,6 +3,7 @@
 //! [`Client`] makes the calls; [`Vm`], [`Image`], [`Datastore`], [`Host`] and [`Hook`] are the documents;
 //! [`disks`] finds the RBD images of a VM.
 
+mod calls;
 pub mod client;
 pub mod disks;
 pub mod document;
@@ -12,6 +13,7 @@ pub mod stock;
 mod xml;
 pub mod xmlrpc;
 
+pub use calls::OpenNebula;
 pub use client::{Client, ClientOptions, OneError, Recover, VmAction};
 pub use disks::{DiskError, DiskImage, DiskKind, NamedBy, StorageCredentials};
 pub use document::{

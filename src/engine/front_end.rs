@@ -1,0 +1,63 @@
+//! A front-end, and what a run remembers of it.
+
+use crate::opennebula::{Datastore, OneError, OpenNebula};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::rc::Rc;
+
+/// A front-end.
+#[derive(Clone)]
+pub struct FrontEnd(Rc<Asked>);
+
+struct Asked {
+    calls: Rc<dyn OpenNebula>,
+    datastores: RefCell<BTreeMap<i32, Datastore>>,
+    /// Hosts that are off, in error or disabled.
+    unusable_hosts: RefCell<Option<Vec<String>>>,
+}
+
+impl Deref for FrontEnd {
+    type Target = dyn OpenNebula;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0.calls
+    }
+}
+
+impl FrontEnd {
+    pub(super) fn new(calls: Rc<dyn OpenNebula>) -> Self {
+        Self(Rc::new(Asked { calls, datastores: RefCell::default(), unusable_hosts: RefCell::default() }))
+    }
+
+    /// These datastores, looked up once a run.
+    pub(super) async fn datastores(
+        &self,
+        ids: impl IntoIterator<Item = i32>,
+    ) -> Result<BTreeMap<i32, Datastore>, OneError> {
+        let mut found = BTreeMap::new();
+        for id in ids {
+            let known = self.0.datastores.borrow().get(&id).cloned();
+            let datastore = match known {
+                Some(datastore) => datastore,
+                None => self.datastore(id).await?,
+            };
+            self.0.datastores.borrow_mut().insert(id, datastore.clone());
+            found.insert(id, datastore);
+        }
+        Ok(found)
+    }
+
+    /// The hosts that are off, in error or disabled, looked up once a run.
+    pub(super) async fn unusable_hosts(&self) -> Result<Vec<String>, OneError> {
+        let known = self.0.unusable_hosts.borrow().clone();
+        if let Some(unusable) = known {
+            return Ok(unusable);
+        }
+        let hosts = self.host_pool().await?;
+        let unusable: Vec<String> =
+            hosts.into_iter().filter(|host| !host.state.is_usable()).map(|host| host.name).collect();
+        *self.0.unusable_hosts.borrow_mut() = Some(unusable.clone());
+        Ok(unusable)
+    }
+}

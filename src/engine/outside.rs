@@ -1,0 +1,117 @@
+//! What a run meets outside: clusters, front-ends, time, and the audit log, each behind a narrow trait. So a simulated world
+//! can stand there, and the same run goes on in it.
+
+use crate::audit::{AuditLog, Entry};
+use crate::ceph::{CephCalls, Connection, PeerConnection, RbdCommand};
+use crate::config;
+use crate::opennebula::{Client, ClientOptions, OneError, OpenNebula};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The ways to clusters and front-ends.
+pub trait Ways {
+    /// A front-end; nothing is asked yet.
+    fn front_end(&self, options: ClientOptions) -> Result<Rc<dyn OpenNebula>, OneError>;
+    /// A cluster; nothing is asked yet.
+    fn cluster(&self, connection: Connection) -> Rc<dyn CephCalls>;
+    /// The peer's cluster, as the own one tells of it.
+    fn peer_cluster(&self, peer: PeerConnection) -> Rc<dyn CephCalls>;
+}
+
+/// Time, and chance.
+#[async_trait(?Send)]
+pub trait Time {
+    /// For durations.
+    fn now(&self) -> Instant;
+    /// For what is written down.
+    fn date(&self) -> Timestamp;
+    /// Lets time pass.
+    async fn pass(&self, duration: Duration);
+    /// A number that nobody else draws.
+    fn lot(&self) -> u64;
+    /// How long ago that was.
+    fn since(&self, then: Instant) -> Duration {
+        self.now().saturating_duration_since(then)
+    }
+}
+
+/// Where changes and refusals are written down.
+pub trait Audit {
+    /// One line. One that cannot be written must not stop a recovery.
+    fn note(&self, entry: &Entry);
+}
+
+impl Audit for AuditLog {
+    fn note(&self, entry: &Entry) {
+        // it warns by itself, once
+        let _ = self.record(entry);
+    }
+}
+
+/// The programs of Ceph, and XML-RPC.
+struct RealWays;
+
+impl Ways for RealWays {
+    fn front_end(&self, options: ClientOptions) -> Result<Rc<dyn OpenNebula>, OneError> {
+        Ok(Rc::new(Client::new(options)?))
+    }
+
+    fn cluster(&self, connection: Connection) -> Rc<dyn CephCalls> {
+        Rc::new(RbdCommand::new(connection))
+    }
+
+    fn peer_cluster(&self, peer: PeerConnection) -> Rc<dyn CephCalls> {
+        Rc::new(RbdCommand::to_peer(peer))
+    }
+}
+
+/// The machine's.
+pub(super) struct RealTime;
+
+#[async_trait(?Send)]
+impl Time for RealTime {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn date(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    async fn pass(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+
+    fn lot(&self) -> u64 {
+        rand::random()
+    }
+}
+
+/// All that is outside of a run.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The ways to clusters and front-ends.
+    pub ways: Rc<dyn Ways>,
+    /// Time, and chance.
+    pub time: Rc<dyn Time>,
+    /// Where changes and refusals are written down.
+    pub audit: Rc<dyn Audit>,
+    /// The front-end's own folder.
+    pub state_dir: PathBuf,
+}
+
+impl Surroundings {
+    /// Those of this machine.
+    pub(super) fn real() -> Self {
+        Self {
+            ways: Rc::new(RealWays),
+            time: Rc::new(RealTime),
+            audit: Rc::new(AuditLog::open(&config::audit_log_path())),
+            state_dir: config::state_dir(),
+        }
+    }
+}
