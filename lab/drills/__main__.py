@@ -1,15 +1,13 @@
 """python -m drills: what tests/faults calls."""
 import argparse
 import collections
-import contextlib
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import time
 
-from harness.laboratory import LAB, Lab, LabError, command_line
+from harness.laboratory import LAB, Lab, LabError, end_on_signals
 
 from . import kill_table, plan
 from .faults import BY_HAND, Faults
@@ -152,7 +150,7 @@ def main():
         for seed in itertools.islice(itertools.chain.from_iterable(groups(options)), 10000):
             print(plan.plan(seed))
         return 0
-    signal.signal(signal.SIGTERM, interrupted)
+    end_on_signals()
     lab = Lab(ceph=options.ceph)
     if os.path.exists(lab.root):
         print("%s exists: a lab is up already; lab/down ends it" % lab.root, file=sys.stderr)
@@ -170,25 +168,7 @@ def main():
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        tidy(lab)
         lab.down()
-
-
-def tidy(lab):
-    """Removes what an interrupted fault has left: full disks, and ssh clients that hang."""
-    with open("/proc/self/mounts") as mounts:
-        ours = [line.split()[1] for line in mounts if line.split()[1].startswith(lab.root + "/site-")]
-    for folder in reversed(ours):
-        subprocess.run(["umount", "--lazy", folder], check=False)
-    for site in lab.sites:
-        with contextlib.suppress(OSError), open(os.path.join(site.location, "var/faults/ssh-hung.log")) as file:
-            for pid in map(int, file.read().split()):
-                if command_line(pid) == "sleep\x00600\x00":
-                    os.kill(pid, signal.SIGKILL)
-
-
-def interrupted(number, _frame):
-    raise KeyboardInterrupt("signal %d" % number)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,7 @@ import signal
 import sys
 
 from . import story
-from .laboratory import Lab, LabError
-
-
-def interrupted(number, _frame):
-    # ends as ^C does: through the clean-up
-    raise KeyboardInterrupt("signal %d" % number)
+from .laboratory import Lab, LabError, end_on_signals
 
 
 def fresh_lab(options):
@@ -28,6 +23,7 @@ def up(options):
     except BaseException:
         lab.down()
         raise
+    lab.keep()
     print("Two sites are up. For a shell on one of them, with onemirror, rbd and lab/one in reach:")
     for site in lab.sites:
         print("  lab/shell %s" % site.name)
@@ -60,7 +56,7 @@ def main():
     parser.add_argument("verb", choices=("up", "down", "demo"))
     parser.add_argument("--ceph", choices=("16", "18", "20"), help="release of Ceph; default: this machine's own")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, interrupted)
+    end_on_signals()
     try:
         {"up": up, "down": down, "demo": demo}[options.verb](options)
     except KeyboardInterrupt:

@@ -39,6 +39,16 @@ def unique(name):
     return "%s-%x" % (name, time.time_ns() // 1000)
 
 
+def end_on_signals():
+    """INT and TERM end this process through its clean-up, which no second one disturbs."""
+    def end(number, _frame):
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt("signal %d" % number)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, end)
+
+
 def wait_until(what, condition, timeout=60.0, pause=0.1):
     """Waits for a condition and returns what it returned; fails with what was seen last."""
     end = time.monotonic() + timeout * PATIENCE
@@ -74,7 +84,7 @@ class Site:
 
     @property
     def environment(self):
-        environment = dict(os.environ, ONE_LOCATION=self.location, ONEMIRROR_LAB_RUN=self.lab.run_prefix)
+        environment = dict(self.lab.environment, ONE_LOCATION=self.location, ONEMIRROR_LAB_RUN=self.lab.run_prefix)
         environment["ONEMIRROR_LAB_CLUSTERS"] = self.lab.clusters
         environment["PATH"] = ":".join(
             [*self.lab.programs, os.path.join(self.lab.clusters, "bin"), os.path.join(self.location, "bin"), os.environ["PATH"]]
@@ -573,6 +583,15 @@ user = "rbd-mirror-peer"
                 os.kill(pid, signal.SIGKILL)
 
 
+def environment_of(pid):
+    """Its variables, as NAME=VALUE; none of a process that has ended."""
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            return file.read().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
 def command_line(pid):
     try:
         with open("/proc/%d/cmdline" % pid, "rb") as file:
@@ -593,6 +612,7 @@ class Lab:
         self.sites = (self.a, self.b)
         self.processes = {}
         self.children = {}  # those that this process has started itself
+        self.watcher = None
         self.ended = False
         self.starting = threading.Lock()  # or ending
         self.programs = []  # folders that stand first in the sites' PATH
@@ -614,10 +634,50 @@ class Lab:
 
     # ------------------------------------------------------------ processes
 
+    @property
+    def environment(self):
+        """By its last variable the lab knows every process that was started for it, and all that these start."""
+        return dict(os.environ, ONEMIRROR_LAB_ROOT=self.root)
+
+    def at_work(self):
+        """The processes that were started for this lab, from Ceph's daemons to a call of rbd."""
+        pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+        return [pid for pid in pids if "ONEMIRROR_LAB_ROOT=" + self.root in environment_of(pid)]
+
+    def end_processes(self):
+        def are_gone():
+            # again and again: what is being started meanwhile is not seen by one look
+            pids = self.at_work()
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not pids
+        wait_until("the lab's processes to end", are_gone, 30)
+        for child in self.children.values():
+            child.wait()
+        self.processes, self.children = {}, {}
+
+    def watch(self):
+        """From now on the lab ends with this process, however that ends."""
+        environment = dict(os.environ, PYTHONPATH=LAB, PYTHONDONTWRITEBYTECODE="1")
+        # it may say nothing: whoever reads our output would wait for its end
+        self.watcher = subprocess.Popen(
+            [sys.executable, "-m", "harness.watcher", self.root], env=environment, cwd="/", start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+
+    def keep(self):
+        """The lab stays when this process ends."""
+        if self.watcher:
+            with contextlib.suppress(BrokenPipeError):
+                self.watcher.communicate(b".")
+            self.watcher = None
+
     def spawn(self, name, command, **options):
         # in a session of its own: ^C in the terminal is for the lab to handle, not for its parts
         with self.starting:
             self.refuse_if_ended()
+            options.setdefault("env", self.environment)
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options)
             self.processes[name], self.children[name] = process.pid, process
             self.save()
@@ -656,7 +716,8 @@ class Lab:
         if verb != "down":
             self.refuse_if_ended()
         options = ["--ceph", self.ceph] if self.ceph and verb == "up" else []
-        run([os.path.join(LAB, "clusters"), verb, "--root", self.clusters, *options, *arguments], timeout=300)
+        run([os.path.join(LAB, "clusters"), verb, "--root", self.clusters, *options, *arguments],
+            env=None if verb == "down" else self.environment, timeout=300)
 
     def repair(self):
         """Starts whatever a test that failed half-way has left stopped."""
@@ -683,6 +744,7 @@ class Lab:
         if os.path.exists(self.root):
             raise LabError("%s exists: a lab runs already; lab/down ends it" % self.root)
         os.makedirs(self.root)
+        self.watch()
         self.ended = False
         self.save()
         self.run_clusters("up")
@@ -696,13 +758,19 @@ class Lab:
     def down(self):
         with self.starting:
             self.ended = True
-        for name in list(self.processes):
-            self.kill(name)
-        for site in self.sites:
-            site.kill_domains()
+        self.end_processes()
         if os.path.exists(os.path.join(LAB, "clusters")):
             self.run_clusters("down")
+        self.unmount_disks()
         shutil.rmtree(self.root, ignore_errors=True)
+        self.keep()
+
+    def unmount_disks(self):
+        """Full disks that a drill has put into a site, and had no time to take out."""
+        with open("/proc/self/mounts") as mounts:
+            ours = [line.split()[1] for line in mounts if line.split()[1].startswith(self.root + "/site-")]
+        for folder in reversed(ours):
+            subprocess.run(["umount", "--lazy", folder], check=False)
 
     # ------------------------------------------------------------ a VM on both sites
 

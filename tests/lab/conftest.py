@@ -3,6 +3,7 @@ import ctypes
 import fcntl
 import json
 import os
+import signal
 import socket
 import struct
 import sys
@@ -11,10 +12,10 @@ import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../lab"))
 from harness.advice import Adviser  # noqa: E402
-from harness.laboratory import LAB, Lab, wait_until  # noqa: E402
+from harness.laboratory import LAB, Lab, end_on_signals, wait_until  # noqa: E402
 
 # Of Linux's own headers.
-CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 1
+CLONE_NEWNET, PR_SET_PDEATHSIG, SIOCSIFFLAGS, IFF_UP = 0x40000000, 1, 0x8914, 1
 # Continuous integration takes the shorter half: its machine has to share its minutes.
 SHORT = bool(os.environ.get("CI")) and not os.environ.get("ONEMIRROR_LAB_FULL")
 full = pytest.mark.skipif(SHORT, reason="only in the full run (without CI=true, or with ONEMIRROR_LAB_FULL=1)")
@@ -22,6 +23,10 @@ full = pytest.mark.skipif(SHORT, reason="only in the full run (without CI=true, 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "advice(rule, shape): types this advice; docs/advice.md lists them all")
+    end_on_signals()
+    if hasattr(config, "workerinput"):
+        # a worker ends when the process ends that gives it its tests
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -56,6 +61,8 @@ def lab(request):
         except BaseException:
             lab.down()
             raise
+    if keep:
+        lab.keep()
     yield lab
     if not keep:
         lab.down()

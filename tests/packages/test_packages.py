@@ -41,8 +41,9 @@ class FrontEnd:
         os.makedirs(folder)
         with open(os.path.join(folder, "log"), "w") as log:
             self.process = subprocess.Popen(
-                [os.path.join(REPOSITORY, "target/debug/lab-front-end"), "serve", "--location", folder, "--port", str(PORT),
-                 "--name", "one", "--remotes", os.path.join(LAB, "remotes")], stdout=log, stderr=log,
+                # it ends with this process, however that ends
+                ["setpriv", "--pdeathsig", "KILL", "--", os.path.join(REPOSITORY, "target/debug/lab-front-end"), "serve",
+                 "--location", folder, "--port", str(PORT), "--name", "one", "--remotes", os.path.join(LAB, "remotes")], stdout=log, stderr=log,
             )
         auth = os.path.join(folder, "var/.one/one_auth")
         wait_until("the front-end", lambda: os.path.exists(auth) and self.answers(auth), 30)
