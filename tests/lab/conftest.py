@@ -16,12 +16,25 @@ from harness.laboratory import LAB, Lab, end_on_signals, wait_until  # noqa: E40
 
 # Of Linux's own headers.
 CLONE_NEWNET, PR_SET_PDEATHSIG, SIOCSIFFLAGS, IFF_UP = 0x40000000, 1, 0x8914, 1
-# Continuous integration takes the shorter half: its machine has to share its minutes.
-SHORT = bool(os.environ.get("CI")) and not os.environ.get("ONEMIRROR_LAB_FULL")
-full = pytest.mark.skipif(SHORT, reason="only in the full run (without CI=true, or with ONEMIRROR_LAB_FULL=1)")
+# Beside the others of its kind it shows little more: not in each run.
+full = pytest.mark.full
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="the tests, too, that are marked as full")
+
+
+def pytest_collection_modifyitems(config, items):
+    # whoever names a test wants it
+    if config.option.full or config.option.keyword or any("::" in name for name in config.args):
+        return
+    for item in items:
+        if item.get_closest_marker("full"):
+            item.add_marker(pytest.mark.skip(reason="only with --full, or by its name"))
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "full: left out unless --full or its name is given")
     config.addinivalue_line("markers", "advice(rule, shape): types this advice; docs/advice.md lists them all")
     end_on_signals()
     if hasattr(config, "workerinput"):

@@ -203,6 +203,7 @@ def test_vms_that_share_a_disk_can_be_suspended_and_resumed(lab, a):
         assert a.resume(vm) == "RUNNING", a.vm_error(vm)
 
 
+@full
 def test_a_detached_disk_stays_where_its_vm_runs_and_comes_home_with_it(lab, a, b):
     images = [a.image_create(unique("detach"), "one", True) for _ in range(2)]
     from harness.laboratory import Machine

@@ -92,11 +92,11 @@ def epilog_failed(lab, vm):
 
 
 @pytest.mark.parametrize("bring_about, out", [
-    pytest.param(pending, "there: onevm hold N", marks=pytest.mark.advice("way-out", "there: onevm hold N")),
+    pytest.param(pending, "there: onevm hold N", marks=[full, pytest.mark.advice("way-out", "there: onevm hold N")]),
     pytest.param(suspended, "there: onevm resume N, then onevm poweroff N",
                  marks=pytest.mark.advice("way-out", "there: onevm resume N, then onevm poweroff N")),
     pytest.param(epilog_failed, "there: onevm recover --retry N",
-                 marks=pytest.mark.advice("way-out", "there: onevm recover --retry N")),
+                 marks=[full, pytest.mark.advice("way-out", "there: onevm recover --retry N")]),
     pytest.param(unknown, "there: onevm recover --recreate N, then onevm poweroff N",
                  marks=[full, pytest.mark.advice("way-out", "there: onevm recover --recreate N, then onevm poweroff N")]),
 ])
@@ -199,12 +199,13 @@ def demoted_on_both(lab, image):
         site.clusters("daemon-start")
 
 
+@full
 @pytest.mark.parametrize("rule, bring_about", [
-    pytest.param("split-brain-undecided", went_apart, marks=[full, pytest.mark.advice(
+    pytest.param("split-brain-undecided", went_apart, marks=[pytest.mark.advice(
         "split-brain-undecided", "here: onemirror failover N --force --reason TEXT")]),
     pytest.param("token-conflict", demoted_afterwards, marks=[pytest.mark.advice(
         "token-conflict", "here: onemirror failover N --force --reason TEXT")]),
-    pytest.param("no-proof", demoted_on_both, marks=[full, pytest.mark.advice(
+    pytest.param("no-proof", demoted_on_both, marks=[pytest.mark.advice(
         "no-proof", "here: onemirror failover N --force --reason TEXT")]),
 ])
 def test_an_operator_goes_on_with_the_copy_here(lab, a, b, adviser, rule, bring_about):
@@ -243,6 +244,7 @@ def test_an_operator_goes_on_with_the_copy_of_the_other_site(lab, a, b, adviser,
     runs_on_b_and_comes_home(lab, machine, vm)
 
 
+@full
 @pytest.mark.advice("token-unreadable", "here: rbd image-meta remove IMAGE onemirror.handoff")
 @pytest.mark.advice("token-unreadable", "there: rbd image-meta remove IMAGE onemirror.handoff")
 def test_a_token_that_nobody_can_read_is_removed_where_the_image_is_primary(lab, a, b, adviser):

@@ -96,6 +96,7 @@ def global_id(site, image):
     return site.info(image)["mirroring"]["global_id"]
 
 
+@full
 def test_a_vm_that_was_made_on_the_recovery_site_ends_there(lab, a, b):
     """Its own disks are deleted, its image stays, and nothing of it is handed to a site that never had it."""
     name = unique("made-there")

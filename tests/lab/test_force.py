@@ -119,6 +119,7 @@ def test_where_only_the_front_end_is_silent_a_force_takes_over_and_loses_nothing
     machine.assert_complete(a)
 
 
+@full
 def test_a_forced_vm_gets_the_disks_that_are_made_for_it(lab, a, b):
     """Its clone and its volatile disk were on neither site before, so there is nothing of them to promote."""
     machine, image = one_disk(lab, "made")

@@ -7,7 +7,7 @@ import stat
 import subprocess
 
 import pytest
-from conftest import SHORT, full
+from conftest import full
 from harness.laboratory import LAB, REPOSITORY
 
 # whatever changes a file, a folder or the front-end
@@ -209,7 +209,7 @@ def start_and_terminate(site):
 
 
 @pytest.mark.parametrize("goal", ["install", pytest.param("uninstall", marks=full)])
-def test_killed_at_each_step_and_again(installed, goal):
+def test_killed_at_each_step_and_again(installed, goal, request):
     shutil.copy(installed.lab.binary, os.path.join(installed.location, "..", "installer"))
     peer = installed.lab.other(installed)
     goals = {
@@ -225,20 +225,20 @@ def test_killed_at_each_step_and_again(installed, goal):
     run(other)
     run(goals[goal])
     wanted = tree(installed), hooks(installed)
-    kills = 0
+    every, kills = 1 if request.config.option.full else 8, 0
     for step in STEPS:
         # every file that it opens is a step as well, but most only to read its own libraries
-        for number in range(1, 400, (7 if step == "openat" else 1) * (4 if SHORT else 1)):
+        for number in range(1, 400, (7 if step == "openat" else 1) * every):
             run(other)
             if not killed(installed, step, number, *goals[goal]):
                 break
             kills += 1
             assert_works(installed)
-            if kills % (10 if SHORT else 25) == 0:
+            if kills % (25 // every) == 0:
                 start_and_terminate(installed)
             run(goals[goal])
             assert different((tree(installed), hooks(installed)), wanted) == {}, (step, number)
-    assert kills > (15 if SHORT else 40), "killed %d times only" % kills
+    assert kills > 40 // every, "killed %d times only" % kills
 
 
 def different(one, other):

@@ -40,6 +40,7 @@ def hasty(lab):
         site.configure(command_timeout="8s")
 
 
+@full_run
 def test_a_terminate_on_a_full_pool_is_finished_once_there_is_room(lab, a, b, hasty):
     machine = lab.vm_with_one_disk("full-terminate", "journal")
     image = machine.images[0]

@@ -48,7 +48,8 @@ def no_pool_name(site):
             site.one.datastore.update(number, template, 0)
 
 
-@pytest.mark.parametrize("spoilt", [pytest.param(no_pool_name, marks=full), disabled_bridge])
+@full
+@pytest.mark.parametrize("spoilt", [no_pool_name, disabled_bridge])
 def test_a_pending_handoff_is_finished_whatever_is_wrong_with_datastores(lab, a, b, spoilt):
     machine = brought_into_the_trap(lab, "journal")
     (image,) = machine.images.values()
@@ -148,7 +149,8 @@ def test_a_reverted_disk_is_seen_and_its_older_image_is_booted_nowhere(lab, a, b
     assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
 
 
-@pytest.mark.parametrize("mode", ["journal", pytest.param("snapshot", marks=full)])
+@full
+@pytest.mark.parametrize("mode", ["journal", "snapshot"])
 def test_a_reverted_disk_still_comes_home(lab, a, b, mode):
     """The disk is a new image after that, and its home names the one that it was."""
     machine = lab.vm_with_one_disk(unique("reverts-home"), mode)
@@ -243,6 +245,7 @@ def test_a_base_that_lost_its_snapshot_under_a_clone_of_the_other_site_follows_a
     b.rbd("rm", base + "-clone")
 
 
+@full
 def test_a_disk_that_grew_on_the_recovery_site_is_told_at_home(lab, a, b):
     machine = lab.vm_with_one_disk(unique("grown"), "journal")
     (image,) = machine.images.values()
