@@ -206,8 +206,8 @@ pub struct Refusal {
     pub cause: String,
     /// What to do: `on site-b: onevm poweroff 0`.
     pub advice: Advice,
-    /// The rule that refused; `None` where it was no rule of the handoff.
-    pub rule: Option<Rule>,
+    /// The rule that refused.
+    pub rule: Rule,
 }
 
 fn as_text<T: fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
@@ -333,6 +333,22 @@ pub enum Rule {
     UpkeepRelease,
     UpkeepPassOn,
     UpkeepPrimaryNowhere,
+    // of an operator's force
+    ForceNothingHere,
+    ForceApart,
+    ForceHalfCopied,
+    ForceOpenThere,
+    ForceInUseThere,
+    ForceMayBeInUseThere,
+    ForcePeerDenied,
+    ForcePeerFrontEndDenied,
+    // when an operator says where an image belongs
+    RehomePrimaryNowhere,
+    RehomeNotPrimary,
+    RehomeTokenUnread,
+    RehomeChanged,
+    RehomeInUse,
+    RehomeNoProof,
 }
 
 impl Rule {
@@ -380,6 +396,20 @@ impl Rule {
             Self::ForcedAndNeverBootedThere => 59,
             Self::NoRoomToKeep => 62,
             Self::RestoreAfterReignElsewhere => 61,
+            Self::ForceNothingHere => 71,
+            Self::ForceApart => 72,
+            Self::ForceHalfCopied => 73,
+            Self::ForceOpenThere => 74,
+            Self::ForceInUseThere => 75,
+            Self::ForceMayBeInUseThere => 76,
+            Self::ForcePeerDenied => 77,
+            Self::ForcePeerFrontEndDenied => 78,
+            Self::RehomePrimaryNowhere => 81,
+            Self::RehomeNotPrimary => 82,
+            Self::RehomeTokenUnread => 83,
+            Self::RehomeChanged => 84,
+            Self::RehomeInUse => 85,
+            Self::RehomeNoProof => 86,
             _ => return None,
         }))
     }

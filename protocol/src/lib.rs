@@ -43,7 +43,7 @@ pub use rules::force::{Force, Forced, Forcing, PassOver};
 pub use rules::give_up::{Pending, Release, ReleaseJudgement, kept_at_recreate};
 pub use rules::removal::{Kept, Removal};
 pub use rules::running::Running;
-pub use rules::take_up::{is_primary_nowhere, take_up_advice};
+pub use rules::take_up::{hinders_rehome, is_primary_nowhere, take_up_advice};
 pub use rules::tidy::{Task, Upkeep, UpkeepJudgement, released_by};
 pub use run::{
     Carried, Depth, Event, Lateness, LetGo, Request, Run, Setting, Standing, Time, Trouble, Users, Verdict,

@@ -3,6 +3,7 @@
 mod advice;
 mod force;
 mod refusals;
+mod rehome;
 mod run;
 mod running;
 
@@ -2181,6 +2182,8 @@ fn every_row_decides_as_designed_and_every_rule_fires() {
         .chain(upkeep_rows())
         .chain(binding_rows())
         .chain(home_rows())
+        .chain(force::force_rows())
+        .chain(rehome::rehome_rows())
     {
         assert_eq!(row.judged, (row.rule, row.says.to_string()));
         fired.insert(row.rule);

@@ -7,7 +7,7 @@ use crate::events::HookEvent;
 use crate::opennebula::{VmAction, VmState};
 use crate::state;
 use base64::Engine as _;
-use onemirror_protocol::{Activity, LetGo, Refusal, Rule, Running};
+use onemirror_protocol::{Activity, LetGo, Refusal, Running};
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -177,7 +177,7 @@ async fn running(engine: &Engine, vm: i32) -> Result<(), EngineError> {
 
 /// Powers a VM off that must not run, and says why.
 async fn stop(engine: &Engine, vm: i32, refusal: Refusal) -> Result<(), EngineError> {
-    let rule = refusal.rule.map_or("no rule", Rule::name);
+    let rule = refusal.rule.name();
     let error = EngineError::Refused(refusal);
     let message: String = error.for_oned(vm).chars().filter(|c| !matches!(c, '"' | '\\')).collect();
     let client = engine.front_end_here();

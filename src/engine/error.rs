@@ -159,7 +159,7 @@ impl EngineError {
     /// What it is known by in OpenNebula and in docs/refusals.md.
     pub fn code(&self) -> Code {
         match self {
-            Self::Refused(refusal) => refusal.rule.and_then(Rule::code).unwrap_or(Code::NO_RULE),
+            Self::Refused(refusal) => refusal.rule.code().unwrap_or(Code::NO_RULE),
             Self::Locked { .. } | Self::Changed { .. } => Code::BUSY,
             Self::OpenNebula { .. } => Code::OPENNEBULA,
             Self::Ceph { error: CephError::PoolFull { .. }, .. } => {
@@ -259,7 +259,7 @@ mod tests {
             image: "one/one-7".parse().unwrap(),
             cause: "is in use on site-b: VM 3 is RUNNING".into(),
             advice: Advice::command(Place::There("site-b".into()), "onevm poweroff 3"),
-            rule: Some(Rule::RunningThere),
+            rule: Rule::RunningThere,
         });
         let line = refusal.for_oned(12);
         assert_eq!(

@@ -68,7 +68,7 @@ impl Engine {
         let result = self.ready_to_boot(vm.vm.id, &images, Run::boot(boot, standing)).await;
         if let Err(error) = &result {
             let (image, rule) = match error {
-                EngineError::Refused(refusal) => (Some(&refusal.image), refusal.rule),
+                EngineError::Refused(refusal) => (Some(&refusal.image), Some(refusal.rule)),
                 _ => (None, None),
             };
             let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };

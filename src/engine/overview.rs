@@ -117,7 +117,7 @@ impl Undone {
 
     /// What a boot would be told.
     fn refused(refusal: Refusal) -> Self {
-        let code = refusal.rule.and_then(Rule::code).map(|code| format!("{code} ")).unwrap_or_default();
+        let code = refusal.rule.code().map(|code| format!("{code} ")).unwrap_or_default();
         Self::needs(format!("{code}{}", refusal.cause), refusal.advice)
     }
 }
@@ -445,14 +445,12 @@ impl Engine {
         let refusal = self.would_refuse(vm, all)?;
         let needs_an_operator = matches!(
             refusal.rule,
-            Some(
-                Rule::NoProof
-                    | Rule::TokenConflict
-                    | Rule::TokenUnreadable
-                    | Rule::TokenNewer
-                    | Rule::ForcedInPart
-                    | Rule::OfTwoAges
-            )
+            Rule::NoProof
+                | Rule::TokenConflict
+                | Rule::TokenUnreadable
+                | Rule::TokenNewer
+                | Rule::ForcedInPart
+                | Rule::OfTwoAges
         );
         (needs_an_operator && refusal.image == *seen.spec()).then(|| Undone::refused(refusal))
     }
@@ -668,7 +666,7 @@ fn plan_part(decision: &Decision, findings: &[Finding], done: &str) -> PlanPart 
         Decision::Act(steps) => ("these steps, then look again".to_owned(), step_names(steps), false),
         Decision::Wait { what, image } => (format!("wait for {what} ({image})"), Vec::new(), false),
         Decision::Refuse { refusal, then } => {
-            refused_by = refusal.rule;
+            refused_by = Some(refusal.rule);
             advice = Some(refusal.advice.clone());
             (format!("refuse: {refusal}"), step_names(then), true)
         }

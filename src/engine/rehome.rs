@@ -9,10 +9,9 @@ use super::pools::PoolHere;
 use super::sites::Engine;
 use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
-use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
-    Belongs, Carried, Copy, Depth, Finding, Here, Home, ImageSpec, Mode, Refusal, Role, Rule, Run, Side,
-    Step, Verdict, is_primary_nowhere, take_up_advice,
+    Carried, Copy, Depth, Finding, Here, Home, ImageSpec, Mode, Rule, Run, Side, Step, Verdict,
+    hinders_rehome, is_primary_nowhere,
 };
 
 /// Where an image belongs from now on.
@@ -89,7 +88,10 @@ impl Engine {
             let seen = self.observe_locked(images, Depth::GiveUp, &locks).await?;
             let mut steps = Vec::new();
             for (seen, copy) in seen.iter().filter_map(mirrored) {
-                self.may_rehome(seen, copy, site)?;
+                let hinders = hinders_rehome(&seen.observation, copy, site, self.here(), self.there());
+                if let Some(refusal) = hinders {
+                    return Err(EngineError::Refused(refusal));
+                }
                 steps.extend(steps_home(seen.spec(), copy, site));
             }
             if seen.iter().filter_map(mirrored).next().is_none() {
@@ -134,28 +136,6 @@ impl Engine {
             ))),
             _ => Err(driven.error()),
         }
-    }
-
-    fn may_rehome(&self, seen: &Seen, copy: &Copy, site: &str) -> Result<(), EngineError> {
-        let refuse = |cause: &str, advice: Advice| {
-            let (image, cause) = (seen.spec().clone(), cause.to_owned());
-            Err(EngineError::Refused(Refusal { image, cause, advice, rule: None }))
-        };
-        if is_primary_nowhere(&seen.observation) {
-            let belongs = if site == self.here() { Belongs::Here } else { Belongs::There };
-            let advice = take_up_advice(seen.spec(), belongs, self.here(), self.there());
-            return refuse("is primary on neither site", advice);
-        }
-        if copy.role != Role::Primary {
-            let place = Place::There(self.there().to_owned());
-            let command = format!("onemirror rehome --image {} --to {site}", seen.spec());
-            return refuse("is not primary here", Advice::command(place, command));
-        }
-        if copy.token.is_unread() {
-            let advice = Advice::wait("see what a boot would do (onemirror plan), and put that right first");
-            return refuse("has a handoff token that is not understood here", advice);
-        }
-        Ok(())
     }
 }
 

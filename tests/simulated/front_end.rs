@@ -40,6 +40,7 @@ impl OpenNebula for SimulatedFrontEnd {
             Simulated::Off => (VmState::Poweroff, LcmState::LcmInit),
             Simulated::Booting | Simulated::Cleared => (VmState::Active, LcmState::BootPoweroff),
             Simulated::Running => (VmState::Active, LcmState::Running),
+            Simulated::Pending => (VmState::Pending, LcmState::LcmInit),
             Simulated::LettingGo => (VmState::Active, LcmState::Epilog),
             Simulated::Saved => (VmState::Suspended, LcmState::LcmInit),
             Simulated::Restoring | Simulated::RestoreCleared => (VmState::Active, LcmState::BootSuspended),

@@ -54,7 +54,7 @@ pub(crate) struct Shared(Rc<RefCell<Sim>>);
 impl Sim {
     /// The VM of site-b has run on the image, and is off; its last write has not come to site-a yet, whose VM boots.
     pub(crate) fn let_go_of_by_site_b() -> Shared {
-        let mut world = World::new(&[Mirroring::Journal], Budget::default());
+        let mut world = World::new(&[Mirroring::Journal], 0, false, Budget::default());
         assert!(world.images[0].demote(0));
         world.images[0].replay(1);
         assert!(world.promote(0, 1, false));
@@ -81,7 +81,7 @@ impl Sim {
 
     /// A copy's metadata as `rbd` tells it.
     pub(crate) fn metadata(&self, site: Site) -> BTreeMap<String, String> {
-        let Metadata { token, booted, release, forced } = self.world.images[0].seen(site).metadata;
+        let Metadata { token, booted, release, forced, home } = self.world.images[0].seen(site).metadata;
         let marks = [(BOOTED_KEY, booted), (RELEASE_KEY, release), (FORCED_KEY, forced)];
         let mut texts: BTreeMap<String, String> = marks
             .into_iter()
@@ -90,8 +90,8 @@ impl Sim {
         texts.extend(
             token.map(|token| (TOKEN_KEY.to_owned(), written_for(&self.real_token(token), GLOBAL_ID))),
         );
-        // it was made there
-        texts.insert(HOME_KEY.to_owned(), home_written(NAMES[0], Named::Global(GLOBAL_ID)));
+        let written = |home: Site| home_written(NAMES[home], Named::Global(GLOBAL_ID));
+        texts.extend(home.map(|home| (HOME_KEY.to_owned(), written(home))));
         texts
     }
 

@@ -67,20 +67,34 @@ pub struct Gate<'a> {
     pub closing_id: &'a str,
 }
 
+/// Why an image is refused; the rule that does is told beside it.
+struct Why {
+    image: ImageSpec,
+    cause: String,
+    advice: Advice,
+}
+
+impl Why {
+    fn by(self, rule: Rule) -> Refusal {
+        let Self { image, cause, advice } = self;
+        Refusal { image, cause, advice, rule }
+    }
+}
+
 /// What the gate says of one image, in the order in which a VM's images have to get there.
 enum Verdict {
     /// Nothing can be done here and now.
-    Refuse(Refusal),
+    Refuse(Why),
     /// The copy here is stale: put it right, and refuse meanwhile.
-    CleanUp(Vec<Step>, Refusal),
+    CleanUp(Vec<Step>, Why),
     /// Something that has to be put right before an image changes hands.
     PutRight(Vec<Step>),
     /// The copy here must follow before the image may be taken.
-    WaitToTakeOver(WaitFor, Refusal),
+    WaitToTakeOver(WaitFor, Why),
     /// The image is taken from the other site.
     TakeOver(Vec<Step>),
     /// Given up there; the rest has to arrive.
-    WaitToPromote(WaitFor, Refusal),
+    WaitToPromote(WaitFor, Why),
     /// Everything is here.
     Promote(Vec<Step>),
     /// Primary here; the token says so.
@@ -91,11 +105,10 @@ enum Verdict {
 
 impl Gate<'_> {
     /// What puts a stale copy here right, unless another VM here still uses it.
-    fn clean_up(&self, observation: &Observation, steps: Vec<Step>, mut refusal: Refusal) -> Verdict {
-        let Some(user) = observation.used_here_by else { return Verdict::CleanUp(steps, refusal) };
-        refusal.advice =
-            Advice::wait(format!("it is copied back once VM {user} here does not use it either"));
-        Verdict::Refuse(refusal)
+    fn clean_up(&self, observation: &Observation, steps: Vec<Step>, mut why: Why) -> Verdict {
+        let Some(user) = observation.used_here_by else { return Verdict::CleanUp(steps, why) };
+        why.advice = Advice::wait(format!("it is copied back once VM {user} here does not use it either"));
+        Verdict::Refuse(why)
     }
 
     /// Judges all images of a VM together: none is touched before every one was looked at, and images that have
@@ -122,35 +135,34 @@ impl Gate<'_> {
                 (judged, _) => judged,
             };
             findings.push(Finding { image: observation.image.clone(), rule });
-            verdicts.push((observation.image.clone(), verdict));
+            verdicts.push((rule, observation.image.clone(), verdict));
         }
         // one that cannot be kept stays, and the others stay with it: what is copied back has to be of one age
         if let Some(place) = findings.iter().position(|finding| finding.rule == Rule::NoRoomToKeep) {
             verdicts = verdicts.drain(..).skip(place).take(1).collect();
         }
-        if let Some((place, rule, refusal)) = self.of_different_ages(observations) {
-            if let Some(finding) = findings.get_mut(place) {
-                finding.rule = rule;
+        let decision = match self.of_different_ages(observations) {
+            Some((place, refusal)) => {
+                if let Some(finding) = findings.get_mut(place) {
+                    finding.rule = refusal.rule;
+                }
+                Decision::Refuse { refusal, then: Vec::new() }
             }
-            verdicts = vec![(refusal.image.clone(), Verdict::Refuse(refusal))];
-        }
-        let mut decision = self.combine(verdicts);
-        if let Decision::Refuse { refusal, .. } = &mut decision {
-            let finding = findings.iter().find(|finding| finding.image == refusal.image);
-            refusal.rule = finding.map(|finding| finding.rule);
-        }
+            None => self.combine(verdicts),
+        };
         Judgement { decision, findings }
     }
 
     /// Images that together would be a VM's disks at two different times.
-    pub(super) fn of_different_ages(&self, observations: &[Observation]) -> Option<(usize, Rule, Refusal)> {
-        let forced = self.forced_in_part(observations).map(|(place, why)| (place, Rule::ForcedInPart, why));
-        forced.or_else(|| self.of_two_ages(observations).map(|(place, why)| (place, Rule::OfTwoAges, why)))
+    pub(super) fn of_different_ages(&self, observations: &[Observation]) -> Option<(usize, Refusal)> {
+        let by = |rule| move |(place, why): (usize, Why)| (place, why.by(rule));
+        let forced = self.forced_in_part(observations).map(by(Rule::ForcedInPart));
+        forced.or_else(|| self.of_two_ages(observations).map(by(Rule::OfTwoAges)))
     }
 
     /// One image was copied back here after the other site had gone on with it. The VM had been booted here on another one
     /// before that, and it was not copied back; how far the other site went on with it is not seen.
-    fn of_two_ages(&self, observations: &[Observation]) -> Option<(usize, Refusal)> {
+    fn of_two_ages(&self, observations: &[Observation]) -> Option<(usize, Why)> {
         let copied_back = |seen: &&Observation| match &seen.here {
             Here::Mirrored(copy) if copy.role == Role::NonPrimary => {
                 copy.token.token().is_some_and(|token| token.site == self.there)
@@ -177,11 +189,11 @@ impl Gate<'_> {
             "if it is lost for good, which of them to go on with: onemirror lost list may have {newer} as it was when {there} took over; or detach one (onevm disk-detach)"
         )));
         let cause = format!("is older than {newer}, with which {there} went on");
-        Some((place, self.refusal(observations.get(place)?, cause, advice)))
+        Some((place, self.why(observations.get(place)?, cause, advice)))
     }
 
     /// One image was forced here, and the VM not booted since; another one of its images was not.
-    fn forced_in_part(&self, observations: &[Observation]) -> Option<(usize, Refusal)> {
+    fn forced_in_part(&self, observations: &[Observation]) -> Option<(usize, Why)> {
         let is = |observation: &Observation, what: &dyn Fn(&Copy) -> bool| match &observation.here {
             Here::Mirrored(copy) => what(copy),
             Here::Absent | Here::NotMirrored => false,
@@ -199,7 +211,7 @@ impl Gate<'_> {
                 give_up(&forced.image, Place::Here).when("if nothing ran on the forced one, give it up"),
             ),
         };
-        Some((place, self.refusal(left, cause, advice)))
+        Some((place, self.why(left, cause, advice)))
     }
 
     /// Whether this copy was only ever used here, as far as its token tells: never, or under its first token.
@@ -219,24 +231,24 @@ impl Gate<'_> {
         }
     }
 
-    fn combine(&self, verdicts: Vec<(ImageSpec, Verdict)>) -> Decision {
+    fn combine(&self, verdicts: Vec<(Rule, ImageSpec, Verdict)>) -> Decision {
         let (mut clean_up, mut refusal) = (Vec::new(), None);
         let (mut put_right, mut take_over, mut promote, mut open) = (vec![], vec![], vec![], vec![]);
         let (mut wait_to_take_over, mut wait_to_promote) = (None, None);
-        for (image, verdict) in verdicts {
+        for (rule, image, verdict) in verdicts {
             match verdict {
-                Verdict::Refuse(why) => refusal = refusal.or(Some(why)),
+                Verdict::Refuse(why) => refusal = refusal.or(Some(why.by(rule))),
                 Verdict::CleanUp(steps, why) => {
                     clean_up.extend(steps);
-                    refusal = refusal.or(Some(why));
+                    refusal = refusal.or(Some(why.by(rule)));
                 }
                 Verdict::PutRight(steps) => put_right.extend(steps),
                 Verdict::WaitToTakeOver(what, why) => {
-                    wait_to_take_over = wait_to_take_over.or(Some((what, image, why)))
+                    wait_to_take_over = wait_to_take_over.or(Some((what, image, why.by(rule))))
                 }
                 Verdict::TakeOver(steps) => take_over.extend(steps),
                 Verdict::WaitToPromote(what, why) => {
-                    wait_to_promote = wait_to_promote.or(Some((what, image, why)))
+                    wait_to_promote = wait_to_promote.or(Some((what, image, why.by(rule))))
                 }
                 Verdict::Promote(steps) => promote.extend(steps),
                 Verdict::Open(steps) => open.extend(steps),
@@ -287,12 +299,12 @@ impl Gate<'_> {
             Here::NotMirrored => (Rule::NotMirrored, Verdict::Pass),
             Here::Absent => match &observation.there {
                 There::Mirrored(there) if there.role == Role::Primary => {
-                    let refusal = self.refusal(
+                    let why = self.why(
                         observation,
                         format!("is mirrored on {} and not yet copied here", self.there),
                         Advice::wait("try again when the copy is complete (onemirror list)"),
                     );
-                    (Rule::NotYetCopied, Verdict::WaitToTakeOver(WaitFor::Follow, refusal))
+                    (Rule::NotYetCopied, Verdict::WaitToTakeOver(WaitFor::Follow, why))
                 }
                 There::Mirrored(there) if there.role == Role::HalfDemoted => (
                     Rule::NotCopied,
@@ -415,7 +427,7 @@ impl Gate<'_> {
                     self.clean_up(
                         observation,
                         vec![demote(observation, Side::Here)],
-                        self.refusal(
+                        self.why(
                             observation,
                             format!("is stale here: {} wrote to it last", self.there),
                             Advice::wait("it was demoted; try again when it is copied back"),
@@ -455,8 +467,8 @@ impl Gate<'_> {
                     let off = way_out.advice(*vm, self.over_there());
                     advice = advice.and(off.when("when you want the VM here"));
                 }
-                let refusal = self.refusal(observation, cause, advice);
-                (Rule::SplitBrainStaleHere, self.clean_up(observation, steps, refusal))
+                let why = self.why(observation, cause, advice);
+                (Rule::SplitBrainStaleHere, self.clean_up(observation, steps, why))
             }
             None => (Rule::NoRoomToKeep, self.refuse(observation, cause, room_advice(observation))),
         }
@@ -767,12 +779,12 @@ impl Gate<'_> {
         let image = &observation.image;
         match &observation.vm_there {
             PeerVm::LettingGo { vm, state } if self.pass_over < PassOver::Everything => {
-                let refusal = self.refusal(
+                let why = self.why(
                     observation,
                     format!("is in use on {}: VM {vm} is {state}", self.there),
                     Advice::wait("try again when it is done"),
                 );
-                return (Rule::LettingGoThere, Verdict::WaitToTakeOver(WaitFor::PeerVm, refusal));
+                return (Rule::LettingGoThere, Verdict::WaitToTakeOver(WaitFor::PeerVm, why));
             }
             PeerVm::Denied(denial) if self.pass_over < PassOver::Everything => {
                 return (
@@ -817,12 +829,12 @@ impl Gate<'_> {
         if here.token.token() == Some(reign) && !here.resync.is_pending() {
             if there.resync.is_pending() {
                 // only a copy that follows goes away with what it follows, and makes room for the new one
-                let refusal = self.refusal(
+                let why = self.why(
                     observation,
                     format!("cannot be taken from {}: a resync of it was asked for there", self.there),
                     self.mirrored_anew(image, there.mode),
                 );
-                return (Rule::ResyncAskedThere, Verdict::Refuse(refusal));
+                return (Rule::ResyncAskedThere, Verdict::Refuse(why));
             }
             let closed = Token::close_after(Some(reign), self.there, self.closing_id);
             let mut steps = self.cut_off(observation, there);
@@ -852,8 +864,8 @@ impl Gate<'_> {
             let carry = vec![Step::MirrorSnapshot { at: Side::There, image: image.clone() }];
             return (Rule::CarryTokenHere, Verdict::PutRight(carry));
         }
-        let refusal = self.refusal(observation, self.not_following(here), self.follow_advice(here));
-        (Rule::NotFollowingYet, Verdict::WaitToTakeOver(WaitFor::Follow, refusal))
+        let why = self.why(observation, self.not_following(here), self.follow_advice(here));
+        (Rule::NotFollowingYet, Verdict::WaitToTakeOver(WaitFor::Follow, why))
     }
 
     /// The daemon here follows no more, and never will: the copy here has to give way.
@@ -919,12 +931,12 @@ impl Gate<'_> {
                 if stuck {
                     return (Rule::StrandedLastWriterThere, self.re_promote_there(observation, there));
                 }
-                let refusal = self.refusal(
+                let why = self.why(
                     observation,
                     format!("lacks the handoff of {}: its last writes are not here", self.there),
                     self.follow_advice(here),
                 );
-                (Rule::WritesOnTheirWay, Verdict::WaitToPromote(WaitFor::Arrival, refusal))
+                (Rule::WritesOnTheirWay, Verdict::WaitToPromote(WaitFor::Arrival, why))
             }
             core::cmp::Ordering::Equal if token_here != token_there => {
                 (Rule::TokenConflict, self.conflict(observation))
@@ -938,15 +950,12 @@ impl Gate<'_> {
                     if stuck && is_there {
                         return (Rule::StrandedLastWriterThere, self.re_promote_there(observation, there));
                     }
-                    let refusal = self.refusal(
+                    let why = self.why(
                         observation,
                         format!("lacks the last snapshot of {}", self.there),
                         self.follow_advice(here),
                     );
-                    return (
-                        Rule::HandoffSnapshotIncomplete,
-                        Verdict::WaitToPromote(WaitFor::Arrival, refusal),
-                    );
+                    return (Rule::HandoffSnapshotIncomplete, Verdict::WaitToPromote(WaitFor::Arrival, why));
                 }
                 (Rule::HandoffProven, self.promote_here(observation, here))
             }
@@ -957,12 +966,12 @@ impl Gate<'_> {
                     (Rule::PositionsProveThere, self.re_promote_there(observation, there))
                 }
                 _ => {
-                    let refusal = self.refusal(
+                    let why = self.why(
                         observation,
                         "was demoted on both sites without a handoff".into(),
                         self.keep_one(observation),
                     );
-                    (Rule::NoProof, Verdict::WaitToPromote(WaitFor::Arrival, refusal))
+                    (Rule::NoProof, Verdict::WaitToPromote(WaitFor::Arrival, why))
                 }
             },
         }
@@ -1105,12 +1114,12 @@ impl Gate<'_> {
         }
     }
 
-    fn refusal(&self, observation: &Observation, cause: String, advice: Advice) -> Refusal {
-        Refusal { image: observation.image.clone(), cause, advice, rule: None }
+    fn why(&self, observation: &Observation, cause: String, advice: Advice) -> Why {
+        Why { image: observation.image.clone(), cause, advice }
     }
 
     fn refuse(&self, observation: &Observation, cause: String, advice: Advice) -> Verdict {
-        Verdict::Refuse(self.refusal(observation, cause, advice))
+        Verdict::Refuse(self.why(observation, cause, advice))
     }
 
     /// Who answers and tells nothing is not silent: the real cause has to be put right, and no force is advised.

@@ -112,10 +112,10 @@ impl Force<'_> {
     pub fn judge(&self, observations: &[Observation]) -> Vec<Forcing> {
         let mut all: Vec<_> = observations.iter().map(|observation| self.judge_image(observation)).collect();
         // what is taken over as it is now and what was forced earlier are no VM
-        if let Some((place, rule, refusal)) = self.gate.of_different_ages(observations)
+        if let Some((place, refusal)) = self.gate.of_different_ages(observations)
             && let Some(forcing) = all.get_mut(place)
         {
-            match (rule, &forcing) {
+            match (refusal.rule, &forcing) {
                 // what the other site's copy has since is not there to be had
                 (Rule::OfTwoAges, _) => *forcing = Forcing::Refuse(refusal),
                 (_, Forcing::TakeOver) if self.site_is_off => *forcing = Forcing::Promote { fence: true },
@@ -135,7 +135,11 @@ impl Force<'_> {
                 Some(refusal) if matches!(observation.there, There::Mirrored(_)) && !self.site_is_off => {
                     return Forcing::Refuse(refusal);
                 }
-                _ => return self.refuse(observation, "has no copy here", self.instead_of(observation)),
+                _ => {
+                    let advice = self.instead_of(observation);
+                    let refusal = refusal(observation, Rule::ForceNothingHere, "has no copy here", advice);
+                    return Forcing::Refuse(refusal);
+                }
             },
             Here::Mirrored(copy) => copy,
         };
@@ -173,7 +177,7 @@ impl Force<'_> {
         // nobody but an operator can tell which copy counts
         let undecided = matches!(
             refusal.rule,
-            Some(Rule::SplitBrainUndecided | Rule::TokenConflict | Rule::NoProof | Rule::TokenUnreadable)
+            Rule::SplitBrainUndecided | Rule::TokenConflict | Rule::NoProof | Rule::TokenUnreadable
         );
         match &observation.vm_there {
             PeerVm::None | PeerVm::Inactive { .. } if undecided => Forcing::Promote { fence: false },
@@ -185,7 +189,7 @@ impl Force<'_> {
     /// The copy there answers, so nothing that it has is given up for a mere `--force`.
     fn cannot_follow(&self, refusal: Refusal) -> Refusal {
         let advice = match refusal.rule {
-            Some(Rule::StaleLeftoverHere | Rule::SplitBrainStaleHere) => {
+            Rule::StaleLeftoverHere | Rule::SplitBrainStaleHere => {
                 self.without_force().when("to have it copied back")
             }
             _ => refusal.advice,
@@ -213,8 +217,9 @@ impl Force<'_> {
     fn unfit(&self, observation: &Observation, copy: &Copy) -> Option<Refusal> {
         let (image, there) = (&observation.image, self.gate.there);
         if observation.owned_by_both {
-            return Some(self.refusal(
+            return Some(refusal(
                 observation,
+                Rule::TwoVmsOwnTheImage,
                 format!("is a disk of another VM, on {there}, by the same name"),
                 Advice::decide("the two sites need images with different names"),
             ));
@@ -223,8 +228,9 @@ impl Force<'_> {
             && (copy.role != Role::Primary || other.is_forced_past(&copy.token))
         {
             // a VM may run on that one
-            return Some(self.refusal(
+            return Some(refusal(
                 observation,
+                Rule::ForceApart,
                 format!("is on {there}, which answers, another image than the one here"),
                 Advice::command(self.over_there(), aside(image)).when("to keep the one here"),
             ));
@@ -232,17 +238,27 @@ impl Force<'_> {
         if copy.token == TokenSeen::Newer {
             let cause = format!("was handed over by a later onemirror than that of {}", self.gate.here);
             let advice = Advice::wait(format!("upgrade onemirror on {} and try again", self.gate.here));
-            return Some(self.refusal(observation, cause, advice));
+            return Some(refusal(observation, Rule::TokenNewer, cause, advice));
         }
         if copy.token == TokenSeen::Unreadable {
             let advice = self.gate.without_token(observation, Side::Here);
-            return Some(self.refusal(observation, "has an unreadable handoff token here", advice));
+            return Some(refusal(
+                observation,
+                Rule::TokenUnreadable,
+                "has an unreadable handoff token here",
+                advice,
+            ));
         }
         may_be_half_copied(copy).then(|| {
             let promote = format!("rbd mirror image promote {image} --force");
             let when = format!("if it was complete all the same (rbd mirror image status {image})");
             let advice = Advice::command(Place::Here, promote).when(when);
-            self.refusal(observation, "may be half copied: it has no handoff token yet", advice)
+            refusal(
+                observation,
+                Rule::ForceHalfCopied,
+                "may be half copied: it has no handoff token yet",
+                advice,
+            )
         })
     }
 
@@ -251,8 +267,9 @@ impl Force<'_> {
         let there = self.gate.there;
         if self.site_is_off {
             return self.open_there.contains(&observation.image).then(|| {
-                self.refusal(
+                refusal(
                     observation,
+                    Rule::ForceOpenThere,
                     format!("is open for writing on {there}, whose cluster answers, so it is not off"),
                     Advice::wait(format!(
                         "close it there; who has it open is told by: rbd status {}",
@@ -264,41 +281,45 @@ impl Force<'_> {
         let answers = matches!(observation.there, There::Mirrored(_));
         let off = self.gate.force_past_all().when(format!("if {there} is off for good"));
         match (&observation.vm_there, &observation.there) {
-            (PeerVm::Active { vm, state, domain: Domain::MayLive, way_out }, _) => Some(self.refusal(
+            (PeerVm::Active { vm, state, domain: Domain::MayLive, way_out }, _) => Some(refusal(
                 observation,
+                Rule::ForceInUseThere,
                 format!("is in use on {there}: VM {vm} is {state}"),
                 way_out.advice(*vm, self.over_there()).and(self.without_force().when("then")).and(off),
             )),
-            (PeerVm::LettingGo { vm, state }, _) => Some(self.refusal(
+            (PeerVm::LettingGo { vm, state }, _) => Some(refusal(
                 observation,
+                Rule::ForceInUseThere,
                 format!("is in use on {there}: VM {vm} is {state}"),
                 Advice::wait("it is on its way out, try again").and(off),
             )),
             // its demotion there would cut off who may live
-            (PeerVm::Active { vm, state, domain: Domain::Lost, .. }, _) if !answers => Some(
-                self.refusal(
-                    observation,
-                    format!("may be in use on {there}: VM {vm} is {state}"),
-                    self.gate
-                        .force_past_all()
-                        .when("its host does not report, so nobody knows; once that host is off for certain"),
-                ),
-            ),
-            (_, There::Denied(denial)) => Some(self.denied(observation, there, denial)),
+            (PeerVm::Active { vm, state, domain: Domain::Lost, .. }, _) if !answers => Some(refusal(
+                observation,
+                Rule::ForceMayBeInUseThere,
+                format!("may be in use on {there}: VM {vm} is {state}"),
+                self.gate
+                    .force_past_all()
+                    .when("its host does not report, so nobody knows; once that host is off for certain"),
+            )),
+            (_, There::Denied(denial)) => Some(self.denied(observation, Rule::ForcePeerDenied, denial)),
             (PeerVm::Denied(denial), _) => {
-                Some(self.denied(observation, &format!("the front-end of {there}"), denial))
+                Some(self.denied(observation, Rule::ForcePeerFrontEndDenied, denial))
             }
             _ => None,
         }
     }
 
-    fn denied(&self, observation: &Observation, who: &str, denial: &Denial) -> Refusal {
-        self.refusal(
-            observation,
-            format!("cannot be forced: {who} {}", denial.cause.in_words()),
-            Advice::wait(format!("put that right ({})", denial.detail))
-                .and(self.gate.force_past_all().when(format!("if {} is off for good", self.gate.there))),
-        )
+    fn denied(&self, observation: &Observation, rule: Rule, denial: &Denial) -> Refusal {
+        let there = self.gate.there;
+        let who = match rule {
+            Rule::ForcePeerFrontEndDenied => format!("the front-end of {there}"),
+            _ => there.to_owned(),
+        };
+        let cause = format!("cannot be forced: {who} {}", denial.cause.in_words());
+        let put_right = Advice::wait(format!("put that right ({})", denial.detail));
+        let off = self.gate.force_past_all().when(format!("if {there} is off for good"));
+        refusal(observation, rule, cause, put_right.and(off))
     }
 
     fn over_there(&self) -> Place {
@@ -308,14 +329,10 @@ impl Force<'_> {
     fn without_force(&self) -> Advice {
         Advice::command(Place::Here, format!("onemirror failover {}", self.gate.vm))
     }
+}
 
-    fn refusal(&self, observation: &Observation, cause: impl Into<String>, advice: Advice) -> Refusal {
-        Refusal { image: observation.image.clone(), cause: cause.into(), advice, rule: None }
-    }
-
-    fn refuse(&self, observation: &Observation, cause: &str, advice: Advice) -> Forcing {
-        Forcing::Refuse(self.refusal(observation, cause, advice))
-    }
+fn refusal(observation: &Observation, rule: Rule, cause: impl Into<String>, advice: Advice) -> Refusal {
+    Refusal { image: observation.image.clone(), cause: cause.into(), advice, rule }
 }
 
 /// In journal mode Ceph promotes by force what is not even copied whole. It copies metadata last (seen on Ceph 16.2), and

@@ -5,7 +5,7 @@ use crate::advice::{Advice, Place};
 use crate::decision::{Decision, Finding, Judgement, Refusal, Rule, Side, Step};
 use crate::home::Belongs;
 use crate::image::ImageSpec;
-use crate::sight::{Here, Observation, Role, There};
+use crate::sight::{Copy, Here, Observation, Role, There};
 use alloc::borrow::ToOwned as _;
 use alloc::format;
 use alloc::string::String;
@@ -39,17 +39,19 @@ impl Gate<'_> {
     pub fn judge_take_up(&self, observation: &Observation) -> Judgement {
         let Judgement { decision, findings } = self.judge(core::slice::from_ref(observation));
         let rule = findings.first().map(|finding: &Finding| finding.rule);
-        let refuse = |cause: String, advice| {
+        let refuse = |rule, cause: String, advice| {
             let image = observation.image.clone();
-            Decision::Refuse { refusal: Refusal { image, cause, advice, rule: None }, then: Vec::new() }
+            Decision::Refuse { refusal: Refusal { image, cause, advice, rule }, then: Vec::new() }
         };
         let decision = match decision {
             _ if !is_primary_nowhere(observation) => {
-                refuse("changed just now".into(), Advice::wait("try again"))
+                refuse(Rule::RehomeChanged, "changed just now".into(), Advice::wait("try again"))
             }
-            _ if observation.used_here_by.is_some() => {
-                refuse("is in use here".into(), Advice::wait("the gate of its VM takes it"))
-            }
+            _ if observation.used_here_by.is_some() => refuse(
+                Rule::RehomeInUse,
+                "is in use here".into(),
+                Advice::wait("the gate of its VM takes it"),
+            ),
             Decision::LockThere | Decision::Wait { .. } => decision,
             Decision::Act(steps)
                 if matches!(
@@ -59,8 +61,11 @@ impl Gate<'_> {
             {
                 Decision::Act(self.without_a_vm(&observation.image, steps))
             }
-            Decision::Refuse { refusal, .. } => refuse(refusal.cause, try_over_there(self.there)),
+            Decision::Refuse { refusal, .. } => {
+                refuse(refusal.rule, refusal.cause, try_over_there(self.there))
+            }
             Decision::Done | Decision::Act(_) => refuse(
+                Rule::RehomeNoProof,
                 "is primary on neither site, and the copy here does not prove that it has everything".into(),
                 try_over_there(self.there),
             ),
@@ -81,6 +86,35 @@ impl Gate<'_> {
         }
         left
     }
+}
+
+/// Why an operator's word on where an image belongs cannot be written down on the copy here.
+pub fn hinders_rehome(
+    observation: &Observation,
+    copy: &Copy,
+    to: &str,
+    here: &str,
+    there: &str,
+) -> Option<Refusal> {
+    let image = &observation.image;
+    let refuse = |rule, cause: &str, advice| {
+        Some(Refusal { image: image.clone(), cause: cause.to_owned(), advice, rule })
+    };
+    if is_primary_nowhere(observation) {
+        let belongs = if to == here { Belongs::Here } else { Belongs::There };
+        let advice = take_up_advice(image, belongs, here, there);
+        return refuse(Rule::RehomePrimaryNowhere, "is primary on neither site", advice);
+    }
+    if copy.role != Role::Primary {
+        let command = format!("onemirror rehome --image {image} --to {to}");
+        let advice = Advice::command(Place::There(there.to_owned()), command);
+        return refuse(Rule::RehomeNotPrimary, "is not primary here", advice);
+    }
+    if copy.token.is_unread() {
+        let advice = Advice::wait("see what a boot would do (onemirror plan), and put that right first");
+        return refuse(Rule::RehomeTokenUnread, "has a handoff token that is not understood here", advice);
+    }
+    None
 }
 
 fn try_over_there(there: &str) -> Advice {

@@ -222,29 +222,99 @@ fn one_image_that_cannot_be_forced_is_told_before_any_is_touched() {
     assert_eq!(all.iter().map(letter).collect::<String>(), "Pxxxx-");
 }
 
-#[test]
-fn the_refusal_of_a_force_names_the_real_cause() {
-    let none = BTreeSet::new();
-    let said = |there, vm| {
-        let force = Force { gate: gate(), site_is_off: false, open_there: &none };
-        let copy = Here::Mirrored(non_primary("3:site-b:open"));
-        match &force.judge(&[seen_as(copy, there, vm)])[0] {
-            Forcing::Refuse(refusal) => refusal.to_string(),
-            other => format!("{other:?}"),
-        }
+fn forces(
+    site_is_off: bool,
+    open_there: bool,
+    observation: Observation,
+    rule: Rule,
+    says: &'static str,
+) -> Row {
+    let open_there = BTreeSet::from_iter(open_there.then(|| observation.image.clone()));
+    let force = Force { gate: gate(), site_is_off, open_there: &open_there };
+    let Forcing::Refuse(refusal) = force.judge(&[observation]).remove(0) else {
+        panic!("not refused: {says}")
     };
-    assert_eq!(
-        said(There::Denied(denial()), PeerVm::Silent),
-        "one-0-2-0 cannot be forced: site-b denies access; put that right (info: permission denied: why); if site-b is off for good: onemirror failover 2 --force --site-is-off --reason TEXT"
-    );
-    assert_eq!(
-        said(There::Unreachable, active()),
-        "one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0; then, here: onemirror failover 2; if site-b is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT"
-    );
-    assert_eq!(
-        said(There::Unreachable, letting_go()),
-        "one-0-2-0 is in use on site-b: VM 0 is EPILOG; it is on its way out, try again; if site-b is off for good: onemirror failover 2 --force --site-is-off --reason TEXT"
-    );
+    let judged = (refusal.rule, format!("refuse: {refusal}"));
+    Row { rule, says, judged, advice: Some(refusal.advice) }
+}
+
+pub(super) fn force_rows() -> Vec<Row> {
+    use Rule::*;
+    let copy = || Here::Mirrored(non_primary("3:site-b:open"));
+    let silent = |here| seen_as(here, There::Unreachable, PeerVm::Silent);
+    let answers = || There::Mirrored(primary("5:site-b:open"));
+    vec![
+        forces(
+            true,
+            false,
+            silent(Here::Absent),
+            ForceNothingHere,
+            "refuse: one-0-2-0 has no copy here; there is nothing to promote; restore it from a backup",
+        ),
+        forces(
+            true,
+            false,
+            seen_as(copy(), There::Apart(Apart { token: seen("5:site-b:open"), forced: None }), PeerVm::None),
+            ForceApart,
+            "refuse: one-0-2-0 is on site-b, which answers, another image than the one here; to keep the one here, on site-b: rbd mv one/one-0-2-0 one/one-0-2-0.aside",
+        ),
+        forces(
+            true,
+            false,
+            silent(Here::Mirrored(non_primary(""))),
+            ForceHalfCopied,
+            "refuse: one-0-2-0 may be half copied: it has no handoff token yet; if it was complete all the same (rbd mirror image status one/one-0-2-0): rbd mirror image promote one/one-0-2-0 --force",
+        ),
+        forces(
+            true,
+            false,
+            silent(Here::Mirrored(non_primary("?"))),
+            TokenUnreadable,
+            "refuse: one-0-2-0 has an unreadable handoff token here; who wrote it, and which copy counts (rbd image-meta list)",
+        ),
+        forces(
+            true,
+            true,
+            seen_as(copy(), answers(), active()),
+            ForceOpenThere,
+            "refuse: one-0-2-0 is open for writing on site-b, whose cluster answers, so it is not off; close it there; who has it open is told by: rbd status one/one-0-2-0",
+        ),
+        forces(
+            false,
+            false,
+            seen_as(copy(), There::Unreachable, active()),
+            ForceInUseThere,
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is RUNNING; on site-b: onevm poweroff 0; then, here: onemirror failover 2; if site-b is off for good, here: onemirror failover 2 --force --site-is-off --reason TEXT",
+        ),
+        forces(
+            false,
+            false,
+            seen_as(copy(), There::Unreachable, letting_go()),
+            ForceInUseThere,
+            "refuse: one-0-2-0 is in use on site-b: VM 0 is EPILOG; it is on its way out, try again; if site-b is off for good: onemirror failover 2 --force --site-is-off --reason TEXT",
+        ),
+        forces(
+            false,
+            false,
+            seen_as(copy(), There::Unreachable, lost()),
+            ForceMayBeInUseThere,
+            "refuse: one-0-2-0 may be in use on site-b: VM 0 is UNKNOWN; its host does not report, so nobody knows; once that host is off for certain: onemirror failover 2 --force --site-is-off --reason TEXT",
+        ),
+        forces(
+            false,
+            false,
+            seen_as(copy(), There::Denied(denial()), PeerVm::Silent),
+            ForcePeerDenied,
+            "refuse: one-0-2-0 cannot be forced: site-b denies access; put that right (info: permission denied: why); if site-b is off for good: onemirror failover 2 --force --site-is-off --reason TEXT",
+        ),
+        forces(
+            false,
+            false,
+            seen_as(copy(), There::Unreachable, PeerVm::Denied(denial())),
+            ForcePeerFrontEndDenied,
+            "refuse: one-0-2-0 cannot be forced: the front-end of site-b denies access; put that right (info: permission denied: why); if site-b is off for good: onemirror failover 2 --force --site-is-off --reason TEXT",
+        ),
+    ]
 }
 
 #[test]
@@ -359,7 +429,7 @@ fn what_is_made_for_a_forced_vm_is_not_forced_once_more() {
         decision => !matches!(decision, Decision::Wait { .. }),
     };
     let refused = |disks: &[Observation]| match gate().judge(disks).decision {
-        Decision::Refuse { refusal, .. } => refusal.rule,
+        Decision::Refuse { refusal, .. } => Some(refusal.rule),
         _ => None,
     };
     for made in [primary(""), primary("1:site-a:open").booted("1:site-a:2")] {

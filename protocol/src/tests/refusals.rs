@@ -70,6 +70,7 @@ fn fits(sentence: &str, pieces: &[String]) -> bool {
 /// Every sentence that the tables of single situations refuse with, and its code.
 fn refused() -> Vec<(String, String)> {
     let rows = gate_rows().into_iter().chain(binding_rows());
+    let rows = rows.chain(force::force_rows()).chain(rehome::rehome_rows());
     let refused = rows.filter_map(|row| {
         let sentence = row.says.split_once("refuse: ")?.1;
         let rule = row.rule;

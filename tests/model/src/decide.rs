@@ -215,7 +215,7 @@ pub enum Ended {
     /// The VM may boot, what was due is done.
     Well,
     /// By this rule, if it was one.
-    Refused(Option<Rule>),
+    Refused(Rule),
     /// In any other way.
     Badly,
 }

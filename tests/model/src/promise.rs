@@ -103,13 +103,13 @@ impl Promise {
 fn is_for_the_operator(world: &World, stuck: Stuck) -> bool {
     match stuck {
         // demoted by hand while the other copy was made anew: one copy is left, and only an operator can know that
-        Stuck::Refused(Some(Rule::NonPrimaryWithoutOtherCopy | Rule::NotCopied)) => world.by_hand,
+        Stuck::Refused(Rule::NonPrimaryWithoutOtherCopy | Rule::NotCopied) => world.by_hand,
         // the command was killed in the promotion, or between that and its token; it is to be repeated
-        Stuck::Refused(Some(Rule::SplitBrainUndecided | Rule::HandoffSnapshotIncomplete)) => {
+        Stuck::Refused(Rule::SplitBrainUndecided | Rule::HandoffSnapshotIncomplete) => {
             world.forced && !world.force_completed
         }
         // forced upon a copy that its daemon was asked to throw away
-        Stuck::Refused(Some(Rule::ResyncAskedThere)) => world.forced,
+        Stuck::Refused(Rule::ResyncAskedThere) => world.forced,
         _ => false,
     }
 }

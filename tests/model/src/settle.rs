@@ -17,7 +17,7 @@ const ACTS: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stuck {
     /// The gate refuses for ever, by this rule.
-    Refused(Option<Rule>),
+    Refused(Rule),
     /// The gate waits for ever.
     Waits,
     /// It does and undoes the same for ever, without letting anything arrive in between.
