@@ -82,7 +82,7 @@ async fn a_boot_takes_over_what_the_other_site_has_let_go_of() {
     let noted: Vec<_> = sim.audited();
     assert_eq!(
         noted,
-        ["write-token done", "demote done", "promote done", "write-token done", "mark-booted done"]
+        ["close-token done", "demote done", "promote done", "open-token done", "mark-booted done"]
     );
     assert!(sim.locks_are_free());
     // and the VM has all that was ever written

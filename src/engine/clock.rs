@@ -1,6 +1,6 @@
 //! Time as the rules see it.
 
-use super::outside::Time;
+use super::outside::TimeSource;
 use onemirror_protocol::{Lateness, Patience};
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(super) const FRESH: Duration = Duration::from_secs(20);
 
 /// How long a run has taken, and how long nothing has come of it.
 pub(super) struct Clock {
-    time: Rc<dyn Time>,
+    time: Rc<dyn TimeSource>,
     started: Instant,
     progressed: Instant,
     looked: Instant,
@@ -24,7 +24,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn start(limit: Duration, time: Rc<dyn Time>) -> Self {
+    pub(super) fn start(limit: Duration, time: Rc<dyn TimeSource>) -> Self {
         let now = time.now();
         Self { time, started: now, progressed: now, looked: now, limit, waned: false }
     }

@@ -1,6 +1,6 @@
 //! A cluster, and what a run remembers of it.
 
-use super::outside::Time;
+use super::outside::TimeSource;
 use crate::ceph::{CephCalls, CephError};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,12 +18,12 @@ const SILENCE: Duration = Duration::from_secs(15);
 pub(super) struct Silence(RefCell<Option<(Instant, String)>>);
 
 impl Silence {
-    pub(super) fn note(&self, time: &dyn Time, why: String) {
+    pub(super) fn note(&self, time: &dyn TimeSource, why: String) {
         *self.0.borrow_mut() = Some((time.now(), why));
     }
 
     /// Why nobody is asked, if that was a moment ago. One deadline is waited for then, not one per image and look.
-    pub(super) fn lasts(&self, time: &dyn Time) -> Option<String> {
+    pub(super) fn lasts(&self, time: &dyn TimeSource) -> Option<String> {
         let noted = self.0.borrow();
         let (since, why) = noted.as_ref()?;
         (time.since(*since) < SILENCE).then(|| why.clone())

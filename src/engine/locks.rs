@@ -5,7 +5,7 @@
 //! break the lock of a process that was killed instead of waiting for it to expire.
 
 use super::cluster::Cluster;
-use super::outside::Time;
+use super::outside::TimeSource;
 use crate::ceph::{CephError, Expiry, LockHolder, Locking};
 use crate::state::{BootId, give_to_owner_of_folder, private_folder};
 use onemirror_protocol::ImageSpec;
@@ -38,7 +38,7 @@ fn object(global_id: &str) -> String {
 pub(super) struct Owner {
     cookie: String,
     folder: PathBuf,
-    time: Rc<dyn Time>,
+    time: Rc<dyn TimeSource>,
     /// Inherited by every command that this process starts, and so locked until the last of them has ended.
     _sign_of_life: Option<Rc<SignOfLife>>,
 }
@@ -103,7 +103,7 @@ fn start_time(pid: u32) -> Option<u64> {
 
 impl Owner {
     /// `state` is the front-end's own folder.
-    pub(super) fn this_process(site: &str, state: &Path, time: Rc<dyn Time>) -> Self {
+    pub(super) fn this_process(site: &str, state: &Path, time: Rc<dyn TimeSource>) -> Self {
         let pid = std::process::id();
         let start = start_time(pid).unwrap_or_default();
         let random = time.lot();
@@ -295,7 +295,7 @@ mod tests {
     use crate::engine::outside::RealTime;
     use std::process::{Command, Stdio};
 
-    fn time() -> Rc<dyn Time> {
+    fn time() -> Rc<dyn TimeSource> {
         Rc::new(RealTime)
     }
 

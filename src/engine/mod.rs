@@ -38,7 +38,7 @@ pub use front_end::FrontEnd;
 pub use gate::{GateOutcome, GateScope};
 pub use images::{VmImage, VmImages};
 pub use lost::LostImage;
-pub use outside::{Audit, Surroundings, Time, Ways};
+pub use outside::{Audit, Surroundings, TimeSource, Ways};
 pub use overview::{CopyView, DiskView, Overview, PendingView, Plan, PlanPart, VmView};
 pub use pass_on::PassOn;
 pub use pools::NotReached;

@@ -24,7 +24,7 @@ pub trait Ways {
 
 /// Time, and chance.
 #[async_trait(?Send)]
-pub trait Time {
+pub trait TimeSource {
     /// For durations.
     fn now(&self) -> Instant;
     /// For what is written down.
@@ -73,7 +73,7 @@ impl Ways for RealWays {
 pub(super) struct RealTime;
 
 #[async_trait(?Send)]
-impl Time for RealTime {
+impl TimeSource for RealTime {
     fn now(&self) -> Instant {
         Instant::now()
     }
@@ -97,7 +97,7 @@ pub struct Surroundings {
     /// The ways to clusters and front-ends.
     pub ways: Rc<dyn Ways>,
     /// Time, and chance.
-    pub time: Rc<dyn Time>,
+    pub time: Rc<dyn TimeSource>,
     /// Where changes and refusals are written down.
     pub audit: Rc<dyn Audit>,
     /// The front-end's own folder.

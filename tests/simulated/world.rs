@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use onemirror::audit::Entry;
 use onemirror::ceph::{CephCalls, Connection, PeerConnection};
-use onemirror::engine::{Audit, Time, Ways};
+use onemirror::engine::{Audit, TimeSource, Ways};
 use onemirror::opennebula::{ClientOptions, OneError, OpenNebula};
 use onemirror_model::storage::{Mark, Metadata, Mirroring, Site, Token};
 use onemirror_model::world::{Budget, Vm, World};
@@ -225,7 +225,7 @@ impl Shared {
         Rc::new(self.clone())
     }
 
-    pub(crate) fn time(&self) -> Rc<dyn Time> {
+    pub(crate) fn time(&self) -> Rc<dyn TimeSource> {
         Rc::new(SimulatedTime(Cell::new(0)))
     }
 
@@ -261,7 +261,7 @@ impl Audit for Shared {
 struct SimulatedTime(Cell<u64>);
 
 #[async_trait(?Send)]
-impl Time for SimulatedTime {
+impl TimeSource for SimulatedTime {
     fn now(&self) -> Instant {
         Instant::now()
     }
