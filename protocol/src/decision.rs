@@ -418,7 +418,7 @@ impl Rule {
 /// A short name for a refusal, `OM31`: it fits into the little that OpenNebula shows of a sentence, and the documentation
 /// goes by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Code(u8);
+pub struct Code(u16);
 
 impl Code {
     /// No rule refused: what is wrong stands in the sentence.
@@ -436,11 +436,16 @@ impl Code {
     /// A force ended before all images were forced.
     pub const FORCED_IN_PART: Self = Self(96);
 
+    pub(crate) const fn of(number: u16) -> Self {
+        Self(number)
+    }
+
     /// The code that a text begins with, if it does.
     pub fn begins(text: &str) -> Option<Self> {
         let digits = text.strip_prefix(CODE_PREFIX)?.split_once(' ')?.0;
         let code = Self(digits.parse().ok()?);
-        (digits.len() == 2 && code.to_string().ends_with(digits)).then_some(code)
+        // two digits, or three with which no other text of ours begins
+        (code.0 < 200 && code.to_string().strip_prefix(CODE_PREFIX) == Some(digits)).then_some(code)
     }
 }
 

@@ -32,6 +32,7 @@ mod tests;
 mod token;
 mod users;
 mod whole_copy;
+mod words;
 
 pub use decision::{Code, Decision, Finding, Judgement, Refusal, Rule, Side, Step, WaitFor};
 pub use home::{Belongs, HOME_KEY, Home, Named, Residence, SiteRole, home_written};
@@ -58,6 +59,7 @@ pub use token::{
 };
 pub use users::{Activity, ImageUser};
 pub use whole_copy::WholeCopy;
+pub use words::Unfit;
 
 /// How much longer a caller can wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

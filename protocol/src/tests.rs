@@ -6,6 +6,7 @@ mod refusals;
 mod rehome;
 mod run;
 mod running;
+mod words;
 
 use super::*;
 use crate::advice::{Act, Advice, Place};

@@ -1,7 +1,7 @@
 //! Actions of the datastore driver: what `oneimage delete` and the snapshots of images do to images that are mirrored.
 
 use super::driver::DriverCall;
-use super::driver::answer::{Answer, Called, refuse, refuse_image, switched_off};
+use super::driver::answer::{Answer, Called, refuse, refuse_error, refuse_image, switched_off};
 use super::tm::connect;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::Ceph as _;
@@ -9,7 +9,7 @@ use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, EngineError, VmImage};
 use crate::opennebula::DriverAction;
 use base64::Engine as _;
-use onemirror_protocol::{Here, ImageSpec, Role};
+use onemirror_protocol::{Here, ImageSpec, Role, Unfit};
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::Path;
@@ -40,7 +40,7 @@ pub(super) async fn run(config_path: &Path, called: &DriverCall) -> ExitCode {
     let mut input = Vec::new();
     let answer = match std::io::stdin().lock().take(INPUT_LIMIT + 1).read_to_end(&mut input) {
         Ok(_) => answer(config_path, action, &input, &mut subject).await,
-        Err(error) => refuse(format!("cannot read what {action} is about: {error}")),
+        Err(error) => refuse(&Unfit::CallNotRead { action: action.clone(), error: error.to_string() }),
     };
     Called { stock, arguments, input: Some(&input) }.give(answer, subject)
 }
@@ -50,11 +50,11 @@ async fn answer(config_path: &Path, action: &str, input: &[u8], subject: &mut En
         return answer;
     }
     let Ok(action) = action.parse::<DatastoreAction>() else {
-        return refuse(format!("{action} is no action of onemirror"));
+        return refuse(&Unfit::NoSuchAction { action: action.to_owned() });
     };
     let asked = match read(input) {
         Ok(asked) => asked,
-        Err(error) => return refuse(error),
+        Err(error) => return refuse(&Unfit::CallNotUnderstood { error }),
     };
     // what has no such name is no image that could be mirrored
     let Ok(image) = asked.image.source.parse::<ImageSpec>() else { return Answer::Stock };
@@ -91,7 +91,7 @@ async fn with_config(
 ) -> Answer {
     let engine = match Engine::new(config, &subject.event) {
         Ok(engine) => engine,
-        Err(error) => return refuse(error),
+        Err(error) => return refuse_error(&error),
     };
     let look = async {
         let image = engine.image_in(&asked.datastore, image).await?;
@@ -120,11 +120,11 @@ async fn remove(engine: &Engine, asked: &DriverAction, image: &VmImage) -> Resul
 async fn change(engine: &Engine, action: DatastoreAction, image: &VmImage) -> Result<Answer, EngineError> {
     let Here::Mirrored(copy) = engine.look_here(image).await? else { return Ok(Answer::Stock) };
     if copy.role != Role::Primary {
-        return Ok(refuse(engine.not_writable(image.spec())));
+        return Ok(refuse(&engine.not_writable(image.spec())));
     }
     if action != DatastoreAction::SnapDelete {
         if let Some(kept) = engine.kept(image, None).await? {
-            return Ok(refuse(format!("{}; this would put another image in its place", kept.why)));
+            return Ok(refuse(&Unfit::AnotherImage { why: kept.why.to_string() }));
         }
         tracing::warn!("{}", engine.becomes_another(image.spec()));
     }
@@ -135,10 +135,12 @@ async fn change(engine: &Engine, action: DatastoreAction, image: &VmImage) -> Re
 async fn without_config(error: &ConfigError, asked: &DriverAction, image: &ImageSpec) -> Answer {
     match connect(&asked.datastore).info(image).await {
         Ok(Some(info)) if info.mirroring.is_some() => {
-            refuse(format!("{} is mirrored, and onemirror.conf is missing or broken: {error}", image.image()))
+            refuse(&Unfit::NoConfiguration { image: image.clone(), error: error.to_string() })
         }
         Ok(_) => Answer::Stock,
-        Err(trouble) => refuse(format!("{image}: cannot tell whether it is mirrored: {trouble}")),
+        Err(trouble) => {
+            refuse(&Unfit::ImageMirroringUnknown { image: image.clone(), error: trouble.to_string() })
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::events::HookEvent;
 use crate::opennebula::{VmAction, VmState};
 use crate::state;
 use base64::Engine as _;
-use onemirror_protocol::{Activity, LetGo, Refusal, Running};
+use onemirror_protocol::{Activity, LetGo, Refusal, Running, Unfit};
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -167,9 +167,7 @@ async fn running(engine: &Engine, vm: i32) -> Result<(), EngineError> {
                 Ok(Ok(_)) => engine.take_back_refusal(&vm_images.vm).await,
                 Ok(Err(EngineError::Refused(refusal))) => stop(engine, vm, refusal).await,
                 Ok(Err(error)) => Err(error),
-                Err(_) => Err(EngineError::Unfit(format!(
-                    "VM {vm} runs without a token, and there was no time to write one; reconcile does it"
-                ))),
+                Err(_) => Err(EngineError::Unfit(Unfit::NoTimeForToken { vm })),
             }
         }
     }

@@ -222,11 +222,12 @@ fn or_dash(text: Option<&str>) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onemirror_protocol::Unfit;
 
     #[test]
     fn a_refusal_is_told_with_its_code_and_a_wrong_call_without() {
-        let refused = EngineError::Unfit("VM 3 is DONE, so nothing boots or terminates it".into());
-        assert_eq!(told(&refused.into()), "onemirror: OM90 VM 3 is DONE, so nothing boots or terminates it");
+        let refused = EngineError::Unfit(Unfit::VmIsDone { vm: 3 });
+        assert_eq!(told(&refused.into()), "onemirror: OM165 VM 3 is DONE, so nothing boots or terminates it");
         assert_eq!(
             told(&CommandError::Usage("--force needs a --reason".into())),
             "onemirror: --force needs a --reason"

@@ -2,7 +2,7 @@
 
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, or_dash, warn_if_off};
-use crate::engine::{Engine, NotReached, ReconcileReport};
+use crate::engine::{Engine, NotReached, ReconcileItem, ReconcileReport};
 use onemirror_protocol::Rule;
 use tokio::time::Instant;
 
@@ -60,7 +60,7 @@ fn render(report: &ReconcileReport, width: Option<u16>) -> String {
             item.image.clone(),
             item.rule.map_or("-", Rule::name).to_owned(),
             or_dash(Some(&item.done)).to_owned(),
-            or_dash(item.error.as_deref()).to_owned(),
+            or_dash(trouble(item).as_deref()).to_owned(),
         ]);
     }
     for NotReached { what, why } in &report.not_reached {
@@ -69,10 +69,14 @@ fn render(report: &ReconcileReport, width: Option<u16>) -> String {
     table.render(width)
 }
 
+fn trouble(item: &ReconcileItem) -> Option<String> {
+    let error = item.error.as_ref()?;
+    Some(item.code.iter().chain([error]).map(String::as_str).collect::<Vec<_>>().join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::ReconcileItem;
 
     #[test]
     fn images_that_could_not_be_looked_at_are_no_part_of_those_that_were() {
@@ -82,6 +86,7 @@ mod tests {
             rule: None,
             done: String::new(),
             error: error.map(str::to_owned),
+            code: None,
             locked_by: None,
         };
         let mut report = ReconcileReport { looked_at: 0, items: vec![item(None)], not_reached: Vec::new() };

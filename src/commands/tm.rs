@@ -2,7 +2,9 @@
 //! then the stock action in place of this process.
 
 use super::driver::DriverCall;
-use super::driver::answer::{Answer, Called, refuse, refuse_as_noted, switched_off};
+use super::driver::answer::{
+    Answer, Called, refuse, refuse_as_noted, refuse_ceph, refuse_error, switched_off,
+};
 use super::driver::arguments::{TmAction, TmCall, parse};
 use super::driver::guards;
 use crate::audit::{Entry, Outcome};
@@ -11,7 +13,7 @@ use crate::config::{Config, ConfigError, ConfiguredRole};
 use crate::engine::{Engine, GateScope, VmImage, VmImages, boot_kind, local_client, runs_again};
 use crate::opennebula::disks::{datastores_needed, rbd_images};
 use crate::opennebula::{Client, Datastore, DiskKind, LcmState, Vm, VmState};
-use onemirror_protocol::{BootKind, Standing};
+use onemirror_protocol::{BootKind, Standing, Unfit};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -34,7 +36,7 @@ async fn answer(config_path: &Path, called: &DriverCall, subject: &mut Entry) ->
     }
     let call = match parse(&called.action, &called.arguments) {
         Ok(call) => call,
-        Err(error) => return refuse(error),
+        Err(error) => return refuse(&Unfit::CallNotUnderstood { error: error.to_string() }),
     };
     if call.action == TmAction::DeleteDirectory {
         return Answer::Stock;
@@ -47,7 +49,7 @@ async fn answer(config_path: &Path, called: &DriverCall, subject: &mut Entry) ->
             tracing::warn!("VM {} not released: {error}", call.vm);
             return Answer::Stock;
         }
-        Err(error) => return refuse(format!("VM {}: cannot tell its disks: {error}", call.vm)),
+        Err(error) => return refuse(&Unfit::DisksUnknown { vm: call.vm, error: error.to_string() }),
     };
     match config {
         Ok(config) => {
@@ -65,7 +67,7 @@ async fn vm_of(config: Option<&Config>, vm: i32) -> Result<Vm, crate::engine::Fr
 async fn with_config(config: Config, call: TmCall, called: &DriverCall, vm: Vm) -> Answer {
     let engine = match Engine::new(config, &format!("tm {}", called.action)) {
         Ok(engine) => engine,
-        Err(error) => return refuse(error),
+        Err(error) => return refuse_error(&error),
     };
     let vm_images = match engine.images_of(vm).await {
         Ok(vm_images) if vm_images.images.is_empty() => return Answer::Stock,
@@ -75,7 +77,7 @@ async fn with_config(config: Config, call: TmCall, called: &DriverCall, vm: Vm) 
             tracing::warn!("VM {} not released: {error}", call.vm);
             return Answer::Stock;
         }
-        Err(error) => return refuse(error),
+        Err(error) => return refuse_error(&error),
     };
     match call.action {
         TmAction::Ln | TmAction::Clone | TmAction::Context => gate(&engine, call, &vm_images).await,
@@ -84,7 +86,10 @@ async fn with_config(config: Config, call: TmCall, called: &DriverCall, vm: Vm) 
             match Command::new(&called.stock).args(&called.arguments).status() {
                 Ok(status) if status.success() => {}
                 Ok(status) => return Answer::Failed(status.code().unwrap_or(1)),
-                Err(error) => return refuse(format!("{} does not run: {error}", called.stock.display())),
+                Err(error) => {
+                    let action = called.stock.display().to_string();
+                    return refuse(&Unfit::StockActionGone { action, error: error.to_string() });
+                }
             }
             match release(&engine, call, &vm_images).await {
                 Answer::Stock => Answer::Instead(String::new()),
@@ -147,11 +152,8 @@ async fn base_refusal(vm_images: &VmImages, call: TmCall) -> Option<Answer> {
     };
     match look.await {
         Ok(None) => None,
-        Ok(Some(())) => Some(refuse(format!(
-            "{} is not primary here and has no @snap yet; instantiate once on the other site first",
-            base.image()
-        ))),
-        Err(error) => Some(refuse(error)),
+        Ok(Some(())) => Some(refuse(&Unfit::NoSnapshotYet { base: base.clone() })),
+        Err(error) => Some(refuse_ceph(&error)),
     }
 }
 
@@ -259,11 +261,10 @@ async fn without_config(error: &ConfigError, call: TmCall, vm: &Vm) -> Answer {
     };
     match look.await {
         Ok(None) => Answer::Stock,
-        Ok(Some(image)) => {
-            refuse(format!("{} is mirrored, and onemirror.conf is missing or broken: {error}", image.image()))
-        }
+        Ok(Some(image)) => refuse(&Unfit::NoConfiguration { image, error: error.to_string() }),
         Err(trouble) => {
-            refuse(format!("VM {}: cannot tell whether its disks are mirrored: {trouble}; {error}", call.vm))
+            let error = format!("{trouble}; {error}");
+            refuse(&Unfit::MirroringUnknown { vm: call.vm, error })
         }
     }
 }

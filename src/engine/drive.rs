@@ -15,7 +15,7 @@ use crate::ceph::CephError;
 use crate::config;
 use onemirror_protocol::{
     Carried, Depth, Event, Finding, Here, ImageSpec, Observation, Patience, PeerUnreachable, Request, Rule,
-    Run, Setting, Side, Step, Time, Trouble, Users, Verdict, WaitFor,
+    Run, Setting, Side, Step, Time, Trouble, Unfit, Users, Verdict, WaitFor,
 };
 use std::time::Duration;
 
@@ -77,9 +77,7 @@ impl Driven {
                 EngineError::Refused(refusal)
             }
             Verdict::NotCarriedOut(why) => not_carried_out(&self.due, why),
-            _ => self
-                .trouble
-                .unwrap_or_else(|| EngineError::Unfit("onemirror has a bug: a run lost its way".into())),
+            _ => self.trouble.unwrap_or(EngineError::Unfit(Unfit::Bug)),
         }
     }
 }
@@ -87,18 +85,10 @@ impl Driven {
 /// The steps could not be carried out until the time was over.
 pub(super) fn not_carried_out(steps: &[Step], why: Carried) -> EngineError {
     let names: Vec<String> = steps.iter().map(|step| format!("{} {}", step.name(), step.image())).collect();
-    let names = names.join(", ");
+    let steps = names.join(", ");
     EngineError::Unfit(match why {
-        Carried::LockRanOut => {
-            format!(
-                "too slow, so its lock ran out before: {names}; try again when this machine and both clusters are less busy"
-            )
-        }
-        Carried::Out | Carried::Halted => {
-            format!(
-                "Ceph does not accept it yet: {names}; see that rbd-mirror runs on both sites and try again"
-            )
-        }
+        Carried::LockRanOut => Unfit::LockRanOut { steps },
+        Carried::Out | Carried::Halted => Unfit::NotAccepted { steps },
     })
 }
 
@@ -272,10 +262,7 @@ impl<'a> Drive<'a> {
         match self.engine.registered_here(of_mirrored).await {
             Ok(found) => match found.into_iter().next() {
                 None => self.saw(),
-                Some((image, id)) => self.failed(EngineError::Unfit(format!(
-                    "{} is registered here as image {id}, so it is not this VM's own; instantiate again for another name",
-                    image.image()
-                ))),
+                Some((image, id)) => self.failed(EngineError::Unfit(Unfit::RegisteredHere { image, id })),
             },
             Err(error) => self.failed(error),
         }

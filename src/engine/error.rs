@@ -3,7 +3,7 @@
 use crate::ceph::CephError;
 use crate::config::ConfigError;
 use crate::opennebula::{DiskError, EndpointError, OneError};
-use onemirror_protocol::{Code, Denial, DenialCause, ImageSpec, Refusal, Rule};
+use onemirror_protocol::{Code, Denial, DenialCause, ImageSpec, Refusal, Rule, Unfit};
 
 /// Why a front-end could not be asked, or what it answered instead.
 #[derive(Debug, thiserror::Error)]
@@ -99,9 +99,9 @@ pub enum EngineError {
     /// The rules say no.
     #[error("{0}")]
     Refused(Refusal),
-    /// Refused before any image was looked at.
+    /// It cannot be done, whatever the rules say.
     #[error("{0}")]
-    Unfit(String),
+    Unfit(Unfit),
     /// A front-end could not be asked, or said no.
     #[error("OpenNebula on {site}: {error}")]
     OpenNebula {
@@ -169,7 +169,7 @@ impl EngineError {
             Self::Disk(_) => Code::DISK,
             Self::Config(_) => Code::CONFIGURATION,
             Self::ForcedInPart(_) => Code::FORCED_IN_PART,
-            Self::Unfit(_) => Code::NO_RULE,
+            Self::Unfit(unfit) => unfit.code(),
         }
     }
 

@@ -16,7 +16,8 @@ use crate::opennebula::{Vm, VmState};
 use jiff::Timestamp;
 use onemirror_protocol::advice::Place;
 use onemirror_protocol::{
-    Decision, Depth, ImageSpec, Locks, Mark, Patience, Refusal, Run, SITE_IS_OFF, There, Verdict, written_for,
+    Decision, Depth, ImageSpec, Locks, Mark, Patience, Refusal, Run, SITE_IS_OFF, There, Unfit, Verdict,
+    written_for,
 };
 
 /// What a failover did.
@@ -85,7 +86,8 @@ impl Engine {
             (None, _) => {}
             (Some(refusal), None) => return Err(EngineError::Refused(refusal)),
             (Some(refusal), Some(order)) => {
-                outcome.overridden = Some(format!("{} {}", refusal.image.image(), refusal.cause));
+                let code = refusal.rule.code().map(|code| format!("{code} ")).unwrap_or_default();
+                outcome.overridden = Some(format!("{code}{} {}", refusal.image.image(), refusal.cause));
                 self.force(&vm, &order, &mut outcome).await?;
             }
         }
@@ -128,11 +130,11 @@ impl Engine {
                 Ok(())
             }
             Verdict::AnswersAgain => {
-                let there = self.there();
-                Err(EngineError::Unfit(format!("{there} answers again; see: onemirror show {}", vm.vm.id)))
+                let there = self.there().to_owned();
+                Err(EngineError::Unfit(Unfit::AnswersAgain { there, vm: vm.vm.id }))
             }
             Verdict::ChangedMeanwhile(image) => {
-                Err(EngineError::Unfit(format!("{image} has changed meanwhile; repeat the command")))
+                Err(EngineError::Unfit(Unfit::ChangedMeanwhile { image: image.clone() }))
             }
             _ => Err(driven.error()),
         }
@@ -218,17 +220,19 @@ impl Engine {
 
 /// Whether there is anything to fail over: a VM that nothing is at work for, or that waits for OpenNebula to place it.
 fn check_startable(vm: &Vm) -> Result<(), EngineError> {
-    let (id, state) = (vm.id, vm.state_name());
+    let (id, state) = (vm.id, vm.state_name().to_string());
     match start_of(vm) {
         Start::Resume | Start::Release | Start::Retry => Ok(()),
         Start::UnderWay if vm.state == VmState::Pending => Ok(()),
         Start::UnderWay | Start::LettingGo => {
-            Err(EngineError::Unfit(format!("VM {id} is {state} here; there is nothing to fail over")))
+            Err(EngineError::Unfit(Unfit::NothingToFailOver { vm: id, state }))
         }
-        Start::ByHand(why) => {
-            Err(EngineError::Unfit(format!("VM {id} is {state} here; {}", why.advice(id, Place::Here))))
-        }
-        Start::Never => Err(EngineError::Unfit(format!("VM {id} is {state} here, which nothing starts"))),
+        Start::ByHand(why) => Err(EngineError::Unfit(Unfit::StartedByHand {
+            vm: id,
+            state,
+            advice: why.advice(id, Place::Here),
+        })),
+        Start::Never => Err(EngineError::Unfit(Unfit::NeverStarts { vm: id, state })),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::opennebula::disks::{
     Usage, datastores_needed, images_used, named_by, rbd_images, rbd_images_each,
 };
 use crate::opennebula::{DiskError, DiskImage, DiskKind, OneError, OpenNebula, Vm, VmState};
-use onemirror_protocol::{Activity, Domain, ImageSpec, ImageUser, WayOut, kept_at_recreate};
+use onemirror_protocol::{Activity, Domain, ImageSpec, ImageUser, Unfit, WayOut, kept_at_recreate};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One RBD image of a VM.
@@ -144,12 +144,11 @@ impl Engine {
             };
             let pool = image.spec().pool_spec();
             if self.pool_id(&image.cluster, &pool).await != self.pool_id(&other.cluster, &pool).await {
-                return Err(EngineError::Unfit(format!(
-                    "{} is the name of disk {} and of disk {}, in two clusters; detach one of them",
-                    image.spec(),
-                    other.disk_id.unwrap_or_default(),
-                    image.disk_id.unwrap_or_default()
-                )));
+                return Err(EngineError::Unfit(Unfit::NameOfTwoDisks {
+                    image: image.spec().clone(),
+                    one: other.disk_id.unwrap_or_default(),
+                    other: image.disk_id.unwrap_or_default(),
+                }));
             }
         }
         Ok(kept)

@@ -13,7 +13,9 @@ use crate::audit::Outcome;
 use crate::ceph::{CephError, ImageInfo};
 use crate::opennebula::{Datastore, Image};
 use jiff::Timestamp;
-use onemirror_protocol::{Carried, Here, ImageSpec, Mode, SetAside, TOKEN_KEY, There, Token, TokenSeen};
+use onemirror_protocol::{
+    Carried, Here, ImageSpec, Mode, SetAside, TOKEN_KEY, There, Token, TokenSeen, Unfit,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The image metadata key of a [`Note`].
@@ -440,9 +442,12 @@ impl Engine {
             .note
             .image
             .parse()
-            .map_err(|_| EngineError::Unfit(format!("{spec}: its note names no image")))?;
+            .map_err(|_| EngineError::Unfit(Unfit::NoteNamesNoImage { image: spec.clone() }))?;
         let Some(other) = self.cluster_there(cluster, &spec.pool_spec()).await.map_err(here)? else {
-            return Err(EngineError::Unfit(format!("{spec}: nothing leads to {}", self.there())));
+            return Err(EngineError::Unfit(Unfit::NothingLeadsThere {
+                image: spec.clone(),
+                there: self.there().to_owned(),
+            }));
         };
         let there = |error| error_on(&other, spec, error);
         let owner = self.owner();
@@ -458,18 +463,17 @@ impl Engine {
             // only a primary copy there stays when its other one leaves
             let reigns = other.info(&original).await.map_err(there)?.and_then(|info| info.mirroring);
             if !reigns.is_some_and(|it| it.primary && it.global_id == mirroring.global_id) {
-                return Err(EngineError::Unfit(format!(
-                    "{spec} is set aside and mirrored still, since {original} is not primary on {}",
-                    self.there()
-                )));
+                return Err(EngineError::Unfit(Unfit::HalfSetAside {
+                    image: spec.clone(),
+                    original: original.clone(),
+                    there: self.there().to_owned(),
+                }));
             }
             let margin = self.config.policy.command_timeout;
             let ours = lock.is_ours(margin).await.map_err(here)?
                 && lock_there.is_ours(margin).await.map_err(there)?;
             if !ours {
-                return Err(EngineError::Unfit(format!(
-                    "{spec}: too slow, so its lock ran out; type again: onemirror reconcile"
-                )));
+                return Err(EngineError::Unfit(Unfit::SetAsideTooSlow { image: spec.clone() }));
             }
             cluster.stop_mirroring(spec, mirroring.mode).await.map_err(here)
         }
@@ -576,7 +580,7 @@ impl Engine {
                 break;
             }
         }
-        last.ok_or_else(|| EngineError::Unfit(format!("no Ceph datastore here has the pool of {spec}")))
+        last.ok_or_else(|| EngineError::Unfit(Unfit::NoDatastore { image: spec.clone() }))
     }
 
     /// A run was killed while it set the copy aside. Reconcile needs the other site to end that, since it must not take the
@@ -588,10 +592,11 @@ impl Engine {
             true => format!("rbd feature disable {spec} journaling"),
             false => format!("rbd mirror image disable {spec}"),
         };
-        EngineError::Unfit(format!(
-            "{spec} is mirrored still; first: onemirror reconcile; or if {} is lost for good: {command}",
-            self.there()
-        ))
+        EngineError::Unfit(Unfit::MirroredStill {
+            image: spec.clone(),
+            there: self.there().to_owned(),
+            command,
+        })
     }
 
     /// Removes a copy that was set aside, and nothing else.
@@ -610,15 +615,11 @@ impl Engine {
         let here = |error| error_on(&pool.cluster, spec, error);
         let user = self.one_here.own_user().await.map_err(|error| self.error_here(error))?;
         if !user.sees_everything() {
-            return Err(EngineError::Unfit(format!(
-                "{spec} may be registered: this user does not see every image; type it as oneadmin"
-            )));
+            return Err(EngineError::Unfit(Unfit::MayBeRegistered { image: spec.clone() }));
         }
         let Some(found) = find(&pool.cluster, spec).await.map_err(here)? else {
             let id = self.restored_before(spec).await?;
-            return Err(EngineError::Unfit(format!(
-                "{spec} is image {id} now, and like any other; to delete it: oneimage delete {id}"
-            )));
+            return Err(EngineError::Unfit(Unfit::RestoredBefore { image: spec.clone(), id }));
         };
         let owner = self.owner();
         let lock = self.lock_copy(&pool.cluster, spec, &lock_id(&found.info), &owner).await?;
@@ -642,9 +643,7 @@ impl Engine {
     async fn drop_locked(&self, pool: &DatastorePool, spec: &ImageSpec) -> Result<(), EngineError> {
         let here = |error| error_on(&pool.cluster, spec, error);
         if let Some(id) = self.registered_as(spec).await? {
-            return Err(EngineError::Unfit(format!(
-                "{spec} is registered as image {id}; oneimage delete {id}"
-            )));
+            return Err(EngineError::Unfit(Unfit::RegisteredAgain { image: spec.clone(), id }));
         }
         let found = find(&pool.cluster, spec).await.map_err(here)?.ok_or_else(|| not_lost(spec))?;
         if found.info.mirroring.is_some() {
@@ -653,7 +652,10 @@ impl Engine {
         match pool.cluster.descendants(spec).await {
             Ok(clones) => {
                 if let Some(clone) = clones.first() {
-                    return Err(EngineError::Unfit(format!("{spec} has a clone, which needs it: {clone}")));
+                    return Err(EngineError::Unfit(Unfit::HasClone {
+                        image: spec.clone(),
+                        clone: clone.to_string(),
+                    }));
                 }
             }
             // Ceph removes nothing that has clones; it is only the clone's name that is not known then
@@ -738,7 +740,7 @@ fn by_source(images: &[Image]) -> BTreeMap<ImageSpec, i32> {
 }
 
 fn not_lost(spec: &ImageSpec) -> EngineError {
-    EngineError::Unfit(format!("{spec} is no copy that was set aside; see: onemirror lost list"))
+    EngineError::Unfit(Unfit::NotSetAside { image: spec.clone() })
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::state::is_later_report;
 use futures::{StreamExt, TryStreamExt, stream};
 use onemirror_protocol::{
     Activity, Apart, Belongs, Copy, Depth, HOME_KEY, Here, Home, ImageSpec, Keeping, Marks, Mode, Named,
-    Observation, PeerVm, Positions, Report, Resync, Role, Side, SiteRole, There, Token, home_written,
+    Observation, PeerVm, Positions, Report, Resync, Role, Side, SiteRole, There, Token, Unfit, home_written,
     tell_sets_apart,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -189,11 +189,10 @@ impl Engine {
             CopyThere::Absent => There::Absent,
             CopyThere::NotMirrored(metadata) => apart(&metadata, &[&here.mirroring.global_id]),
             CopyThere::Mirrored(there) if there.info.id == here.info.id => {
-                return Err(EngineError::Unfit(format!(
-                    "[peer.ceph] in onemirror.conf leads to the cluster of {} itself; put in the file and user of the cluster of {}",
-                    self.here(),
-                    self.there()
-                )));
+                return Err(EngineError::Unfit(Unfit::PeerIsOwnCluster {
+                    here: self.here().to_owned(),
+                    there: self.there().to_owned(),
+                }));
             }
             CopyThere::Mirrored(there) if there.mirroring.global_id != here.mirroring.global_id => {
                 tracing::warn!("{spec}: the image of this name on {} is another one", self.there());

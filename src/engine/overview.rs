@@ -19,7 +19,7 @@ use crate::protection::Concern;
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
     Belongs, BootKind, Copy, Decision, Depth, Finding, Here, Locks, Mode, Patience, PeerVm, Refusal, Release,
-    ReleaseJudgement, Role, Rule, Step, Task, There, TokenSeen, released_by,
+    ReleaseJudgement, Role, Rule, Step, Task, There, TokenSeen, Unfit, released_by,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -574,7 +574,7 @@ impl Engine {
     pub async fn plan(&self, vm: i32) -> Result<Plan, EngineError> {
         let vm_images = self.vm_images(vm).await?;
         if vm_images.vm.state == VmState::Done {
-            return Err(EngineError::Unfit(format!("VM {vm} is DONE, so nothing boots or terminates it")));
+            return Err(EngineError::Unfit(Unfit::VmIsDone { vm }));
         }
         let seen = self.observe(&vm_images.images, Depth::Boot).await?;
         let boot = self.plan_boot(&vm_images.vm, &seen).await;

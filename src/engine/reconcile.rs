@@ -18,7 +18,7 @@ use crate::opennebula::{Vm, VmState};
 use crate::state::{locked_before, remember_locked};
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
-    Belongs, Depth, Here, ImageSpec, LetGo, Observation, PeerVm, Role, Rule, Run, Step, Task,
+    Belongs, Depth, Here, ImageSpec, LetGo, Observation, PeerVm, Role, Rule, Run, Step, Task, Unfit,
     UpkeepJudgement, UsesHere, Verdict, WayOut, room_advice, take_up_advice,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +38,9 @@ pub struct ReconcileItem {
     pub done: String,
     /// Why it went wrong, if it did.
     pub error: Option<String>,
+    /// What that is known by in docs/refusals.md.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// Who works at the image, if that is why nothing was done.
     pub locked_by: Option<String>,
 }
@@ -49,7 +52,8 @@ impl ReconcileItem {
             EngineError::Locked { holder, .. } => Some(holder.clone()),
             _ => None,
         };
-        Self { image, vm, rule, done: String::new(), error: Some(error.to_string()), locked_by }
+        let code = Some(error.code().to_string());
+        Self { image, vm, rule, done: String::new(), error: Some(error.to_string()), code, locked_by }
     }
 }
 
@@ -82,7 +86,15 @@ impl ReconcileReport {
         for (holder, images) in by_holder {
             let (image, done) = (images.join(" "), format!("another run works at it: {holder}"));
             let locked_by = Some(holder);
-            self.items.push(ReconcileItem { image, vm: None, rule: None, done, error: None, locked_by });
+            self.items.push(ReconcileItem {
+                image,
+                vm: None,
+                rule: None,
+                done,
+                error: None,
+                code: None,
+                locked_by,
+            });
         }
         locked
     }
@@ -147,8 +159,6 @@ impl From<&DiskUser> for LocalVm {
 }
 
 /// Why a copy does not give way yet.
-const NOT_TOGETHER: &str = "stale here; it waits for another disk of its VM that cannot be kept yet, so that what is copied back is of one age";
-
 impl Engine {
     /// Looks at every mirrored image of this site's Ceph datastores and finishes what is undone. What cannot be looked at
     /// keeps nothing else waiting, and is told at the end.
@@ -241,13 +251,10 @@ impl Engine {
         }
         for (vm, together) in to_give_way {
             if vm.is_some_and(|vm| no_room.contains(&vm)) {
-                report.items.extend(together.iter().map(|kept| ReconcileItem {
-                    image: kept.image.spec().to_string(),
-                    vm,
-                    rule: Some(Rule::UpkeepNoRoomToKeep),
-                    done: String::new(),
-                    error: Some(NOT_TOGETHER.to_owned()),
-                    locked_by: None,
+                let error = EngineError::Unfit(Unfit::WaitsForAnotherDisk);
+                report.items.extend(together.iter().map(|kept| {
+                    let image = kept.image.spec().to_string();
+                    ReconcileItem::of_error(image, vm, Some(Rule::UpkeepNoRoomToKeep), &error)
                 }));
                 continue;
             }
@@ -260,18 +267,22 @@ impl Engine {
         for (vm, mut images) in to_pass_on {
             images.sort_by(|a, b| a.spec().cmp(b.spec()));
             let names: Vec<String> = images.iter().map(|image| image.spec().to_string()).collect();
+            let mut code = None;
             let (done, error) = match self.pass_on_all_of(vm, images).await {
                 Ok(PassOn::NotAsked) => continue,
                 Ok(outcome) if outcome.advice(self.there()).is_some() => {
                     (String::new(), Some(outcome.tell(self.there())))
                 }
                 Ok(outcome) => (outcome.tell(self.there()), None),
-                Err(error) => (String::new(), Some(error.to_string())),
+                Err(error) => {
+                    code = Some(error.code().to_string());
+                    (String::new(), Some(error.to_string()))
+                }
             };
             let rule = Some(Rule::UpkeepPassOn);
             let image = names.join(" ");
             let locked_by = None;
-            report.items.push(ReconcileItem { image, vm, rule, done, error, locked_by });
+            report.items.push(ReconcileItem { image, vm, rule, done, error, code, locked_by });
         }
         report.items.sort_by(|a, b| a.image.cmp(&b.image));
         report
@@ -292,12 +303,17 @@ impl Engine {
             rule,
             done,
             error,
+            code: None,
             locked_by: None,
+        };
+        let failed = |error: &EngineError| ReconcileItem {
+            code: Some(error.code().to_string()),
+            ..item(None, String::new(), Some(error.to_string()))
         };
         let seen = match self.look(std::slice::from_ref(image), Depth::Tidy).await {
             Ok(seen) => seen,
             Err(error) => {
-                kept_up.item = Some(item(None, String::new(), Some(error.to_string())));
+                kept_up.item = Some(failed(&error));
                 return kept_up;
             }
         };
@@ -305,7 +321,7 @@ impl Engine {
         match self.send_new_name(&seen).await {
             Ok(None) => {}
             Ok(Some(left)) => kept_up.item = Some(item(None, format!("mirror-snapshot {left}"), None)),
-            Err(error) => kept_up.item = Some(item(None, String::new(), Some(error.to_string()))),
+            Err(error) => kept_up.item = Some(failed(&error)),
         }
         let Some(first) = seen.first() else { return kept_up };
         let judgement = self.judge_upkeep(first, users, self.ended_here(first, users).await);
@@ -346,7 +362,7 @@ impl Engine {
     /// Observes these images, unless their cluster did not answer a moment ago.
     pub(super) async fn look(&self, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, EngineError> {
         if let Some(why) = images.iter().find_map(|image| self.silence_here(&image.cluster)) {
-            return Err(EngineError::Unfit(why));
+            return Err(EngineError::Unfit(Unfit::ClusterSilent { why }));
         }
         let seen = self.observe(images, depth).await;
         if let Err(EngineError::Ceph { image, site, error }) = &seen
@@ -444,7 +460,7 @@ impl Engine {
         match ended {
             Ok(()) => {
                 let done = "set aside".to_owned();
-                ReconcileItem { image, vm: None, rule: None, done, error: None, locked_by: None }
+                ReconcileItem { image, vm: None, rule: None, done, error: None, code: None, locked_by: None }
             }
             Err(error) => ReconcileItem::of_error(image, None, None, &error),
         }
@@ -460,7 +476,7 @@ impl Engine {
                 .zip(done)
                 .map(|((image, vm), (rule, done))| {
                     let rule = Some(rule);
-                    ReconcileItem { image, vm, rule, done, error: None, locked_by: None }
+                    ReconcileItem { image, vm, rule, done, error: None, code: None, locked_by: None }
                 })
                 .collect(),
             Err(error) => names.map(|(image, vm)| ReconcileItem::of_error(image, vm, None, &error)).collect(),
@@ -476,7 +492,7 @@ impl Engine {
         let driven = self.drive(Run::tidy(), &subject).await;
         match driven.verdict {
             Verdict::Tidied => Ok(images.iter().filter_map(|image| driven.told_of(image.spec())).collect()),
-            Verdict::NotTogether => Err(EngineError::Unfit(NOT_TOGETHER.into())),
+            Verdict::NotTogether => Err(EngineError::Unfit(Unfit::WaitsForAnotherDisk)),
             _ => Err(driven.error()),
         }
     }
@@ -599,7 +615,7 @@ mod tests {
             ReconcileItem::of_error(image.to_owned(), Some(3), None, &error)
         };
         let failed = || {
-            let error = EngineError::Unfit("why".into());
+            let error = EngineError::Unfit(Unfit::Bug);
             ReconcileItem::of_error("one/z".to_owned(), None, None, &error)
         };
         let images = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();

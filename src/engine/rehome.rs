@@ -10,7 +10,7 @@ use super::sites::Engine;
 use super::steps::{Cause, HeldLocks};
 use crate::audit::Outcome;
 use onemirror_protocol::{
-    Carried, Copy, Depth, Finding, Here, Home, ImageSpec, Mode, Rule, Run, Side, Step, Verdict,
+    Carried, Copy, Depth, Finding, Here, Home, ImageSpec, Mode, Rule, Run, Side, Step, Unfit, Verdict,
     hinders_rehome, is_primary_nowhere,
 };
 
@@ -34,12 +34,8 @@ impl Engine {
         let mut found = pools.iter().flat_map(PoolHere::images).filter(|found| found.spec() == image);
         match (found.next(), found.next()) {
             (Some(found), None) => Ok(found),
-            (Some(_), Some(_)) => Err(EngineError::Unfit(format!(
-                "{image} is in two clusters of this site; name a VM that uses the one you mean"
-            ))),
-            (None, _) => Err(EngineError::Unfit(format!(
-                "{image} is no mirrored image of a Ceph datastore here; see: onemirror list"
-            ))),
+            (Some(_), Some(_)) => Err(EngineError::Unfit(Unfit::InTwoClusters { image: image.clone() })),
+            (None, _) => Err(EngineError::Unfit(Unfit::NoMirroredImage { image: image.clone() })),
         }
     }
 
@@ -95,9 +91,7 @@ impl Engine {
                 steps.extend(steps_home(seen.spec(), copy, site));
             }
             if seen.iter().filter_map(mirrored).next().is_none() {
-                return Err(EngineError::Unfit(
-                    "none of its images is mirrored; an image is at home where it is made".into(),
-                ));
+                return Err(EngineError::Unfit(Unfit::NoneMirrored));
             }
             let finding = |seen: &Seen| Finding { image: seen.spec().clone(), rule: Rule::HomeHere };
             let findings: Vec<Finding> = seen.iter().map(finding).collect();
@@ -129,11 +123,10 @@ impl Engine {
         let driven = self.drive(Run::take_up(), &subject).await;
         match driven.verdict {
             Verdict::TakenUp => Ok(()),
-            Verdict::NotFollowed => Err(EngineError::Unfit(format!(
-                "{} is primary here now and belongs here; but the copy on {} does not follow yet: see that rbd-mirror runs there before the image is deleted",
-                image.spec(),
-                self.there()
-            ))),
+            Verdict::NotFollowed => Err(EngineError::Unfit(Unfit::NotFollowed {
+                image: image.spec().clone(),
+                there: self.there().to_owned(),
+            })),
             _ => Err(driven.error()),
         }
     }

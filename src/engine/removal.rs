@@ -8,7 +8,7 @@ use super::sites::Engine;
 use crate::ceph::{CephError, ImageInfo};
 use crate::opennebula::Datastore;
 use crate::opennebula::stock::{climbs_to, is_left_by_revert};
-use onemirror_protocol::{Depth, Here, ImageSpec, Kept, Removal};
+use onemirror_protocol::{Depth, Here, ImageSpec, Kept, Removal, Unfit};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Parents beyond that are not looked at.
@@ -104,21 +104,19 @@ impl Engine {
         Ok(parent.filter(|parent| !is_its_own(parent)))
     }
 
-    /// Whose the image is that bears the name of a disk that a VM is about to get, in words; `None`: there is none, or it is
-    /// the VM's own, from an earlier try.
-    pub async fn stranger(&self, image: &VmImage) -> Result<Option<String>, EngineError> {
+    /// Whose the image is that bears the name of a disk that a VM is about to get; `None`: there is none, or it is the VM's
+    /// own, from an earlier try.
+    pub async fn name_is_taken(&self, image: &VmImage) -> Result<Option<Unfit>, EngineError> {
         let info = image.cluster.info(image.spec()).await.map_err(|error| self.error_of(image, error))?;
         let Some(info) = info else { return Ok(None) };
-        let name = image.spec().image();
+        let name = image.spec().clone();
         if let Some(id) = self.registered_here(std::iter::once(image)).await?.into_values().next() {
-            return Ok(Some(format!("{name} is registered here as image {id}, so it is not this VM's own")));
+            return Ok(Some(Unfit::RegisteredHere { image: name, id }));
         }
         if let Some(base) = &image.base {
             // a copy of another VM's clone of the same base is for the gate to tell
             let is_clone = parent_of(&info).as_ref() == Some(base);
-            return Ok(
-                (!is_clone).then(|| format!("{name} is there already, and no clone of {}", base.image()))
-            );
+            return Ok((!is_clone).then(|| Unfit::NoCloneOf { image: name, base: base.clone() }));
         }
         // an earlier try would have left a primary copy, at which the stock driver fails
         if info.mirroring.is_none_or(|mirroring| mirroring.primary) {
@@ -126,15 +124,18 @@ impl Engine {
         }
         let users = self.users_there(&BTreeSet::from([image.spec().clone()])).await;
         let user = users.ok().and_then(|users| users.into_values().flatten().next());
+        let there = self.there().to_owned();
         Ok(Some(match user {
-            Some(user) => format!("{name} is a disk of VM {} on {} ({})", user.vm, self.there(), user.state),
-            None => format!("{name} is a copy of a disk of {}", self.there()),
+            Some(user) => {
+                Unfit::DiskOfAnother { image: name, vm: user.vm, there, state: user.state.to_string() }
+            }
+            None => Unfit::CopyOfAnother { image: name, there },
         }))
     }
 
     /// Why nothing can be written to an image whose copy here is not primary.
-    pub fn not_writable(&self, image: &ImageSpec) -> String {
-        format!("{} is not primary here, so it takes no change; do that on {}", image.image(), self.there())
+    pub fn not_writable(&self, image: &ImageSpec) -> Unfit {
+        Unfit::NotWritable { image: image.clone(), there: self.there().to_owned() }
     }
 
     /// What comes of an action that puts a new image in the place of a mirrored one.

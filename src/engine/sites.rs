@@ -11,7 +11,7 @@ use crate::opennebula::{
     Client, ClientOptions, Datastore, StorageCredentials, discover_auth_file, discover_endpoint, read_session,
 };
 use crate::state::{BootId, peer_contact, peer_contacted_since_boot, remember_peer_contact};
-use onemirror_protocol::{Residence, SiteRole, TokenSeen};
+use onemirror_protocol::{Residence, SiteRole, TokenSeen, Unfit};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -186,10 +186,7 @@ impl Engine {
         let usable: Vec<String> =
             bridge_list.iter().filter(|host| !unusable.contains(host)).cloned().collect();
         if usable.is_empty() {
-            return Err(EngineError::Unfit(format!(
-                "no host of the datastore's BRIDGE_LIST ({}) is usable; enable one: onehost enable HOST",
-                bridge_list.join(" ")
-            )));
+            return Err(EngineError::Unfit(Unfit::NoBridge { hosts: bridge_list.to_vec() }));
         }
         Ok(usable)
     }

@@ -302,4 +302,4 @@ def test_of_a_vm_that_is_done_nothing_else_is_said(lab, a):
     assert a.onemirror("show", machine.home).stdout == "VM %d is DONE\n" % machine.home
     assert a.onemirror("failover", machine.home, check=False).returncode == 1
     planned = a.onemirror("plan", machine.home, check=False)
-    assert (planned.returncode, "OM90 VM %d is DONE" % machine.home in planned.stderr) == (1, True), planned
+    assert (planned.returncode, "OM165 VM %d is DONE" % machine.home in planned.stderr) == (1, True), planned

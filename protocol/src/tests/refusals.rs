@@ -1,6 +1,7 @@
 //! An operator looks a refusal up by its code: `docs/refusals.md` has each one with its sentence, and no other.
 
 use super::*;
+use crate::words::UnfitKind;
 use alloc::borrow::ToOwned as _;
 
 const PAGE: &str = include_str!("../../../docs/refusals.md");
@@ -77,7 +78,9 @@ fn refused() -> Vec<(String, String)> {
         let code = rule.code().unwrap_or_else(|| panic!("give {} a code, in Rule::code", rule.name()));
         Some((code.to_string(), plain(sentence)))
     });
-    refused.collect()
+    let unfit = words::one_of_each();
+    let unfit = unfit.iter().map(|unfit| (unfit.code().to_string(), plain(&unfit.to_string())));
+    refused.chain(unfit).collect()
 }
 
 #[test]
@@ -124,8 +127,9 @@ fn the_runbook_names_each_sentence_by_its_code() {
 #[test]
 fn every_rule_that_refuses_has_a_code_of_its_own_that_the_page_explains() {
     let told = told();
-    let coded: Vec<(String, &str)> =
-        Rule::iter().filter_map(|rule| Some((rule.code()?.to_string(), rule.name()))).collect();
+    let rules = Rule::iter().filter_map(|rule| Some((rule.code()?.to_string(), rule.name())));
+    let unfit = UnfitKind::iter().map(|kind| (kind.code().to_string(), kind.name()));
+    let coded: Vec<(String, &str)> = rules.chain(unfit).collect();
     for (code, rule) in &coded {
         assert_eq!(coded.iter().filter(|other| other.0 == *code).count(), 1, "{code}");
         let explained = told.iter().any(|told| told.codes.contains(code) && told.rule == *rule);

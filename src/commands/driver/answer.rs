@@ -1,10 +1,11 @@
 //! What onemirror has to say to an action of a driver, and how oned is told.
 
 use crate::audit::{AuditLog, Entry, Outcome};
+use crate::ceph::CephError;
 use crate::config;
 use crate::engine::{EngineError, first_sentence};
 use crate::state;
-use onemirror_protocol::Code;
+use onemirror_protocol::{Code, Unfit};
 use std::ffi::OsString;
 use std::io::{Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -44,9 +45,19 @@ pub(crate) fn switched_off(subject: &Entry) -> Option<Answer> {
     }
 }
 
-/// A refusal by no rule of the handoff.
-pub(crate) fn refuse(sentence: impl std::fmt::Display) -> Answer {
-    Answer::Refused { sentence: format!("{} {sentence}", Code::NO_RULE), noted: false }
+/// A refusal that is not in the audit log yet.
+pub(crate) fn refuse(unfit: &Unfit) -> Answer {
+    Answer::Refused { sentence: format!("{} {unfit}", unfit.code()), noted: false }
+}
+
+/// The same of an error, by its own code.
+pub(crate) fn refuse_error(error: &EngineError) -> Answer {
+    Answer::Refused { sentence: format!("{} {error}", error.code()), noted: false }
+}
+
+/// The same of what Ceph said.
+pub(crate) fn refuse_ceph(error: &CephError) -> Answer {
+    Answer::Refused { sentence: format!("{} {error}", Code::CEPH), noted: false }
 }
 
 /// A refusal that the engine gave, and has written into the audit log.

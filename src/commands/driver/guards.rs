@@ -14,9 +14,9 @@ fn images_of_call(vm_images: &VmImages, call: TmCall) -> impl Iterator<Item = &V
 /// whatever is there for the clone, and fail in Ceph's words at a volatile disk.
 pub(crate) async fn name_is_free(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Option<Answer> {
     let image = images_of_call(vm_images, call).next()?;
-    match engine.stranger(image).await {
+    match engine.name_is_taken(image).await {
         Ok(None) => None,
-        Ok(Some(why)) => Some(refuse(format!("{why}; instantiate again for another name"))),
+        Ok(Some(unfit)) => Some(refuse(&unfit)),
         Err(error) => Some(refuse_as_noted(call.vm, &error)),
     }
 }
@@ -41,7 +41,7 @@ pub(crate) async fn change(engine: &Engine, call: TmCall, vm_images: &VmImages) 
     for image in images_of_call(vm_images, call) {
         match engine.look_here(image).await {
             Ok(Here::Mirrored(copy)) if copy.role != Role::Primary => {
-                return refuse(engine.not_writable(image.spec()));
+                return refuse(&engine.not_writable(image.spec()));
             }
             Ok(Here::Mirrored(_)) if call.action == TmAction::Replace => {
                 tracing::warn!("{}", engine.becomes_another(image.spec()));
