@@ -155,12 +155,14 @@ impl Process {
     /// The step cuts off a VM of the other site that nobody could ask about: an operator's force takes that upon itself.
     fn cuts_off(&self, step: Step) -> bool {
         let is_there = matches!(step, Step::Demote(at, _) if at != self.site);
-        self.purpose == Purpose::Force && is_there && self.asked_nobody(step)
+        let was_silent = self.views[step.image()].is_some_and(|view| view.users_there.is_none());
+        self.purpose == Purpose::Force && is_there && was_silent
     }
 
-    /// The other site's front-end was silent when the step was decided.
-    fn asked_nobody(&self, step: Step) -> bool {
-        self.views[step.image()].is_some_and(|view| view.users_there.is_none())
+    /// The other site's front-end had told of a VM there when the step was decided.
+    fn was_told_of_a_user(&self, step: Step) -> bool {
+        let told = self.views[step.image()].and_then(|view| view.users_there);
+        told.is_some_and(|(vm, shared)| vm.is_active() || shared)
     }
 
     fn ways(&self, mutation: Mutation) -> Rc<Vec<(Run, Order)>> {
@@ -290,14 +292,15 @@ impl World {
         }
         let gives_up = process.is_release() && matches!(step, Step::Release(..) | Step::Demote(..));
         if gives_up && step.site() == process.site {
-            if self.vms[process.site] == Vm::Pending {
+            // one that is recreated after it was asked about takes the image back when it boots
+            if process.vm_here == Vm::Pending {
                 self.note(Violation::PulledAway);
             }
             if process.site == self.home && !self.by_hand {
                 self.note(Violation::GivenAway);
             }
         }
-        self.forced_blind |= matches!(step, Step::ForcePromote(..)) && process.asked_nobody(step);
+        self.forced_past_user |= matches!(step, Step::ForcePromote(..)) && process.was_told_of_a_user(step);
     }
 
     /// The look without locks, and the ways that lead on from there.

@@ -126,7 +126,7 @@ pub enum Violation {
     BootOnNonPrimary,
     /// A VM was booted on a copy that lacks a write, and nobody forced it.
     BootOnStale,
-    /// An image was demoted under a VM that runs, or given up though the VM is about to be started again.
+    /// An image was demoted under a VM that runs, or given up though its VM was seen to be about to be started again.
     PulledAway,
     /// Home gave an image up that belongs there.
     GivenAway,
@@ -185,8 +185,8 @@ pub struct World {
     pub followed: bool,
     /// The command has come to its end.
     pub force_completed: bool,
-    /// An operator forced something past a front-end that was silent.
-    pub forced_blind: bool,
+    /// Something was forced though the front-end there had told of a VM that uses it.
+    pub forced_past_user: bool,
     /// An operator's force has demoted the copy under the VM of this site, which nobody could ask about.
     pub cut_off: [bool; 2],
     /// An operator demoted something, or threw a copy away, by hand.
@@ -224,7 +224,7 @@ impl World {
             forced_to: [false; 2],
             followed: false,
             force_completed: false,
-            forced_blind: false,
+            forced_past_user: false,
             cut_off: [false; 2],
             by_hand: false,
             violation: None,
@@ -327,8 +327,8 @@ impl World {
             }
             let runs_there = self.vms[1 - site] == Vm::Running || self.shared[1 - site];
             if runs_there && there.exists && there.primary {
-                // past a VM of which it is told that it runs nobody forces anything
-                if !self.forced_blind {
+                // one that boots there while an operator forces it here is at his risk
+                if !self.forced || self.forced_past_user {
                     self.note(Violation::TwoWriters);
                 } else if site == self.home && self.home_returned {
                     self.note(Violation::SecondCopyAfterReturn);
