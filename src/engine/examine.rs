@@ -41,12 +41,7 @@ pub async fn servers(client: &dyn OpenNebula) -> Vec<String> {
 }
 
 impl Engine {
-    /// The own front-end.
-    pub async fn examine_front_end_here(&self) -> Result<ExaminedFrontEnd, String> {
-        front_end(&*self.one_here).await.map_err(|error| self.error_here(error).to_string())
-    }
-
-    /// The other one, and how far its clock is ahead, in seconds.
+    /// The other site's front-end, and how far its clock is ahead, in seconds.
     pub async fn examine_front_end_there(&self) -> (Result<ExaminedFrontEnd, String>, Option<i64>) {
         let client = match self.front_end_there() {
             Ok(client) => client,
