@@ -115,10 +115,12 @@ impl Engine {
     }
 
     async fn observe_image(&self, image: &VmImage, depth: Depth) -> Result<Seen, EngineError> {
-        let spec = image.spec();
         let mut seen = Seen {
             image: image.clone(),
-            observation: Observation { made_here: image.is_own(), ..Observation::unseen(spec.clone()) },
+            observation: Observation {
+                made_here: image.is_own(),
+                ..Observation::unseen(image.spec().clone())
+            },
             cluster_there: None,
             global_id: None,
             info_here: None,
@@ -127,20 +129,31 @@ impl Engine {
             room_needed: 0,
             trouble: None,
         };
-        let here = self.copy_here(image).await?;
-        match here {
+        match self.copy_here(image).await? {
             CopyHere::NotMirrored(info) => {
                 seen.id_here = Some(info.id.clone());
                 seen.info_here = Some(info);
-                return Ok(seen);
             }
-            CopyHere::Absent if !is_of_boot(depth) => {
+            CopyHere::Absent => {
                 seen.observation.here = Here::Absent;
-                return Ok(seen);
+                if is_of_boot(depth) {
+                    let there = self.ask_there(&mut seen).await;
+                    seen.observation.set_aside = self.set_aside_of(image).await;
+                    seen.observation.there = alone_there(there);
+                }
             }
-            CopyHere::Absent | CopyHere::Mirrored(_) => {}
+            CopyHere::Mirrored(here) => {
+                let there = self.ask_there(&mut seen).await;
+                self.observe_both(&mut seen, &here, there, depth).await?;
+            }
         }
-        let there = match self.cluster_there(&image.cluster, &spec.pool_spec()).await {
+        Ok(seen)
+    }
+
+    /// The copy there, and which cluster it is in. Why nothing is known of it is no error.
+    async fn ask_there(&self, seen: &mut Seen) -> CopyThere {
+        let (spec, own) = (seen.image.spec(), &seen.image.cluster);
+        let there = match self.cluster_there(own, &spec.pool_spec()).await {
             Ok(Some(cluster)) => {
                 seen.cluster_there = Some(cluster.clone());
                 if self.is_silent_there() {
@@ -163,61 +176,59 @@ impl Engine {
             }),
             Err(error) => Err(error),
         };
-        let there = there.unwrap_or_else(|error| {
+        there.unwrap_or_else(|error| {
             tracing::info!("{error}");
             seen.trouble = Some(error.to_string());
             CopyThere::Unseen(denial_of(&error).map_or(There::Unreachable, There::Denied))
-        });
-        let CopyHere::Mirrored(here) = here else {
-            seen.observation.here = Here::Absent;
-            seen.observation.set_aside = self.set_aside_of(image).await;
-            seen.observation.there = match there {
-                CopyThere::Mirrored(there) => There::Mirrored(copy(&there, &[])),
-                CopyThere::NotMirrored(metadata) => apart(&metadata, &[]),
-                CopyThere::Absent => There::Absent,
-                CopyThere::Unseen(there) => there,
-            };
-            return Ok(seen);
-        };
-        seen.global_id = Some(here.mirroring.global_id.clone());
+        })
+    }
+
+    /// What the copy here and the one there tell of each other.
+    async fn observe_both(
+        &self,
+        seen: &mut Seen,
+        here: &CopySeen,
+        there: CopyThere,
+        depth: Depth,
+    ) -> Result<(), EngineError> {
+        let global_id = here.mirroring.global_id.clone();
         seen.id_here = Some(here.info.id.clone());
         seen.info_here = Some(here.info.clone());
-        seen.observation.lacks_its_base = lacks_its_base(&here);
-        let mut copy_here = copy(&here, &[]);
+        seen.observation.lacks_its_base = lacks_its_base(here);
+        seen.global_id = Some(global_id.clone());
+        let mut copy_here = copy(here, &[]);
         seen.observation.there = match there {
             CopyThere::Unseen(there) => there,
             CopyThere::Absent => There::Absent,
-            CopyThere::NotMirrored(metadata) => apart(&metadata, &[&here.mirroring.global_id]),
+            CopyThere::NotMirrored(metadata) => apart(&metadata, &[&global_id]),
             CopyThere::Mirrored(there) if there.info.id == here.info.id => {
                 return Err(EngineError::Unfit(Unfit::PeerIsOwnCluster {
                     here: self.here().to_owned(),
                     there: self.there().to_owned(),
                 }));
             }
-            CopyThere::Mirrored(there) if there.mirroring.global_id != here.mirroring.global_id => {
-                tracing::warn!("{spec}: the image of this name on {} is another one", self.there());
-                copy_here = copy(&here, &[&there]);
-                apart(&there.metadata, &[&here.mirroring.global_id, &there.mirroring.global_id])
+            CopyThere::Mirrored(there) if there.mirroring.global_id != global_id => {
+                tracing::warn!("{}: the image of this name on {} is another one", seen.spec(), self.there());
+                copy_here = copy(here, &[&there]);
+                apart(&there.metadata, &[&global_id, &there.mirroring.global_id])
             }
             CopyThere::Mirrored(there) => {
                 seen.id_there = Some(there.info.id.clone());
-                copy_here = copy(&here, &[&there]);
-                let mut copy_there = copy(&there, &[&here]);
-                self.complete(&seen, [&here, &there], &mut copy_here, &mut copy_there, depth).await?;
+                copy_here = copy(here, &[&there]);
+                let mut copy_there = copy(&there, &[here]);
+                self.complete(seen, [here, &there], &mut copy_here, &mut copy_there, depth).await?;
                 There::Mirrored(copy_there)
             }
         };
-        if let Some(global_id) = &seen.global_id {
-            match contact(&copy_here, &seen.observation.there) {
-                Some(agrees) => self.note_contact(global_id, agrees),
-                None => {
-                    seen.observation.in_touch_since_reboot =
-                        self.in_touch_since_reboot(global_id, &copy_here.token);
-                }
+        match contact(&copy_here, &seen.observation.there) {
+            Some(agrees) => self.note_contact(&global_id, agrees),
+            None => {
+                seen.observation.in_touch_since_reboot =
+                    self.in_touch_since_reboot(&global_id, &copy_here.token);
             }
         }
         seen.observation.here = Here::Mirrored(copy_here);
-        Ok(seen)
+        Ok(())
     }
 
     /// Whether the image exists here and is primary, or not mirrored at all.
@@ -662,6 +673,16 @@ enum CopyThere {
     Absent,
     NotMirrored(BTreeMap<String, String>),
     Mirrored(CopySeen),
+}
+
+/// The copy there of an image that is not here.
+fn alone_there(there: CopyThere) -> There {
+    match there {
+        CopyThere::Mirrored(there) => There::Mirrored(copy(&there, &[])),
+        CopyThere::NotMirrored(metadata) => apart(&metadata, &[]),
+        CopyThere::Absent => There::Absent,
+        CopyThere::Unseen(there) => there,
+    }
 }
 
 /// An image of the same name that is not the other copy; what was written for one of these images counts.

@@ -1,6 +1,7 @@
 //! Carries steps out, one by one, each only while the locks it relies on are held. What to do is decided elsewhere.
 
 use super::CONCURRENCY;
+use super::cluster::Cluster;
 use super::error::{EngineError, ForcedInPart};
 use super::failover::{ForceOrder, forced_note};
 use super::images::VmImage;
@@ -330,16 +331,25 @@ impl Engine {
                 self.write_after_force(cluster, image, TOKEN_KEY, &written_for(token, global_id)).await?
             }
             Step::SetAside { .. } => return self.set_aside(seen, locks).await,
-            Step::Resync { image } => {
-                // an earlier request may have been met since the look: the new copy is not to be thrown away as well
-                let now = cluster.info(image).await?.map(|info| info.id);
-                if now != seen.id_here {
-                    return Ok(Carried::Halted);
-                }
-                let asked = async || self.copy_to_be_thrown_away(cluster, image).await;
-                locks::request_resync(cluster, image, global_id, asked).await?;
-            }
+            Step::Resync { .. } => return self.ask_for_new_copy(cluster, seen, global_id).await,
         }
+        Ok(Carried::Out)
+    }
+
+    /// An earlier request may have been met since the look: the new copy is not to be thrown away as well.
+    async fn ask_for_new_copy(
+        &self,
+        cluster: &Cluster,
+        seen: &Seen,
+        global_id: &str,
+    ) -> Result<Carried, CephError> {
+        let image = seen.spec();
+        let now = cluster.info(image).await?.map(|info| info.id);
+        if now != seen.id_here {
+            return Ok(Carried::Halted);
+        }
+        let asked = async || self.copy_to_be_thrown_away(cluster, image).await;
+        locks::request_resync(cluster, image, global_id, asked).await?;
         Ok(Carried::Out)
     }
 }
