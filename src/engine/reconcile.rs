@@ -292,10 +292,10 @@ impl Engine {
             return kept_up;
         }
         let (name, vm) = (image.spec().to_string(), users.first().map(|user| user.vm));
-        let item = |rule, done: String, error: Option<String>| ReconcileItem {
+        let item = |done: String, error: Option<String>| ReconcileItem {
             image: name.clone(),
             vm,
-            rule,
+            rule: None,
             done,
             error,
             code: None,
@@ -303,7 +303,7 @@ impl Engine {
         };
         let failed = |error: &EngineError| ReconcileItem {
             code: Some(error.code().to_string()),
-            ..item(None, String::new(), Some(error.to_string()))
+            ..item(String::new(), Some(error.to_string()))
         };
         let seen = match self.look(std::slice::from_ref(image), Depth::Tidy).await {
             Ok(seen) => seen,
@@ -315,43 +315,57 @@ impl Engine {
         kept_up.is_mirrored = seen.iter().any(|seen| seen.global_id.is_some());
         match self.send_new_name(&seen).await {
             Ok(None) => {}
-            Ok(Some(left)) => kept_up.item = Some(item(None, format!("mirror-snapshot {left}"), None)),
+            Ok(Some(left)) => kept_up.item = Some(item(format!("mirror-snapshot {left}"), None)),
             Err(error) => kept_up.item = Some(failed(&error)),
         }
-        let Some(first) = seen.first() else { return kept_up };
-        let judgement = self.judge_upkeep(first, users, self.ended_here(first, users).await);
+        if let Some(first) = seen.first() {
+            self.do_what_is_due(kept, first, &mut kept_up).await;
+        }
+        kept_up
+    }
+
+    /// What is due of an image that was just seen.
+    async fn do_what_is_due(&self, kept: &ImageWithUsers, seen: &Seen, kept_up: &mut KeptUp) {
+        let ImageWithUsers { image, users } = kept;
+        let judgement = self.judge_upkeep(seen, users, self.ended_here(seen, users).await);
         let rule = judgement.finding.rule;
+        let vm = users.first().map(|user| user.vm);
+        let item = |done: String, error: Option<String>| ReconcileItem {
+            image: image.spec().to_string(),
+            vm,
+            rule: Some(rule),
+            done,
+            error,
+            code: None,
+            locked_by: None,
+        };
         match judgement.task {
             Task::Nothing => {}
             Task::Undecided => {
-                kept_up.item = Some(item(
-                    Some(rule),
-                    String::new(),
-                    Some(self.trouble(rule, &first.observation, users).text),
-                ));
+                let trouble = self.trouble(rule, &seen.observation, users);
+                kept_up.item = Some(item(String::new(), Some(trouble.text)));
             }
             // disks of one VM that are copied back belong together, and so do those that are set aside for it
             Task::Act(steps)
                 if steps.iter().any(|step| matches!(step, Step::SetAside { .. } | Step::Resync { .. })) =>
             {
-                let vm = users.first().map(|user| user.vm);
-                kept_up.to_give_way = Some(vm.or_else(|| seen.first().and_then(booted_by)));
+                kept_up.to_give_way = Some(vm.or_else(|| booted_by(seen)));
             }
             Task::Act(_) => kept_up.item = self.act_on(std::slice::from_ref(kept)).await.pop(),
             Task::Release { vm } => {
                 kept_up.item = Some(match self.go_on_with_release(vm, image).await {
                     Ok(done) => {
                         kept_up.to_pass_on = Some((Some(vm), image.clone()));
-                        item(Some(rule), done, None)
+                        item(done, None)
                     }
-                    Err(error) => ReconcileItem::of_error(name, Some(vm), Some(rule), &error),
+                    Err(error) => {
+                        let name = image.spec().to_string();
+                        ReconcileItem::of_error(name, Some(vm), Some(rule), &error)
+                    }
                 });
             }
-            Task::PassOn => {
-                kept_up.to_pass_on = Some((seen.first().and_then(released_for), image.clone()));
-            }
+            Task::PassOn => kept_up.to_pass_on = Some((released_for(seen), image.clone())),
         }
-        kept_up
     }
 
     /// Observes these images, unless their cluster did not answer a moment ago.
