@@ -162,7 +162,7 @@ impl Process {
     /// The other site's front-end had told of a VM there when the step was decided.
     fn was_told_of_a_user(&self, step: Step) -> bool {
         let told = self.views[step.image()].and_then(|view| view.users_there);
-        told.is_some_and(|(vm, shared)| vm.is_active() || shared)
+        told.is_some_and(|(vm, shared)| vm.is_active() && vm != Vm::Saved || shared)
     }
 
     fn ways(&self, mutation: Mutation) -> Rc<Vec<(Run, Order)>> {
@@ -300,7 +300,9 @@ impl World {
                 self.note(Violation::GivenAway);
             }
         }
-        self.forced_past_user |= matches!(step, Step::ForcePromote(..)) && process.was_told_of_a_user(step);
+        if matches!(step, Step::ForcePromote(..)) && process.was_told_of_a_user(step) {
+            self.note(Violation::ForcedPastUser);
+        }
     }
 
     /// The look without locks, and the ways that lead on from there.

@@ -58,9 +58,10 @@ impl Promise {
     pub fn forbids(self, violation: Violation) -> bool {
         let broken = match violation {
             Violation::LostWrite | Violation::BootOnStale => Self::Complete,
-            Violation::TwoWriters | Violation::TwoPrimaries | Violation::SecondCopyAfterReturn => {
-                Self::OneWriter
-            }
+            Violation::TwoWriters
+            | Violation::TwoPrimaries
+            | Violation::SecondCopyAfterReturn
+            | Violation::ForcedPastUser => Self::OneWriter,
             Violation::BootOnNonPrimary | Violation::PulledAway => Self::Primary,
             Violation::Vanished => Self::There,
             Violation::MemoryOnChangedDisk => Self::Memory,

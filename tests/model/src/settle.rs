@@ -2,9 +2,9 @@
 
 use crate::decide::{CopyThere, Due, Ended, Order, Question, Rules, Step, Told, View, due, way};
 use crate::mutation::Mutation;
-use crate::storage::{Site, other};
+use crate::storage::{Mirroring, Site, other};
 use crate::world::{IMAGES, Link, Lock, Vm, World};
-use onemirror_protocol::{Carried, Lateness, Patience, Report, Rule, Time};
+use onemirror_protocol::{Carried, Lateness, Patience, Positions, Report, Rule, Time};
 
 /// As many times reconcile runs, and the gate is tried, before it counts as stuck.
 const ROUNDS: usize = 8;
@@ -101,6 +101,11 @@ fn report(world: &World, image: usize, site: Site) -> Report {
 
 fn views(world: &World, site: Site, images: &[usize]) -> Vec<View> {
     let there = other(site);
+    // tokens travel with the writes of a journal, so nothing may hang on what daemons tell of their positions
+    let positions = |image: usize, site: Site| match world.images[image].mode() {
+        Mirroring::Journal => Positions::Unknown,
+        Mirroring::Snapshot => world.positions(image, site),
+    };
     images
         .iter()
         .map(|&image| View {
@@ -108,7 +113,7 @@ fn views(world: &World, site: Site, images: &[usize]) -> Vec<View> {
             mode: world.images[image].mode(),
             here: world.images[image].seen(site),
             there: CopyThere::Seen(world.images[image].seen(there)),
-            positions: [world.positions(image, site), world.positions(image, there)],
+            positions: [positions(image, site), positions(image, there)],
             made_here: world.is_clone && site == world.home,
             shared_here: false,
             users_there: Some((world.vms[there], false)),

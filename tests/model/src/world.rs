@@ -130,6 +130,8 @@ pub enum Violation {
     PulledAway,
     /// Home gave an image up that belongs there.
     GivenAway,
+    /// An image was forced though the front-end there had told of a VM that may be using it.
+    ForcedPastUser,
     /// Both copies became primary, and nobody forced it.
     TwoPrimaries,
     /// A terminate deleted an image that the other site needs.
@@ -185,8 +187,6 @@ pub struct World {
     pub followed: bool,
     /// The command has come to its end.
     pub force_completed: bool,
-    /// Something was forced though the front-end there had told of a VM that uses it.
-    pub forced_past_user: bool,
     /// An operator's force has demoted the copy under the VM of this site, which nobody could ask about.
     pub cut_off: [bool; 2],
     /// An operator demoted something, or threw a copy away, by hand.
@@ -224,7 +224,6 @@ impl World {
             forced_to: [false; 2],
             followed: false,
             force_completed: false,
-            forced_past_user: false,
             cut_off: [false; 2],
             by_hand: false,
             violation: None,
@@ -328,7 +327,7 @@ impl World {
             let runs_there = self.vms[1 - site] == Vm::Running || self.shared[1 - site];
             if runs_there && there.exists && there.primary {
                 // one that boots there while an operator forces it here is at his risk
-                if !self.forced || self.forced_past_user {
+                if !self.forced {
                     self.note(Violation::TwoWriters);
                 } else if site == self.home && self.home_returned {
                     self.note(Violation::SecondCopyAfterReturn);
