@@ -183,10 +183,10 @@ class Subject:
             seen[name, "primary"] = site.is_primary(self.image)
             seen[name, "vm"] = site.state_name(self.vms[site.name])
             marks = self.marks(site)
-            reign = ":".join(marks.get("onemirror.handoff", "").split(":")[:2]) + ":"
+            term = ":".join(marks.get("onemirror.handoff", "").split(":")[:2]) + ":"
             for key, value in marks.items():
                 # a mark of an earlier token is void
-                if key == "onemirror.home" or value.startswith(reign) and (key != "onemirror.booted" or seen[name, "primary"]):
+                if key == "onemirror.home" or value.startswith(term) and (key != "onemirror.booted" or seen[name, "primary"]):
                     seen[name, key] = self.plain(value, base)
         logs = self.machine.logs()
         # what a force gives up depends on when it comes

@@ -75,10 +75,10 @@ pub enum Step {
     MarkForced {
         /// The image.
         image: ImageSpec,
-        /// The reign that the force opens, and the VM.
+        /// The term that the force opens, and the VM.
         mark: Mark,
     },
-    /// Writes the token of the reign that a force opens on the copy here.
+    /// Writes the token of the term that a force opens on the copy here.
     OpenByForce {
         /// The image.
         image: ImageSpec,
@@ -266,7 +266,7 @@ pub enum Rule {
     ForcedAndNeverBootedThere,
     NoRoomToKeep,
     ForcedApart,
-    RestoreAfterReignElsewhere,
+    RestoreOnChangedDisk,
     NonPrimaryPeerUnreachable,
     PeerDenied,
     ForcedInPart,
@@ -395,7 +395,7 @@ impl Rule {
             Self::OfTwoAges => 60,
             Self::ForcedAndNeverBootedThere => 59,
             Self::NoRoomToKeep => 62,
-            Self::RestoreAfterReignElsewhere => 61,
+            Self::RestoreOnChangedDisk => 61,
             Self::ForceNothingHere => 71,
             Self::ForceApart => 72,
             Self::ForceHalfCopied => 73,

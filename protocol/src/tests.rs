@@ -842,7 +842,7 @@ fn gate_rows() -> Vec<Row> {
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
             pair(primary("3:site-a:open"), never_booted(), inactive()),
-            RestoreAfterReignElsewhere,
+            RestoreOnChangedDisk,
             "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits; to start it without, on its disks as they are: onevm recover --recreate 2",
         ),
         // given up to that force before its last writes had arrived there
@@ -950,19 +950,19 @@ fn gate_rows() -> Vec<Row> {
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
             pair(primary("3:site-a:open").booted("3:site-a:9"), non_primary("3:site-a:open"), inactive()),
-            RestoreAfterReignElsewhere,
+            RestoreOnChangedDisk,
             "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits; to start it without, on its disks as they are: onevm recover --recreate 2",
         ),
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
             pair(primary("5:site-a:open").booted("3:site-a:2"), non_primary("5:site-a:open"), inactive()),
-            RestoreAfterReignElsewhere,
+            RestoreOnChangedDisk,
             "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits; to start it without, on its disks as they are: onevm recover --recreate 2",
         ),
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
             pair(non_primary("5:site-b:open"), primary("5:site-b:open"), inactive()),
-            RestoreAfterReignElsewhere,
+            RestoreOnChangedDisk,
             "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits; to start it without, on its disks as they are: onevm recover --recreate 2",
         ),
         // not primary here
@@ -1455,7 +1455,7 @@ fn gate_rows() -> Vec<Row> {
 fn release_rows() -> Vec<Row> {
     use Rule::*;
     let follows = || non_primary("3:site-a:open");
-    let reigns = || primary("3:site-a:open").release("3:site-a:7");
+    let holds_it = || primary("3:site-a:open").release("3:site-a:7");
     vec![
         releases(
             release(),
@@ -1471,7 +1471,7 @@ fn release_rows() -> Vec<Row> {
         ),
         releases(
             release(),
-            used(pair(reigns(), follows(), inactive())),
+            used(pair(holds_it(), follows(), inactive())),
             ReleaseInUseHere,
             "done; pending: VM 7 here uses it",
         ),
@@ -1483,7 +1483,7 @@ fn release_rows() -> Vec<Row> {
         ),
         releases(
             release(),
-            pair(reigns(), half_demoted("3:site-a:open"), inactive()),
+            pair(holds_it(), half_demoted("3:site-a:open"), inactive()),
             ReleasePending,
             "done; pending: the copy on site-b is half demoted",
         ),
@@ -1495,13 +1495,13 @@ fn release_rows() -> Vec<Row> {
         ),
         releases(
             release(),
-            pair(reigns(), primary("1003:site-b:open"), active()),
+            pair(holds_it(), primary("1003:site-b:open"), active()),
             ReleaseSplitBrain,
             "done; pending: it is primary on site-b too (split brain)",
         ),
         releases(
             release(),
-            seen_as(Here::Mirrored(reigns()), There::Unreachable, PeerVm::Silent),
+            seen_as(Here::Mirrored(holds_it()), There::Unreachable, PeerVm::Silent),
             ReleasePeerUnreachable,
             "done; pending: site-b does not answer",
         ),
@@ -1531,7 +1531,7 @@ fn release_rows() -> Vec<Row> {
         ),
         releases(
             release(),
-            seen_as(Here::Mirrored(reigns()), There::Absent, PeerVm::None),
+            seen_as(Here::Mirrored(holds_it()), There::Absent, PeerVm::None),
             ReleasePeerHasNoCopy,
             "done; pending: site-b has no copy yet",
         ),
@@ -1549,7 +1549,7 @@ fn release_rows() -> Vec<Row> {
         ),
         releases(
             release(),
-            pair(reigns(), follows(), inactive()),
+            pair(holds_it(), follows(), inactive()),
             ReleaseHandOver,
             "write 4:site-a:c1 here, demote here",
         ),
@@ -1570,50 +1570,50 @@ fn release_rows() -> Vec<Row> {
         ),
         releases(
             release(),
-            pair(reigns(), non_primary("2:site-b:y").reports(Report::Replaying), inactive()),
+            pair(holds_it(), non_primary("2:site-b:y").reports(Report::Replaying), inactive()),
             ReleaseWaitForFollower,
             "wait for the other copy to follow",
         ),
         releases(
             Release { patience: Patience::Waning, ..release() },
-            pair(reigns().by_snapshot(), non_primary("2:site-b:y").by_snapshot(), inactive()),
+            pair(holds_it().by_snapshot(), non_primary("2:site-b:y").by_snapshot(), inactive()),
             ReleaseCarryToken,
             "mirror-snapshot here",
         ),
         // a copy that is going to be thrown away there, whatever it shows
         releases(
             release(),
-            pair(reigns(), Copy { resync: Resync::Asked, ..follows() }, inactive()),
+            pair(holds_it(), Copy { resync: Resync::Asked, ..follows() }, inactive()),
             ReleaseWaitForFollower,
             "wait for the other copy to follow",
         ),
         releases(
             release(),
-            pair(Copy { resync: Resync::Asked, ..reigns() }, follows(), inactive()),
+            pair(Copy { resync: Resync::Asked, ..holds_it() }, follows(), inactive()),
             ReleaseResyncAsked,
             "done; pending: a resync of it was asked for before it became primary here",
         ),
         releases(
             Release { patience: Patience::Exhausted, ..release() },
-            pair(reigns(), non_primary("2:site-b:y"), inactive()),
+            pair(holds_it(), non_primary("2:site-b:y"), inactive()),
             ReleasePending,
             "done; pending: the copy on site-b does not follow yet",
         ),
         releases(
             release(),
-            pair(reigns(), non_primary("2:site-b:y").reports(Report::Down), inactive()),
+            pair(holds_it(), non_primary("2:site-b:y").reports(Report::Down), inactive()),
             ReleasePending,
             "done; pending: rbd-mirror on site-b is down",
         ),
         releases(
             release(),
-            pair(reigns(), non_primary("").reports(Report::Syncing(Some(7))), inactive()),
+            pair(holds_it(), non_primary("").reports(Report::Syncing(Some(7))), inactive()),
             ReleasePending,
             "done; pending: site-b is still copying it: 7 %",
         ),
         releases(
             release(),
-            pair(reigns(), non_primary("2:site-b:y").reports(full()), inactive()),
+            pair(holds_it(), non_primary("2:site-b:y").reports(full()), inactive()),
             ReleaseNoRoomThere,
             "done; pending: pool one of site-b is full (quota of 1000 bytes); on site-b: ceph osd pool set-quota one max_bytes 2000",
         ),
@@ -1952,7 +1952,7 @@ fn binding_rows() -> Vec<Row> {
         boots(
             Gate { boot: BootKind::Restore, ..gate() },
             pair(inherited(), follows(), PeerVm::None),
-            RestoreAfterReignElsewhere,
+            RestoreOnChangedDisk,
             "refuse: one-0-2-0 changed since this VM was suspended; its saved memory no longer fits; to start it without, on its disks as they are: onevm recover --recreate 2",
         ),
         keeps_up(
@@ -2049,7 +2049,7 @@ fn home_rows() -> Vec<Row> {
     let of = |home: Home, copy: Copy| Copy { home, ..copy };
     let local = || Home::At { site: A.into(), is_former: true };
     let made = |observation| Observation { made_here: true, ..observation };
-    let reign = || primary("3:site-a:open").booted("3:site-a:2").release("3:site-a:7");
+    let term = || primary("3:site-a:open").booted("3:site-a:2").release("3:site-a:7");
     let follows = || of(Home::Unset, non_primary("3:site-a:open"));
     let of_home = |role| Release { role, ..release() };
     let (home, recovery) = (SiteRole::Home, SiteRole::Recovery);
@@ -2104,7 +2104,7 @@ fn home_rows() -> Vec<Row> {
         ),
         boots(
             away(),
-            pair(of(local(), reign()), follows(), inactive()),
+            pair(of(local(), term()), follows(), inactive()),
             OpenTokenHere,
             "home site-a, write 4:site-a:open here, booted 4:site-a:2",
         ),
@@ -2127,30 +2127,30 @@ fn home_rows() -> Vec<Row> {
         // an end elsewhere hands over, whatever the site is to others; at home it is an end
         releases(
             of_home(home),
-            pair(of(at(B), reign()), follows(), inactive()),
+            pair(of(at(B), term()), follows(), inactive()),
             ReleaseHandOver,
             "write 4:site-a:c1 here, demote here",
         ),
         keeps_up(
             Upkeep { role: home, ..upkeep() },
-            pair(of(at(B), reign()), follows(), inactive()),
+            pair(of(at(B), term()), follows(), inactive()),
             UpkeepRelease,
             "release of VM 7",
         ),
-        keeps_up(upkeep(), pair(of(at(A), reign()), follows(), inactive()), UpkeepNothing, "nothing"),
+        keeps_up(upkeep(), pair(of(at(A), term()), follows(), inactive()), UpkeepNothing, "nothing"),
         releases(
             of_home(recovery),
-            pair(of(Home::Unset, reign()), follows(), inactive()),
+            pair(of(Home::Unset, term()), follows(), inactive()),
             ReleaseHandOver,
             "write 4:site-a:c1 here, demote here",
         ),
         releases(
             of_home(recovery),
-            made(pair(of(Home::Unset, reign()), follows(), inactive())),
+            made(pair(of(Home::Unset, term()), follows(), inactive())),
             ReleaseHandOver,
             "write 4:site-a:c1 here, demote here",
         ),
-        releases(of_home(home), pair(of(Home::Unset, reign()), follows(), inactive()), ReleaseAtHome, "done"),
+        releases(of_home(home), pair(of(Home::Unset, term()), follows(), inactive()), ReleaseAtHome, "done"),
         releases(
             of_home(recovery),
             made(pair(of(Home::Unset, primary("1:site-a:open")), follows(), inactive())),
@@ -2161,7 +2161,7 @@ fn home_rows() -> Vec<Row> {
     for role in [home, recovery] {
         for made_here in [false, true] {
             let row = |home, rule, says| {
-                let seen = pair(of(home, reign()), follows(), inactive());
+                let seen = pair(of(home, term()), follows(), inactive());
                 releases(of_home(role), Observation { made_here, ..seen }, rule, says)
             };
             rows.push(row(at(A), ReleaseAtHome, "done"));

@@ -23,7 +23,8 @@ pub(super) const FORCED_STRIDE: u64 = 1000;
 ///
 /// An *open* token is written by the site that promotes the image, or boots a VM on it; it proves nothing but that
 /// the copy which shows it has followed since. A *closed* one is written by the site that gives the image up,
-/// after its last write: a copy that shows it has every write.
+/// after its last write: a copy that shows it has every write. The time of an open token is a *term*: one site holds the
+/// image in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token {
     /// Orders the history: one more than the number found, much more by a forced promotion.
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_holds_in_its_reign_only() {
+    fn a_mark_holds_in_its_term_only() {
         let open = Token::open_after(None, "site-b");
         let mark = Mark::of(&open, 7);
         assert!(mark.holds_in(&open));

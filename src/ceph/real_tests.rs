@@ -98,9 +98,9 @@ async fn what_is_not_there_is_told_apart() {
     assert_eq!(a.info(&image.0).await.unwrap().unwrap().mirroring, None);
     assert!(matches!(a.demote(&image.0).await, Err(CephError::NotPossible { .. })));
     assert!(matches!(a.journal_status(&image.0).await, Err(CephError::NotPossible { .. })));
-    let stranger = RbdCommand::new(Connection { user: Some("nobody".into()), ..a_connection() });
-    assert!(matches!(stranger.info(&image.0).await, Err(CephError::PermissionDenied { .. })));
-    let holder = stranger.lock_holder(&image.0, "o", "l").await;
+    let without_rights = RbdCommand::new(Connection { user: Some("nobody".into()), ..a_connection() });
+    assert!(matches!(without_rights.info(&image.0).await, Err(CephError::PermissionDenied { .. })));
+    let holder = without_rights.lock_holder(&image.0, "o", "l").await;
     assert!(matches!(holder, Err(CephError::PermissionDenied { .. })), "{holder:?}");
 }
 

@@ -46,8 +46,8 @@ struct Note {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     named: Option<Timestamp>,
     /// The token that outranked it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    reign: Option<String>,
+    #[serde(default, rename = "reign", skip_serializing_if = "Option::is_none")]
+    outranked_by: Option<String>,
     /// Which token outranked which.
     why: String,
 }
@@ -61,8 +61,8 @@ impl Note {
 
     /// What was set aside later comes later: by the tokens that outranked it, which no clock tells.
     fn order(&self) -> (Option<u64>, Timestamp) {
-        let reign = self.reign.as_deref().and_then(|reign| reign.parse::<Token>().ok());
-        (reign.map(|token| token.sequence), self.since)
+        let token = self.outranked_by.as_deref().and_then(|token| token.parse::<Token>().ok());
+        (token.map(|token| token.sequence), self.since)
     }
 
     /// The name under which the copy is kept.
@@ -269,7 +269,7 @@ impl Engine {
         let mut earlier = Vec::new();
         for (pool, found) in &all {
             for note in found.iter().map(|found| &found.note).filter(|note| note.vm == Some(vm)) {
-                let is_of_this_loss = self.still_reigns(pool, note).await;
+                let is_of_this_loss = self.still_outranks(pool, note).await;
                 earlier.push(Earlier { of: note.image.clone(), since: note.since, is_of_this_loss });
             }
         }
@@ -277,12 +277,14 @@ impl Engine {
     }
 
     /// Whether the token that outranked the copy is still the newest; what cannot be seen counts as replaced.
-    async fn still_reigns(&self, pool: &DatastorePool, note: &Note) -> bool {
-        let (Some(reign), Ok(image)) = (&note.reign, note.image.parse::<ImageSpec>()) else { return false };
+    async fn still_outranks(&self, pool: &DatastorePool, note: &Note) -> bool {
+        let (Some(token), Ok(image)) = (&note.outranked_by, note.image.parse::<ImageSpec>()) else {
+            return false;
+        };
         let Ok(Some(there)) = self.cluster_there(&pool.cluster, &pool.name).await else { return false };
         let metadata = there.metadata(&image).await;
         let metadata = metadata.inspect_err(|error| tracing::info!("{error}")).unwrap_or_default();
-        metadata.get(TOKEN_KEY).and_then(|text| text.split_whitespace().next()) == Some(reign.as_str())
+        metadata.get(TOKEN_KEY).and_then(|text| text.split_whitespace().next()) == Some(token.as_str())
     }
 
     /// Sets the outranked copy here aside: noted before, now renamed, then no longer mirrored. In no other order: what
@@ -319,7 +321,7 @@ impl Engine {
             Here::Mirrored(copy) => (token(&copy.token), copy.booted.clone()),
             Here::Absent | Here::NotMirrored => (String::new(), None),
         };
-        let (there, reign) = match &seen.observation.there {
+        let (there, outranked_by) = match &seen.observation.there {
             There::Mirrored(copy) => (token(&copy.token), copy.token.token().map(ToString::to_string)),
             _ => (String::new(), None),
         };
@@ -331,7 +333,7 @@ impl Engine {
             vm,
             since: self.surroundings.time.date(),
             named: None,
-            reign,
+            outranked_by,
             why: format!("{there} outranks {here}"),
         }
     }
@@ -461,8 +463,8 @@ impl Engine {
         };
         let ended = async {
             // only a primary copy there stays when its other one leaves
-            let reigns = other.info(&original).await.map_err(there)?.and_then(|info| info.mirroring);
-            if !reigns.is_some_and(|it| it.primary && it.global_id == mirroring.global_id) {
+            let is_primary = other.info(&original).await.map_err(there)?.and_then(|info| info.mirroring);
+            if !is_primary.is_some_and(|it| it.primary && it.global_id == mirroring.global_id) {
                 return Err(EngineError::Unfit(Unfit::HalfSetAside {
                     image: spec.clone(),
                     original: original.clone(),
@@ -755,7 +757,7 @@ mod tests {
             vm: Some(3),
             since: "2026-11-26T16:45:00.5Z".parse().unwrap(),
             named: None,
-            reign: Some("1003:site-b:open".into()),
+            outranked_by: Some("1003:site-b:open".into()),
             why: "1003:site-b:open outranks 3:site-a:open".into(),
         }
     }
@@ -834,21 +836,24 @@ mod tests {
     }
 
     #[test]
-    fn of_several_copies_the_reigns_tell_the_newest_and_not_the_clocks() {
-        let of_reign =
-            |reign: &str, since: &str| Note { reign: Some(reign.into()), since: time(since), ..note() };
+    fn of_several_copies_the_tokens_tell_the_newest_and_not_the_clocks() {
+        let of_token = |token: &str, since: &str| Note {
+            outranked_by: Some(token.into()),
+            since: time(since),
+            ..note()
+        };
         let (first, second) =
-            (of_reign("1001:site-b:open", "18:00:00"), of_reign("2003:site-b:open", "17:00:00"));
+            (of_token("1001:site-b:open", "18:00:00"), of_token("2003:site-b:open", "17:00:00"));
         assert!(first.order() < second.order());
         // one of an earlier release tells no token
-        let unsaid = Note { reign: None, since: time("19:00:00"), ..note() };
+        let unsaid = Note { outranked_by: None, since: time("19:00:00"), ..note() };
         assert!(unsaid.order() < first.order());
     }
 
     #[test]
     fn a_note_of_an_earlier_release_is_read() {
         let text = r#"{"copy":"10365947de3a","site":"site-a","image":"one/one-7","vm":3,"since":"2026-11-26T16:45:00.5Z","why":"1003:site-b:open outranks 3:site-a:open"}"#;
-        assert_eq!(serde_json::from_str::<Note>(text).unwrap(), Note { reign: None, ..note() });
+        assert_eq!(serde_json::from_str::<Note>(text).unwrap(), Note { outranked_by: None, ..note() });
     }
 
     #[test]

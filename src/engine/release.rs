@@ -55,12 +55,12 @@ impl Engine {
         limit: Duration,
     ) -> Result<ReleaseOutcome, EngineError> {
         let started = self.now();
-        let strangers = self.registered_here(images.iter()).await?;
-        for (image, id) in &strangers {
+        let registered = self.registered_here(images.iter()).await?;
+        for (image, id) in &registered {
             tracing::warn!("{image} is registered here as image {id}, not VM {vm}'s own: left as it is");
         }
         let images: Vec<VmImage> =
-            images.iter().filter(|image| !strangers.contains_key(image.spec())).cloned().collect();
+            images.iter().filter(|image| !registered.contains_key(image.spec())).cloned().collect();
         let result = self.give_up(vm, &images, let_go, limit).await;
         match &result {
             Ok(outcome) => {

@@ -408,11 +408,11 @@ def suspended_while_the_other_site_ran(lab, machine):
 
 
 @full
-@pytest.mark.advice("restore-after-reign-elsewhere", "here: onevm recover --recreate N")
+@pytest.mark.advice("restore-on-changed-disk", "here: onevm recover --recreate N")
 def test_a_vm_whose_saved_memory_no_longer_fits_starts_without_it(lab, a, b, adviser):
     machine = lab.vm_with_one_disk(unique("memory"), "journal")
     suspended_while_the_other_site_ran(lab, machine)
-    adviser.follow(a, machine.home, "restore-after-reign-elsewhere", "here: onevm recover --recreate N")
+    adviser.follow(a, machine.home, "restore-on-changed-disk", "here: onevm recover --recreate N")
     wait_until("home to run", lambda: a.state_name(machine.home) == RUNNING, 120, 1)
     runs_at_home(lab, machine)
 

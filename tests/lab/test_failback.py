@@ -522,11 +522,11 @@ def test_a_force_that_was_interrupted_costs_home_nothing(lab, a, b, adviser, mod
         vm = machine.start_on_b()
         assert b.settle(vm) == "PROLOG_FAILURE"
         b.clusters("daemon-stop")
-        reign = b.token(image)
+        term = b.token(image)
         b.rbd("mirror", "image", "promote", "--force", image)
         b.action("terminate", vm)
         assert b.settle(vm) == "DONE", b.vm_error(vm)
-        assert (b.is_primary(image), b.token(image)) == (True, reign)
+        assert (b.is_primary(image), b.token(image)) == (True, term)
     finally:
         a.clusters("site-back")
         a.front_end_start()

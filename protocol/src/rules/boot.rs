@@ -498,10 +498,10 @@ impl Gate<'_> {
                 Advice::wait("whether a VM uses it there is unknown; try again when the front-end tells it"),
             ),
             PeerVm::None | PeerVm::Inactive { .. } if !self.fits_saved_memory(here) => {
-                return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
+                return (Rule::RestoreOnChangedDisk, self.restore_refused(observation));
             }
             PeerVm::None | PeerVm::Inactive { .. } => {
-                Verdict::PutRight(reign_past(there, here, &observation.image, self.here, self.vm))
+                Verdict::PutRight(term_past(there, here, &observation.image, self.here, self.vm))
             }
         };
         (Rule::ForcedAndNeverBootedThere, verdict)
@@ -591,20 +591,20 @@ impl Gate<'_> {
     /// The copy here may be booted on; the token has to say that this site holds it before the boot goes on.
     fn boot(&self, observation: &Observation, here: &Copy, rule: Rule) -> (Rule, Verdict) {
         let image = &observation.image;
-        let reign = here.token.token().filter(|token| token.is_open_by(self.here));
+        let term = here.token.token().filter(|token| token.is_open_by(self.here));
         if !self.fits_saved_memory(here) {
-            return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
+            return (Rule::RestoreOnChangedDisk, self.restore_refused(observation));
         }
         let released = |token: &Token| here.release.as_ref().is_some_and(|mark| mark.holds_in(token));
-        if let Some(reign) = reign.filter(|token| !released(token)) {
+        if let Some(term) = term.filter(|token| !released(token)) {
             // others that share the disk stay named: what one of them has saved goes with this token
-            let booted = here.booted.as_ref().filter(|mark| mark.holds_in(reign));
-            let mark = booted.map_or_else(|| Mark::of(reign, self.vm), |mark| mark.joined_by(self.vm));
+            let booted = here.booted.as_ref().filter(|mark| mark.holds_in(term));
+            let mark = booted.map_or_else(|| Mark::of(term, self.vm), |mark| mark.joined_by(self.vm));
             let mut steps: Vec<Step> = self.home_step(observation, here).into_iter().collect();
             let rule = if steps.is_empty() { rule } else { Rule::HomeHere };
             if here.is_unbound {
                 // the same token, with the name of its image
-                steps.push(Step::WriteToken { at: Side::Here, image: image.clone(), token: reign.clone() });
+                steps.push(Step::WriteToken { at: Side::Here, image: image.clone(), token: term.clone() });
             } else if steps.is_empty() && here.booted.as_ref() == Some(&mark) {
                 return (rule, Verdict::Pass);
             }
@@ -618,10 +618,10 @@ impl Gate<'_> {
 
     /// Whether the copy here is as it was when this VM's memory was saved, if that is what the VM starts from.
     fn fits_saved_memory(&self, here: &Copy) -> bool {
-        let reign = here.token.token().filter(|token| token.is_open_by(self.here));
-        match (reign, &here.booted) {
+        let term = here.token.token().filter(|token| token.is_open_by(self.here));
+        match (term, &here.booted) {
             _ if self.boot == BootKind::Cold => true,
-            (Some(reign), Some(booted)) => booted.holds_in(reign) && booted.names(self.vm),
+            (Some(term), Some(booted)) => booted.holds_in(term) && booted.names(self.vm),
             // never handed over since onemirror came
             (None, _) => here.token == TokenSeen::None,
             (Some(_), None) => false,
@@ -634,7 +634,7 @@ impl Gate<'_> {
         let token = opening_token(here, &observation.there, self.here);
         let mark = Mark::of(&token, self.vm);
         let mut steps: Vec<Step> = self.home_step(observation, here).into_iter().collect();
-        steps.extend(begin_reign(here, image, token, mark));
+        steps.extend(begin_term(here, image, token, mark));
         steps
     }
 
@@ -712,7 +712,7 @@ impl Gate<'_> {
             return (rule, self.refuse(observation, cause, way_out.advice(*vm, self.over_there())));
         }
         if self.boot == BootKind::Restore {
-            return (Rule::RestoreAfterReignElsewhere, self.restore_refused(observation));
+            return (Rule::RestoreOnChangedDisk, self.restore_refused(observation));
         }
         let judged = match there.role {
             Role::Primary => self.judge_primary_there(observation, here, there),
@@ -815,7 +815,7 @@ impl Gate<'_> {
             // promoted there by hand, without the newest writes: nothing here may be thrown away for it
             return (Rule::TokenConflict, self.conflict(observation));
         }
-        let Some(reign) = there.token.token().filter(|token| token.is_open_by(self.there)) else {
+        let Some(term) = there.token.token().filter(|token| token.is_open_by(self.there)) else {
             let mut steps = vec![Step::WriteToken {
                 at: Side::There,
                 image: image.clone(),
@@ -826,7 +826,7 @@ impl Gate<'_> {
             }
             return (Rule::OpenTokenThere, Verdict::PutRight(steps));
         };
-        if here.token.token() == Some(reign) && !here.resync.is_pending() {
+        if here.token.token() == Some(term) && !here.resync.is_pending() {
             if there.resync.is_pending() {
                 // only a copy that follows goes away with what it follows, and makes room for the new one
                 let why = self.why(
@@ -836,7 +836,7 @@ impl Gate<'_> {
                 );
                 return (Rule::ResyncAskedThere, Verdict::Refuse(why));
             }
-            let closed = Token::close_after(Some(reign), self.there, self.closing_id);
+            let closed = Token::close_after(Some(term), self.there, self.closing_id);
             let mut steps = self.cut_off(observation, there);
             steps.push(Step::WriteToken { at: Side::There, image: image.clone(), token: closed });
             steps.push(demote(observation, Side::There));
@@ -883,7 +883,7 @@ impl Gate<'_> {
         {
             // the first to boot holds the image
             let mut steps = vec![Step::Promote { at: Side::Here, image: observation.image.clone() }];
-            steps.extend(reign_past(there, here, &observation.image, self.here, self.vm));
+            steps.extend(term_past(there, here, &observation.image, self.here, self.vm));
             return (Rule::ForcedAndNeverBootedThere, Verdict::PutRight(steps));
         }
         match give_way(observation, here, there) {
@@ -1160,9 +1160,9 @@ impl Gate<'_> {
 
     fn split_brain(&self, observation: &Observation, here: &Copy, there: &Copy) -> Verdict {
         // promoted under the other site's open token: a force that was killed before its own, or somebody's by hand
-        let reign =
+        let term =
             here.token.token().filter(|token| there.token.token() == Some(token) && !token.is_closed());
-        let intruder = match reign {
+        let intruder = match term {
             // a VM that is active there may run without a gate
             Some(_) if matches!(observation.vm_there, PeerVm::Active { .. }) => None,
             Some(token) if token.site == self.here => Some(self.there),
@@ -1240,14 +1240,14 @@ pub(super) fn aside(image: &ImageSpec) -> String {
 }
 
 /// What opens a token of `site` on its copy that outranks the other one, with a boot of this VM.
-pub(super) fn reign_past(other: &Copy, own: &Copy, image: &ImageSpec, site: &str, vm: i32) -> Vec<Step> {
+pub(super) fn term_past(other: &Copy, own: &Copy, image: &ImageSpec, site: &str, vm: i32) -> Vec<Step> {
     let token = Token::open_after(other.token.token(), site);
     let mark = Mark::of(&token, vm);
-    begin_reign(own, image, token, mark)
+    begin_term(own, image, token, mark)
 }
 
 /// What opens a token of this site. The mark comes last: where it stands, the token has been sent.
-pub(super) fn begin_reign(here: &Copy, image: &ImageSpec, token: Token, mark: Mark) -> Vec<Step> {
+pub(super) fn begin_term(here: &Copy, image: &ImageSpec, token: Token, mark: Mark) -> Vec<Step> {
     let mut steps = vec![Step::WriteToken { at: Side::Here, image: image.clone(), token }];
     steps.extend(carried(here, image));
     steps.push(Step::MarkBooted { image: image.clone(), mark });

@@ -79,7 +79,7 @@ impl Force<'_> {
         if answering.is_empty() { Forced::Act(steps) } else { Forced::TakeOver(answering) }
     }
 
-    /// Makes the copy here primary, if it is not, and opens a reign that outranks what never arrived.
+    /// Makes the copy here primary, if it is not, and opens a term that outranks what never arrived.
     fn steps(&self, observation: &Observation, fence: bool) -> Vec<Step> {
         let Here::Mirrored(copy) = &observation.here else { return Vec::new() };
         let newest = match &observation.there {

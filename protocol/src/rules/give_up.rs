@@ -153,7 +153,7 @@ impl Release<'_> {
             let cause = format!("it is stale here: {} wrote to it last", self.there);
             return (Rule::ReleaseStaleHere, self.pending(observation, cause));
         }
-        let Some(reign) = here.token.token().filter(|token| token.is_open_by(self.here)) else {
+        let Some(term) = here.token.token().filter(|token| token.is_open_by(self.here)) else {
             return match (here.token.token(), there.token.token()) {
                 // a release that was interrupted between token and demotion, of a token that the other copy follows
                 (Some(closed), Some(seen))
@@ -169,15 +169,15 @@ impl Release<'_> {
                 _ => (Rule::ReleaseOpenToken, Verdict::Act(self.open_steps(observation, here))),
             };
         };
-        if !here.release.as_ref().is_some_and(|mark| mark.holds_in(reign)) {
-            let mark = Mark::of(reign, self.vm);
+        if !here.release.as_ref().is_some_and(|mark| mark.holds_in(term)) {
+            let mark = Mark::of(term, self.vm);
             return (
                 Rule::ReleaseMark,
                 Verdict::Act(vec![Step::MarkRelease { image: observation.image.clone(), mark }]),
             );
         }
-        if there.token.token() == Some(reign) && !there.resync.is_pending() {
-            let token = Token::close_after(Some(reign), self.here, self.closing_id);
+        if there.token.token() == Some(term) && !there.resync.is_pending() {
+            let token = Token::close_after(Some(term), self.here, self.closing_id);
             let close = Step::WriteToken { at: Side::Here, image: observation.image.clone(), token };
             return (Rule::ReleaseHandOver, Verdict::Act(vec![close, self.demote(observation)]));
         }
@@ -218,13 +218,13 @@ impl Release<'_> {
 
     /// Stays primary; the mark tells reconcile to go on.
     fn keep(&self, observation: &Observation, here: &Copy, rule: Rule, cause: String) -> (Rule, Verdict) {
-        let Some(reign) = here.token.token().filter(|token| token.is_open_by(self.here)) else {
+        let Some(term) = here.token.token().filter(|token| token.is_open_by(self.here)) else {
             return (Rule::ReleaseOpenToken, Verdict::Act(self.open_steps(observation, here)));
         };
-        if here.release.as_ref().is_some_and(|mark| mark.holds_in(reign)) {
+        if here.release.as_ref().is_some_and(|mark| mark.holds_in(term)) {
             return (rule, self.pending(observation, cause));
         }
-        let mark = Mark::of(reign, self.vm);
+        let mark = Mark::of(term, self.vm);
         (Rule::ReleaseMark, Verdict::Act(vec![Step::MarkRelease { image: observation.image.clone(), mark }]))
     }
 

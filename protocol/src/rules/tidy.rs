@@ -1,6 +1,6 @@
 //! Upkeep: a host, a front-end or the timer came round; put right what events left undone.
 
-use super::boot::{begin_reign, carried, give_way, opening_token, reign_past};
+use super::boot::{begin_term, carried, give_way, opening_token, term_past};
 use super::take_up::is_primary_nowhere;
 use crate::decision::{Finding, Rule, Side, Step};
 use crate::home::{Belongs, Home, Residence, SiteRole};
@@ -164,7 +164,7 @@ impl Upkeep<'_> {
     fn judge_never_booted_there(&self, observation: &Observation, here: &Copy, there: &Copy) -> Task {
         match (self.running_here, &observation.vm_there) {
             (Some(vm), PeerVm::None | PeerVm::Inactive { .. }) => {
-                Task::Act(reign_past(there, here, &observation.image, self.here, vm))
+                Task::Act(term_past(there, here, &observation.image, self.here, vm))
             }
             _ => Task::Undecided,
         }
@@ -172,7 +172,7 @@ impl Upkeep<'_> {
 
     /// Primary here, and not there.
     fn judge_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Task) {
-        let reign = here.token.token().filter(|token| token.is_open_by(self.here));
+        let term = here.token.token().filter(|token| token.is_open_by(self.here));
         let residence = Residence { here: self.here, there: self.there, role: self.role };
         // written for what the image was before; by now the other site has to know it as well
         if matches!(here.home, Home::At { is_former: true, .. })
@@ -184,13 +184,13 @@ impl Upkeep<'_> {
         }
         if !self.in_use_here {
             let is_away = residence.of(here, observation.made_here) == Belongs::There;
-            let asked = here.release.as_ref().filter(|mark| match reign {
-                Some(reign) => mark.holds_in(reign),
+            let asked = here.release.as_ref().filter(|mark| match term {
+                Some(term) => mark.holds_in(term),
                 // interrupted between token and demotion
                 None => released_by(here, self.here),
             });
             let ended = here.booted.as_ref().filter(|mark| {
-                reign.is_some_and(|reign| mark.holds_in(reign)) && self.ended_here == Some(mark.vm)
+                term.is_some_and(|term| mark.holds_in(term)) && self.ended_here == Some(mark.vm)
             });
             return match asked.or(ended).filter(|_| is_away) {
                 Some(mark) => (Rule::UpkeepRelease, Task::Release { vm: mark.vm }),
@@ -198,14 +198,14 @@ impl Upkeep<'_> {
             };
         }
         if let Some(vm) = self.running_here
-            && reign.is_none()
+            && term.is_none()
         {
             // booted without a gate: there was no CONTEXT section, or the plugin came later
             let image = &observation.image;
             let token = opening_token(here, &observation.there, self.here);
             let mark = Mark::of(&token, vm);
             let mut steps: Vec<Step> = residence.step(observation, here).into_iter().collect();
-            steps.extend(begin_reign(here, image, token, mark));
+            steps.extend(begin_term(here, image, token, mark));
             return (Rule::UpkeepOpenToken, Task::Act(steps));
         }
         (Rule::UpkeepNothing, Task::Nothing)

@@ -464,7 +464,7 @@ impl World {
                 }
                 let done = holds && self.carry_out(step);
                 if done && !process.is_release() {
-                    self.note_reign(step);
+                    self.note_term(step);
                 }
                 if !done {
                     self.halt(process, step, if holds { Carried::Halted } else { Carried::LockRanOut });
@@ -506,12 +506,12 @@ impl World {
     /// What ends what a killed run began: only a primary copy there stays when its other one leaves.
     fn last_steps_aside(&self, process: &Process) -> Vec<Step> {
         let (here, there) = (process.site, other(process.site));
-        let reigns = |image: &usize| {
+        let holds_it = |image: &usize| {
             let copy = self.images[*image].seen(there);
             copy.exists && copy.primary
         };
         let reached = self.reaches_cluster(here);
-        let images = self.images_of(process).into_iter().filter(|image| reached && reigns(image));
+        let images = self.images_of(process).into_iter().filter(|image| reached && holds_it(image));
         images.map(|image| Step::StopMirroring(here, image)).collect()
     }
 
@@ -715,7 +715,7 @@ impl World {
 
     /// A boot, or a forced failover, opens a token that outranks the other one, if there is one: what counts from here on,
     /// once an operator has forced, is what this copy has.
-    fn note_reign(&mut self, step: Step) {
+    fn note_term(&mut self, step: Step) {
         let Step::Token(site, image, token) = step else { return };
         let outranks = self.images[image].copies[other(site)].metadata.token < Some(token);
         if self.forced && token.site == site && token.closed == 0 && outranks {

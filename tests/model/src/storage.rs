@@ -79,7 +79,7 @@ enum Entry {
 
 /// Who was promoted last, and whether it was demoted since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Reign {
+struct Term {
     by: Site,
     demoted: bool,
 }
@@ -126,7 +126,7 @@ pub struct Image {
     /// The copies.
     pub copies: [Copy; 2],
     news: [Vec<Entry>; 2],
-    base: Reign,
+    base: Term,
     /// What the newest common snapshot holds.
     base_data: u8,
     /// The writes that copies hold which were set aside.
@@ -164,7 +164,7 @@ impl Image {
             mode,
             copies,
             news: [Vec::new(), Vec::new()],
-            base: Reign { by: home, demoted: false },
+            base: Term { by: home, demoted: false },
             base_data: 0,
             kept: 0,
         }
@@ -193,19 +193,19 @@ impl Image {
 
     /// Whether the newest thing that the copy of `site` knows is a demotion.
     pub fn ends_demoted(&self, site: Site) -> bool {
-        self.reign(site).demoted
+        self.term(site).demoted
     }
 
-    fn reign(&self, site: Site) -> Reign {
-        let mut reign = self.base;
+    fn term(&self, site: Site) -> Term {
+        let mut term = self.base;
         for entry in &self.news[site] {
             match entry {
-                Entry::Promote { by, .. } => reign = Reign { by: *by, demoted: false },
-                Entry::Demote { .. } => reign.demoted = true,
+                Entry::Promote { by, .. } => term = Term { by: *by, demoted: false },
+                Entry::Demote { .. } => term.demoted = true,
                 Entry::Write(_) | Entry::Metadata(_) | Entry::Snapshot { .. } => {}
             }
         }
-        reign
+        term
     }
 
     fn append(&mut self, site: Site, entry: Entry) {
@@ -225,7 +225,7 @@ impl Image {
 
     /// Everything that `site` knows becomes common.
     fn fold(&mut self, site: Site) {
-        self.base = self.reign(site);
+        self.base = self.term(site);
         for entry in std::mem::take(&mut self.news[site]) {
             if let Entry::Promote { data, .. } | Entry::Demote { data } | Entry::Snapshot { data } = entry {
                 self.base_data = data;
@@ -331,7 +331,7 @@ impl Image {
         match entry {
             Entry::Write(bit) => copy.data |= bit,
             Entry::Metadata(metadata) => copy.metadata = metadata,
-            Entry::Promote { by, .. } => self.base = Reign { by, demoted: false },
+            Entry::Promote { by, .. } => self.base = Term { by, demoted: false },
             Entry::Demote { .. } => self.base.demoted = true,
             Entry::Snapshot { .. } => {}
         }
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_follows_a_reign_goes_on_to_its_end_and_no_other() {
+    fn a_daemon_that_follows_a_term_goes_on_to_its_end_and_no_other() {
         let mut image = Image::new(Mirroring::Journal, 0, Metadata::default());
         assert!(image.demote(0));
         assert!(!image.promote(1, false), "the demotion is not there yet");

@@ -126,7 +126,7 @@ fn nothing_that_a_host_remembers_can_be_left_out() {
 }
 
 #[test]
-fn the_reign_in_which_memory_was_saved_cannot_be_left_out() {
+fn the_term_in_which_memory_was_saved_cannot_be_left_out() {
     alone(Mutation::RestoreAnyway, Budget { suspends: 1, forces: 1, ..two_boots() }, Memory);
 }
 
