@@ -15,8 +15,10 @@ from harness.laboratory import Lab, command_line, wait_until  # noqa: E402
 PROGRAMS = ("ceph-mon", "ceph-mgr", "ceph-osd", "rbd-mirror", "lab-front-end", "lab/writer")
 # a lab that is a folder and one process, which has a child in a session of its own
 OWNER = """
-import os, sys
+import os, signal, sys
 from harness.laboratory import Lab
+# who is started in the background of a script ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 lab = Lab(root=sys.argv[1])
 os.makedirs(lab.root)
 lab.watch()
@@ -48,7 +50,7 @@ def test_a_lab_ends_with_its_owner(tmp_path, number):
     with owner(lab.root) as process:
         wait_until("the child to be on its own", lambda: any(command_line(pid).startswith("sleep") for pid in lab.at_work()))
         process.send_signal(number)
-        process.wait()
+        process.wait(60)
     leaves_nothing(lab)
 
 
@@ -76,5 +78,5 @@ def test_a_run_of_the_lab_tests_that_is_ended_leaves_nothing():
             return all(program in lines for program in PROGRAMS)
         wait_until("the lab and a VM in it to run", runs, 120)
         process.terminate()
-        process.communicate()
+        process.communicate(timeout=120)
     leaves_nothing(lab)
