@@ -87,87 +87,16 @@ impl Release<'_> {
     }
 
     fn judge_image(&self, observation: &Observation) -> (Rule, Verdict) {
-        let here = match &observation.here {
-            Here::Absent | Here::NotMirrored => return (Rule::ReleaseNotMirrored, Verdict::Settled),
-            Here::Mirrored(copy) if copy.role == Role::NonPrimary => {
-                return (Rule::ReleaseAlreadyDone, Verdict::Settled);
-            }
-            Here::Mirrored(copy) => copy,
+        let here = match self.judge_here(observation) {
+            Ok(here) => here,
+            Err(judged) => return judged,
         };
-        let is_unread_there = matches!(&observation.there, There::Mirrored(there) if there.token.is_unread());
-        if here.token.is_unread() || is_unread_there {
-            let cause = "its handoff token is not understood; see: onemirror plan".to_owned();
-            return (Rule::ReleaseTokenUnread, self.pending(observation, cause));
-        }
-        let residence = Residence { here: self.here, there: self.there, role: self.role };
-        match residence.of(here, observation.made_here) {
-            Belongs::Here => return (Rule::ReleaseAtHome, Verdict::Settled),
-            Belongs::Unknown => {
-                let cause = format!("where it belongs is not known; decide: onemirror rehome {}", self.vm);
-                return (Rule::ReleaseHomeUnknown, self.pending(observation, cause));
-            }
-            Belongs::There => {}
-        }
-        if let Some(user) = observation.used_here_by {
-            return (Rule::ReleaseInUseHere, self.pending(observation, format!("VM {user} here uses it")));
-        }
-        if here.role == Role::HalfDemoted {
-            return (Rule::ReleaseHalfDemoted, Verdict::Act(vec![self.demote(observation)]));
-        }
-        let there = match &observation.there {
-            // promoted by force, or by hand, and never booted on: a token of its own would have the other site's writes
-            // thrown away
-            There::NotAsked | There::Unreachable | There::Denied(_)
-                if here.token.token().is_some_and(|token| token.is_open_by(self.there)) =>
-            {
-                let cause = format!(
-                    "{} {}, and no boot here went through its gate",
-                    self.there,
-                    observation.there.why_unseen()
-                );
-                return (Rule::ReleaseNeverBooted, self.pending(observation, cause));
-            }
-            There::NotAsked | There::Unreachable | There::Denied(_) => {
-                let cause = format!("{} {}", self.there, observation.there.why_unseen());
-                return self.keep(observation, here, Rule::ReleasePeerUnreachable, cause);
-            }
-            There::Absent | There::Apart(_) => {
-                let cause = format!("{} has no copy yet", self.there);
-                return self.keep(observation, here, Rule::ReleasePeerHasNoCopy, cause);
-            }
-            There::Mirrored(copy) if copy.role == Role::Primary => {
-                let cause = format!("it is primary on {} too (split brain)", self.there);
-                return (Rule::ReleaseSplitBrain, self.pending(observation, cause));
-            }
-            There::Mirrored(copy) if copy.role == Role::HalfDemoted => {
-                let cause = format!("the copy on {} is half demoted", self.there);
-                return (Rule::ReleasePending, self.pending(observation, cause));
-            }
-            There::Mirrored(copy) => copy,
+        let there = match self.judge_there(observation, here) {
+            Ok(there) => there,
+            Err(judged) => return judged,
         };
-        if here.resync.is_pending() {
-            let cause = "a resync of it was asked for before it became primary here".to_owned();
-            return (Rule::ReleaseResyncAsked, self.pending(observation, cause));
-        }
-        if there.token.sequence() > here.token.sequence() {
-            let cause = format!("it is stale here: {} wrote to it last", self.there);
-            return (Rule::ReleaseStaleHere, self.pending(observation, cause));
-        }
         let Some(term) = here.token.token().filter(|token| token.is_open_by(self.here)) else {
-            return match (here.token.token(), there.token.token()) {
-                // a release that was interrupted between token and demotion, of a token that the other copy follows
-                (Some(closed), Some(seen))
-                    if closed.is_closed()
-                        && closed.site == self.here
-                        && !there.resync.is_pending()
-                        && (seen == closed
-                            || seen.is_open_by(self.here)
-                                && seen.sequence.checked_add(1) == Some(closed.sequence)) =>
-                {
-                    (Rule::ReleaseFinish, Verdict::Act(vec![self.demote(observation)]))
-                }
-                _ => (Rule::ReleaseOpenToken, Verdict::Act(self.open_steps(observation, here))),
-            };
+            return self.judge_without_term(observation, here, there);
         };
         if !here.release.as_ref().is_some_and(|mark| mark.holds_in(term)) {
             let mark = Mark::of(term, self.vm);
@@ -181,6 +110,112 @@ impl Release<'_> {
             let close = Step::WriteToken { at: Side::Here, image: observation.image.clone(), token };
             return (Rule::ReleaseHandOver, Verdict::Act(vec![close, self.demote(observation)]));
         }
+        self.judge_not_followed(observation, here, there)
+    }
+
+    /// The copy here, if it is to be given up at all.
+    fn judge_here<'a>(&self, observation: &'a Observation) -> Result<&'a Copy, (Rule, Verdict)> {
+        let here = match &observation.here {
+            Here::Absent | Here::NotMirrored => return Err((Rule::ReleaseNotMirrored, Verdict::Settled)),
+            Here::Mirrored(copy) if copy.role == Role::NonPrimary => {
+                return Err((Rule::ReleaseAlreadyDone, Verdict::Settled));
+            }
+            Here::Mirrored(copy) => copy,
+        };
+        let is_unread_there = matches!(&observation.there, There::Mirrored(there) if there.token.is_unread());
+        if here.token.is_unread() || is_unread_there {
+            let cause = "its handoff token is not understood; see: onemirror plan".to_owned();
+            return Err((Rule::ReleaseTokenUnread, self.pending(observation, cause)));
+        }
+        let residence = Residence { here: self.here, there: self.there, role: self.role };
+        match residence.of(here, observation.made_here) {
+            Belongs::Here => return Err((Rule::ReleaseAtHome, Verdict::Settled)),
+            Belongs::Unknown => {
+                let cause = format!("where it belongs is not known; decide: onemirror rehome {}", self.vm);
+                return Err((Rule::ReleaseHomeUnknown, self.pending(observation, cause)));
+            }
+            Belongs::There => {}
+        }
+        if let Some(user) = observation.used_here_by {
+            return Err((
+                Rule::ReleaseInUseHere,
+                self.pending(observation, format!("VM {user} here uses it")),
+            ));
+        }
+        if here.role == Role::HalfDemoted {
+            return Err((Rule::ReleaseHalfDemoted, Verdict::Act(vec![self.demote(observation)])));
+        }
+        Ok(here)
+    }
+
+    /// The copy there, if the one here can be handed over to it.
+    fn judge_there<'a>(
+        &self,
+        observation: &'a Observation,
+        here: &Copy,
+    ) -> Result<&'a Copy, (Rule, Verdict)> {
+        let there = match &observation.there {
+            // promoted by force, or by hand, and never booted on: a token of its own would have the other site's writes
+            // thrown away
+            There::NotAsked | There::Unreachable | There::Denied(_)
+                if here.token.token().is_some_and(|token| token.is_open_by(self.there)) =>
+            {
+                let cause = format!(
+                    "{} {}, and no boot here went through its gate",
+                    self.there,
+                    observation.there.why_unseen()
+                );
+                return Err((Rule::ReleaseNeverBooted, self.pending(observation, cause)));
+            }
+            There::NotAsked | There::Unreachable | There::Denied(_) => {
+                let cause = format!("{} {}", self.there, observation.there.why_unseen());
+                return Err(self.keep(observation, here, Rule::ReleasePeerUnreachable, cause));
+            }
+            There::Absent | There::Apart(_) => {
+                let cause = format!("{} has no copy yet", self.there);
+                return Err(self.keep(observation, here, Rule::ReleasePeerHasNoCopy, cause));
+            }
+            There::Mirrored(copy) if copy.role == Role::Primary => {
+                let cause = format!("it is primary on {} too (split brain)", self.there);
+                return Err((Rule::ReleaseSplitBrain, self.pending(observation, cause)));
+            }
+            There::Mirrored(copy) if copy.role == Role::HalfDemoted => {
+                let cause = format!("the copy on {} is half demoted", self.there);
+                return Err((Rule::ReleasePending, self.pending(observation, cause)));
+            }
+            There::Mirrored(copy) => copy,
+        };
+        if here.resync.is_pending() {
+            let cause = "a resync of it was asked for before it became primary here".to_owned();
+            return Err((Rule::ReleaseResyncAsked, self.pending(observation, cause)));
+        }
+        if there.token.sequence() > here.token.sequence() {
+            let cause = format!("it is stale here: {} wrote to it last", self.there);
+            return Err((Rule::ReleaseStaleHere, self.pending(observation, cause)));
+        }
+        Ok(there)
+    }
+
+    /// No token says yet that this site holds the image.
+    fn judge_without_term(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Verdict) {
+        match (here.token.token(), there.token.token()) {
+            // a release that was interrupted between token and demotion, of a token that the other copy follows
+            (Some(closed), Some(seen))
+                if closed.is_closed()
+                    && closed.site == self.here
+                    && !there.resync.is_pending()
+                    && (seen == closed
+                        || seen.is_open_by(self.here)
+                            && seen.sequence.checked_add(1) == Some(closed.sequence)) =>
+            {
+                (Rule::ReleaseFinish, Verdict::Act(vec![self.demote(observation)]))
+            }
+            _ => (Rule::ReleaseOpenToken, Verdict::Act(self.open_steps(observation, here))),
+        }
+    }
+
+    /// The other copy does not show this site's token yet.
+    fn judge_not_followed(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Verdict) {
         let cause = match &there.report {
             Report::Syncing(Some(percent)) => format!("{} is still copying it: {percent} %", self.there),
             Report::Syncing(None) => format!("{} is still copying it", self.there),
