@@ -44,8 +44,19 @@ pub struct Mirroring {
     pub global_id: String,
     /// Whether this copy is the primary one.
     pub primary: bool,
-    /// `true` while mirroring is being switched off (`state: disabling`) or on (`unknown`).
-    pub in_transition: bool,
+    /// Whether mirroring is on, or being switched.
+    pub state: MirrorState,
+}
+
+/// How the mirroring of a copy stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MirrorState {
+    /// It is on.
+    Enabled,
+    /// It is being switched on: the copy is just being made.
+    Creating,
+    /// It is being switched off: a copy that is not primary goes away with it.
+    Disabling,
 }
 
 /// What `rbd info` tells of an image.

@@ -4,8 +4,8 @@
 
 use super::{
     DaemonState, ImageInfo, ImageStatus, JournalPosition, JournalStatus, LockHolder, MirrorMode,
-    MirrorSnapshot, MirrorSnapshotState, Mirroring, Peer, PoolInfo, PoolRoom, PoolStatus, Progress,
-    ReplayState, SnapshotSchedule, Snapshots, StatusReport,
+    MirrorSnapshot, MirrorSnapshotState, MirrorState, Mirroring, Peer, PoolInfo, PoolRoom, PoolStatus,
+    Progress, ReplayState, SnapshotSchedule, Snapshots, StatusReport,
 };
 use crate::text::excerpt;
 use jiff::civil::DateTime;
@@ -122,12 +122,13 @@ pub fn children(bytes: &[u8]) -> Parsed<Vec<ImageSpec>> {
 
 fn mirroring(raw: Option<RawMirroring>) -> Parsed<Option<Mirroring>> {
     let Some(raw) = raw else { return Ok(None) };
-    let in_transition = match raw.state.as_str() {
+    let state = match raw.state.as_str() {
         // a journaled image that is not mirrored has this section too
         "disabled" => return Ok(None),
-        "enabled" => false,
+        "enabled" => MirrorState::Enabled,
+        "disabling" => MirrorState::Disabling,
         // `rbd` has no word for one that is being made (Ceph 16 to 20: src/tools/rbd/Utils.cc, `mirror_image_state`)
-        "disabling" | "creating" | "unknown" => true,
+        "creating" | "unknown" => MirrorState::Creating,
         other => return Err(unknown("mirroring state", other)),
     };
     let mode = match raw.mode.as_deref() {
@@ -136,7 +137,7 @@ fn mirroring(raw: Option<RawMirroring>) -> Parsed<Option<Mirroring>> {
         other => return Err(unknown("mirroring mode", other.unwrap_or_default())),
     };
     match (filled(raw.global_id), raw.primary) {
-        (Some(global_id), Some(primary)) => Ok(Some(Mirroring { mode, global_id, primary, in_transition })),
+        (Some(global_id), Some(primary)) => Ok(Some(Mirroring { mode, global_id, primary, state })),
         _ => Err(NotUnderstood("mirroring without global_id or primary".into())),
     }
 }
@@ -1034,7 +1035,7 @@ mod tests {
             mode: MirrorMode::Journal,
             global_id: "a9bee29c-1f9e-4afa-a107-4d49bc503d26".into(),
             primary: true,
-            in_transition: false,
+            state: MirrorState::Enabled,
         };
         assert_eq!(image.mirroring, Some(expected));
         assert!(!image.is_read_only);
@@ -1058,9 +1059,10 @@ mod tests {
     fn info_concludes_nothing_from_what_it_does_not_know() {
         let text = |mirroring: &str| format!(r#"{{"id":"1","size":1,"mirroring":{mirroring}}}"#);
         let read = |mirroring: &str| info(text(mirroring).as_bytes());
-        for state in ["creating", "disabling", "unknown"] {
+        let (making, going) = (MirrorState::Creating, MirrorState::Disabling);
+        for (state, read_as) in [("creating", making), ("unknown", making), ("disabling", going)] {
             let json = format!(r#"{{"mode":"journal","state":"{state}","global_id":"g","primary":true}}"#);
-            assert!(read(&json).unwrap().mirroring.unwrap().in_transition);
+            assert_eq!(read(&json).unwrap().mirroring.unwrap().state, read_as, "{state}");
         }
         for damaged in [
             r#"{"mode":"journal","state":"enabled","global_id":"g"}"#,

@@ -232,7 +232,7 @@ async fn followed(pool: &str, features: &str) {
     let image = TestImage::new(pool, features);
     let image = &image.0;
     let here = a.info(image).await.unwrap().unwrap().mirroring.unwrap();
-    assert!(here.primary && !here.in_transition);
+    assert!(here.primary && here.state == MirrorState::Enabled);
     let there = until("the copy", || async { b.info(image).await.ok().flatten()?.mirroring }).await;
     assert!(!there.primary && there.global_id == here.global_id && there.mode == here.mode);
     until("replay", || async {

@@ -82,7 +82,7 @@ impl Clock {
     /// Waits before the next look.
     pub(super) async fn wait_a_moment(&mut self) {
         // by chance, so that two gates that got in each other's way do not do so again
-        let chance = Duration::from_millis(self.time.lot() % 300);
+        let chance = Duration::from_millis(self.time.random() % 300);
         self.time.pass(pause(self.time.since(self.looked), self.time.since(self.progressed)) + chance).await;
         self.looked = self.time.now();
     }

@@ -40,9 +40,12 @@ impl FrontEnd {
             let known = self.0.datastores.borrow().get(&id).cloned();
             let datastore = match known {
                 Some(datastore) => datastore,
-                None => self.datastore(id).await?,
+                None => {
+                    let datastore = self.datastore(id).await?;
+                    self.0.datastores.borrow_mut().insert(id, datastore.clone());
+                    datastore
+                }
             };
-            self.0.datastores.borrow_mut().insert(id, datastore.clone());
             found.insert(id, datastore);
         }
         Ok(found)

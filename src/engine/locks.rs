@@ -106,7 +106,7 @@ impl Owner {
     pub(super) fn this_process(site: &str, state: &Path, time: Rc<dyn TimeSource>) -> Self {
         let pid = std::process::id();
         let start = start_time(pid).unwrap_or_default();
-        let random = time.lot();
+        let random = time.random();
         let (folder, name) = (state.join("running"), format!("{random:016x}"));
         // without one, others wait until the lock expires
         let sign_of_life = SignOfLife::give(&folder, &name)

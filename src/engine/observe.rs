@@ -7,8 +7,8 @@ use super::images::{DiskUser, VmImage};
 use super::locks;
 use super::sites::Engine;
 use crate::ceph::{
-    self, CephError, DaemonState, ImageInfo, MirrorMode, MirrorSnapshotState, Mirroring, ReplayState,
-    Snapshots,
+    self, CephError, DaemonState, ImageInfo, MirrorMode, MirrorSnapshotState, MirrorState, Mirroring,
+    ReplayState, Snapshots,
 };
 use crate::opennebula::stock::left_behind;
 use crate::state::is_later_report;
@@ -381,7 +381,8 @@ impl Engine {
             let Some(cluster) = cluster else { continue };
             let spec = seen.spec();
             let failed = |error| error_on(cluster, spec, error);
-            let asked = said.mirroring.in_transition
+            // one that is just being made is not to be built on either
+            let asked = said.mirroring.state != MirrorState::Enabled
                 || self.resync_asked(cluster, spec, said).await.map_err(failed)?;
             let noted = async || locks::resync_noted(cluster, spec, global_id, &said.info.id).await;
             copy.resync = match asked {
@@ -393,19 +394,20 @@ impl Engine {
         Ok(())
     }
 
-    /// The id of the copy that is there now, if Ceph keeps a request for its resync, or is meeting it.
+    /// The id of the copy that is there now, if Ceph keeps a request for its resync, or is meeting it. Not that of one which
+    /// is just being made: the request was met before it.
     pub(super) async fn copy_to_be_thrown_away(
         &self,
         cluster: &Cluster,
         spec: &ImageSpec,
     ) -> Result<Option<String>, CephError> {
         let CopyHere::Mirrored(said) = copy_of(cluster, spec).await? else { return Ok(None) };
-        if said.mirroring.in_transition || self.resync_asked(cluster, spec, &said).await? {
+        if is_going_away(&said.mirroring) || self.resync_asked(cluster, spec, &said).await? {
             return Ok(Some(said.info.id));
         }
         // the request goes with the journal, before the copy goes; then the copy is in transition
         let now = cluster.info(spec).await?.filter(|now| now.id == said.info.id);
-        let going = now.filter(|now| now.mirroring.as_ref().is_some_and(|mirroring| mirroring.in_transition));
+        let going = now.filter(|now| now.mirroring.as_ref().is_some_and(is_going_away));
         Ok(going.map(|now| now.id))
     }
 
@@ -601,6 +603,10 @@ fn peer_vm(users: &[DiskUser]) -> PeerVm {
     }
 }
 
+fn is_going_away(mirroring: &Mirroring) -> bool {
+    mirroring.state == MirrorState::Disabling
+}
+
 enum CopyHere {
     Absent,
     NotMirrored(ImageInfo),
@@ -778,6 +784,18 @@ mod tests {
             })
             .collect();
         Snapshots { mirror, ..Snapshots::default() }
+    }
+
+    /// A daemon that is fast has met the request, and makes the next copy by now.
+    #[test]
+    fn a_copy_that_is_just_being_made_is_not_the_one_that_goes_away() {
+        let cases =
+            [(MirrorState::Enabled, false), (MirrorState::Creating, false), (MirrorState::Disabling, true)];
+        for (state, goes) in cases {
+            let mirroring =
+                Mirroring { mode: MirrorMode::Journal, global_id: "77aa".into(), primary: false, state };
+            assert_eq!(is_going_away(&mirroring), goes, "{state:?}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub trait Ways {
     fn peer_cluster(&self, peer: PeerConnection) -> Rc<dyn CephCalls>;
 }
 
-/// Time, and chance.
+/// Time, and random numbers.
 #[async_trait(?Send)]
 pub trait TimeSource {
     /// For durations.
@@ -31,8 +31,8 @@ pub trait TimeSource {
     fn date(&self) -> Timestamp;
     /// Lets time pass.
     async fn pass(&self, duration: Duration);
-    /// A number that nobody else draws.
-    fn lot(&self) -> u64;
+    /// A random number.
+    fn random(&self) -> u64;
     /// How long ago that was.
     fn since(&self, then: Instant) -> Duration {
         self.now().saturating_duration_since(then)
@@ -86,7 +86,7 @@ impl TimeSource for RealTime {
         tokio::time::sleep(duration).await;
     }
 
-    fn lot(&self) -> u64 {
+    fn random(&self) -> u64 {
         rand::random()
     }
 }
@@ -96,7 +96,7 @@ impl TimeSource for RealTime {
 pub struct Surroundings {
     /// The ways to clusters and front-ends.
     pub ways: Rc<dyn Ways>,
-    /// Time, and chance.
+    /// Time, and random numbers.
     pub time: Rc<dyn TimeSource>,
     /// Where changes and refusals are written down.
     pub audit: Rc<dyn Audit>,

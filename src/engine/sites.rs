@@ -83,7 +83,7 @@ impl Engine {
 
     /// The random part of a token that is closed now.
     pub(super) fn closing_id(&self) -> String {
-        format!("{:016x}", self.surroundings.time.lot())
+        format!("{:016x}", self.surroundings.time.random())
     }
 
     /// Who takes locks.

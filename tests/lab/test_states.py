@@ -30,7 +30,6 @@ def recreated(site, vm):
     return site.settle(vm)
 
 
-@full
 def test_a_vm_that_is_recreated_on_the_recovery_site_runs_on_there(lab, a, b):
     """As OpenNebula's high availability does it: the host died, and until another takes the VM it is PENDING."""
     machine = lab.vm_with_one_disk(unique("recreate"), "journal")

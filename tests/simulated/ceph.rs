@@ -4,8 +4,8 @@ use super::world::{GLOBAL_ID, Holder, NAMES, Shared, Sim};
 use async_trait::async_trait;
 use onemirror::ceph::{
     Ceph, CephError, CephImages, CephPools, DaemonState, Expiry, ImageInfo, ImageStatus, JournalStatus,
-    LockHolder, Locking, MirrorMode, Mirroring, PoolInfo, PoolRoom, PoolStatus, Promotion, ReplayState,
-    SnapshotSchedule, Snapshots, StatusReport,
+    LockHolder, Locking, MirrorMode, MirrorState, Mirroring, PoolInfo, PoolRoom, PoolStatus, Promotion,
+    ReplayState, SnapshotSchedule, Snapshots, StatusReport,
 };
 use onemirror_model::storage::Site;
 use onemirror_protocol::{Fullness, ImageSpec};
@@ -57,7 +57,7 @@ impl Ceph for SimulatedCeph {
             mode: MirrorMode::Journal,
             global_id: GLOBAL_ID.into(),
             primary: copy.primary,
-            in_transition: false,
+            state: MirrorState::Enabled,
         };
         Ok(copy.exists.then(|| ImageInfo {
             id: format!("id-of-{}", NAMES[self.site]),

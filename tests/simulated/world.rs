@@ -274,7 +274,7 @@ impl TimeSource for SimulatedTime {
         tokio::time::sleep(duration).await;
     }
 
-    fn lot(&self) -> u64 {
+    fn random(&self) -> u64 {
         // splitmix64
         self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
         let mut mixed = self.0.get();
