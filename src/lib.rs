@@ -2,7 +2,7 @@
 //!
 //! `onevm terminate` on the recovery site and `onevm resume` at home hand the mirrored RBD images of a
 //! VM over, without a lost write. [`onemirror_protocol`] decides, without any I/O; [`ceph`] and [`opennebula`] talk to
-//! the two systems; [`engine`] observes, asks and carries out; [`commands`] is what an operator types and what
+//! the two systems; [`sites`] observes, asks and carries out; [`commands`] is what an operator types and what
 //! OpenNebula calls.
 
 pub mod actions;
@@ -11,12 +11,12 @@ pub mod ceph;
 pub mod commands;
 pub mod config;
 pub mod doctor;
-pub mod engine;
 pub mod events;
 pub mod opennebula;
 mod process;
 pub mod protection;
 pub mod setup;
+pub mod sites;
 pub mod state;
 mod storage;
 pub mod text;

@@ -30,7 +30,7 @@ where
         };
         let mut line = String::new();
         context.format_fields(Writer::new(&mut line), event)?;
-        writeln!(writer, "{kind}: onemirror: {}", onemirror::engine::first_sentence(&line))
+        writeln!(writer, "{kind}: onemirror: {}", onemirror::sites::first_sentence(&line))
     }
 }
 

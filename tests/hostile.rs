@@ -5,9 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
-use onemirror::engine::first_sentence;
 use onemirror::opennebula::disks::{Usage, datastores_needed, images_used, rbd_images};
 use onemirror::opennebula::{Datastore, DiskError, DiskKind, StorageCredentials, Vm};
+use onemirror::sites::first_sentence;
 use onemirror::text::is_obeyed;
 use onemirror_protocol::ImageSpec;
 use std::collections::{BTreeMap, BTreeSet};

@@ -10,7 +10,7 @@ mod simulated {
 }
 
 use onemirror::config::Config;
-use onemirror::engine::{Engine, EngineError, GateOutcome, GateScope, Surroundings};
+use onemirror::sites::{gate, images, GateOutcome, GateScope, RunError, Sites, Surroundings};
 use onemirror_model::world::Vm;
 use onemirror_protocol::{BootKind, Standing};
 use simulated::world::{Shared, Sim, VM_HERE};
@@ -33,8 +33,8 @@ conf = "/dev/null"
 user = "libvirt"
 "#;
 
-/// The engine of site-a in that world; its state is kept in this folder.
-fn engine(sim: &Shared, folder: &Path) -> Engine {
+/// The sites of site-a in that world; its state is kept in this folder.
+fn sites(sim: &Shared, folder: &Path) -> Sites {
     let auth = folder.join("auth");
     std::fs::write(&auth, "oneadmin:secret").unwrap();
     std::fs::set_permissions(&auth, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -45,16 +45,16 @@ fn engine(sim: &Shared, folder: &Path) -> Engine {
         audit: sim.audit(),
         state_dir: folder.join("state"),
     };
-    Engine::within(config.unwrap(), "simulated", surroundings).unwrap()
+    Sites::within(config.unwrap(), "simulated", surroundings).unwrap()
 }
 
 /// The VM of site-a boots, while the daemons of both sites do their work.
-async fn boot(sim: &Shared) -> Result<GateOutcome, EngineError> {
+async fn boot(sim: &Shared) -> Result<GateOutcome, RunError> {
     let folder = tempfile::tempdir().unwrap();
-    let engine = engine(sim, folder.path());
+    let sites = sites(sim, folder.path());
     let gate = async {
-        let vm = engine.vm_images(VM_HERE).await?;
-        engine.gate(&vm, GateScope::All, BootKind::Cold, Standing::Last).await
+        let vm = images::vm_images(&sites, VM_HERE).await?;
+        gate::gate(&sites, &vm, GateScope::All, BootKind::Cold, Standing::Last).await
     };
     tokio::select! {
         outcome = gate => outcome,

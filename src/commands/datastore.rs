@@ -6,8 +6,9 @@ use super::tm::connect;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::Ceph as _;
 use crate::config::{Config, ConfigError};
-use crate::engine::{Engine, EngineError, VmImage};
 use crate::opennebula::DriverAction;
+use crate::sites::{RunError, Sites, VmImage};
+use crate::sites::{observe, removal};
 use base64::Engine as _;
 use onemirror_protocol::{Here, ImageSpec, Role, Unfit};
 use std::collections::BTreeSet;
@@ -89,44 +90,44 @@ async fn with_config(
     image: ImageSpec,
     subject: &Entry,
 ) -> Answer {
-    let engine = match Engine::new(config, &subject.event) {
-        Ok(engine) => engine,
+    let sites = match Sites::new(config, &subject.event) {
+        Ok(sites) => sites,
         Err(error) => return refuse_error(&error),
     };
     let look = async {
-        let image = engine.image_in(&asked.datastore, image).await?;
+        let image = removal::image_in(&sites, &asked.datastore, image).await?;
         match action {
-            DatastoreAction::Rm => remove(&engine, asked, &image).await,
+            DatastoreAction::Rm => remove(&sites, asked, &image).await,
             DatastoreAction::SnapDelete | DatastoreAction::SnapRevert | DatastoreAction::SnapFlatten => {
-                change(&engine, action, &image).await
+                change(&sites, action, &image).await
             }
         }
     };
-    look.await.unwrap_or_else(|error: EngineError| refuse_image(&error))
+    look.await.unwrap_or_else(|error: RunError| refuse_image(&error))
 }
 
 /// `oneimage delete`: the registration can go without its image. To end in ERROR would leave the operator with no other way
 /// than to delete the copy by hand.
-async fn remove(engine: &Engine, asked: &DriverAction, image: &VmImage) -> Result<Answer, EngineError> {
-    let registered = engine.registrations(&BTreeSet::from([image.spec().clone()])).await?;
+async fn remove(sites: &Sites, asked: &DriverAction, image: &VmImage) -> Result<Answer, RunError> {
+    let registered = removal::registrations(&sites, &BTreeSet::from([image.spec().clone()])).await?;
     let other = registered.into_values().flatten().find(|id| *id != asked.image.id);
-    Ok(match engine.kept(image, other).await? {
+    Ok(match removal::kept(&sites, image, other).await? {
         None => Answer::Stock,
         Some(kept) => Answer::Instead(format!("only its registration here goes: {kept}")),
     })
 }
 
 /// Snapshots of an image that no VM uses.
-async fn change(engine: &Engine, action: DatastoreAction, image: &VmImage) -> Result<Answer, EngineError> {
-    let Here::Mirrored(copy) = engine.look_here(image).await? else { return Ok(Answer::Stock) };
+async fn change(sites: &Sites, action: DatastoreAction, image: &VmImage) -> Result<Answer, RunError> {
+    let Here::Mirrored(copy) = observe::look_here(image).await? else { return Ok(Answer::Stock) };
     if copy.role != Role::Primary {
-        return Ok(refuse(&engine.not_writable(image.spec())));
+        return Ok(refuse(&removal::not_writable(&sites, image.spec())));
     }
     if action != DatastoreAction::SnapDelete {
-        if let Some(kept) = engine.kept(image, None).await? {
+        if let Some(kept) = removal::kept(&sites, image, None).await? {
             return Ok(refuse(&Unfit::AnotherImage { why: kept.why.to_string() }));
         }
-        tracing::warn!("{}", engine.becomes_another(image.spec()));
+        tracing::warn!("{}", removal::becomes_another(&sites, image.spec()));
     }
     Ok(Answer::Stock)
 }

@@ -5,12 +5,13 @@ use super::table::{Align, Table, json, print, terminal_width};
 use crate::config::{self, Config, ConfigError, ConfiguredRole};
 use crate::doctor::facts::{Configuration, Examined};
 use crate::doctor::{Diagnosis, Level, NOT_LOOKED_AT, examine, exit_status};
-use crate::engine::{Engine, front_end, local_client};
 use crate::opennebula::{Client, discover_auth_file, read_session};
 use crate::setup::artifacts::hooks;
 use crate::setup::gather::{self, Owners, Wishes};
 use crate::setup::layout::Layout;
 use crate::setup::plan::{Goal, plan};
+use crate::sites::{Sites, front_end, local_client};
+use crate::sites::{examine, overview};
 use crate::state;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -78,7 +79,7 @@ fn render(findings: &[Diagnosis], all: bool, width: Option<u16>) -> String {
 
 async fn facts(config: Result<Config, ConfigError>) -> Examined {
     let state_dir = config::state_dir();
-    let engine = config.as_ref().ok().map(|config| Engine::new(config.clone(), "doctor"));
+    let sites = config.as_ref().ok().map(|config| Sites::new(config.clone(), "doctor"));
     let mut facts = Examined {
         configuration: config.as_ref().map(configuration).map_err(ToString::to_string),
         switched_off: state::emergency_off(&state_dir).ok().flatten().map(|off| off.reason),
@@ -103,13 +104,13 @@ async fn facts(config: Result<Config, ConfigError>) -> Examined {
         Err(_) => Vec::new(),
     };
     facts.setup = setup(client).await;
-    if let Some(Ok(engine)) = engine {
+    if let Some(Ok(sites)) = sites {
         let (there, pools, vms, overview, shared_pools) = futures::join!(
-            engine.examine_front_end_there(),
-            engine.examine_pools(),
-            engine.examine_vms(),
-            engine.overview(),
-            engine.examine_shared_pools()
+            examine::examine_front_end_there(&sites),
+            examine::examine_pools(&sites),
+            examine::examine_vms(&sites),
+            overview::overview(&sites),
+            examine::examine_shared_pools(&sites)
         );
         facts.front_end_there = Some(there.0);
         facts.clock_difference = there.1;

@@ -2,7 +2,8 @@
 
 use super::table::{json, print};
 use super::{CommandError, warn_if_off};
-use crate::engine::{Engine, ForceOrder};
+use crate::sites::{ForceOrder, Sites};
+use crate::sites::{failover, images};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -23,15 +24,15 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
     warn_if_off();
     let reason = arguments.reason.as_deref().unwrap_or_default().trim();
     if arguments.force && reason.is_empty() {
         return Err(CommandError::Usage("--force needs a --reason that says something".into()));
     }
     let order = ForceOrder { reason, site_is_off: arguments.site_is_off };
-    let vm_images = engine.vm_images(arguments.vm).await?;
-    let outcome = engine.failover(vm_images, arguments.force.then_some(order)).await?;
+    let vm_images = images::vm_images(&sites, arguments.vm).await?;
+    let outcome = failover::failover(&sites, vm_images, arguments.force.then_some(order)).await?;
     if arguments.json {
         return Ok(print(&json(&outcome)?)?);
     }
@@ -41,7 +42,7 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
         None => String::new(),
     };
     for image in &outcome.taken_over {
-        text.push_str(&format!("{image}: demoted on {} and taken over\n", engine.there()));
+        text.push_str(&format!("{image}: demoted on {} and taken over\n", sites.there()));
     }
     for image in &outcome.forced {
         text.push_str(&format!("{image}: promoted by force\n"));

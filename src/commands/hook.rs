@@ -2,9 +2,10 @@
 //! looks at the present, does what is still to be done, and returns within seconds.
 
 use crate::config::{self, Config, ReleaseOn};
-use crate::engine::{Engine, EngineError, PassOn, activity};
 use crate::events::HookEvent;
 use crate::opennebula::{VmAction, VmState};
+use crate::sites::{PassOn, RunError, Sites, activity};
+use crate::sites::{gate, images, pass_on, reconcile, release};
 use crate::state;
 use base64::Engine as _;
 use onemirror_protocol::{Activity, LetGo, Refusal, Running, Unfit};
@@ -29,7 +30,7 @@ pub enum HookError {
     Input(String),
     /// The rest.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Sites(#[from] RunError),
 }
 
 /// Serves one event with the document from `input`.
@@ -38,19 +39,19 @@ pub async fn run(config_path: &Path, event: HookEvent, input: &mut dyn Read) -> 
         tracing::warn!("onemirror is switched off; onemirror on ends that");
         return Ok(());
     }
-    let mut config = Config::load(config_path).map_err(EngineError::from)?;
+    let mut config = Config::load(config_path).map_err(RunError::from)?;
     config.policy.command_timeout = config.policy.command_timeout.min(PATIENCE);
     config.policy.sync_timeout = config.policy.sync_timeout.min(PATIENCE);
     if event == HookEvent::HostMonitored {
         return Ok(host_monitored(&config).await?);
     }
-    let engine = Engine::new(config, &format!("hook {event}"))?;
+    let sites = Sites::new(config, &format!("hook {event}"))?;
     let vm = vm_id(input)?;
     match event {
-        HookEvent::Done => done(&engine, vm).await?,
-        HookEvent::Poweroff => let_go(&engine, vm, VmState::Poweroff, ReleaseOn::Poweroff).await?,
-        HookEvent::Undeployed => let_go(&engine, vm, VmState::Undeployed, ReleaseOn::Undeploy).await?,
-        HookEvent::Running => running(&engine, vm).await?,
+        HookEvent::Done => done(&sites, vm).await?,
+        HookEvent::Poweroff => let_go(&sites, vm, VmState::Poweroff, ReleaseOn::Poweroff).await?,
+        HookEvent::Undeployed => let_go(&sites, vm, VmState::Undeployed, ReleaseOn::Undeploy).await?,
+        HookEvent::Running => running(&sites, vm).await?,
         HookEvent::HostMonitored => {}
     }
     Ok(())
@@ -83,13 +84,13 @@ pub fn parse_vm_id(text: &[u8]) -> Result<i32, HookError> {
 
 /// A host is back. A site that returns fires this for each of its hosts: one run is for all of them, and for those that
 /// come while it is at work there is one more.
-async fn host_monitored(config: &Config) -> Result<(), EngineError> {
+async fn host_monitored(config: &Config) -> Result<(), RunError> {
     let folder = config::state_dir();
     let reconcile = async || {
-        let engine = Engine::new(config.clone(), &format!("hook {}", HookEvent::HostMonitored))?;
+        let sites = Sites::new(config.clone(), &format!("hook {}", HookEvent::HostMonitored))?;
         let started = Instant::now();
-        let report = engine.reconcile().await?;
-        engine.note_reconcile(&report, started);
+        let report = reconcile::reconcile(&sites).await?;
+        reconcile::note_reconcile(&sites, &report, started);
         Ok(())
     };
     if let Err(error) = state::want_reconcile(&folder) {
@@ -113,37 +114,37 @@ async fn host_monitored(config: &Config) -> Result<(), EngineError> {
 }
 
 /// A terminated VM: its images were released by its TM actions; resume it on the peer.
-async fn done(engine: &Engine, vm: i32) -> Result<(), EngineError> {
-    if !engine.config().releases_on(ReleaseOn::Terminate) {
+async fn done(sites: &Sites, vm: i32) -> Result<(), RunError> {
+    if !sites.config().releases_on(ReleaseOn::Terminate) {
         return Ok(());
     }
-    let vm_images = engine.vm_images(vm).await?;
+    let vm_images = images::vm_images(&sites, vm).await?;
     // the event may come before oned's database holds the new state
     if !matches!(activity(&vm_images.vm), Activity::Inactive | Activity::LettingGo) {
         return Ok(());
     }
-    match engine.pass_on(Some(vm), &vm_images.images).await? {
+    match pass_on::pass_on(&sites, Some(vm), &vm_images.images).await? {
         PassOn::NotAsked => {}
-        outcome => tracing::info!("VM {vm}: {}", outcome.tell(engine.there())),
+        outcome => tracing::info!("VM {vm}: {}", outcome.tell(sites.there())),
     }
     Ok(())
 }
 
 /// A VM that stopped, by its user, by its guest or with its site: put its images right, and give them up if the
 /// policy asks for it.
-async fn let_go(engine: &Engine, vm: i32, state: VmState, event: ReleaseOn) -> Result<(), EngineError> {
-    let report = engine.reconcile_vm(vm).await?;
-    engine.note_reconcile(&report, Instant::now());
-    if !engine.config().releases_on(event) {
+async fn let_go(sites: &Sites, vm: i32, state: VmState, event: ReleaseOn) -> Result<(), RunError> {
+    let report = reconcile::reconcile_vm(&sites, vm).await?;
+    reconcile::note_reconcile(&sites, &report, Instant::now());
+    if !sites.config().releases_on(event) {
         return Ok(());
     }
-    let vm_images = engine.vm_images(vm).await?;
+    let vm_images = images::vm_images(&sites, vm).await?;
     if vm_images.vm.state != state {
         return Ok(());
     }
-    let outcome = engine.release(vm, &vm_images.images, LetGo::Earlier, PATIENCE).await?;
+    let outcome = release::release(&sites, vm, &vm_images.images, LetGo::Earlier, PATIENCE).await?;
     if outcome.pending.is_empty() && !outcome.released.is_empty() {
-        engine.pass_on(Some(vm), &vm_images.images).await?;
+        pass_on::pass_on(&sites, Some(vm), &vm_images.images).await?;
     }
     Ok(())
 }
@@ -152,38 +153,36 @@ async fn let_go(engine: &Engine, vm: i32, state: VmState, event: ReleaseOn) -> R
 /// it is made up for, or the VM is stopped: on a copy that is not primary it cannot write a byte anyway. A VM that runs
 /// under its own open token is stopped only where a copy that answers outranks it. The event comes at every entry
 /// into RUNNING, such as after a restart of the front-end.
-async fn running(engine: &Engine, vm: i32) -> Result<(), EngineError> {
-    let vm_images = engine.vm_images(vm).await?;
-    if vm_images.images.is_empty() || vm_images.vm.has_context || !crate::engine::is_running(&vm_images.vm) {
-        let report = engine.reconcile_vm(vm).await?;
-        engine.note_reconcile(&report, Instant::now());
-        return engine.take_back_refusal(&vm_images.vm).await;
+async fn running(sites: &Sites, vm: i32) -> Result<(), RunError> {
+    let vm_images = images::vm_images(&sites, vm).await?;
+    if vm_images.images.is_empty() || vm_images.vm.has_context || !crate::sites::is_running(&vm_images.vm) {
+        let report = reconcile::reconcile_vm(&sites, vm).await?;
+        reconcile::note_reconcile(&sites, &report, Instant::now());
+        return reconcile::take_back_refusal(&sites, &vm_images.vm).await;
     }
-    match engine.judge_running(&vm_images).await? {
-        Running::Leave => engine.take_back_refusal(&vm_images.vm).await,
-        Running::Stop(refusal) => stop(engine, vm, refusal).await,
+    match gate::judge_running(&sites, &vm_images).await? {
+        Running::Leave => reconcile::take_back_refusal(&sites, &vm_images.vm).await,
+        Running::Stop(refusal) => stop(sites, vm, refusal).await,
         Running::MakeUp(images) => {
-            match tokio::time::timeout(MAKE_UP, engine.make_up(&vm_images, &images)).await {
-                Ok(Ok(_)) => engine.take_back_refusal(&vm_images.vm).await,
-                Ok(Err(EngineError::Refused(refusal))) => stop(engine, vm, refusal).await,
+            match tokio::time::timeout(MAKE_UP, gate::make_up(&sites, &vm_images, &images)).await {
+                Ok(Ok(_)) => reconcile::take_back_refusal(&sites, &vm_images.vm).await,
+                Ok(Err(RunError::Refused(refusal))) => stop(sites, vm, refusal).await,
                 Ok(Err(error)) => Err(error),
-                Err(_) => Err(EngineError::Unfit(Unfit::NoTimeForToken { vm })),
+                Err(_) => Err(RunError::Unfit(Unfit::NoTimeForToken { vm })),
             }
         }
     }
 }
 
 /// Powers a VM off that must not run, and says why.
-async fn stop(engine: &Engine, vm: i32, refusal: Refusal) -> Result<(), EngineError> {
+async fn stop(sites: &Sites, vm: i32, refusal: Refusal) -> Result<(), RunError> {
     let rule = refusal.rule.name();
-    let error = EngineError::Refused(refusal);
+    let error = RunError::Refused(refusal);
     let message: String = error.for_oned(vm).chars().filter(|c| !matches!(c, '"' | '\\')).collect();
-    let client = engine.front_end_here();
-    let site = engine.here().to_owned();
-    let failed = |error: crate::opennebula::OneError| EngineError::OpenNebula {
-        site: site.clone(),
-        error: error.into(),
-    };
+    let client = sites.front_end_here();
+    let site = sites.here().to_owned();
+    let failed =
+        |error: crate::opennebula::OneError| RunError::OpenNebula { site: site.clone(), error: error.into() };
     client.vm_action(VmAction::PoweroffHard, vm).await.map_err(failed)?;
     client.vm_update_append(vm, &format!("ERROR=\"{message}\"")).await.map_err(failed)?;
     tracing::warn!("VM {vm} powered off ({rule}): {error}");

@@ -2,7 +2,8 @@
 
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, concerns, or_dash, warn_if_off};
-use crate::engine::{Engine, NotReached, Overview};
+use crate::sites::overview;
+use crate::sites::{NotReached, Overview, Sites};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -11,9 +12,9 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
     warn_if_off();
-    let overview = engine.overview().await?;
+    let overview = overview::overview(&sites).await?;
     let text = if arguments.json { json(&overview)? } else { render(&overview, terminal_width()) };
     print(&text)?;
     match overview.is_in_order() {

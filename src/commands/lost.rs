@@ -2,7 +2,8 @@
 
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, warn_if_off};
-use crate::engine::{Engine, LostImage};
+use crate::sites::lost;
+use crate::sites::{LostImage, Sites};
 use onemirror_protocol::ImageSpec;
 
 /// What a site wrote and had not sent when the other one took over is kept under another name.
@@ -35,16 +36,16 @@ enum Verb {
     },
 }
 
-pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
     warn_if_off();
     match &arguments.verb {
         Verb::List { json: as_json } => {
-            let lost = engine.lost_images().await?;
+            let lost = lost::lost_images(&sites).await?;
             let text = if *as_json { json(&lost)? } else { render(&lost, terminal_width()) };
             print(&text)?;
         }
         Verb::Restore { image } => {
-            let id = engine.restore_lost(image).await?;
+            let id = lost::restore_lost(&sites, image).await?;
             print(&format!("{image} is image {id} now\n"))?;
         }
         Verb::Drop { image, yes: false } => {
@@ -53,7 +54,7 @@ pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), Co
             )));
         }
         Verb::Drop { image, yes: true } => {
-            engine.drop_lost(image).await?;
+            lost::drop_lost(&sites, image).await?;
             print(&format!("{image} is gone\n"))?;
         }
     }

@@ -17,10 +17,10 @@ pub mod table;
 mod tm;
 
 use crate::config::{self, Config};
-use crate::engine::{Engine, EngineError};
 use crate::events::HookEvent;
 use crate::protection::Concern;
 use crate::setup::SetupError;
+use crate::sites::{RunError, Sites};
 use clap::{Parser, Subcommand};
 use onemirror_protocol::Code;
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ enum Invocation {
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error("{0}")]
-    Engine(#[from] EngineError),
+    Sites(#[from] RunError),
     #[error("{0}")]
     State(#[from] crate::state::StateError),
     #[error("{0}")]
@@ -109,12 +109,12 @@ enum CommandError {
 impl CommandError {
     fn exit_status(&self) -> u8 {
         match self {
-            Self::Engine(EngineError::Config(_)) | Self::Usage(_) => 2,
+            Self::Sites(RunError::Config(_)) | Self::Usage(_) => 2,
             Self::Setup(SetupError::NoRole | SetupError::NotRoot) => 2,
             Self::Setup(SetupError::NoFrontEnd { .. } | SetupError::NotSetUp { .. })
             | Self::NotInPlace(_) => 1,
-            Self::Engine(error) if error.is_refusal() => 1,
-            Self::Hook(hook::HookError::Engine(error)) if error.is_refusal() => 1,
+            Self::Sites(error) if error.is_refusal() => 1,
+            Self::Hook(hook::HookError::Sites(error)) if error.is_refusal() => 1,
             Self::Hook(hook::HookError::Input(_)) => 2,
             _ => 3,
         }
@@ -123,7 +123,7 @@ impl CommandError {
     /// What a refusal is known by in docs/refusals.md.
     fn code(&self) -> Option<Code> {
         match self {
-            Self::Engine(error) | Self::Hook(hook::HookError::Engine(error)) => Some(error.code()),
+            Self::Sites(error) | Self::Hook(hook::HookError::Sites(error)) => Some(error.code()),
             _ => None,
         }
     }
@@ -152,9 +152,9 @@ impl Cli {
 
 impl Invocation {
     async fn run(self, config_path: &Path) -> Result<ExitCode, CommandError> {
-        let engine = |event: &str| {
-            let config = Config::load(config_path).map_err(EngineError::from)?;
-            Ok::<_, CommandError>(Engine::new(config, event)?)
+        let sites = |event: &str| {
+            let config = Config::load(config_path).map_err(RunError::from)?;
+            Ok::<_, CommandError>(Sites::new(config, event)?)
         };
         match self {
             Self::Tm(called) => return Ok(tm::run(config_path, &called).await),
@@ -162,13 +162,13 @@ impl Invocation {
             Self::Doctor(arguments) => {
                 return doctor::run(Config::load(config_path), &arguments).await.map(ExitCode::from);
             }
-            Self::List(arguments) => list::run(&engine("list")?, &arguments).await?,
-            Self::Show(arguments) => show::run(&engine("show")?, &arguments).await?,
-            Self::Plan(arguments) => plan::run(&engine("plan")?, &arguments).await?,
-            Self::Reconcile(arguments) => reconcile::run(&engine("reconcile")?, &arguments).await?,
-            Self::Failover(arguments) => failover::run(&engine("failover")?, &arguments).await?,
-            Self::Rehome(arguments) => rehome::run(&engine("rehome")?, &arguments).await?,
-            Self::Lost(arguments) => lost::run(&engine("lost")?, &arguments).await?,
+            Self::List(arguments) => list::run(&sites("list")?, &arguments).await?,
+            Self::Show(arguments) => show::run(&sites("show")?, &arguments).await?,
+            Self::Plan(arguments) => plan::run(&sites("plan")?, &arguments).await?,
+            Self::Reconcile(arguments) => reconcile::run(&sites("reconcile")?, &arguments).await?,
+            Self::Failover(arguments) => failover::run(&sites("failover")?, &arguments).await?,
+            Self::Rehome(arguments) => rehome::run(&sites("rehome")?, &arguments).await?,
+            Self::Lost(arguments) => lost::run(&sites("lost")?, &arguments).await?,
             Self::Setup(arguments) => setup::run(config_path, &arguments).await?,
             Self::Off(arguments) => off::off(config_path, &arguments).await?,
             Self::On => off::on(config_path).await?,
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_with_its_code_and_a_wrong_call_without() {
-        let refused = EngineError::Unfit(Unfit::VmIsDone { vm: 3 });
+        let refused = RunError::Unfit(Unfit::VmIsDone { vm: 3 });
         assert_eq!(told(&refused.into()), "onemirror: OM165 VM 3 is DONE, so nothing boots or terminates it");
         assert_eq!(
             told(&CommandError::Usage("--force needs a --reason".into())),

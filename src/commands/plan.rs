@@ -2,7 +2,8 @@
 
 use super::table::{json, print};
 use super::{CommandError, warn_if_off};
-use crate::engine::{Engine, Plan, PlanPart};
+use crate::sites::overview;
+use crate::sites::{Plan, PlanPart, Sites};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -13,9 +14,9 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
     warn_if_off();
-    let plan = engine.plan(arguments.vm).await?;
+    let plan = overview::plan(&sites, arguments.vm).await?;
     let text = if arguments.json { json(&plan)? } else { render(&plan) };
     Ok(print(&text)?)
 }

@@ -2,7 +2,8 @@
 
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, or_dash, warn_if_off};
-use crate::engine::{Engine, NotReached, ReconcileItem, ReconcileReport};
+use crate::sites::reconcile;
+use crate::sites::{NotReached, ReconcileItem, ReconcileReport, Sites};
 use onemirror_protocol::Rule;
 use tokio::time::Instant;
 
@@ -13,14 +14,14 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
     if matches!(crate::state::emergency_off(&crate::config::state_dir()), Ok(Some(_))) {
         warn_if_off();
         return Ok(());
     }
     let started = Instant::now();
-    let report = engine.reconcile().await?;
-    engine.note_reconcile(&report, started);
+    let report = reconcile::reconcile(&sites).await?;
+    reconcile::note_reconcile(&sites, &report, started);
     if let Err(error) = crate::state::remember_reconcile(&crate::config::state_dir()) {
         tracing::warn!("{error}");
     }

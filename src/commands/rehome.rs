@@ -2,7 +2,8 @@
 
 use super::table::{json, print};
 use super::{CommandError, warn_if_off};
-use crate::engine::{Engine, NewHome};
+use crate::sites::{NewHome, Sites};
+use crate::sites::{images, rehome};
 use onemirror_protocol::ImageSpec;
 
 #[derive(Debug, clap::Args)]
@@ -22,19 +23,19 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
     warn_if_off();
-    let site = arguments.to.as_deref().unwrap_or(engine.here());
-    if site != engine.here() && site != engine.there() {
-        let (here, there) = (engine.here(), engine.there());
+    let site = arguments.to.as_deref().unwrap_or(sites.here());
+    if site != sites.here() && site != sites.there() {
+        let (here, there) = (sites.here(), sites.there());
         return Err(CommandError::Usage(format!("--to {site}: the two sites are {here} and {there}")));
     }
     let images = match (&arguments.image, arguments.vm) {
-        (Some(image), _) => vec![engine.unused_image(image).await?],
-        (None, Some(vm)) => engine.vm_images(vm).await?.images,
+        (Some(image), _) => vec![rehome::unused_image(&sites, image).await?],
+        (None, Some(vm)) => images::vm_images(&sites, vm).await?.images,
         (None, None) => Vec::new(),
     };
-    let homes = engine.rehome(arguments.vm, &images, site).await?;
+    let homes = rehome::rehome(&sites, arguments.vm, &images, site).await?;
     if arguments.json {
         return Ok(print(&json(&homes)?)?);
     }

@@ -4,7 +4,6 @@ use super::CommandError;
 use super::table::print;
 use crate::config::{Config, ConfiguredRole};
 use crate::doctor::is_known_version;
-use crate::engine::local_client;
 use crate::opennebula::{Client, read_session};
 use crate::setup::SetupError;
 use crate::setup::artifacts::VERSION;
@@ -13,6 +12,7 @@ use crate::setup::execute::Hands;
 use crate::setup::gather::{self, Owners, Wishes};
 use crate::setup::layout::Layout;
 use crate::setup::plan::{Goal, SetupFacts, SetupPlan, plan};
+use crate::sites::local_client;
 use crate::text::printable;
 use std::path::{Path, PathBuf};
 

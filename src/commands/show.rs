@@ -3,7 +3,8 @@
 use super::plan::what_is_done;
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, concerns, or_dash, warn_if_off};
-use crate::engine::{Engine, VmView};
+use crate::sites::overview;
+use crate::sites::{Sites, VmView};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -14,12 +15,12 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn run(engine: &Engine, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
     warn_if_off();
-    let view = engine.show(arguments.vm).await?;
+    let view = overview::show(&sites, arguments.vm).await?;
     let text = match arguments.json {
         true => json(&view)?,
-        false => render(&view, engine.here(), engine.there(), terminal_width()),
+        false => render(&view, sites.here(), sites.there(), terminal_width()),
     };
     print(&text)?;
     match view.error {

@@ -10,9 +10,10 @@ use super::driver::guards;
 use crate::audit::{Entry, Outcome};
 use crate::ceph::{Ceph, RbdCommand};
 use crate::config::{Config, ConfigError, ConfiguredRole};
-use crate::engine::{Engine, GateScope, VmImage, VmImages, boot_kind, local_client, runs_again};
 use crate::opennebula::disks::{datastores_needed, rbd_images};
 use crate::opennebula::{Client, Datastore, DiskKind, LcmState, Vm, VmState};
+use crate::sites::{GateScope, Sites, VmImage, VmImages, boot_kind, local_client, runs_again};
+use crate::sites::{gate, images, release};
 use onemirror_protocol::{BootKind, Standing, Unfit};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -60,27 +61,27 @@ async fn answer(config_path: &Path, called: &DriverCall, subject: &mut Entry) ->
     }
 }
 
-async fn vm_of(config: Option<&Config>, vm: i32) -> Result<Vm, crate::engine::FrontEndError> {
+async fn vm_of(config: Option<&Config>, vm: i32) -> Result<Vm, crate::sites::FrontEndError> {
     Ok(local_client(config)?.vm(vm).await?)
 }
 
 async fn with_config(config: Config, call: TmCall, called: &DriverCall, vm: Vm) -> Answer {
-    let engine = match Engine::new(config, &format!("tm {}", called.action)) {
-        Ok(engine) => engine,
+    let sites = match Sites::new(config, &format!("tm {}", called.action)) {
+        Ok(sites) => sites,
         Err(error) => return refuse_error(&error),
     };
-    let vm_images = match engine.images_of(vm).await {
+    let vm_images = match images::images_of(&sites, vm).await {
         Ok(vm_images) if vm_images.images.is_empty() => return Answer::Stock,
         Ok(vm_images) => vm_images,
         // the stock action does nothing, and what is there stays primary
-        Err(error) if call.action == TmAction::Mvds && engine.config().site.role == ConfiguredRole::Home => {
+        Err(error) if call.action == TmAction::Mvds && sites.config().site.role == ConfiguredRole::Home => {
             tracing::warn!("VM {} not released: {error}", call.vm);
             return Answer::Stock;
         }
         Err(error) => return refuse_error(&error),
     };
     match call.action {
-        TmAction::Ln | TmAction::Clone | TmAction::Context => gate(&engine, call, &vm_images).await,
+        TmAction::Ln | TmAction::Clone | TmAction::Context => gate(&sites, call, &vm_images).await,
         TmAction::Mvds if called.action.contains('.') => {
             // the stock action writes the disk back into the image, so the release comes after it
             match Command::new(&called.stock).args(&called.arguments).status() {
@@ -91,22 +92,22 @@ async fn with_config(config: Config, call: TmCall, called: &DriverCall, vm: Vm) 
                     return refuse(&Unfit::StockActionGone { action, error: error.to_string() });
                 }
             }
-            match release(&engine, call, &vm_images).await {
+            match release(&sites, call, &vm_images).await {
                 Answer::Stock => Answer::Instead(String::new()),
                 other => other,
             }
         }
-        TmAction::Mvds | TmAction::DeleteDisk => release(&engine, call, &vm_images).await,
+        TmAction::Mvds | TmAction::DeleteDisk => release(&sites, call, &vm_images).await,
         TmAction::DeleteDirectory => Answer::Stock,
-        TmAction::MakeVolatile => match guards::name_is_free(&engine, call, &vm_images).await {
+        TmAction::MakeVolatile => match guards::name_is_free(&sites, call, &vm_images).await {
             Some(refusal) => refusal,
-            None => guards::made_already(&engine, call, &vm_images).await,
+            None => guards::made_already(&sites, call, &vm_images).await,
         },
-        TmAction::Change | TmAction::Replace => guards::change(&engine, call, &vm_images).await,
+        TmAction::Change | TmAction::Replace => guards::change(&sites, call, &vm_images).await,
     }
 }
 
-async fn gate(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer {
+async fn gate(sites: &Sites, call: TmCall, vm_images: &VmImages) -> Answer {
     let (scope, boot) = match (boot_kind(&vm_images.vm), call) {
         (Some(boot), _) => (GateScope::All, boot),
         // a disk that is attached to a VM that lives already
@@ -116,7 +117,7 @@ async fn gate(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer {
         (None, _) => return Answer::Stock,
     };
     if call.action == TmAction::Clone {
-        if let Some(refusal) = guards::name_is_free(engine, call, vm_images).await {
+        if let Some(refusal) = guards::name_is_free(sites, call, vm_images).await {
             return refusal;
         }
         if let Some(refusal) = base_refusal(vm_images, call).await {
@@ -132,7 +133,7 @@ async fn gate(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer {
         (TmAction::Ln | TmAction::Clone, _) => (scope, Standing::Making),
         _ => (scope, Standing::Last),
     };
-    match engine.gate(vm_images, scope, boot, standing).await {
+    match gate::gate(&sites, vm_images, scope, boot, standing).await {
         Ok(_) => Answer::Stock,
         Err(error) => refuse_as_noted(call.vm, &error),
     }
@@ -166,10 +167,10 @@ fn ends(vm: &Vm) -> bool {
 
 /// A disk that is detached is not handed over: its VM lives here still, and none may be started on the other site for it.
 /// It stays primary here for whoever gets it next, until the gate of the other site takes it with the rest.
-async fn detached(engine: &Engine, call: TmCall, own: Option<&VmImage>) -> Answer {
+async fn detached(sites: &Sites, call: TmCall, own: Option<&VmImage>) -> Answer {
     match own {
         Some(image) if call.action == TmAction::DeleteDisk => {
-            guards::delete(engine, image).await.unwrap_or_else(|error| refuse_as_noted(call.vm, &error))
+            guards::delete(sites, image).await.unwrap_or_else(|error| refuse_as_noted(call.vm, &error))
         }
         _ => Answer::Stock,
     }
@@ -186,16 +187,16 @@ fn let_go(call: TmCall, vm_images: &VmImages) -> Vec<VmImage> {
 }
 
 /// A VM's end: what belongs to the other site is handed over; the rest is the stock action's.
-async fn release(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer {
+async fn release(sites: &Sites, call: TmCall, vm_images: &VmImages) -> Answer {
     let own = vm_images.images.iter().find(|image| image.disk_id == call.disk);
     let is_delete = call.action == TmAction::DeleteDisk;
     if is_delete && runs_again(&vm_images.vm) {
-        return delete_to_run_again(engine, call, vm_images).await;
+        return delete_to_run_again(sites, call, vm_images).await;
     }
     if !ends(&vm_images.vm) {
-        return detached(engine, call, own).await;
+        return detached(sites, call, own).await;
     }
-    let pending = match engine.release_at_end(call.vm, &let_go(call, vm_images)).await {
+    let pending = match release::release_at_end(&sites, call.vm, &let_go(call, vm_images)).await {
         Ok(pending) => pending,
         // the terminate goes on; the image stays primary, and reconcile finishes the handoff
         Err(error) if !is_delete => {
@@ -209,7 +210,7 @@ async fn release(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer 
     }
     match own {
         Some(image) if is_delete => {
-            guards::delete(engine, image).await.unwrap_or_else(|error| refuse_as_noted(call.vm, &error))
+            guards::delete(sites, image).await.unwrap_or_else(|error| refuse_as_noted(call.vm, &error))
         }
         _ => Answer::Stock,
     }
@@ -217,17 +218,17 @@ async fn release(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer 
 
 /// `recover --recreate` has every disk deleted and the VM started again: a mirrored one stays as it is and where it is,
 /// wherever it belongs, and the VM runs on it.
-async fn delete_to_run_again(engine: &Engine, call: TmCall, vm_images: &VmImages) -> Answer {
+async fn delete_to_run_again(sites: &Sites, call: TmCall, vm_images: &VmImages) -> Answer {
     let own = vm_images.images.iter().find(|image| image.disk_id == call.disk);
     let Some(image) = own else { return Answer::Stock };
-    let answer = match engine.keeps_through_recreate(image).await {
+    let answer = match images::keeps_through_recreate(image).await {
         Ok(true) => Ok(Answer::Instead(format!(
             "{} is mirrored with {} and kept: VM {} runs again",
             image.spec(),
-            engine.there(),
+            sites.there(),
             call.vm
         ))),
-        Ok(false) => guards::delete(engine, image).await,
+        Ok(false) => guards::delete(sites, image).await,
         Err(error) => Err(error),
     };
     // oned goes on all the same

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use onemirror::audit::Entry;
 use onemirror::ceph::{CephCalls, Connection, PeerConnection};
-use onemirror::engine::{Audit, TimeSource, Ways};
 use onemirror::opennebula::{ClientOptions, OneError, OpenNebula};
+use onemirror::sites::{Audit, TimeSource, Ways};
 use onemirror_model::storage::{Mark, Metadata, Mirroring, Site, Token};
 use onemirror_model::world::{Budget, Vm, World};
 use onemirror_protocol::{

@@ -3,7 +3,7 @@
 use crate::audit::{AuditLog, Entry, Outcome};
 use crate::ceph::CephError;
 use crate::config;
-use crate::engine::{EngineError, first_sentence};
+use crate::sites::{RunError, first_sentence};
 use crate::state;
 use onemirror_protocol::{Code, Unfit};
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ pub(crate) enum Answer {
     /// The action fails with one plain sentence.
     Refused {
         sentence: String,
-        /// The engine has written it into the audit log already.
+        /// The sites has written it into the audit log already.
         noted: bool,
     },
 }
@@ -51,7 +51,7 @@ pub(crate) fn refuse(unfit: &Unfit) -> Answer {
 }
 
 /// The same of an error, by its own code.
-pub(crate) fn refuse_error(error: &EngineError) -> Answer {
+pub(crate) fn refuse_error(error: &RunError) -> Answer {
     Answer::Refused { sentence: format!("{} {error}", error.code()), noted: false }
 }
 
@@ -60,13 +60,13 @@ pub(crate) fn refuse_ceph(error: &CephError) -> Answer {
     Answer::Refused { sentence: format!("{} {error}", Code::CEPH), noted: false }
 }
 
-/// A refusal that the engine gave, and has written into the audit log.
-pub(crate) fn refuse_as_noted(vm: i32, error: &EngineError) -> Answer {
+/// A refusal that the sites gave, and has written into the audit log.
+pub(crate) fn refuse_as_noted(vm: i32, error: &RunError) -> Answer {
     Answer::Refused { sentence: error.for_oned(vm), noted: true }
 }
 
 /// The same of an image, whatever VM uses it.
-pub(crate) fn refuse_image(error: &EngineError) -> Answer {
+pub(crate) fn refuse_image(error: &RunError) -> Answer {
     Answer::Refused { sentence: format!("{} {error}", error.code()), noted: true }
 }
 
@@ -138,7 +138,7 @@ fn tell_instead(why: &str, subject: Entry) {
     note(Entry { outcome: Outcome::Skipped, reason: Some(why), ..subject });
 }
 
-/// One line in the audit log for what is answered without an engine.
+/// One line in the audit log for what is answered without an sites.
 pub(crate) fn note(entry: Entry) {
     // the log warns by itself, once
     let _ = AuditLog::open(&config::audit_log_path()).record(&entry);

@@ -36,7 +36,7 @@ fn assert_shown(shown: &str) {
 
 /// What an operator or oned gets to see of an error, and that it is short.
 fn assert_error(error: &dyn std::fmt::Display) {
-    let shown = onemirror::engine::first_sentence(&error.to_string());
+    let shown = onemirror::sites::first_sentence(&error.to_string());
     assert_shown(&shown);
     assert!(!shown.starts_with('-'), "{shown:?}");
     assert!(shown.len() < 8_000, "{} bytes of error", shown.len());

@@ -2,7 +2,9 @@
 
 use super::CONCURRENCY;
 use super::cluster::Cluster;
-use super::sites::Engine;
+use super::images;
+use super::pools;
+use super::site::Sites;
 use crate::ceph::{self, CephError, DaemonState, Expiry, PoolStatus, ReplayState, is_fsid};
 use crate::doctor::facts::{
     Daemon, ExaminedDisk, ExaminedFrontEnd, ExaminedPool, ExaminedVm, Images, NoAnswer, PoolMirroring,
@@ -40,115 +42,113 @@ pub async fn servers(client: &dyn OpenNebula) -> Vec<String> {
     zones.into_iter().map(|zone| zone.servers).find(|servers| servers.len() > 1).unwrap_or_default()
 }
 
-impl Engine {
-    /// The other site's front-end, and how far its clock is ahead, in seconds.
-    pub async fn examine_front_end_there(&self) -> (Result<ExaminedFrontEnd, String>, Option<i64>) {
-        let client = match self.front_end_there() {
-            Ok(client) => client,
-            Err(error) => return (Err(self.error_there(error).to_string()), None),
-        };
-        let found = front_end(&*client).await.map_err(|error| self.error_there(error).to_string());
-        (found, client.clock_ahead())
-    }
+/// The other site's front-end, and how far its clock is ahead, in seconds.
+pub async fn examine_front_end_there(sites: &Sites) -> (Result<ExaminedFrontEnd, String>, Option<i64>) {
+    let client = match sites.front_end_there() {
+        Ok(client) => client,
+        Err(error) => return (Err(sites.error_there(error).to_string()), None),
+    };
+    let found = front_end(&*client).await.map_err(|error| sites.error_there(error).to_string());
+    (found, client.clock_ahead())
+}
 
-    /// The pools of this front-end's Ceph datastores, on both clusters.
-    pub async fn examine_pools(&self) -> Result<Vec<ExaminedPool>, String> {
-        let mut pools: BTreeMap<String, Datastore> = BTreeMap::new();
-        let images = self.images_registered().await.map_err(|error| error.to_string())?;
-        for (name, datastore) in self.pools_by_name(&images).await.map_err(|error| error.to_string())? {
-            pools.entry(name).or_insert(datastore);
+/// The pools of this front-end's Ceph datastores, on both clusters.
+pub async fn examine_pools(sites: &Sites) -> Result<Vec<ExaminedPool>, String> {
+    let mut pools: BTreeMap<String, Datastore> = BTreeMap::new();
+    let images = pools::images_registered(sites).await.map_err(|error| error.to_string())?;
+    for (name, datastore) in pools::pools_by_name(sites, &images).await.map_err(|error| error.to_string())? {
+        pools.entry(name).or_insert(datastore);
+    }
+    let looks = pools.into_iter().map(|(name, datastore)| examine_pool(sites, name, datastore));
+    Ok(stream::iter(looks).buffered(CONCURRENCY).collect().await)
+}
+
+async fn examine_pool(sites: &Sites, name: String, datastore: Datastore) -> ExaminedPool {
+    let own = match sites.cluster_here(&datastore).await {
+        Ok(own) => own,
+        Err(error) => {
+            let here = PoolOnCluster::unknown("client.?", NoAnswer::Other(error.to_string()));
+            let there = PoolOnCluster::unknown(
+                "client.?",
+                NoAnswer::Other(format!("nothing leads to {}", sites.there())),
+            );
+            return ExaminedPool { name, here, there };
         }
-        let looks = pools.into_iter().map(|(name, datastore)| self.examine_pool(name, datastore));
-        Ok(stream::iter(looks).buffered(CONCURRENCY).collect().await)
-    }
-
-    async fn examine_pool(&self, name: String, datastore: Datastore) -> ExaminedPool {
-        let own = match self.cluster_here(&datastore).await {
-            Ok(own) => own,
-            Err(error) => {
-                let here = PoolOnCluster::unknown("client.?", NoAnswer::Other(error.to_string()));
-                let there = PoolOnCluster::unknown(
-                    "client.?",
-                    NoAnswer::Other(format!("nothing leads to {}", self.there())),
-                );
-                return ExaminedPool { name, here, there };
-            }
-        };
-        let there = async {
-            match self.cluster_there(&own, &name).await {
-                Ok(Some(cluster)) => side(&cluster, &name).await,
-                Ok(None) => PoolOnCluster::unknown(
-                    "client.?",
-                    NoAnswer::Other(
-                        "pool info does not tell how to reach it: add [peer.ceph] to onemirror.conf".into(),
-                    ),
+    };
+    let there = async {
+        match sites.cluster_there(&own, &name).await {
+            Ok(Some(cluster)) => side(&cluster, &name).await,
+            Ok(None) => PoolOnCluster::unknown(
+                "client.?",
+                NoAnswer::Other(
+                    "pool info does not tell how to reach it: add [peer.ceph] to onemirror.conf".into(),
                 ),
-                Err(error) => PoolOnCluster::unknown("client.?", trouble(error)),
-            }
-        };
-        let (here, there) = futures::join!(side(&own, &name), there);
-        ExaminedPool { name, here, there }
-    }
-
-    /// This front-end's VMs, and how many of the other's use the same images.
-    pub async fn examine_vms(&self) -> Result<Vec<ExaminedVm>, String> {
-        let mut found = Vec::new();
-        for vm in self.one_here.vm_pool().await.map_err(|error| self.error_here(error).to_string())? {
-            found.push(self.examine_vm(&vm).await);
+            ),
+            Err(error) => PoolOnCluster::unknown("client.?", trouble(error)),
         }
-        let images: BTreeSet<ImageSpec> =
-            found.iter().flat_map(|vm| &vm.disks).map(|disk| disk.image.clone()).collect();
-        if let Ok(users) = self.users_there(&images).await {
-            for vm in &mut found {
-                let matching: BTreeSet<i32> = vm
-                    .disks
-                    .iter()
-                    .filter_map(|disk| users.get(&disk.image))
-                    .flatten()
-                    .map(|user| user.vm)
-                    .collect();
-                vm.matches = Some(matching.len());
-            }
-        }
-        Ok(found)
-    }
+    };
+    let (here, there) = futures::join!(side(&own, &name), there);
+    ExaminedPool { name, here, there }
+}
 
-    /// The pools in which VMs of both front-ends have disks that were made for them; none where one does not answer.
-    pub async fn examine_shared_pools(&self) -> BTreeSet<String> {
-        let Ok(there) = self.front_end_there() else { return BTreeSet::new() };
-        let (here, there) = futures::join!(pools_of_own_disks(&*self.one_here), pools_of_own_disks(&*there));
-        &here.unwrap_or_default() & &there.unwrap_or_default()
+/// This front-end's VMs, and how many of the other's use the same images.
+pub async fn examine_vms(sites: &Sites) -> Result<Vec<ExaminedVm>, String> {
+    let mut found = Vec::new();
+    for vm in sites.one_here.vm_pool().await.map_err(|error| sites.error_here(error).to_string())? {
+        found.push(examine_vm(sites, &vm).await);
     }
-
-    async fn examine_vm(&self, vm: &opennebula::Vm) -> ExaminedVm {
-        let mut found = ExaminedVm { id: vm.id, has_context: vm.has_context, ..ExaminedVm::default() };
-        let datastores = match self.datastores(opennebula::disks::datastores_needed(vm)).await {
-            Ok(datastores) => datastores,
-            Err(error) => {
-                found.error = Some(error.to_string());
-                return found;
-            }
-        };
-        match rbd_images(vm, &datastores) {
-            Ok(images) => {
-                let on_ceph: BTreeSet<i32> = images.iter().map(|image| image.disk_id).collect();
-                found.elsewhere = vm
-                    .disks
-                    .iter()
-                    .filter(|disk| {
-                        !on_ceph.contains(&disk.id) && !disk.is_cdrom() && !is_on_ceph(disk, &datastores)
-                    })
-                    .map(|disk| disk.id)
-                    .collect();
-                found.disks = images
-                    .into_iter()
-                    .map(|image| ExaminedDisk { id: image.disk_id, image: image.image, base: image.base })
-                    .collect();
-            }
-            Err(error) => found.error = Some(error.to_string()),
+    let images: BTreeSet<ImageSpec> =
+        found.iter().flat_map(|vm| &vm.disks).map(|disk| disk.image.clone()).collect();
+    if let Ok(users) = images::users_there(sites, &images).await {
+        for vm in &mut found {
+            let matching: BTreeSet<i32> = vm
+                .disks
+                .iter()
+                .filter_map(|disk| users.get(&disk.image))
+                .flatten()
+                .map(|user| user.vm)
+                .collect();
+            vm.matches = Some(matching.len());
         }
-        found
     }
+    Ok(found)
+}
+
+/// The pools in which VMs of both front-ends have disks that were made for them; none where one does not answer.
+pub async fn examine_shared_pools(sites: &Sites) -> BTreeSet<String> {
+    let Ok(there) = sites.front_end_there() else { return BTreeSet::new() };
+    let (here, there) = futures::join!(pools_of_own_disks(&*sites.one_here), pools_of_own_disks(&*there));
+    &here.unwrap_or_default() & &there.unwrap_or_default()
+}
+
+async fn examine_vm(sites: &Sites, vm: &opennebula::Vm) -> ExaminedVm {
+    let mut found = ExaminedVm { id: vm.id, has_context: vm.has_context, ..ExaminedVm::default() };
+    let datastores = match sites.datastores(opennebula::disks::datastores_needed(vm)).await {
+        Ok(datastores) => datastores,
+        Err(error) => {
+            found.error = Some(error.to_string());
+            return found;
+        }
+    };
+    match rbd_images(vm, &datastores) {
+        Ok(images) => {
+            let on_ceph: BTreeSet<i32> = images.iter().map(|image| image.disk_id).collect();
+            found.elsewhere = vm
+                .disks
+                .iter()
+                .filter(|disk| {
+                    !on_ceph.contains(&disk.id) && !disk.is_cdrom() && !is_on_ceph(disk, &datastores)
+                })
+                .map(|disk| disk.id)
+                .collect();
+            found.disks = images
+                .into_iter()
+                .map(|image| ExaminedDisk { id: image.disk_id, image: image.image, base: image.base })
+                .collect();
+        }
+        Err(error) => found.error = Some(error.to_string()),
+    }
+    found
 }
 
 /// The pools in which VMs have clones or volatile disks.

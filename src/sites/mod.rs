@@ -1,37 +1,37 @@
 //! Looks at both sites, asks [`onemirror_protocol`] what to do, and does it. It decides nothing by itself.
 
-mod activity;
+pub mod activity;
 mod clock;
 mod cluster;
-mod drive;
+pub mod drive;
 mod error;
-mod examine;
-mod failover;
+pub mod examine;
+pub mod failover;
 mod front_end;
-mod gate;
-mod images;
+pub mod gate;
+pub mod images;
 mod journal;
 mod locks;
-mod lost;
-mod observe;
+pub mod lost;
+pub mod observe;
 mod outside;
-mod overview;
-mod pass_on;
-mod pools;
-mod protection;
-mod reconcile;
-mod rehome;
-mod release;
-mod removal;
-mod sites;
+pub mod overview;
+pub mod pass_on;
+pub mod pools;
+pub mod protection;
+pub mod reconcile;
+pub mod rehome;
+pub mod release;
+pub mod removal;
+mod site;
 mod start;
-mod steps;
+pub mod steps;
 #[cfg(test)]
 mod tests;
 
 pub use activity::{activity, boot_kind, is_running, runs_again};
 pub use cluster::Cluster;
-pub use error::{EngineError, FrontEndError, first_sentence, is_own_refusal};
+pub use error::{FrontEndError, RunError, first_sentence, is_own_refusal};
 pub use examine::{front_end, servers};
 pub use failover::{FailoverOutcome, ForceOrder};
 pub use front_end::FrontEnd;
@@ -45,7 +45,7 @@ pub use pools::NotReached;
 pub use reconcile::{ReconcileItem, ReconcileReport};
 pub use rehome::NewHome;
 pub use release::ReleaseOutcome;
-pub use sites::{Engine, local_client};
+pub use site::{Sites, local_client};
 pub use start::{ByHand, Start, start_of};
 
 /// How many images are looked at side by side: each is a process or two, on front-ends with few cores.

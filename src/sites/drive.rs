@@ -1,15 +1,16 @@
 //! Carries out the requests of a [`Run`], and tells it what came of them. It decides nothing about what comes next.
 
 use super::clock::Clock;
-use super::error::EngineError;
-use super::failover::ForceOrder;
-use super::images::VmImage;
-use super::journal::{Attempt, Ground};
+use super::error::RunError;
+use super::failover::{self, ForceOrder};
+use super::images::{self, VmImage};
+use super::journal::{self, Attempt, Ground};
 use super::locks::Owner;
-use super::observe::Seen;
-use super::reconcile::{LocalVm, uses_here};
-use super::sites::Engine;
-use super::steps::{Cause, HeldLocks};
+use super::observe::{self, Seen};
+use super::reconcile::{self, LocalVm, uses_here};
+use super::release;
+use super::site::Sites;
+use super::steps::{self, Cause, HeldLocks};
 use crate::audit::Outcome;
 use crate::ceph::CephError;
 use crate::config;
@@ -49,7 +50,7 @@ pub(super) struct Driven {
     /// The images that a force took over with all that they have.
     pub taken_over: Vec<ImageSpec>,
     /// The last thing that went wrong.
-    pub trouble: Option<EngineError>,
+    pub trouble: Option<RunError>,
 }
 
 impl Driven {
@@ -68,25 +69,25 @@ impl Driven {
     }
 
     /// What made it fail.
-    pub(super) fn error(self) -> EngineError {
+    pub(super) fn error(self) -> RunError {
         match self.verdict {
             Verdict::Refused(refusal) => {
                 for trouble in self.seen.iter().filter_map(|seen| seen.trouble.as_ref()) {
                     tracing::info!("{trouble}");
                 }
-                EngineError::Refused(refusal)
+                RunError::Refused(refusal)
             }
             Verdict::NotCarriedOut(why) => not_carried_out(&self.due, why),
-            _ => self.trouble.unwrap_or(EngineError::Unfit(Unfit::Bug)),
+            _ => self.trouble.unwrap_or(RunError::Unfit(Unfit::Bug)),
         }
     }
 }
 
 /// The steps could not be carried out until the time was over.
-pub(super) fn not_carried_out(steps: &[Step], why: Carried) -> EngineError {
+pub(super) fn not_carried_out(steps: &[Step], why: Carried) -> RunError {
     let names: Vec<String> = steps.iter().map(|step| format!("{} {}", step.name(), step.image())).collect();
     let steps = names.join(", ");
-    EngineError::Unfit(match why {
+    RunError::Unfit(match why {
         Carried::LockRanOut => Unfit::LockRanOut { steps },
         Carried::Out | Carried::Halted => Unfit::NotAccepted { steps },
     })
@@ -107,7 +108,7 @@ enum CameOfIt {
 
 /// A run on its way.
 struct Drive<'a> {
-    engine: &'a Engine,
+    sites: &'a Sites,
     subject: Subject<'a>,
     /// Those that it is about now.
     images: Vec<VmImage>,
@@ -124,62 +125,60 @@ struct Drive<'a> {
     driven: Driven,
 }
 
-impl Engine {
-    /// What the rules need to know beside what is seen.
-    pub(super) fn setting<'a>(&'a self, vm: Option<i32>, closing_id: &'a str) -> Setting<'a> {
-        Setting {
-            here: self.here(),
-            there: self.there(),
-            role: self.residence().role,
-            peer_unreachable: match self.config.policy.peer_unreachable {
-                config::PeerUnreachablePolicy::Allow => PeerUnreachable::Allow,
-                config::PeerUnreachablePolicy::Refuse => PeerUnreachable::Refuse,
-                config::PeerUnreachablePolicy::RefuseAfterReboot => PeerUnreachable::RefuseAfterReboot,
+/// What the rules need to know beside what is seen.
+pub(super) fn setting<'a>(sites: &'a Sites, vm: Option<i32>, closing_id: &'a str) -> Setting<'a> {
+    Setting {
+        here: sites.here(),
+        there: sites.there(),
+        role: sites.residence().role,
+        peer_unreachable: match sites.config.policy.peer_unreachable {
+            config::PeerUnreachablePolicy::Allow => PeerUnreachable::Allow,
+            config::PeerUnreachablePolicy::Refuse => PeerUnreachable::Refuse,
+            config::PeerUnreachablePolicy::RefuseAfterReboot => PeerUnreachable::RefuseAfterReboot,
+        },
+        vm,
+        closing_id,
+    }
+}
+
+/// What a boot is about.
+pub(super) fn boot_of<'a>(sites: &Sites, vm: i32, images: &'a [VmImage]) -> Subject<'a> {
+    Subject { vm: Some(vm), images, known: &[], order: None, limit: sites.config.policy.sync_timeout }
+}
+
+/// Drives a run to its end.
+pub(super) async fn drive(sites: &Sites, mut run: Run, subject: &Subject<'_>) -> Driven {
+    let mut drive = Drive::new(sites, *subject);
+    let mut answer = CameOfIt::Go;
+    loop {
+        let id = sites.closing_id();
+        let request = run.next(&setting(sites, subject.vm, &id), drive.event(&answer));
+        tracing::debug!("{request:?}");
+        answer = match request {
+            Request::Look(depth) => drive.look(depth).await,
+            Request::Claim { note_home } => drive.claim(note_home).await,
+            Request::Lock(side) => drive.lock(side).await,
+            Request::AskUsers(users) => drive.ask_users(users).await,
+            Request::AskWriters => drive.ask_writers().await,
+            Request::Narrow(images) => drive.narrow(&images).await,
+            Request::Widen { taken_over } => drive.widen(taken_over).await,
+            Request::Act { steps, findings } => drive.act(steps, findings).await,
+            Request::Unlock => drive.unlock().await,
+            Request::Wait(what) => drive.wait(what).await,
+            Request::End { steps, findings, verdict } => match drive.act(steps, findings).await {
+                CameOfIt::Acted(_) => return drive.end(verdict).await,
+                failed => failed,
             },
-            vm,
-            closing_id,
-        }
-    }
-
-    /// What a boot is about.
-    pub(super) fn boot_of<'a>(&self, vm: i32, images: &'a [VmImage]) -> Subject<'a> {
-        Subject { vm: Some(vm), images, known: &[], order: None, limit: self.config.policy.sync_timeout }
-    }
-
-    /// Drives a run to its end.
-    pub(super) async fn drive(&self, mut run: Run, subject: &Subject<'_>) -> Driven {
-        let mut drive = Drive::new(self, *subject);
-        let mut answer = CameOfIt::Go;
-        loop {
-            let id = self.closing_id();
-            let request = run.next(&self.setting(subject.vm, &id), drive.event(&answer));
-            tracing::debug!("{request:?}");
-            answer = match request {
-                Request::Look(depth) => drive.look(depth).await,
-                Request::Claim { note_home } => drive.claim(note_home).await,
-                Request::Lock(side) => drive.lock(side).await,
-                Request::AskUsers(users) => drive.ask_users(users).await,
-                Request::AskWriters => drive.ask_writers().await,
-                Request::Narrow(images) => drive.narrow(&images).await,
-                Request::Widen { taken_over } => drive.widen(taken_over).await,
-                Request::Act { steps, findings } => drive.act(steps, findings).await,
-                Request::Unlock => drive.unlock().await,
-                Request::Wait(what) => drive.wait(what).await,
-                Request::End { steps, findings, verdict } => match drive.act(steps, findings).await {
-                    CameOfIt::Acted(_) => return drive.end(verdict).await,
-                    failed => failed,
-                },
-                Request::ForceAndEnd(steps) => match drive.force(steps).await {
-                    CameOfIt::Acted(_) => return drive.end(Verdict::Forced).await,
-                    failed => failed,
-                },
-            };
-        }
+            Request::ForceAndEnd(steps) => match drive.force(steps).await {
+                CameOfIt::Acted(_) => return drive.end(Verdict::Forced).await,
+                failed => failed,
+            },
+        };
     }
 }
 
 impl<'a> Drive<'a> {
-    fn new(engine: &'a Engine, subject: Subject<'a>) -> Self {
+    fn new(sites: &'a Sites, subject: Subject<'a>) -> Self {
         let driven = Driven {
             verdict: Verdict::Failed,
             seen: Vec::new(),
@@ -191,11 +190,11 @@ impl<'a> Drive<'a> {
             trouble: None,
         };
         Self {
-            engine,
+            sites,
             subject,
             images: subject.images.to_vec(),
-            clock: Clock::start(subject.limit, engine.surroundings.time.clone()),
-            owner: engine.owner(),
+            clock: Clock::start(subject.limit, sites.surroundings.time.clone()),
+            owner: sites.owner(),
             locks: None,
             users: Vec::new(),
             sights: Vec::new(),
@@ -223,9 +222,9 @@ impl<'a> Drive<'a> {
         CameOfIt::Saw
     }
 
-    fn failed(&mut self, error: EngineError) -> CameOfIt {
+    fn failed(&mut self, error: RunError) -> CameOfIt {
         let trouble = match &error {
-            EngineError::Ceph { error: CephError::PoolFull { .. }, .. } => Trouble::NoRoom,
+            RunError::Ceph { error: CephError::PoolFull { .. }, .. } => Trouble::NoRoom,
             error if error.is_passing() => Trouble::Passing,
             _ => Trouble::Lasting,
         };
@@ -236,9 +235,9 @@ impl<'a> Drive<'a> {
 
     async fn look(&mut self, depth: Depth) -> CameOfIt {
         let seen = match &self.locks {
-            None if depth == Depth::Tidy => self.engine.look(&self.images, depth).await,
-            None => self.engine.observe(&self.images, depth).await,
-            Some(locks) => self.engine.observe_locked(&self.images, depth, locks).await,
+            None if depth == Depth::Tidy => reconcile::look(self.sites, &self.images, depth).await,
+            None => observe::observe(self.sites, &self.images, depth).await,
+            Some(locks) => steps::observe_locked(self.sites, &self.images, depth, locks).await,
         };
         match seen {
             Ok(seen) => {
@@ -255,14 +254,14 @@ impl<'a> Drive<'a> {
     async fn claim(&mut self, note_home: bool) -> CameOfIt {
         let Driven { seen, mirrored, .. } = &mut self.driven;
         if note_home {
-            futures::future::join_all(seen.iter().map(|seen| self.engine.remember_home(seen))).await;
+            futures::future::join_all(seen.iter().map(|seen| observe::remember_home(self.sites, seen))).await;
         }
         *mirrored = seen.iter().filter(|seen| matches!(seen.observation.here, Here::Mirrored(_))).count();
         let of_mirrored = seen.iter().filter(|seen| seen.global_id.is_some()).map(|seen| &seen.image);
-        match self.engine.registered_here(of_mirrored).await {
+        match images::registered_here(self.sites, of_mirrored).await {
             Ok(found) => match found.into_iter().next() {
                 None => self.saw(),
-                Some((image, id)) => self.failed(EngineError::Unfit(Unfit::RegisteredHere { image, id })),
+                Some((image, id)) => self.failed(RunError::Unfit(Unfit::RegisteredHere { image, id })),
             },
             Err(error) => self.failed(error),
         }
@@ -270,7 +269,7 @@ impl<'a> Drive<'a> {
 
     async fn lock(&mut self, side: Side) -> CameOfIt {
         let locks = self.locks.get_or_insert_default();
-        match self.engine.lock(locks, side, &self.driven.seen, &self.owner).await {
+        match steps::lock(self.sites, locks, side, &self.driven.seen, &self.owner).await {
             Ok(()) => CameOfIt::Locked,
             Err(error) => self.failed(error),
         }
@@ -280,12 +279,10 @@ impl<'a> Drive<'a> {
         let vm = self.subject.vm;
         let seen = &mut self.driven.seen;
         let asked = match users {
-            Users::Uses => self
-                .engine
-                .users_of_each(&self.images, self.subject.known)
+            Users::Uses => reconcile::users_of_each(self.sites, &self.images, self.subject.known)
                 .await
                 .map(|users| self.users = users),
-            users => self.engine.observe_users_here(seen, users, vm).await,
+            users => release::observe_users_here(self.sites, seen, users, vm).await,
         };
         if let Err(error) = asked {
             return self.failed(error);
@@ -297,7 +294,7 @@ impl<'a> Drive<'a> {
     }
 
     async fn ask_writers(&mut self) -> CameOfIt {
-        match self.engine.observe_writers_there(&mut self.driven.seen).await {
+        match failover::observe_writers_there(self.sites, &mut self.driven.seen).await {
             Ok(()) => self.saw(),
             Err(error) => self.failed(error),
         }
@@ -305,7 +302,7 @@ impl<'a> Drive<'a> {
 
     async fn narrow(&mut self, images: &[ImageSpec]) -> CameOfIt {
         self.images.retain(|image| images.contains(image.spec()));
-        self.clock = Clock::start(self.subject.limit, self.engine.surroundings.time.clone());
+        self.clock = Clock::start(self.subject.limit, self.sites.surroundings.time.clone());
         self.unlock().await
     }
 
@@ -319,7 +316,7 @@ impl<'a> Drive<'a> {
                     ground: Some(Ground::OperatorForce),
                     ..Attempt::at("take-over", self.clock.started())
                 };
-                self.engine.note(&attempt, Outcome::Done, order.map(ForceOrder::in_words));
+                journal::note(self.sites, &attempt, Outcome::Done, order.map(ForceOrder::in_words));
                 self.driven.taken_over.push(image.clone());
             }
         }
@@ -341,7 +338,7 @@ impl<'a> Drive<'a> {
         self.driven.due = steps;
         let Some(locks) = &self.locks else { return CameOfIt::Acted(Carried::Halted) };
         let due = &self.driven.due;
-        match self.engine.carry_out(due, &self.driven.seen, locks, &self.cause()).await {
+        match steps::carry_out(self.sites, due, &self.driven.seen, locks, &self.cause()).await {
             Ok(Carried::Out) => {
                 self.clock.progress();
                 self.patience = self.clock.patience();
@@ -357,7 +354,7 @@ impl<'a> Drive<'a> {
         self.driven.due = steps;
         let Some(locks) = &self.locks else { return CameOfIt::Failed(Trouble::Lasting) };
         let cause = Cause { order: self.subject.order, ..self.cause() };
-        match self.engine.force_in_turn(&self.driven.due, &self.driven.seen, locks, &cause).await {
+        match steps::force_in_turn(self.sites, &self.driven.due, &self.driven.seen, locks, &cause).await {
             Ok(()) => CameOfIt::Acted(Carried::Out),
             Err(error) => self.failed(error),
         }

@@ -292,7 +292,7 @@ pub(super) async fn resync_noted(
 mod tests {
     use super::*;
     use crate::ceph::RbdCommand;
-    use crate::engine::outside::RealTime;
+    use crate::sites::outside::RealTime;
     use std::process::{Command, Stdio};
 
     fn time() -> Rc<dyn TimeSource> {

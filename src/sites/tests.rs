@@ -1,9 +1,13 @@
-//! The engine between two clusters that are folders: what is done where something changes under a run.
+//! The sites between two clusters that are folders: what is done where something changes under a run.
 
-use super::failover::{FailoverOutcome, ForceOrder};
+use super::failover::{self, FailoverOutcome, ForceOrder};
+use super::gate;
 use super::images::{VmImage, VmImages};
-use super::sites::Engine;
-use super::steps::{Cause, HeldLocks};
+use super::lost;
+use super::observe;
+use super::rehome;
+use super::site::Sites;
+use super::steps::{self, Cause, HeldLocks};
 use crate::audit::AuditLog;
 use crate::ceph::{Connection, Programs, RbdCommand, RunOn};
 use crate::config::Config;
@@ -147,19 +151,19 @@ impl Cluster {
 }
 
 /// A run on site-a, between two clusters in this folder.
-fn run(folder: &Path) -> (Engine, Cluster, Cluster) {
+fn run(folder: &Path) -> (Sites, Cluster, Cluster) {
     let auth = folder.join("auth");
     std::fs::write(&auth, "oneadmin:secret").unwrap();
     std::fs::set_permissions(&auth, std::fs::Permissions::from_mode(0o600)).unwrap();
     let text = CONFIG.replace("AUTH", auth.to_str().unwrap());
     let config = Config::parse(&text, Path::new("onemirror.conf")).unwrap();
-    let mut engine = Engine::new(config, "test").unwrap();
-    engine.surroundings.state_dir = folder.join("state");
-    engine.surroundings.audit = Rc::new(AuditLog::open(&folder.join("log")));
+    let mut sites = Sites::new(config, "test").unwrap();
+    sites.surroundings.state_dir = folder.join("state");
+    sites.surroundings.audit = Rc::new(AuditLog::open(&folder.join("log")));
     let (here, there) =
         (Cluster::new("site-a", folder.join("here")), Cluster::new("site-b", folder.join("there")));
-    engine.cluster_there.borrow_mut().insert(None, there.command.clone());
-    (engine, here, there)
+    sites.cluster_there.borrow_mut().insert(None, there.command.clone());
+    (&sites, here, there)
 }
 
 fn image(cluster: &Cluster, disk_id: impl Into<Option<i32>>, name: &str) -> VmImage {
@@ -170,7 +174,7 @@ fn image(cluster: &Cluster, disk_id: impl Into<Option<i32>>, name: &str) -> VmIm
 #[tokio::test]
 async fn a_copy_that_comes_between_two_looks_is_locked_before_it_is_judged() {
     let folder = tempfile::tempdir().unwrap();
-    let (engine, here, _there) = run(folder.path());
+    let (&sites, here, _there) = run(folder.path());
     for (file, name, id) in [("one-7", "one-7", "77aa"), ("one-8.next", "one-8", "88bb")] {
         here.put(file, "1633551d7564", id);
         let metadata = format!(
@@ -179,7 +183,8 @@ async fn a_copy_that_comes_between_two_looks_is_locked_before_it_is_judged() {
         here.write(&format!("{name}.metadata"), &metadata);
     }
     let images = [image(&here, 0, "one-7"), image(&here, 1, "one-8")];
-    let outcome = engine.ready_to_boot(3, &images, Run::boot(BootKind::Cold, Standing::Last)).await.unwrap();
+    let outcome =
+        gate::ready_to_boot(&sites, 3, &images, Run::boot(BootKind::Cold, Standing::Last)).await.unwrap();
     assert!(outcome.steps.is_empty(), "{:?}", outcome.steps);
     // in two rounds; those of one round are taken side by side
     let calls = here.calls();
@@ -194,7 +199,7 @@ async fn a_copy_that_comes_between_two_looks_is_locked_before_it_is_judged() {
 #[tokio::test]
 async fn what_a_killed_run_began_to_set_aside_is_ended_under_locks_that_hold() {
     let folder = tempfile::tempdir().unwrap();
-    let (engine, here, there) = run(folder.path());
+    let (&sites, here, there) = run(folder.path());
     let kept = "one-7.lost-20261126T164500Z";
     here.put(kept, "10365947de3a", "77aa");
     there.put("one-7", "1633551d7564", "77aa");
@@ -203,36 +208,36 @@ async fn what_a_killed_run_began_to_set_aside_is_ended_under_locks_that_hold() {
     let kept = image(&here, None, kept);
     for cluster in [&here, &there] {
         cluster.write("stolen", "");
-        let error = engine.finish_set_aside(&kept).await.unwrap_err();
+        let error = lost::finish_set_aside(&sites, &kept).await.unwrap_err();
         assert!(error.to_string().contains("its lock ran out"), "{error}");
         assert!(here.changes().is_empty(), "{:?}", here.changes());
         cluster.take_away("stolen");
     }
-    assert!(engine.is_being_set_aside(&kept).await);
-    engine.finish_set_aside(&kept).await.unwrap();
+    assert!(lost::is_being_set_aside(&kept).await);
+    lost::finish_set_aside(&sites, &kept).await.unwrap();
     assert_eq!(here.changes(), ["mirror image disable"]);
     // it is looked at again where a full pool tells no more than the names of its images
     here.write(kept.spec().image(), r#"{"name":"x","id":"10365947de3a","size":16777216,"features":[]}"#);
-    assert!(!engine.is_being_set_aside(&kept).await);
+    assert!(!lost::is_being_set_aside(&kept).await);
 }
 
 #[tokio::test]
 async fn a_copy_is_noted_then_renamed_then_mirrored_no_more_and_only_under_locks_that_hold() {
     let folder = tempfile::tempdir().unwrap();
-    let (engine, here, there) = run(folder.path());
+    let (&sites, here, there) = run(folder.path());
     here.put_with("one-7", "10365947de3a", true, "3:site-a:open");
     there.put_with("one-7", "1633551d7564", true, "1003:site-b:open");
-    engine.note_front_end_silence();
+    sites.note_front_end_silence();
     let images = [image(&here, 0, "one-7")];
     let set_aside = async || {
-        let owner = engine.owner();
+        let owner = sites.owner();
         let mut locks = HeldLocks::default();
-        let seen = engine.observe(&images, Depth::Tidy).await.unwrap();
-        engine.lock(&mut locks, Side::Here, &seen, &owner).await.unwrap();
-        engine.lock(&mut locks, Side::There, &seen, &owner).await.unwrap();
+        let seen = observe::observe(&sites, &images, Depth::Tidy).await.unwrap();
+        steps::lock(&sites, &mut locks, Side::Here, &seen, &owner).await.unwrap();
+        steps::lock(&sites, &mut locks, Side::There, &seen, &owner).await.unwrap();
         let steps = [Step::SetAside { image: images[0].spec().clone() }];
         let cause = Cause { vm: None, findings: &[], order: None };
-        let carried = engine.carry_out(&steps, &seen, &locks, &cause).await.unwrap();
+        let carried = steps::carry_out(&sites, &steps, &seen, &locks, &cause).await.unwrap();
         locks.release().await;
         carried
     };
@@ -256,36 +261,36 @@ async fn a_copy_is_noted_then_renamed_then_mirrored_no_more_and_only_under_locks
 #[tokio::test]
 async fn a_resync_is_asked_of_no_copy_but_the_one_that_was_looked_at() {
     let folder = tempfile::tempdir().unwrap();
-    let (engine, here, there) = run(folder.path());
+    let (&sites, here, there) = run(folder.path());
     here.put_with("one-7", "10365947de3a", false, "3:site-a:open");
     there.put_with("one-7", "1633551d7564", true, "5:site-b:open");
-    engine.note_front_end_silence();
+    sites.note_front_end_silence();
     let images = [image(&here, 0, "one-7")];
-    let seen = engine.observe(&images, Depth::GiveUp).await.unwrap();
+    let seen = observe::observe(&sites, &images, Depth::GiveUp).await.unwrap();
     let steps = [Step::Resync { image: images[0].spec().clone() }];
     let cause = Cause { vm: None, findings: &[], order: None };
     // the daemon was faster: this is the next copy
     here.put_with("one-7", "20365947de3a", false, "3:site-a:open");
-    let carried = engine.carry_out(&steps, &seen, &HeldLocks::default(), &cause).await.unwrap();
+    let carried = steps::carry_out(&sites, &steps, &seen, &HeldLocks::default(), &cause).await.unwrap();
     assert_eq!((carried, here.calls().as_str()), (Carried::Halted, ""));
 }
 
 #[tokio::test]
 async fn nothing_is_forced_once_a_lock_is_gone() {
     let folder = tempfile::tempdir().unwrap();
-    let (engine, here, _there) = run(folder.path());
+    let (&sites, here, _there) = run(folder.path());
     here.put_with("one-7", "10365947de3a", false, "3:site-b:open");
-    engine.note_silence();
-    engine.note_front_end_silence();
+    sites.note_silence();
+    sites.note_front_end_silence();
     let vm = VmImages { vm: Vm { id: 3, ..Vm::default() }, images: vec![image(&here, 0, "one-7")] };
     let order = ForceOrder { reason: "burnt down", site_is_off: false };
     let mut outcome = FailoverOutcome::default();
     here.write("stolen", "");
-    let error = engine.force(&vm, &order, &mut outcome).await.err().unwrap();
+    let error = failover::promote_all(&sites, &vm, &order, &mut outcome).await.err().unwrap();
     assert!(error.to_string().contains("its lock ran out"), "{error}");
     assert!(here.changes().is_empty(), "{:?}", here.changes());
     here.take_away("stolen");
-    assert!(engine.force(&vm, &order, &mut outcome).await.is_ok());
+    assert!(failover::promote_all(&sites, &vm, &order, &mut outcome).await.is_ok());
     assert_eq!(here.changes(), ["mirror image promote", "image-meta set", "image-meta set"]);
     assert_eq!(outcome.forced, ["one/one-7"]);
 }
@@ -293,7 +298,7 @@ async fn nothing_is_forced_once_a_lock_is_gone() {
 #[tokio::test]
 async fn a_daemon_that_is_down_does_not_tell_which_copy_is_primary() {
     let folder = tempfile::tempdir().unwrap();
-    let (_engine, here, _there) = run(folder.path());
+    let (_sites, here, _there) = run(folder.path());
     here.put_with("one-7", "10365947de3a", true, "1001:site-b:open");
     here.put_with("one-8", "10365947de3b", false, "3:site-b:open");
     let is_primary = async |name: &str, state: &str, description: &str| {
@@ -313,9 +318,9 @@ async fn a_daemon_that_is_down_does_not_tell_which_copy_is_primary() {
 #[tokio::test]
 async fn a_home_that_is_written_down_is_sent_again_by_mirror_snapshot() {
     let folder = tempfile::tempdir().unwrap();
-    let (engine, here, _there) = run(folder.path());
-    engine.note_silence();
-    engine.note_front_end_silence();
+    let (&sites, here, _there) = run(folder.path());
+    sites.note_silence();
+    sites.note_front_end_silence();
     for (mode, expected) in [("snapshot", &["mirror image snapshot"][..]), ("journal", &[])] {
         let _ = std::fs::remove_file(here.folder.join("calls"));
         here.put_with("one-7", "10365947de3a", true, "1:site-a:open");
@@ -325,7 +330,7 @@ async fn a_home_that_is_written_down_is_sent_again_by_mirror_snapshot() {
             "one-7.metadata",
             r#"{"onemirror.handoff":"1:site-a:open:77aa","onemirror.home":"site-b:77aa"}"#,
         );
-        engine.rehome(Some(3), &[image(&here, 0, "one-7")], "site-b").await.unwrap();
+        rehome::rehome(&sites, Some(3), &[image(&here, 0, "one-7")], "site-b").await.unwrap();
         assert_eq!(here.changes(), expected, "{mode}");
     }
 }

@@ -1,4 +1,4 @@
-//! Why the engine could not find out, or could not finish.
+//! Why the sites could not find out, or could not finish.
 
 use crate::ceph::CephError;
 use crate::config::ConfigError;
@@ -95,7 +95,7 @@ impl std::fmt::Display for ForcedInPart {
 
 /// Why an operation ended without success. Nothing is half-done in a way that repeating it would not mend.
 #[derive(Debug, thiserror::Error)]
-pub enum EngineError {
+pub enum RunError {
     /// The rules say no.
     #[error("{0}")]
     Refused(Refusal),
@@ -155,7 +155,7 @@ fn of_ceph(image: &ImageSpec, site: &str, error: &CephError) -> String {
     }
 }
 
-impl EngineError {
+impl RunError {
     /// What it is known by in OpenNebula and in docs/refusals.md.
     pub fn code(&self) -> Code {
         match self {
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_known_again_in_what_oned_made_of_it_and_nothing_else_is() {
-        let refusal = EngineError::Refused(Refusal {
+        let refusal = RunError::Refused(Refusal {
             image: "one/one-7".parse().unwrap(),
             cause: "is in use on site-b: VM 3 is RUNNING".into(),
             advice: Advice::command(Place::There("site-b".into()), "onevm poweroff 3"),

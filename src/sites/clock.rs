@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn patience_wanes_before_it_is_exhausted_however_long_a_look_took() {
-        let mut clock = Clock::start(Duration::ZERO, Rc::new(crate::engine::outside::RealTime));
+        let mut clock = Clock::start(Duration::ZERO, Rc::new(crate::sites::outside::RealTime));
         assert_eq!(clock.lateness(), Lateness::Over);
         assert_eq!(clock.patience(), Patience::Waning);
         assert_eq!(clock.patience(), Patience::Exhausted);

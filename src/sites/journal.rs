@@ -1,6 +1,6 @@
 //! What a run writes into the audit log.
 
-use super::sites::Engine;
+use super::site::Sites;
 use crate::audit::{Entry, Outcome};
 use onemirror_protocol::{ImageSpec, Rule};
 use tokio::time::Instant;
@@ -60,18 +60,16 @@ impl<'a> Attempt<'a> {
     }
 }
 
-impl Engine {
-    /// One line in the audit log.
-    pub(super) fn note(&self, attempt: &Attempt<'_>, outcome: Outcome, reason: Option<String>) {
-        let entry = Entry {
-            vm: attempt.vm,
-            image: attempt.image.map(ToString::to_string),
-            rule: attempt.ground.map(|ground| ground.name().to_owned()),
-            step: (!attempt.step.is_empty()).then(|| attempt.step.to_owned()),
-            reason,
-            duration: self.surroundings.time.since(attempt.started),
-            ..Entry::new(self.here(), &self.event, outcome)
-        };
-        self.surroundings.audit.note(&entry);
-    }
+/// One line in the audit log.
+pub(super) fn note(sites: &Sites, attempt: &Attempt<'_>, outcome: Outcome, reason: Option<String>) {
+    let entry = Entry {
+        vm: attempt.vm,
+        image: attempt.image.map(ToString::to_string),
+        rule: attempt.ground.map(|ground| ground.name().to_owned()),
+        step: (!attempt.step.is_empty()).then(|| attempt.step.to_owned()),
+        reason,
+        duration: sites.surroundings.time.since(attempt.started),
+        ..Entry::new(sites.here(), &sites.event, outcome)
+    };
+    sites.surroundings.audit.note(&entry);
 }

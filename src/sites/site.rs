@@ -1,7 +1,7 @@
 //! The two sites of a run: their front-ends, their clusters, and what this run may remember.
 
 use super::cluster::{Cluster, Silence};
-use super::error::{EngineError, FrontEndError};
+use super::error::{FrontEndError, RunError};
 use super::front_end::FrontEnd;
 use super::locks::Owner;
 use super::outside::Surroundings;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 type WayToPool = (u64, String);
 
 /// One run of onemirror: what it talks to, and the policy it follows.
-pub struct Engine {
+pub struct Sites {
     pub(super) config: Config,
     pub(super) surroundings: Surroundings,
     pub(super) one_here: FrontEnd,
@@ -52,17 +52,17 @@ pub fn local_client(config: Option<&Config>) -> Result<Client, FrontEndError> {
     Ok(Client::new(options_here(config)?)?)
 }
 
-impl Engine {
-    /// An engine for one run on behalf of `event`.
-    pub fn new(config: Config, event: &str) -> Result<Self, EngineError> {
+impl Sites {
+    /// An sites for one run on behalf of `event`.
+    pub fn new(config: Config, event: &str) -> Result<Self, RunError> {
         Self::within(config, event, Surroundings::real())
     }
 
     /// The same in other surroundings.
-    pub fn within(config: Config, event: &str, surroundings: Surroundings) -> Result<Self, EngineError> {
+    pub fn within(config: Config, event: &str, surroundings: Surroundings) -> Result<Self, RunError> {
         let one_here = options_here(Some(&config))
             .and_then(|options| Ok(surroundings.ways.front_end(options)?))
-            .map_err(|error| EngineError::OpenNebula { site: config.site.name.clone(), error })?;
+            .map_err(|error| RunError::OpenNebula { site: config.site.name.clone(), error })?;
         Ok(Self {
             one_here: FrontEnd::new(one_here),
             one_there: RefCell::default(),
@@ -136,24 +136,24 @@ impl Engine {
         Ok(client)
     }
 
-    pub(super) fn error_here(&self, error: impl Into<FrontEndError>) -> EngineError {
-        EngineError::OpenNebula { site: self.here().to_owned(), error: error.into() }
+    pub(super) fn error_here(&self, error: impl Into<FrontEndError>) -> RunError {
+        RunError::OpenNebula { site: self.here().to_owned(), error: error.into() }
     }
 
-    pub(super) fn error_there(&self, error: impl Into<FrontEndError>) -> EngineError {
-        EngineError::OpenNebula { site: self.there().to_owned(), error: error.into() }
+    pub(super) fn error_there(&self, error: impl Into<FrontEndError>) -> RunError {
+        RunError::OpenNebula { site: self.there().to_owned(), error: error.into() }
     }
 
     /// The datastores of the own front-end, looked up once a run.
     pub(super) async fn datastores(
         &self,
         ids: impl IntoIterator<Item = i32>,
-    ) -> Result<BTreeMap<i32, Datastore>, EngineError> {
+    ) -> Result<BTreeMap<i32, Datastore>, RunError> {
         self.one_here.datastores(ids).await.map_err(|error| self.error_here(error))
     }
 
     /// The own cluster, as the datastore says it is reached.
-    pub(super) async fn cluster_here(&self, datastore: &Datastore) -> Result<Cluster, EngineError> {
+    pub(super) async fn cluster_here(&self, datastore: &Datastore) -> Result<Cluster, RunError> {
         let credentials = StorageCredentials::of(datastore);
         if let Some(cluster) = self.clusters.borrow().get(&credentials) {
             return Ok(cluster.clone());
@@ -181,12 +181,12 @@ impl Engine {
     }
 
     /// Of a datastore's bridge hosts those that are neither off, in error nor disabled, as the stock driver does.
-    async fn usable_bridges(&self, bridge_list: &[String]) -> Result<Vec<String>, EngineError> {
+    async fn usable_bridges(&self, bridge_list: &[String]) -> Result<Vec<String>, RunError> {
         let unusable = self.one_here.unusable_hosts().await.map_err(|error| self.error_here(error))?;
         let usable: Vec<String> =
             bridge_list.iter().filter(|host| !unusable.contains(host)).cloned().collect();
         if usable.is_empty() {
-            return Err(EngineError::Unfit(Unfit::NoBridge { hosts: bridge_list.to_vec() }));
+            return Err(RunError::Unfit(Unfit::NoBridge { hosts: bridge_list.to_vec() }));
         }
         Ok(usable)
     }

@@ -1,10 +1,10 @@
 //! Passing a VM on: after a release, the matching VM of the peer is started; its own gate waits for the data.
 
-use super::error::EngineError;
-use super::images::{DiskUser, VmImage};
-use super::journal::{Attempt, Ground};
-use super::observe::Belonging;
-use super::sites::Engine;
+use super::error::RunError;
+use super::images::{self, DiskUser, VmImage};
+use super::journal::{self, Attempt, Ground};
+use super::observe::{self, Belonging};
+use super::site::Sites;
 use super::start::{ByHand, Start, start_of};
 use crate::audit::Outcome;
 use onemirror_protocol::advice::{Advice, Place};
@@ -98,79 +98,76 @@ impl PassOn {
     }
 }
 
-impl Engine {
-    /// Starts the peer's VM that these released images belong to. `vm` is the VM that let them go.
-    pub async fn pass_on(&self, vm: Option<i32>, images: &[VmImage]) -> Result<PassOn, EngineError> {
-        let started = self.now();
-        if !self.config.policy.resume_on_peer {
-            return Ok(PassOn::NotAsked);
-        }
-        // an image that stays here is none of the other site's business, and the other site need not be asked about it
-        let belongings = self.belongings(images).await?;
-        let away: Vec<VmImage> = std::iter::zip(images, belongings)
-            .filter(|(_, belonging)| {
-                !matches!(belonging, Belonging::Primary(Belongs::Here) | Belonging::GivenUp(Belongs::Here))
-            })
-            .map(|(image, _)| image.clone())
-            .collect();
-        let seen = self.observe(&away, Depth::GiveUp).await?;
-        let mut mirrored = BTreeSet::new();
-        for seen in &seen {
-            let Here::Mirrored(copy) = &seen.observation.here else { continue };
-            let given_up =
-                copy.role == Role::NonPrimary && onemirror_protocol::released_by(copy, self.here());
-            let taken_already =
-                matches!(&seen.observation.there, There::Mirrored(there) if there.role == Role::Primary);
-            if !given_up && !taken_already {
-                return Ok(PassOn::Pending { image: seen.spec().clone() });
-            }
-            mirrored.insert(seen.spec().clone());
-        }
-        if mirrored.is_empty() {
-            return Ok(PassOn::NotAsked);
-        }
-        let outcome = self.start_user_of(&mirrored).await;
-        let (result, reason) = match &outcome {
-            Ok(PassOn::Start { .. }) => (Outcome::Done, None),
-            Ok(other) => (Outcome::Skipped, Some(other.tell(self.there()))),
-            Err(error) => (Outcome::Failed, Some(error.to_string())),
-        };
-        let step = match &outcome {
-            Ok(PassOn::Start { how, .. }) => how.command().unwrap_or_default(),
-            _ => "resume",
-        };
-        let attempt = Attempt { vm, ground: Some(Ground::PassOn), ..Attempt::at(step, started) };
-        self.note(&attempt, result, reason);
-        outcome
+/// Starts the peer's VM that these released images belong to. `vm` is the VM that let them go.
+pub async fn pass_on(sites: &Sites, vm: Option<i32>, images: &[VmImage]) -> Result<PassOn, RunError> {
+    let started = sites.now();
+    if !sites.config.policy.resume_on_peer {
+        return Ok(PassOn::NotAsked);
     }
-
-    async fn start_user_of(&self, images: &BTreeSet<ImageSpec>) -> Result<PassOn, EngineError> {
-        let next = self.user_to_start(images).await?;
-        if let PassOn::Start { vm, how, .. } = &next {
-            let client = self.front_end_there().map_err(|error| self.error_there(error))?;
-            super::start::ask(&*client, *vm, *how).await.map_err(|error| self.error_there(error))?;
-        }
-        Ok(next)
-    }
-
-    /// The peer's VM that uses the images, and what starts it; nothing is changed.
-    pub(super) async fn user_to_start(&self, images: &BTreeSet<ImageSpec>) -> Result<PassOn, EngineError> {
-        let users = self.users_there(images).await.map_err(|error| self.error_there(error))?;
-        let vm = match owners(images, &users)[..] {
-            [] => return Ok(PassOn::NoMatch),
-            [vm] => vm,
-            ref vms => return Ok(PassOn::Ambiguous { vms: vms.to_vec() }),
-        };
-        let client = self.front_end_there().map_err(|error| self.error_there(error))?;
-        let there = client.vm(vm).await.map_err(|error| self.error_there(error))?;
-        let state = there.state_name();
-        Ok(match start_of(&there) {
-            how @ (Start::Resume | Start::Release | Start::Retry) => PassOn::Start { vm, state, how },
-            Start::UnderWay | Start::LettingGo => PassOn::UnderWay { vm, state },
-            Start::ByHand(why) => PassOn::ByHand { vm, state, why },
-            Start::Never => PassOn::NoMatch,
+    // an image that stays here is none of the other site's business, and the other site need not be asked about it
+    let belongings = observe::belongings(sites, images).await?;
+    let away: Vec<VmImage> = std::iter::zip(images, belongings)
+        .filter(|(_, belonging)| {
+            !matches!(belonging, Belonging::Primary(Belongs::Here) | Belonging::GivenUp(Belongs::Here))
         })
+        .map(|(image, _)| image.clone())
+        .collect();
+    let seen = observe::observe(sites, &away, Depth::GiveUp).await?;
+    let mut mirrored = BTreeSet::new();
+    for seen in &seen {
+        let Here::Mirrored(copy) = &seen.observation.here else { continue };
+        let given_up = copy.role == Role::NonPrimary && onemirror_protocol::released_by(copy, sites.here());
+        let taken_already =
+            matches!(&seen.observation.there, There::Mirrored(there) if there.role == Role::Primary);
+        if !given_up && !taken_already {
+            return Ok(PassOn::Pending { image: seen.spec().clone() });
+        }
+        mirrored.insert(seen.spec().clone());
     }
+    if mirrored.is_empty() {
+        return Ok(PassOn::NotAsked);
+    }
+    let outcome = start_user_of(sites, &mirrored).await;
+    let (result, reason) = match &outcome {
+        Ok(PassOn::Start { .. }) => (Outcome::Done, None),
+        Ok(other) => (Outcome::Skipped, Some(other.tell(sites.there()))),
+        Err(error) => (Outcome::Failed, Some(error.to_string())),
+    };
+    let step = match &outcome {
+        Ok(PassOn::Start { how, .. }) => how.command().unwrap_or_default(),
+        _ => "resume",
+    };
+    let attempt = Attempt { vm, ground: Some(Ground::PassOn), ..Attempt::at(step, started) };
+    journal::note(sites, &attempt, result, reason);
+    outcome
+}
+
+async fn start_user_of(sites: &Sites, images: &BTreeSet<ImageSpec>) -> Result<PassOn, RunError> {
+    let next = user_to_start(sites, images).await?;
+    if let PassOn::Start { vm, how, .. } = &next {
+        let client = sites.front_end_there().map_err(|error| sites.error_there(error))?;
+        super::start::ask(&*client, *vm, *how).await.map_err(|error| sites.error_there(error))?;
+    }
+    Ok(next)
+}
+
+/// The peer's VM that uses the images, and what starts it; nothing is changed.
+pub(super) async fn user_to_start(sites: &Sites, images: &BTreeSet<ImageSpec>) -> Result<PassOn, RunError> {
+    let users = images::users_there(sites, images).await.map_err(|error| sites.error_there(error))?;
+    let vm = match owners(images, &users)[..] {
+        [] => return Ok(PassOn::NoMatch),
+        [vm] => vm,
+        ref vms => return Ok(PassOn::Ambiguous { vms: vms.to_vec() }),
+    };
+    let client = sites.front_end_there().map_err(|error| sites.error_there(error))?;
+    let there = client.vm(vm).await.map_err(|error| sites.error_there(error))?;
+    let state = there.state_name();
+    Ok(match start_of(&there) {
+        how @ (Start::Resume | Start::Release | Start::Retry) => PassOn::Start { vm, state, how },
+        Start::UnderWay | Start::LettingGo => PassOn::UnderWay { vm, state },
+        Start::ByHand(why) => PassOn::ByHand { vm, state, why },
+        Start::Never => PassOn::NoMatch,
+    })
 }
 
 /// The VMs that these images belong to: those that use all of them, since one that shares a disk is no other's match; where

@@ -1,0 +1,845 @@
+//! Turns what the two sites answer into observations.
+
+use super::CONCURRENCY;
+use super::cluster::Cluster;
+use super::error::{RunError, denial_of};
+use super::images::{self, DiskUser, VmImage};
+use super::locks;
+use super::lost;
+use super::site::Sites;
+use crate::ceph::{
+    self, CephError, DaemonState, ImageInfo, MirrorMode, MirrorSnapshotState, MirrorState, Mirroring,
+    ReplayState, Snapshots,
+};
+use crate::opennebula::stock::left_behind;
+use crate::state::is_later_report;
+use futures::{StreamExt, TryStreamExt, stream};
+use onemirror_protocol::{
+    Activity, Apart, Belongs, Copy, Depth, HOME_KEY, Here, Home, ImageSpec, Keeping, Marks, Mode, Named,
+    Observation, PeerVm, Positions, Report, Resync, Role, Side, SiteRole, There, Token, Unfit, home_written,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Reverts beyond that are not looked at.
+const MOST_REVERTS: usize = 100;
+
+/// Whether a boot depends on the look.
+fn is_of_boot(depth: Depth) -> bool {
+    matches!(depth, Depth::Boot | Depth::Force)
+}
+
+/// An image as observed, with what it takes to act on it.
+#[derive(Clone)]
+pub(super) struct Seen {
+    pub image: VmImage,
+    pub observation: Observation,
+    /// The cluster of the other copy, if there is a way to it.
+    pub cluster_there: Option<Cluster>,
+    /// Of a mirrored image.
+    pub global_id: Option<String>,
+    /// What the cluster here says of the image, if it is there.
+    pub info_here: Option<ImageInfo>,
+    /// The id of the copy here; a resync makes a new one.
+    pub id_here: Option<String>,
+    /// The same of the copy there.
+    pub id_there: Option<String>,
+    /// Bytes that a new copy here would need, where the present one is to be set aside.
+    pub room_needed: u64,
+    /// Why the peer could not be asked, for the log.
+    pub trouble: Option<String>,
+}
+
+impl Seen {
+    pub(super) fn spec(&self) -> &ImageSpec {
+        self.image.spec()
+    }
+}
+
+/// Whose an image is, as its copy here tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Belonging {
+    /// It is not there, or has no other copy.
+    NotMirrored,
+    /// Its copy here is not primary: it was given up, or follows.
+    GivenUp(Belongs),
+    /// Its copy here is primary.
+    Primary(Belongs),
+}
+
+/// What one cluster says of its copy.
+struct CopySeen {
+    info: ImageInfo,
+    mirroring: Mirroring,
+    metadata: BTreeMap<String, String>,
+    /// What reverts to its own snapshots have left behind, where its home may be that of one of these.
+    left_behind: Vec<ImageInfo>,
+}
+
+/// An error of one cluster, by the name of its site.
+pub(super) fn error_on(cluster: &Cluster, image: &ImageSpec, error: CephError) -> RunError {
+    RunError::Ceph { image: image.clone(), site: cluster.site().to_owned(), error }
+}
+
+async fn snapshots(cluster: &Cluster, image: &ImageSpec) -> Result<Snapshots, RunError> {
+    cluster.snapshots(image).await.map_err(|error| error_on(cluster, image, error))
+}
+
+/// Observes all these images, a few at a time.
+pub(super) async fn observe(sites: &Sites, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, RunError> {
+    let started = sites.now();
+    let mut seen: Vec<Seen> = stream::iter(images.iter().map(|image| observe_image(sites, image, depth)))
+        .buffered(CONCURRENCY)
+        .try_collect()
+        .await?;
+    observe_users_there(sites, &mut seen, depth).await;
+    if depth != Depth::GiveUp {
+        observe_keeping(&mut seen).await;
+    }
+    let took = sites.surroundings.time.since(started);
+    sites.slowest_look.set(sites.slowest_look.get().max(took));
+    if is_of_boot(depth) {
+        tell_sets_apart(sites, &mut seen);
+    }
+    Ok(seen)
+}
+
+/// All of these are disks of one VM.
+pub(super) fn tell_sets_apart(sites: &Sites, seen: &mut [Seen]) {
+    let mut observations: Vec<_> = seen.iter_mut().map(|seen| &mut seen.observation).collect();
+    onemirror_protocol::tell_sets_apart(sites.here(), &mut observations);
+}
+
+pub(super) fn error_of(image: &VmImage, error: CephError) -> RunError {
+    error_on(&image.cluster, image.spec(), error)
+}
+
+async fn observe_image(sites: &Sites, image: &VmImage, depth: Depth) -> Result<Seen, RunError> {
+    let mut seen = Seen {
+        image: image.clone(),
+        observation: Observation { made_here: image.is_own(), ..Observation::unseen(image.spec().clone()) },
+        cluster_there: None,
+        global_id: None,
+        info_here: None,
+        id_here: None,
+        id_there: None,
+        room_needed: 0,
+        trouble: None,
+    };
+    match copy_here(image).await? {
+        CopyHere::NotMirrored(info) => {
+            seen.id_here = Some(info.id.clone());
+            seen.info_here = Some(info);
+        }
+        CopyHere::Absent => {
+            seen.observation.here = Here::Absent;
+            if is_of_boot(depth) {
+                let there = ask_there(sites, &mut seen).await;
+                seen.observation.set_aside = lost::set_aside_of(image).await;
+                seen.observation.there = alone_there(there);
+            }
+        }
+        CopyHere::Mirrored(here) => {
+            let there = ask_there(sites, &mut seen).await;
+            observe_both(sites, &mut seen, &here, there, depth).await?;
+        }
+    }
+    Ok(seen)
+}
+
+/// The copy there, and which cluster it is in. Why nothing is known of it is no error.
+async fn ask_there(sites: &Sites, seen: &mut Seen) -> CopyThere {
+    let (spec, own) = (seen.image.spec(), &seen.image.cluster);
+    let there = match sites.cluster_there(own, &spec.pool_spec()).await {
+        Ok(Some(cluster)) => {
+            seen.cluster_there = Some(cluster.clone());
+            if sites.is_silent_there() {
+                Err(CephError::Unreachable {
+                    what: spec.to_string(),
+                    cluster: sites.there().to_owned(),
+                    detail: "it did not answer a moment ago".into(),
+                })
+            } else {
+                copy_there(&cluster, spec).await.inspect_err(|error| {
+                    if error.is_unreachable() {
+                        sites.note_silence();
+                    }
+                })
+            }
+        }
+        Ok(None) => Err(CephError::NoWay {
+            what: format!("the cluster of {}", sites.there()),
+            detail: "set [peer.ceph] conf and user in onemirror.conf".into(),
+        }),
+        Err(error) => Err(error),
+    };
+    there.unwrap_or_else(|error| {
+        tracing::info!("{error}");
+        seen.trouble = Some(error.to_string());
+        CopyThere::Unseen(denial_of(&error).map_or(There::Unreachable, There::Denied))
+    })
+}
+
+/// What the copy here and the one there tell of each other.
+async fn observe_both(
+    sites: &Sites,
+    seen: &mut Seen,
+    here: &CopySeen,
+    there: CopyThere,
+    depth: Depth,
+) -> Result<(), RunError> {
+    let global_id = here.mirroring.global_id.clone();
+    seen.id_here = Some(here.info.id.clone());
+    seen.info_here = Some(here.info.clone());
+    seen.observation.lacks_its_base = lacks_its_base(here);
+    seen.global_id = Some(global_id.clone());
+    let mut copy_here = copy(here, &[]);
+    seen.observation.there = match there {
+        CopyThere::Unseen(there) => there,
+        CopyThere::Absent => There::Absent,
+        CopyThere::NotMirrored(metadata) => apart(&metadata, &[&global_id]),
+        CopyThere::Mirrored(there) if there.info.id == here.info.id => {
+            return Err(RunError::Unfit(Unfit::PeerIsOwnCluster {
+                here: sites.here().to_owned(),
+                there: sites.there().to_owned(),
+            }));
+        }
+        CopyThere::Mirrored(there) if there.mirroring.global_id != global_id => {
+            tracing::warn!("{}: the image of this name on {} is another one", seen.spec(), sites.there());
+            copy_here = copy(here, &[&there]);
+            apart(&there.metadata, &[&global_id, &there.mirroring.global_id])
+        }
+        CopyThere::Mirrored(there) => {
+            seen.id_there = Some(there.info.id.clone());
+            copy_here = copy(here, &[&there]);
+            let mut copy_there = copy(&there, &[here]);
+            complete(sites, seen, [here, &there], &mut copy_here, &mut copy_there, depth).await?;
+            There::Mirrored(copy_there)
+        }
+    };
+    match contact(&copy_here, &seen.observation.there) {
+        Some(agrees) => sites.note_contact(&global_id, agrees),
+        None => {
+            seen.observation.in_touch_since_reboot =
+                sites.in_touch_since_reboot(&global_id, &copy_here.token);
+        }
+    }
+    seen.observation.here = Here::Mirrored(copy_here);
+    Ok(())
+}
+
+/// Whether the image exists here and is primary, or not mirrored at all.
+pub(super) async fn is_writable_here(image: &VmImage) -> Result<bool, RunError> {
+    let info = image.cluster.info(image.spec()).await.map_err(|error| error_of(image, error))?;
+    Ok(info.is_some_and(|info| info.mirroring.is_none_or(|mirroring| mirroring.primary)))
+}
+
+/// The copy here, without a look at anything else.
+pub async fn look_here(image: &VmImage) -> Result<Here, RunError> {
+    Ok(match copy_here(image).await? {
+        CopyHere::Absent => Here::Absent,
+        CopyHere::NotMirrored(_) => Here::NotMirrored,
+        CopyHere::Mirrored(seen) => Here::Mirrored(copy(&seen, &[])),
+    })
+}
+
+/// Where these images belong, as far as this site's own cluster tells; the other one is not asked.
+pub(super) async fn belongings(sites: &Sites, images: &[VmImage]) -> Result<Vec<Belonging>, RunError> {
+    let looks = images.iter().map(|image| async move {
+        Ok(match copy_here(image).await? {
+            CopyHere::Absent | CopyHere::NotMirrored(_) => Belonging::NotMirrored,
+            CopyHere::Mirrored(seen) => {
+                let belongs = sites.residence().of(&copy(&seen, &[]), image.is_own());
+                match seen.mirroring.primary {
+                    true => Belonging::Primary(belongs),
+                    false => Belonging::GivenUp(belongs),
+                }
+            }
+        })
+    });
+    stream::iter(looks.collect::<Vec<_>>()).buffered(CONCURRENCY).try_collect().await
+}
+
+/// Remembers of an image that is not mirrored yet, and says nothing of a home, that it belongs here. On a site that
+/// is home to such images anyway nothing needs to be remembered.
+pub(super) async fn remember_home(sites: &Sites, seen: &Seen) {
+    let (Here::NotMirrored, Some(id)) = (&seen.observation.here, &seen.id_here) else { return };
+    if sites.residence().role == SiteRole::Home || seen.image.is_own() {
+        return;
+    }
+    let (cluster, spec) = (&seen.image.cluster, seen.spec());
+    let remembered = async {
+        if cluster.metadata(spec).await?.contains_key(HOME_KEY) {
+            return Ok(());
+        }
+        cluster.set_metadata(spec, HOME_KEY, &home_written(sites.here(), Named::Local(id))).await
+    };
+    // an image without a copy boots in any case
+    if let Err(error) = remembered.await {
+        tracing::warn!("{spec}: that it belongs to {} is not noted: {error}", sites.here());
+    }
+}
+
+async fn copy_here(image: &VmImage) -> Result<CopyHere, RunError> {
+    copy_of(&image.cluster, image.spec()).await.map_err(|error| error_of(image, error))
+}
+
+/// Asks for reports and positions where the decision depends on them.
+async fn complete(
+    sites: &Sites,
+    seen: &Seen,
+    said: [&CopySeen; 2],
+    here: &mut Copy,
+    there: &mut Copy,
+    depth: Depth,
+) -> Result<(), RunError> {
+    let (spec, cluster_here) = (seen.spec(), &seen.image.cluster);
+    let [said_here, said_there] = said;
+    let Some(cluster_there) = &seen.cluster_there else { return Ok(()) };
+    if depth == Depth::GiveUp {
+        if here.role == Role::Primary && here.token != there.token {
+            there.report = report(sites, Side::There, cluster_there, spec, said_there).await;
+        }
+        // only a copy that is about to be given up is asked about
+        if here.role == Role::Primary
+            && (here.token == there.token || here.token.token().is_some_and(Token::is_closed))
+        {
+            observe_resyncs(seen, said, here, there).await?;
+        }
+        return Ok(());
+    }
+    if depth == Depth::Tidy && here.role == Role::Primary && here.token != there.token {
+        there.report = report(sites, Side::There, cluster_there, spec, said_there).await;
+    }
+    if here.role == Role::NonPrimary || there.role == Role::Primary {
+        here.report = report(sites, Side::Here, cluster_here, spec, said_here).await;
+    }
+    let to_be_resynced = depth == Depth::Tidy && here.report == Report::SplitBrain;
+    if here.role == Role::NonPrimary && (is_of_boot(depth) || to_be_resynced) {
+        observe_resyncs(seen, said, here, there).await?;
+    }
+    let both_non_primary = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
+    if !both_non_primary || depth == Depth::Tidy {
+        return Ok(());
+    }
+    match here.mode {
+        Mode::Snapshot => {
+            let (snapshots_here, snapshots_there) =
+                futures::try_join!(snapshots(cluster_here, spec), snapshots(cluster_there, spec))?;
+            here.positions = snapshot_positions(&snapshots_here, &snapshots_there);
+            there.positions = snapshot_positions(&snapshots_there, &snapshots_here);
+        }
+        // positions are no second proof beside a token
+        Mode::Journal
+            if here.token.token() == there.token.token()
+                && !here.token.token().is_some_and(|t| t.is_closed()) =>
+        {
+            here.positions = journal_positions(cluster_here, cluster_there, spec).await?;
+            there.positions = journal_positions(cluster_there, cluster_here, spec).await?;
+        }
+        Mode::Journal => {}
+    }
+    Ok(())
+}
+
+/// The daemon's report on the copy in `cluster`. A report that cannot be had is one that says nothing, and so is a split
+/// brain that may be that of a copy that was thrown away since: it is no reason to throw the next one away.
+async fn report(sites: &Sites, side: Side, cluster: &Cluster, spec: &ImageSpec, said: &CopySeen) -> Report {
+    let report = match cluster.image_status(spec).await {
+        Ok(ceph::ImageStatus { local: Some(report), .. }) => report,
+        Ok(ceph::ImageStatus { local: None, .. }) => return Report::Other,
+        Err(CephError::PoolFull { fullness, .. }) => return Report::NoRoom(Box::new(fullness)),
+        Err(error) => {
+            tracing::info!("{error}");
+            return Report::Other;
+        }
+    };
+    let side = if side == Side::Here { "here" } else { "there" };
+    let name = format!("{}-{side}", said.mirroring.global_id);
+    let written = report.last_update.map(|time| time.to_string()).unwrap_or_default();
+    let is_on_this_copy = is_later_report(&sites.surroundings.state_dir, &name, &said.info.id, &written);
+    match translate(&report) {
+        Report::SplitBrain if !is_on_this_copy => Report::Other,
+        report => report,
+    }
+}
+
+/// Whether either copy is going to be thrown away: it was asked for, by us or by anybody, or it is under way.
+async fn observe_resyncs(
+    seen: &Seen,
+    said: [&CopySeen; 2],
+    here: &mut Copy,
+    there: &mut Copy,
+) -> Result<(), RunError> {
+    let Some(global_id) = &seen.global_id else { return Ok(()) };
+    let clusters = [Some(&seen.image.cluster), seen.cluster_there.as_ref()];
+    for ((copy, said), cluster) in [here, there].into_iter().zip(said).zip(clusters) {
+        let Some(cluster) = cluster else { continue };
+        let spec = seen.spec();
+        let failed = |error| error_on(cluster, spec, error);
+        // one that is just being made is not to be built on either
+        let asked = said.mirroring.state != MirrorState::Enabled
+            || resync_asked(cluster, spec, said).await.map_err(failed)?;
+        let noted = async || locks::resync_noted(cluster, spec, global_id, &said.info.id).await;
+        copy.resync = match asked {
+            true => Resync::Asked,
+            false if noted().await.map_err(failed)? => Resync::Noted,
+            false => Resync::None,
+        };
+    }
+    Ok(())
+}
+
+/// The id of the copy that is there now, if Ceph keeps a request for its resync, or is meeting it. Not that of one which
+/// is just being made: the request was met before it.
+pub(super) async fn copy_to_be_thrown_away(
+    cluster: &Cluster,
+    spec: &ImageSpec,
+) -> Result<Option<String>, CephError> {
+    let CopyHere::Mirrored(said) = copy_of(cluster, spec).await? else { return Ok(None) };
+    if is_going_away(&said.mirroring) || resync_asked(cluster, spec, &said).await? {
+        return Ok(Some(said.info.id));
+    }
+    // the request goes with the journal, before the copy goes; then the copy is in transition
+    let now = cluster.info(spec).await?.filter(|now| now.id == said.info.id);
+    let going = now.filter(|now| now.mirroring.as_ref().is_some_and(is_going_away));
+    Ok(going.map(|now| now.id))
+}
+
+/// Whether Ceph keeps a request for a resync of this copy.
+async fn resync_asked(cluster: &Cluster, spec: &ImageSpec, said: &CopySeen) -> Result<bool, CephError> {
+    match said.mirroring.mode {
+        MirrorMode::Journal => {
+            let asked = cluster.journal_resync(spec, &said.info.id).await?;
+            Ok(asked.unwrap_or(true))
+        }
+        MirrorMode::Snapshot => {
+            let uuid = cluster.uuid_of_pool(&spec.pool_spec()).await?;
+            Ok(ceph::parse::metadata_resync(&said.metadata, uuid.as_deref()))
+        }
+    }
+}
+
+/// Whether the copy in `mine` has everything that the journal of the copy in `other` holds.
+async fn journal_positions(mine: &Cluster, other: &Cluster, spec: &ImageSpec) -> Result<Positions, RunError> {
+    let uuid = mine.uuid_of_pool(&spec.pool_spec()).await.map_err(|error| error_on(mine, spec, error))?;
+    let status = other.journal_status(spec).await.map_err(|error| error_on(other, spec, error))?;
+    let Some(follower) = uuid.and_then(|uuid| status.clients.get(&uuid).cloned()) else {
+        return Ok(Positions::Unknown);
+    };
+    let Some(own) = status.clients.get("") else { return Ok(Positions::Unknown) };
+    let sorted = |position: &ceph::JournalPosition| {
+        let mut objects = position.objects.clone();
+        objects.sort_unstable();
+        objects
+    };
+    Ok(if sorted(own) == sorted(&follower) { Positions::Complete } else { Positions::Behind })
+}
+
+/// Whether copies that are outranked have to be kept, and whether there is room for all of them together.
+async fn observe_keeping(seen: &mut [Seen]) {
+    let way = |seen: &Seen| (seen.image.cluster.number(), seen.spec().pool_spec());
+    let mut needed: BTreeMap<_, u64> = BTreeMap::new();
+    for seen in seen.iter_mut().filter(|seen| has_to_give_way(&seen.observation)) {
+        if lost::is_all_sent(seen).await {
+            seen.observation.keeping = Keeping::Needless;
+            continue;
+        }
+        seen.observation.keeping = Keeping::NoRoom;
+        seen.room_needed = room_needed(seen).await;
+        let sum = needed.entry(way(seen)).or_default();
+        *sum = sum.saturating_add(seen.room_needed);
+    }
+    for (pool, needed) in needed {
+        let in_pool = |seen: &Seen| way(seen) == pool && seen.observation.keeping == Keeping::NoRoom;
+        let Some(first) = seen.iter().find(|seen| in_pool(seen)) else { continue };
+        let taken = first.image.cluster.room_taken(&pool.1);
+        let wanted = needed.saturating_add(needed / 10).saturating_add(taken);
+        let room = first.image.cluster.room(&pool.1).await;
+        match room {
+            Ok(room) if room.available >= wanted => {
+                for seen in seen.iter_mut().filter(|seen| in_pool(seen)) {
+                    seen.observation.keeping = Keeping::Possible;
+                }
+            }
+            Ok(room) => {
+                let free = room.available;
+                tracing::warn!("pool {}: to keep copies takes {wanted} bytes, {free} are free", pool.1);
+            }
+            Err(error) => {
+                tracing::warn!("whether pool {} has room is not known: {error}", pool.1);
+                for seen in seen.iter_mut().filter(|seen| in_pool(seen)) {
+                    seen.observation.keeping = Keeping::Unknown;
+                }
+            }
+        }
+    }
+}
+
+/// What a new copy takes up, or may take up where that is not known.
+async fn room_needed(seen: &Seen) -> u64 {
+    if let Some(there) = &seen.cluster_there
+        && let Ok(used) = there.used(seen.spec()).await
+    {
+        return used;
+    }
+    match seen.image.cluster.info(seen.spec()).await {
+        Ok(Some(info)) => info.size,
+        _ => u64::MAX,
+    }
+}
+
+/// Asks the peer's front-end who uses the images whose fate depends on it.
+async fn observe_users_there(sites: &Sites, seen: &mut [Seen], depth: Depth) {
+    let asked: BTreeSet<ImageSpec> = seen
+        .iter()
+        .filter(|seen| depends_on_users_there(&seen.observation, depth))
+        .map(|seen| seen.spec().clone())
+        .collect();
+    if asked.is_empty() {
+        return;
+    }
+    let users = match sites.is_front_end_silent_there() {
+        true => None,
+        false => Some(images::users_there(sites, &asked).await),
+    };
+    for seen in seen.iter_mut().filter(|seen| asked.contains(seen.image.spec())) {
+        match &users {
+            None => seen.observation.vm_there = PeerVm::Silent,
+            Some(Ok(users)) => {
+                let users = users.get(seen.image.spec()).map_or(&[][..], Vec::as_slice);
+                seen.observation.vm_there = peer_vm(users);
+                seen.observation.owned_by_both = seen.image.is_own() && users.iter().any(|user| user.owns);
+            }
+            Some(Err(error)) => {
+                tracing::info!("front-end of {}: {error}", sites.there());
+                let denial = error.denial();
+                if denial.is_none() {
+                    sites.note_front_end_silence();
+                }
+                seen.observation.vm_there = denial.map_or(PeerVm::Silent, PeerVm::Denied);
+                seen.trouble = Some(format!("front-end of {}: {error}", sites.there()));
+            }
+        }
+    }
+}
+
+/// Whether it is one of two copies.
+pub(super) fn is_seen_mirrored(seen: &Seen) -> bool {
+    matches!(seen.observation.here, Here::Mirrored(_))
+}
+
+/// Whether it matters who uses the image there: wherever the roles of the copies do not keep a VM there from writing.
+fn depends_on_users_there(observation: &Observation, depth: Depth) -> bool {
+    let Here::Mirrored(here) = &observation.here else { return false };
+    let there = match &observation.there {
+        There::Mirrored(there) => Some(there.role),
+        _ => None,
+    };
+    match depth {
+        Depth::GiveUp => false,
+        // of a copy that was only forced, the first to boot holds the image
+        Depth::Tidy => here.role != Role::HalfDemoted && there == Some(here.role),
+        Depth::Boot => match here.role {
+            Role::NonPrimary => there.is_some() || observation.there.is_unseen(),
+            Role::Primary => there == Some(Role::Primary) || observation.there.is_unseen(),
+            Role::HalfDemoted => false,
+        },
+        Depth::Force => true,
+    }
+}
+
+/// Whether the copy there outranks the one here, which cannot follow it by itself.
+fn has_to_give_way(observation: &Observation) -> bool {
+    let (Here::Mirrored(here), There::Mirrored(there)) = (&observation.here, &observation.there) else {
+        return false;
+    };
+    let stopped = here.role == Role::Primary || here.report == Report::SplitBrain;
+    stopped && there.role == Role::Primary && there.token.sequence() > here.token.sequence()
+}
+
+/// Whether what was seen there agrees with the copy here being the one to boot on; `None` where nothing was seen.
+fn contact(here: &Copy, there: &There) -> Option<bool> {
+    match there {
+        There::NotAsked | There::Unreachable | There::Denied(_) => None,
+        There::Absent => Some(true),
+        There::Apart(there) => Some(!there.token.is_unread() && !there.is_forced_past(&here.token)),
+        There::Mirrored(there) => {
+            let is_older = !there.token.is_unread() && there.token.sequence() <= here.token.sequence();
+            Some(there.role == Role::NonPrimary && is_older)
+        }
+    }
+}
+
+/// The busiest of the VMs that use an image.
+fn peer_vm(users: &[DiskUser]) -> PeerVm {
+    let Some(user) = users.iter().max_by_key(|user| (user.activity.min(Activity::Busy), user.domain)) else {
+        return PeerVm::None;
+    };
+    let (vm, state, domain) = (user.vm, user.state.clone(), user.domain);
+    match user.activity {
+        Activity::Inactive => PeerVm::Inactive { vm, state },
+        Activity::LettingGo => PeerVm::LettingGo { vm, state },
+        Activity::Busy | Activity::ToBeStarted | Activity::Holding => {
+            PeerVm::Active { vm, state, domain, way_out: user.way_out }
+        }
+    }
+}
+
+fn is_going_away(mirroring: &Mirroring) -> bool {
+    mirroring.state == MirrorState::Disabling
+}
+
+enum CopyHere {
+    Absent,
+    NotMirrored(ImageInfo),
+    Mirrored(CopySeen),
+}
+
+async fn copy_of(cluster: &Cluster, spec: &ImageSpec) -> Result<CopyHere, CephError> {
+    let Some(info) = cluster.info(spec).await? else { return Ok(CopyHere::Absent) };
+    let Some(mirroring) = info.mirroring.clone() else { return Ok(CopyHere::NotMirrored(info)) };
+    match cluster.metadata(spec).await {
+        Ok(metadata) => {
+            let mut seen = CopySeen { info, mirroring, metadata, left_behind: Vec::new() };
+            if copy(&seen, &[]).home == Home::OfAnother {
+                seen.left_behind = left_behind_by(cluster, spec, &seen.info).await?;
+            }
+            Ok(CopyHere::Mirrored(seen))
+        }
+        // a resync deletes the copy and makes a new one
+        Err(CephError::NotFound { .. }) => Ok(CopyHere::Absent),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where a mirrored image belongs, if that is written on it and can be seen.
+pub(super) async fn home_written_on(cluster: &Cluster, image: &ImageSpec) -> Option<String> {
+    let CopyHere::Mirrored(seen) = copy_of(cluster, image).await.ok()? else { return None };
+    copy(&seen, &[]).home.site().map(ToOwned::to_owned)
+}
+
+/// Whether a copy is brought by mirror snapshots of a clone.
+fn lacks_its_base(seen: &CopySeen) -> bool {
+    let Mirroring { primary, mode, .. } = seen.mirroring;
+    !primary && mode == MirrorMode::Snapshot && seen.info.parent.is_some()
+}
+
+/// What reverts to its own snapshots have left behind of an image, the newest first.
+async fn left_behind_by(
+    cluster: &Cluster,
+    spec: &ImageSpec,
+    info: &ImageInfo,
+) -> Result<Vec<ImageInfo>, CephError> {
+    let mut found: Vec<ImageInfo> = Vec::new();
+    while let Some(parent) = found.last().unwrap_or(info).parent.as_deref()
+        && let Some(parent) = left_behind(spec, parent)
+        && found.len() < MOST_REVERTS
+    {
+        match cluster.info(&parent).await? {
+            Some(info) => found.push(info),
+            None => break,
+        }
+    }
+    Ok(found)
+}
+
+/// The copy there; of an image that is not mirrored what it says of itself.
+async fn copy_there(cluster: &Cluster, spec: &ImageSpec) -> Result<CopyThere, CephError> {
+    match copy_of(cluster, spec).await? {
+        CopyHere::Mirrored(seen) => Ok(CopyThere::Mirrored(seen)),
+        CopyHere::Absent => Ok(CopyThere::Absent),
+        CopyHere::NotMirrored(_) => match cluster.metadata(spec).await {
+            Ok(metadata) => Ok(CopyThere::NotMirrored(metadata)),
+            Err(CephError::NotFound { .. }) => Ok(CopyThere::Absent),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+enum CopyThere {
+    Unseen(There),
+    Absent,
+    NotMirrored(BTreeMap<String, String>),
+    Mirrored(CopySeen),
+}
+
+/// The copy there of an image that is not here.
+fn alone_there(there: CopyThere) -> There {
+    match there {
+        CopyThere::Mirrored(there) => There::Mirrored(copy(&there, &[])),
+        CopyThere::NotMirrored(metadata) => apart(&metadata, &[]),
+        CopyThere::Absent => There::Absent,
+        CopyThere::Unseen(there) => there,
+    }
+}
+
+/// An image of the same name that is not the other copy; what was written for one of these images counts.
+fn apart(metadata: &BTreeMap<String, String>, images: &[&str]) -> There {
+    let Marks { token, forced, .. } = Marks::read(metadata, images);
+    There::Apart(Apart { token, forced })
+}
+
+/// A copy in the terms of the rules. What was written for it counts, or for one that it is compared with.
+fn copy(seen: &CopySeen, beside: &[&CopySeen]) -> Copy {
+    let images = || std::iter::once(seen).chain(beside.iter().copied());
+    let global_ids: Vec<&str> = images().map(|seen| seen.mirroring.global_id.as_str()).collect();
+    let Marks { token, is_unbound, booted, release, forced, other_site_is_off } =
+        Marks::read(&seen.metadata, &global_ids);
+    let named = images().flat_map(|seen| named_by(&seen.info));
+    let home = seen.metadata.get(HOME_KEY).map(String::as_str);
+    let left_behind: Vec<Named<'_>> = seen.left_behind.iter().flat_map(named_by).collect();
+    Copy {
+        role: match (seen.mirroring.primary, seen.info.is_read_only) {
+            (true, false) => Role::Primary,
+            (true, true) => Role::HalfDemoted,
+            (false, _) => Role::NonPrimary,
+        },
+        mode: match seen.mirroring.mode {
+            MirrorMode::Journal => Mode::Journal,
+            MirrorMode::Snapshot => Mode::Snapshot,
+        },
+        token,
+        is_unbound,
+        booted,
+        release,
+        forced,
+        other_site_is_off,
+        home: Home::read(home, &named.collect::<Vec<_>>(), &left_behind),
+        report: Report::Other,
+        resync: Resync::None,
+        positions: Positions::Unknown,
+    }
+}
+
+/// The ids that an image may be named by.
+fn named_by(info: &ImageInfo) -> impl Iterator<Item = Named<'_>> {
+    let global = info.mirroring.iter().map(|mirroring| Named::Global(&mirroring.global_id));
+    global.chain([Named::Local(&info.id)])
+}
+
+/// A report in the terms of the rules.
+pub(super) fn translate(report: &ceph::StatusReport) -> Report {
+    if report.daemon == DaemonState::Down {
+        return Report::Down;
+    }
+    match &report.replay {
+        ReplayState::Replaying(_) => Report::Replaying,
+        ReplayState::Syncing { percent } => Report::Syncing(*percent),
+        ReplayState::SplitBrain => Report::SplitBrain,
+        ReplayState::RemoteNotPrimary | ReplayState::Stopped | ReplayState::Error(_) => Report::Stopped,
+        ReplayState::LocalPrimary | ReplayState::Unknown(_) => Report::Other,
+    }
+}
+
+/// Whether a copy has everything that the other one has, by the newest mirror snapshots of both.
+fn snapshot_positions(mine: &Snapshots, other: &Snapshots) -> Positions {
+    let (Some(newest), Some(newest_there)) = (mine.mirror.last(), other.mirror.last()) else {
+        return Positions::Unknown;
+    };
+    if newest.state != MirrorSnapshotState::Demoted || !newest.complete {
+        return Positions::Behind;
+    }
+    match newest.primary_snap_id {
+        // a copy of the other's demotion, and the other has nothing newer
+        Some(original) if original == newest_there.id => Positions::Complete,
+        Some(_) => Positions::Behind,
+        // demoted here, and the other only followed
+        None if newest_there.primary_snap_id.is_some() => Positions::Complete,
+        None => Positions::Behind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ceph::MirrorSnapshot;
+
+    fn snapshots(mirror: &[(u64, MirrorSnapshotState, bool, Option<u64>)]) -> Snapshots {
+        let mirror = mirror
+            .iter()
+            .map(|&(id, state, complete, primary_snap_id)| MirrorSnapshot {
+                id,
+                state,
+                complete,
+                primary_mirror_uuid: primary_snap_id.map(|_| "uuid".into()),
+                primary_snap_id,
+            })
+            .collect();
+        Snapshots { mirror, ..Snapshots::default() }
+    }
+
+    /// A daemon that is fast has met the request, and makes the next copy by now.
+    #[test]
+    fn a_copy_that_is_just_being_made_is_not_the_one_that_goes_away() {
+        let cases =
+            [(MirrorState::Enabled, false), (MirrorState::Creating, false), (MirrorState::Disabling, true)];
+        for (state, goes) in cases {
+            let mirroring =
+                Mirroring { mode: MirrorMode::Journal, global_id: "77aa".into(), primary: false, state };
+            assert_eq!(is_going_away(&mirroring), goes, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_complete_copy_of_the_newest_demotion_is_complete() {
+        use MirrorSnapshotState::{Demoted, NonPrimary, Primary};
+        let demoted = snapshots(&[(5, Primary, true, None), (6, Demoted, true, None)]);
+        let behind = snapshots(&[(5, NonPrimary, true, Some(5))]);
+        let copying = snapshots(&[(7, Demoted, false, Some(6))]);
+        let copied = snapshots(&[(7, Demoted, true, Some(6))]);
+        assert_eq!(snapshot_positions(&behind, &demoted), Positions::Behind);
+        assert_eq!(snapshot_positions(&copying, &demoted), Positions::Behind);
+        assert_eq!(snapshot_positions(&copied, &demoted), Positions::Complete);
+        // the last writer itself
+        assert_eq!(snapshot_positions(&demoted, &copied), Positions::Complete);
+        assert_eq!(snapshot_positions(&demoted, &behind), Positions::Complete);
+        // written and demoted there again since
+        let again = snapshots(&[(6, Demoted, true, None), (9, Demoted, true, None)]);
+        assert_eq!(snapshot_positions(&copied, &again), Positions::Behind);
+        // demoted on both sites, each for itself
+        assert_eq!(snapshot_positions(&demoted, &again), Positions::Behind);
+        assert_eq!(snapshot_positions(&Snapshots::default(), &demoted), Positions::Unknown);
+    }
+
+    /// Daemons of Ceph 19.2 and later remove what was superseded on either copy, demotions too; the newest one stays.
+    #[test]
+    fn superseded_snapshots_that_are_missing_change_no_verdict() {
+        use MirrorSnapshotState::{Demoted, NonPrimary, Primary};
+        // there and back: A demotes at 4, B is primary to 23, A again to 9
+        let a = [
+            (3, Primary, true, None),
+            (4, Demoted, true, None),
+            (6, NonPrimary, true, Some(21)),
+            (7, Demoted, true, Some(23)),
+            (8, Primary, true, None),
+            (9, Demoted, true, None),
+        ];
+        let b = [
+            (19, NonPrimary, true, Some(3)),
+            (20, Demoted, true, Some(4)),
+            (21, Primary, true, None),
+            (23, Demoted, true, None),
+            (25, NonPrimary, true, Some(8)),
+            (26, Demoted, true, Some(9)),
+        ];
+        let kept = |all: &[(u64, MirrorSnapshotState, bool, Option<u64>)], mask: usize| {
+            let newest = all.len() - 1;
+            let kept =
+                |(at, snapshot): (usize, _)| (at == newest || mask & (1 << at) != 0).then_some(snapshot);
+            snapshots(&all.iter().copied().enumerate().filter_map(kept).collect::<Vec<_>>())
+        };
+        // every moment of both copies that is not pruned yet, with everything older or any part of it
+        for (until_a, until_b) in (1..=a.len()).flat_map(|of_a| (1..=b.len()).map(move |of_b| (of_a, of_b))) {
+            let (of_a, of_b) = (&a[..until_a], &b[..until_b]);
+            let whole = usize::MAX;
+            let verdicts = |mask_a, mask_b| {
+                let (a, b) = (kept(of_a, mask_a), kept(of_b, mask_b));
+                (snapshot_positions(&a, &b), snapshot_positions(&b, &a))
+            };
+            let expected = verdicts(whole, whole);
+            for (mask_a, mask_b) in (0..32).flat_map(|mask_a| (0..32).map(move |mask_b| (mask_a, mask_b))) {
+                assert_eq!(verdicts(mask_a, mask_b), expected, "{until_a} {until_b} {mask_a:b} {mask_b:b}");
+            }
+        }
+    }
+}

@@ -1,0 +1,647 @@
+//! The reconcile run: finds and finishes what events left undone. Everything is derived from what OpenNebula and
+//! Ceph say now, so an event that was lost costs time and never data.
+
+use super::activity::{activity, is_running};
+use super::drive::{self, Subject};
+use super::error::{RunError, is_own_refusal};
+use super::images::{self, DiskUser, VmImage};
+use super::journal::{self, Attempt, Ground};
+use super::lost;
+use super::observe::{self, Seen};
+use super::overview::Undone;
+use super::pass_on::{self, PassOn};
+use super::pools::{self, ImageKey, NotReached, by_cluster};
+use super::protection;
+use super::release;
+use super::site::Sites;
+use super::start::{stale_way_out, way_out};
+use crate::audit::Outcome;
+use crate::config::ReleaseOn;
+use crate::opennebula::{Vm, VmState};
+use crate::state::{locked_before, remember_locked};
+use onemirror_protocol::advice::{Advice, Place};
+use onemirror_protocol::{
+    Belongs, Depth, Here, ImageSpec, LetGo, Observation, PeerVm, Role, Rule, Run, Step, Task, Unfit,
+    UpkeepJudgement, UsesHere, Verdict, WayOut, room_advice, take_up_advice,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What was found and done about one image.
+#[derive(Debug, serde::Serialize)]
+pub struct ReconcileItem {
+    /// The image, as `pool[/namespace]/image`.
+    pub image: String,
+    /// The VM here that uses it, if any.
+    pub vm: Option<i32>,
+    /// The rule that decided; empty where the image could not be looked at.
+    pub rule: Option<Rule>,
+    /// What was done, in words.
+    pub done: String,
+    /// Why it went wrong, if it did.
+    pub error: Option<String>,
+    /// What that is known by in docs/refusals.md.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Who works at the image, if that is why nothing was done.
+    pub locked_by: Option<String>,
+}
+
+impl ReconcileItem {
+    /// What an error comes to: that another run works at the image is no trouble yet.
+    fn of_error(image: String, vm: Option<i32>, rule: Option<Rule>, error: &RunError) -> Self {
+        let locked_by = match error {
+            RunError::Locked { holder, .. } => Some(holder.clone()),
+            _ => None,
+        };
+        let code = Some(error.code().to_string());
+        Self { image, vm, rule, done: String::new(), error: Some(error.to_string()), code, locked_by }
+    }
+}
+
+/// What a reconcile run did. Images about which there was nothing to do are only counted.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct ReconcileReport {
+    /// How many mirrored images were looked at.
+    pub looked_at: usize,
+    /// Those with something to tell.
+    pub items: Vec<ReconcileItem>,
+    /// Datastores and VMs that could not be looked at.
+    pub not_reached: Vec<NotReached>,
+}
+
+impl ReconcileReport {
+    /// Whoever holds a lock is alive, or was a moment ago: what that run works at is not undone, unless the run `before` this
+    /// one met a lock as well. It is said once for all of a run's images. Returns the images that are locked.
+    fn pass_over_locked(&mut self, before: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut by_holder: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut locked = BTreeSet::new();
+        self.items.retain(|item| {
+            let Some(holder) = &item.locked_by else { return true };
+            locked.insert(item.image.clone());
+            let passed_over = !before.contains(&item.image);
+            if passed_over {
+                by_holder.entry(holder.clone()).or_default().push(item.image.clone());
+            }
+            !passed_over
+        });
+        for (holder, images) in by_holder {
+            let (image, done) = (images.join(" "), format!("another run works at it: {holder}"));
+            let locked_by = Some(holder);
+            self.items.push(ReconcileItem {
+                image,
+                vm: None,
+                rule: None,
+                done,
+                error: None,
+                code: None,
+                locked_by,
+            });
+        }
+        locked
+    }
+}
+
+/// An image to look at, and all VMs here that use it: a disk may be shared, and an image registered twice. What one of them
+/// does with it must not be done to the others.
+struct ImageWithUsers {
+    image: VmImage,
+    users: Vec<LocalVm>,
+}
+
+/// What came of that.
+#[derive(Default)]
+struct KeptUp {
+    is_mirrored: bool,
+    item: Option<ReconcileItem>,
+    /// The VM whose release gave the image up.
+    to_pass_on: Option<(Option<i32>, VmImage)>,
+    /// The VM here that ran on a copy which has to give way: it is copied back, or set aside first.
+    to_give_way: Option<Option<i32>>,
+}
+
+/// A VM of this site as far as upkeep cares.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LocalVm {
+    vm: i32,
+    in_use: bool,
+    running: bool,
+    way_out: WayOut,
+}
+
+impl LocalVm {
+    pub(super) fn vm(&self) -> i32 {
+        self.vm
+    }
+
+    pub(super) fn of(vm: &Vm) -> Self {
+        Self { vm: vm.id, in_use: activity(vm).may_use(), running: is_running(vm), way_out: way_out(vm) }
+    }
+}
+
+/// What all of them together do with an image.
+pub(super) fn uses_here(users: &[LocalVm], ended: Option<i32>) -> UsesHere {
+    UsesHere {
+        by_any: !users.is_empty(),
+        in_use: users.iter().any(|user| user.in_use),
+        running: users.iter().find(|user| user.running).map(|user| user.vm),
+        ended,
+    }
+}
+
+impl From<&DiskUser> for LocalVm {
+    fn from(user: &DiskUser) -> Self {
+        Self { vm: user.vm, in_use: user.activity.may_use(), running: user.running, way_out: user.way_out }
+    }
+}
+
+/// Why a copy does not give way yet.
+/// Looks at every mirrored image of this site's Ceph datastores and finishes what is undone. What cannot be looked at
+/// keeps nothing else waiting, and is told at the end.
+pub async fn reconcile(sites: &Sites) -> Result<ReconcileReport, RunError> {
+    let vms = sites.one_here.vm_pool().await.map_err(|error| sites.error_here(error))?;
+    let (pools, mut not_reached) = pools::pools_here(sites).await?;
+    let (mut images, mut users) = (Vec::new(), Vec::new());
+    for vm in vms {
+        let user = LocalVm::of(&vm);
+        if let Err(error) = take_back_refusal(sites, &vm).await {
+            tracing::warn!("VM {}: {error}", vm.id);
+        }
+        let (vm_images, errors) = images::images_reached(sites, vm).await;
+        users.extend(vm_images.images.iter().map(|_| user));
+        images.extend(vm_images.images);
+        not_reached.extend(errors.into_iter().map(|error| of_vm(user.vm, &error)));
+    }
+    let mut kept: BTreeMap<ImageKey, ImageWithUsers> = BTreeMap::new();
+    for ((key, image), user) in pools::keys_of(sites, images).await.into_iter().zip(users) {
+        kept.entry(key).or_insert(ImageWithUsers { image, users: Vec::new() }).users.push(user);
+    }
+    // and what terminated VMs left behind
+    for pool in &pools {
+        for image in pool.images() {
+            let key = (pool.id.clone(), image.spec().clone());
+            kept.entry(key).or_insert(ImageWithUsers { image, users: Vec::new() });
+        }
+    }
+    let mut report = keep_up(sites, kept.into_values().collect()).await;
+    report.not_reached = not_reached;
+    let locked = report.pass_over_locked(&locked_before(&sites.surroundings.state_dir));
+    if let Err(error) = remember_locked(&sites.surroundings.state_dir, &locked) {
+        tracing::warn!("{error}");
+    }
+    if let Err(error) = lost::drop_old_lost(sites).await {
+        tracing::warn!("{error}");
+    }
+    Ok(report)
+}
+
+/// The same for the images of one VM of this site.
+pub async fn reconcile_vm(sites: &Sites, vm: i32) -> Result<ReconcileReport, RunError> {
+    let vm_images = images::vm_images(sites, vm).await?;
+    let known = LocalVm::of(&vm_images.vm);
+    let specs = vm_images.images.iter().map(|image| image.spec().clone()).collect();
+    let mut users = users_now(sites, &specs, &[known]).await?;
+    let kept = vm_images.images.into_iter().map(|image| {
+        let users = users.remove(image.spec()).unwrap_or_default();
+        ImageWithUsers { image, users }
+    });
+    Ok(keep_up(sites, kept.collect()).await)
+}
+
+/// Takes back the refusal that stands in `USER_TEMPLATE/ERROR` of a VM that runs all the same by now: ours, and nothing
+/// else that a user or oned has written.
+pub async fn take_back_refusal(sites: &Sites, vm: &Vm) -> Result<(), RunError> {
+    if !is_running(vm) || !vm.user_error.as_deref().is_some_and(is_own_refusal) {
+        return Ok(());
+    }
+    let started = sites.now();
+    let result = sites.one_here.vm_update_append(vm.id, "ERROR=\"\"").await;
+    let (outcome, reason) = match &result {
+        Ok(()) => (Outcome::Done, None),
+        Err(error) => (Outcome::Failed, Some(error.to_string())),
+    };
+    let attempt = Attempt { vm: Some(vm.id), ..Attempt::at("take-back-error", started) };
+    journal::note(sites, &attempt, outcome, reason);
+    result.map_err(|error| sites.error_here(error))
+}
+
+async fn keep_up(sites: &Sites, images: Vec<ImageWithUsers>) -> ReconcileReport {
+    let images = images.into_iter().map(|kept| (kept.image.cluster.number(), kept)).collect();
+    let mut report = ReconcileReport::default();
+    let mut to_pass_on: BTreeMap<Option<i32>, Vec<VmImage>> = BTreeMap::new();
+    let mut to_give_way: BTreeMap<Option<i32>, Vec<ImageWithUsers>> = BTreeMap::new();
+    let mut no_room = BTreeSet::new();
+    let looks = by_cluster(images, async |kept| (keep_one_up(sites, &kept).await, kept));
+    for (kept_up, kept) in looks.await {
+        if kept_up.item.as_ref().is_some_and(|item| item.rule == Some(Rule::UpkeepNoRoomToKeep)) {
+            no_room.extend(kept.users.iter().map(|user| user.vm));
+        }
+        if let Some(vm) = kept_up.to_give_way {
+            to_give_way.entry(vm).or_default().push(kept);
+        }
+        report.looked_at += usize::from(kept_up.is_mirrored);
+        report.items.extend(kept_up.item);
+        if let Some((vm, image)) = kept_up.to_pass_on {
+            to_pass_on.entry(vm).or_default().push(image);
+        }
+    }
+    for (vm, together) in to_give_way {
+        if vm.is_some_and(|vm| no_room.contains(&vm)) {
+            let error = RunError::Unfit(Unfit::WaitsForAnotherDisk);
+            report.items.extend(together.iter().map(|kept| {
+                let image = kept.image.spec().to_string();
+                ReconcileItem::of_error(image, vm, Some(Rule::UpkeepNoRoomToKeep), &error)
+            }));
+            continue;
+        }
+        // without a VM nothing tells which of them belong together
+        let most = if vm.is_some() { together.len() } else { 1 };
+        for together in together.chunks(most) {
+            report.items.extend(act_on(sites, together).await);
+        }
+    }
+    for (vm, mut images) in to_pass_on {
+        images.sort_by(|a, b| a.spec().cmp(b.spec()));
+        let names: Vec<String> = images.iter().map(|image| image.spec().to_string()).collect();
+        let mut code = None;
+        let (done, error) = match pass_on_all_of(sites, vm, images).await {
+            Ok(PassOn::NotAsked) => continue,
+            Ok(outcome) if outcome.advice(sites.there()).is_some() => {
+                (String::new(), Some(outcome.tell(sites.there())))
+            }
+            Ok(outcome) => (outcome.tell(sites.there()), None),
+            Err(error) => {
+                code = Some(error.code().to_string());
+                (String::new(), Some(error.to_string()))
+            }
+        };
+        let rule = Some(Rule::UpkeepPassOn);
+        let image = names.join(" ");
+        let locked_by = None;
+        report.items.push(ReconcileItem { image, vm, rule, done, error, code, locked_by });
+    }
+    report.items.sort_by(|a, b| a.image.cmp(&b.image));
+    report
+}
+
+/// Looks at one image and does what is due.
+async fn keep_one_up(sites: &Sites, kept: &ImageWithUsers) -> KeptUp {
+    let ImageWithUsers { image, users } = kept;
+    let mut kept_up = KeptUp::default();
+    if lost::is_being_set_aside(image).await {
+        kept_up.item = Some(finished(sites, image).await);
+        return kept_up;
+    }
+    let (name, vm) = (image.spec().to_string(), users.first().map(|user| user.vm));
+    let item = |done: String, error: Option<String>| ReconcileItem {
+        image: name.clone(),
+        vm,
+        rule: None,
+        done,
+        error,
+        code: None,
+        locked_by: None,
+    };
+    let failed = |error: &RunError| ReconcileItem {
+        code: Some(error.code().to_string()),
+        ..item(String::new(), Some(error.to_string()))
+    };
+    let seen = match look(sites, std::slice::from_ref(image), Depth::Tidy).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            kept_up.item = Some(failed(&error));
+            return kept_up;
+        }
+    };
+    kept_up.is_mirrored = seen.iter().any(|seen| seen.global_id.is_some());
+    match protection::send_new_name(sites, &seen).await {
+        Ok(None) => {}
+        Ok(Some(left)) => kept_up.item = Some(item(format!("mirror-snapshot {left}"), None)),
+        Err(error) => kept_up.item = Some(failed(&error)),
+    }
+    if let Some(first) = seen.first() {
+        do_what_is_due(sites, kept, first, &mut kept_up).await;
+    }
+    kept_up
+}
+
+/// What is due of an image that was just seen.
+async fn do_what_is_due(sites: &Sites, kept: &ImageWithUsers, seen: &Seen, kept_up: &mut KeptUp) {
+    let ImageWithUsers { image, users } = kept;
+    let judgement = judge_upkeep(sites, seen, users, ended_here(sites, seen, users).await);
+    let rule = judgement.finding.rule;
+    let vm = users.first().map(|user| user.vm);
+    let item = |done: String, error: Option<String>| ReconcileItem {
+        image: image.spec().to_string(),
+        vm,
+        rule: Some(rule),
+        done,
+        error,
+        code: None,
+        locked_by: None,
+    };
+    match judgement.task {
+        Task::Nothing => {}
+        Task::Undecided => {
+            let trouble = trouble(sites, rule, &seen.observation, users);
+            kept_up.item = Some(item(String::new(), Some(trouble.text)));
+        }
+        // disks of one VM that are copied back belong together, and so do those that are set aside for it
+        Task::Act(steps)
+            if steps.iter().any(|step| matches!(step, Step::SetAside { .. } | Step::Resync { .. })) =>
+        {
+            kept_up.to_give_way = Some(vm.or_else(|| booted_by(seen)));
+        }
+        Task::Act(_) => kept_up.item = act_on(sites, std::slice::from_ref(kept)).await.pop(),
+        Task::Release { vm } => {
+            kept_up.item = Some(match go_on_with_release(sites, vm, image).await {
+                Ok(done) => {
+                    kept_up.to_pass_on = Some((Some(vm), image.clone()));
+                    item(done, None)
+                }
+                Err(error) => {
+                    let name = image.spec().to_string();
+                    ReconcileItem::of_error(name, Some(vm), Some(rule), &error)
+                }
+            });
+        }
+        Task::PassOn => kept_up.to_pass_on = Some((released_for(seen), image.clone())),
+    }
+}
+
+/// Observes these images, unless their cluster did not answer a moment ago.
+pub(super) async fn look(sites: &Sites, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, RunError> {
+    if let Some(why) = images.iter().find_map(|image| sites.silence_here(&image.cluster)) {
+        return Err(RunError::Unfit(Unfit::ClusterSilent { why }));
+    }
+    let seen = observe::observe(sites, images, depth).await;
+    if let Err(RunError::Ceph { image, site, error }) = &seen
+        && site == sites.here()
+        && let Some(image) = images.iter().find(|it| it.spec() == image)
+    {
+        sites.note_silence_here(&image.cluster, error);
+    }
+    seen
+}
+
+pub(super) fn judge_upkeep(
+    sites: &Sites,
+    seen: &Seen,
+    users: &[LocalVm],
+    ended_here: Option<i32>,
+) -> UpkeepJudgement {
+    let uses = uses_here(users, ended_here);
+    drive::setting(sites, None, "").upkeep(&uses).judge(&seen.observation)
+}
+
+/// The VM that was last booted on an image that no VM uses, if it is gone and should have handed the image over.
+pub(super) async fn ended_here(sites: &Sites, seen: &Seen, users: &[LocalVm]) -> Option<i32> {
+    let Here::Mirrored(copy) = &seen.observation.here else { return None };
+    if !users.is_empty() || copy.role != Role::Primary || !sites.config.releases_on(ReleaseOn::Terminate) {
+        return None;
+    }
+    let vm = sites.one_here.vm(copy.booted.as_ref()?.vm).await;
+    let vm = vm.inspect_err(|error| tracing::info!("{}: {error}", seen.spec())).ok()?;
+    (vm.state == VmState::Done).then_some(vm.id)
+}
+
+/// What is wrong where only an operator can help.
+pub(super) fn trouble(sites: &Sites, rule: Rule, seen: &Observation, users: &[LocalVm]) -> Undone {
+    let there = sites.there();
+    match (rule, users.iter().find(|user| user.in_use)) {
+        (Rule::UpkeepInUseHere, Some(user)) => {
+            let what = format!("stale here, and VM {} uses it, so it cannot be copied back", user.vm);
+            Undone::needs(what, stale_way_out(user.vm, user.way_out))
+        }
+        (Rule::UpkeepStaleInUseThere, _) => stale_in_use_there(sites, &seen.vm_there),
+        (Rule::UpkeepTokenUnread, _) => Undone::needs(
+            "its handoff token is not understood",
+            Advice::decide(format!("whose it is; {}", told_by_plan(users))),
+        ),
+        (Rule::UpkeepNoRoomToKeep, _) => {
+            Undone::needs("stale here, and it may hold writes of its own", room_advice(seen))
+        }
+        (Rule::UpkeepForcedAndNeverBootedThere, _) => Undone::needs(
+            format!("taken over by force on {there}, and no VM was booted there"),
+            Advice::decide("start the VM on the site where it belongs now"),
+        ),
+        (Rule::UpkeepPrimaryNowhere, _) => nobodys(sites, seen),
+        _ => Undone::needs(
+            "split brain: primary on both sites",
+            Advice::decide(format!("which copy to keep; {}", told_by_plan(users))),
+        ),
+    }
+}
+
+/// Outranked by the copy here, and a VM of the other site writes on to it.
+fn stale_in_use_there(sites: &Sites, vm_there: &PeerVm) -> Undone {
+    let there = sites.there();
+    match vm_there {
+        PeerVm::Active { vm, way_out, .. } => Undone::needs(
+            format!("stale on {there}, and VM {vm} there uses it, so two VMs may write"),
+            way_out.advice(*vm, Place::There(there.to_owned())),
+        ),
+        _ => Undone::needs(
+            format!("stale on {there}, and a VM there uses it"),
+            Advice::decide(format!("which one; see onemirror list on {there}")),
+        ),
+    }
+}
+
+/// An image that nobody would ever take.
+fn nobodys(sites: &Sites, seen: &Observation) -> Undone {
+    let (here, there) = (sites.here(), sites.there());
+    let belongs = match &seen.here {
+        Here::Mirrored(copy) => sites.residence().of(copy, seen.made_here),
+        Here::Absent | Here::NotMirrored => Belongs::Unknown,
+    };
+    let waits = match belongs {
+        Belongs::Here => "no VM here waits for it".to_owned(),
+        Belongs::There => format!("no VM of {there} waits for it"),
+        Belongs::Unknown => "where it belongs is not known".to_owned(),
+    };
+    let advice = take_up_advice(&seen.image, belongs, here, there);
+    Undone::needs(format!("primary on neither site, and {waits}"), advice)
+}
+
+/// The end of what a killed run began.
+async fn finished(sites: &Sites, image: &VmImage) -> ReconcileItem {
+    let (image, ended) = (image.spec().to_string(), lost::finish_set_aside(sites, image).await);
+    match ended {
+        Ok(()) => {
+            let done = "set aside".to_owned();
+            ReconcileItem { image, vm: None, rule: None, done, error: None, code: None, locked_by: None }
+        }
+        Err(error) => ReconcileItem::of_error(image, None, None, &error),
+    }
+}
+
+/// Acts on images, all of one VM, and tells what was done about each.
+async fn act_on(sites: &Sites, together: &[ImageWithUsers]) -> Vec<ReconcileItem> {
+    let names =
+        together.iter().map(|kept| (kept.image.spec().to_string(), kept.users.first().map(|user| user.vm)));
+    match tidy(sites, together).await {
+        Ok(done) => names
+            .zip(done)
+            .map(|((image, vm), (rule, done))| {
+                let rule = Some(rule);
+                ReconcileItem { image, vm, rule, done, error: None, code: None, locked_by: None }
+            })
+            .collect(),
+        Err(error) => names.map(|(image, vm)| ReconcileItem::of_error(image, vm, None, &error)).collect(),
+    }
+}
+
+/// Has done what is still to be done, and tells the rule and the steps of each.
+async fn tidy(sites: &Sites, together: &[ImageWithUsers]) -> Result<Vec<(Rule, String)>, RunError> {
+    let images: Vec<VmImage> = together.iter().map(|kept| kept.image.clone()).collect();
+    let known: Vec<Vec<LocalVm>> = together.iter().map(|kept| kept.users.clone()).collect();
+    let (order, limit) = (None, sites.config.policy.sync_timeout);
+    let subject = Subject { vm: None, images: &images, known: &known, order, limit };
+    let driven = drive::drive(sites, Run::tidy(), &subject).await;
+    match driven.verdict {
+        Verdict::Tidied => Ok(images.iter().filter_map(|image| driven.told_of(image.spec())).collect()),
+        Verdict::NotTogether => Err(RunError::Unfit(Unfit::WaitsForAnotherDisk)),
+        _ => Err(driven.error()),
+    }
+}
+
+/// Who uses each of these images now.
+pub(super) async fn users_of_each(
+    sites: &Sites,
+    images: &[VmImage],
+    known: &[Vec<LocalVm>],
+) -> Result<Vec<Vec<LocalVm>>, RunError> {
+    let mut users = Vec::new();
+    for (image, known) in images.iter().zip(known) {
+        let mut now = users_now(sites, &BTreeSet::from([image.spec().clone()]), known).await?;
+        users.push(now.remove(image.spec()).unwrap_or_default());
+    }
+    Ok(users)
+}
+
+/// Who uses the images here now. `known` are VMs that use all of them, or did: what the front-end lists may lack one
+/// whose image is registered no more.
+async fn users_now(
+    sites: &Sites,
+    images: &BTreeSet<ImageSpec>,
+    known: &[LocalVm],
+) -> Result<BTreeMap<ImageSpec, Vec<LocalVm>>, RunError> {
+    let listed = images::users_here(sites, images).await.map_err(|error| sites.error_here(error))?;
+    let mut users: BTreeMap<ImageSpec, Vec<LocalVm>> =
+        images.iter().map(|image| (image.clone(), Vec::new())).collect();
+    for (image, listed) in &listed {
+        users.entry(image.clone()).or_default().extend(listed.iter().map(LocalVm::from));
+    }
+    for known in known {
+        let vm = sites.one_here.vm(known.vm).await.map_err(|error| sites.error_here(error))?;
+        for users in users.values_mut().filter(|users| !users.iter().any(|user| user.vm == vm.id)) {
+            users.push(LocalVm::of(&vm));
+        }
+    }
+    Ok(users)
+}
+
+async fn go_on_with_release(sites: &Sites, vm: i32, image: &VmImage) -> Result<String, RunError> {
+    let (images, limit) = (std::slice::from_ref(image), Duration::from_secs(5));
+    let outcome = release::release(sites, vm, images, LetGo::Earlier, limit).await?;
+    Ok(match outcome.pending.first() {
+        Some(pending) => format!("handoff pending: {}", pending.cause),
+        None => "handed over".to_owned(),
+    })
+}
+
+/// Passes the VM on once all of its images are given up, also those that this run had nothing to do with.
+async fn pass_on_all_of(sites: &Sites, vm: Option<i32>, images: Vec<VmImage>) -> Result<PassOn, RunError> {
+    let all = match vm {
+        Some(vm) => images::vm_images(sites, vm).await.map(|vm_images| vm_images.images).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let all = if all.is_empty() { images } else { all };
+    pass_on::pass_on(sites, vm, &all).await
+}
+
+/// Writes the run into the audit log, where it did something.
+pub fn note_reconcile(sites: &Sites, report: &ReconcileReport, started: Instant) {
+    for NotReached { what, why } in &report.not_reached {
+        let why = Some(format!("{what}: {why}"));
+        journal::note(sites, &Attempt::at("reconcile", started), Outcome::Failed, why);
+    }
+    for item in report.items.iter().filter(|item| item.error.is_some()) {
+        let image = item.image.parse::<ImageSpec>().ok();
+        let attempt = Attempt {
+            vm: item.vm,
+            image: image.as_ref(),
+            ground: item.rule.map(Ground::Rule),
+            ..Attempt::at("reconcile", started)
+        };
+        journal::note(sites, &attempt, Outcome::Failed, item.error.clone());
+    }
+}
+
+/// Why disks of a VM could not be looked at.
+pub(super) fn of_vm(vm: i32, error: &RunError) -> NotReached {
+    NotReached { what: format!("VM {vm}"), why: error.to_string() }
+}
+
+/// Where the gate says what to type: it judges for a VM.
+fn told_by_plan(users: &[LocalVm]) -> String {
+    match users {
+        [] => "no VM here has it: make one on hold (onevm create --hold), then onemirror plan tells what to type".into(),
+        [first, ..] => {
+            let vm = users.iter().find(|user| user.in_use).unwrap_or(first).vm;
+            format!("see onemirror plan {vm}")
+        }
+    }
+}
+
+/// The VM that was last booted on it.
+fn booted_by(seen: &Seen) -> Option<i32> {
+    match &seen.observation.here {
+        Here::Mirrored(copy) => copy.booted.as_ref().map(|mark| mark.vm),
+        Here::Absent | Here::NotMirrored => None,
+    }
+}
+
+/// The VM whose release gave the image up.
+fn released_for(seen: &Seen) -> Option<i32> {
+    match &seen.observation.here {
+        Here::Mirrored(copy) => copy.release.as_ref().map(|mark| mark.vm),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_run_works_at_is_told_once_and_is_undone_at_the_second_look() {
+        let locked = |image: &str| {
+            let spec: ImageSpec = image.parse().unwrap();
+            let error = RunError::Locked { image: spec, holder: "process 7 of site-a".into() };
+            ReconcileItem::of_error(image.to_owned(), Some(3), None, &error)
+        };
+        let failed = || {
+            let error = RunError::Unfit(Unfit::Bug);
+            ReconcileItem::of_error("one/z".to_owned(), None, None, &error)
+        };
+        let images = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let after = |items, before: &[&str]| {
+            let mut report = ReconcileReport { looked_at: 3, items, not_reached: Vec::new() };
+            let locked = report.pass_over_locked(&images(before));
+            let told: Vec<_> =
+                report.items.iter().map(|item| (item.image.clone(), item.error.is_some())).collect();
+            (told, locked)
+        };
+        let (told, now) = after(vec![locked("one/a"), locked("one/b")], &["one/c"]);
+        assert_eq!(told, [("one/a one/b".to_owned(), false)]);
+        assert_eq!(now, images(&["one/a", "one/b"]));
+        let (told, now) = after(vec![locked("one/a"), locked("one/b")], &["one/a"]);
+        assert_eq!(told, [("one/a".to_owned(), true), ("one/b".to_owned(), false)]);
+        assert_eq!(now, images(&["one/a", "one/b"]));
+        let (told, now) = after(vec![failed()], &["one/z"]);
+        assert_eq!((told, now.len()), (vec![("one/z".to_owned(), true)], 0));
+    }
+}
