@@ -13,6 +13,7 @@ pub mod config;
 pub mod doctor;
 pub mod events;
 pub mod opennebula;
+pub mod operations;
 mod process;
 pub mod protection;
 pub mod setup;

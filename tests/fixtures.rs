@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
-use base64::Sites as _;
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use onemirror::commands::driver::arguments::{TmAction, TmCall, parse};
 use onemirror::commands::hook::{parse_vm_id, vm_id};

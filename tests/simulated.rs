@@ -10,7 +10,8 @@ mod simulated {
 }
 
 use onemirror::config::Config;
-use onemirror::sites::{gate, images, GateOutcome, GateScope, RunError, Sites, Surroundings};
+use onemirror::operations::{GateOutcome, GateScope, boot};
+use onemirror::sites::{RunError, Sites, Surroundings, images};
 use onemirror_model::world::Vm;
 use onemirror_protocol::{BootKind, Standing};
 use simulated::world::{Shared, Sim, VM_HERE};
@@ -19,26 +20,16 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 
-const CONFIG: &str = r#"
-[site]
-name = "site-a"
-role = "home"
-auth = "AUTH"
-[peer]
-name = "site-b"
-endpoint = "http://site-b.invalid:2633/RPC2"
-auth = "AUTH"
-[peer.ceph]
-conf = "/dev/null"
-user = "libvirt"
-"#;
+const CONFIG: &str = include_str!("fixtures/config/two-sites.conf");
 
 /// The sites of site-a in that world; its state is kept in this folder.
 fn sites(sim: &Shared, folder: &Path) -> Sites {
     let auth = folder.join("auth");
     std::fs::write(&auth, "oneadmin:secret").unwrap();
     std::fs::set_permissions(&auth, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let config = Config::parse(&CONFIG.replace("AUTH", auth.to_str().unwrap()), Path::new("onemirror.conf"));
+    let text =
+        CONFIG.replace("AUTH", auth.to_str().unwrap()).replace("ENDPOINT", "http://site-b.invalid:2633/RPC2");
+    let config = Config::parse(&text, Path::new("onemirror.conf"));
     let surroundings = Surroundings {
         ways: sim.ways(),
         time: sim.time(),
@@ -54,7 +45,7 @@ async fn boot(sim: &Shared) -> Result<GateOutcome, RunError> {
     let sites = sites(sim, folder.path());
     let gate = async {
         let vm = images::vm_images(&sites, VM_HERE).await?;
-        gate::gate(&sites, &vm, GateScope::All, BootKind::Cold, Standing::Last).await
+        boot::gate(&sites, &vm, GateScope::All, BootKind::Cold, Standing::Last).await
     };
     tokio::select! {
         outcome = gate => outcome,

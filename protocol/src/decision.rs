@@ -175,6 +175,16 @@ pub enum Side {
     There,
 }
 
+impl Side {
+    /// `here` or `there`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Here => "here",
+            Self::There => "there",
+        }
+    }
+}
+
 /// What has to happen before the next look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WaitFor {

@@ -7,8 +7,8 @@ use crate::audit::{Entry, Outcome};
 use crate::ceph::Ceph as _;
 use crate::config::{Config, ConfigError};
 use crate::opennebula::DriverAction;
-use crate::sites::{RunError, Sites, VmImage};
-use crate::sites::{observe, removal};
+use crate::operations::removal;
+use crate::sites::{RunError, Sites, VmImage, look};
 use base64::Engine as _;
 use onemirror_protocol::{Here, ImageSpec, Role, Unfit};
 use std::collections::BTreeSet;
@@ -109,9 +109,9 @@ async fn with_config(
 /// `oneimage delete`: the registration can go without its image. To end in ERROR would leave the operator with no other way
 /// than to delete the copy by hand.
 async fn remove(sites: &Sites, asked: &DriverAction, image: &VmImage) -> Result<Answer, RunError> {
-    let registered = removal::registrations(&sites, &BTreeSet::from([image.spec().clone()])).await?;
+    let registered = removal::registrations(sites, &BTreeSet::from([image.spec().clone()])).await?;
     let other = registered.into_values().flatten().find(|id| *id != asked.image.id);
-    Ok(match removal::kept(&sites, image, other).await? {
+    Ok(match removal::kept(sites, image, other).await? {
         None => Answer::Stock,
         Some(kept) => Answer::Instead(format!("only its registration here goes: {kept}")),
     })
@@ -119,15 +119,15 @@ async fn remove(sites: &Sites, asked: &DriverAction, image: &VmImage) -> Result<
 
 /// Snapshots of an image that no VM uses.
 async fn change(sites: &Sites, action: DatastoreAction, image: &VmImage) -> Result<Answer, RunError> {
-    let Here::Mirrored(copy) = observe::look_here(image).await? else { return Ok(Answer::Stock) };
+    let Here::Mirrored(copy) = look::look_here(image).await? else { return Ok(Answer::Stock) };
     if copy.role != Role::Primary {
-        return Ok(refuse(&removal::not_writable(&sites, image.spec())));
+        return Ok(refuse(&removal::not_writable(sites, image.spec())));
     }
     if action != DatastoreAction::SnapDelete {
-        if let Some(kept) = removal::kept(&sites, image, None).await? {
+        if let Some(kept) = removal::kept(sites, image, None).await? {
             return Ok(refuse(&Unfit::AnotherImage { why: kept.why.to_string() }));
         }
-        tracing::warn!("{}", removal::becomes_another(&sites, image.spec()));
+        tracing::warn!("{}", removal::becomes_another(sites, image.spec()));
     }
     Ok(Answer::Stock)
 }

@@ -2,8 +2,8 @@
 
 use super::table::{json, print};
 use super::{CommandError, warn_if_off};
-use crate::sites::{ForceOrder, Sites};
-use crate::sites::{failover, images};
+use crate::operations::failover;
+use crate::sites::{ForceOrder, Sites, images};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -31,8 +31,8 @@ pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), Comm
         return Err(CommandError::Usage("--force needs a --reason that says something".into()));
     }
     let order = ForceOrder { reason, site_is_off: arguments.site_is_off };
-    let vm_images = images::vm_images(&sites, arguments.vm).await?;
-    let outcome = failover::failover(&sites, vm_images, arguments.force.then_some(order)).await?;
+    let vm_images = images::vm_images(sites, arguments.vm).await?;
+    let outcome = failover::failover(sites, vm_images, arguments.force.then_some(order)).await?;
     if arguments.json {
         return Ok(print(&json(&outcome)?)?);
     }
@@ -42,7 +42,7 @@ pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), Comm
         None => String::new(),
     };
     for image in &outcome.taken_over {
-        text.push_str(&format!("{image}: demoted on {} and taken over\n", sites.there()));
+        text.push_str(&format!("{image}: demoted on {} and taken over\n", sites.there.name()));
     }
     for image in &outcome.forced {
         text.push_str(&format!("{image}: promoted by force\n"));

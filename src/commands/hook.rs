@@ -4,8 +4,8 @@
 use crate::config::{self, Config, ReleaseOn};
 use crate::events::HookEvent;
 use crate::opennebula::{VmAction, VmState};
-use crate::sites::{PassOn, RunError, Sites, activity};
-use crate::sites::{gate, images, pass_on, reconcile, release};
+use crate::operations::{PassOn, boot, give_up, pass_on, reconcile};
+use crate::sites::{RunError, Sites, activity, images};
 use crate::state;
 use base64::Engine as _;
 use onemirror_protocol::{Activity, LetGo, Refusal, Running, Unfit};
@@ -118,14 +118,14 @@ async fn done(sites: &Sites, vm: i32) -> Result<(), RunError> {
     if !sites.config().releases_on(ReleaseOn::Terminate) {
         return Ok(());
     }
-    let vm_images = images::vm_images(&sites, vm).await?;
+    let vm_images = images::vm_images(sites, vm).await?;
     // the event may come before oned's database holds the new state
     if !matches!(activity(&vm_images.vm), Activity::Inactive | Activity::LettingGo) {
         return Ok(());
     }
-    match pass_on::pass_on(&sites, Some(vm), &vm_images.images).await? {
+    match pass_on::pass_on(sites, Some(vm), &vm_images.images).await? {
         PassOn::NotAsked => {}
-        outcome => tracing::info!("VM {vm}: {}", outcome.tell(sites.there())),
+        outcome => tracing::info!("VM {vm}: {}", outcome.tell(sites.there.name())),
     }
     Ok(())
 }
@@ -133,18 +133,18 @@ async fn done(sites: &Sites, vm: i32) -> Result<(), RunError> {
 /// A VM that stopped, by its user, by its guest or with its site: put its images right, and give them up if the
 /// policy asks for it.
 async fn let_go(sites: &Sites, vm: i32, state: VmState, event: ReleaseOn) -> Result<(), RunError> {
-    let report = reconcile::reconcile_vm(&sites, vm).await?;
-    reconcile::note_reconcile(&sites, &report, Instant::now());
+    let report = reconcile::reconcile_vm(sites, vm).await?;
+    reconcile::note_reconcile(sites, &report, Instant::now());
     if !sites.config().releases_on(event) {
         return Ok(());
     }
-    let vm_images = images::vm_images(&sites, vm).await?;
+    let vm_images = images::vm_images(sites, vm).await?;
     if vm_images.vm.state != state {
         return Ok(());
     }
-    let outcome = release::release(&sites, vm, &vm_images.images, LetGo::Earlier, PATIENCE).await?;
+    let outcome = give_up::release(sites, vm, &vm_images.images, LetGo::Earlier, PATIENCE).await?;
     if outcome.pending.is_empty() && !outcome.released.is_empty() {
-        pass_on::pass_on(&sites, Some(vm), &vm_images.images).await?;
+        pass_on::pass_on(sites, Some(vm), &vm_images.images).await?;
     }
     Ok(())
 }
@@ -154,18 +154,18 @@ async fn let_go(sites: &Sites, vm: i32, state: VmState, event: ReleaseOn) -> Res
 /// under its own open token is stopped only where a copy that answers outranks it. The event comes at every entry
 /// into RUNNING, such as after a restart of the front-end.
 async fn running(sites: &Sites, vm: i32) -> Result<(), RunError> {
-    let vm_images = images::vm_images(&sites, vm).await?;
+    let vm_images = images::vm_images(sites, vm).await?;
     if vm_images.images.is_empty() || vm_images.vm.has_context || !crate::sites::is_running(&vm_images.vm) {
-        let report = reconcile::reconcile_vm(&sites, vm).await?;
-        reconcile::note_reconcile(&sites, &report, Instant::now());
-        return reconcile::take_back_refusal(&sites, &vm_images.vm).await;
+        let report = reconcile::reconcile_vm(sites, vm).await?;
+        reconcile::note_reconcile(sites, &report, Instant::now());
+        return reconcile::take_back_refusal(sites, &vm_images.vm).await;
     }
-    match gate::judge_running(&sites, &vm_images).await? {
-        Running::Leave => reconcile::take_back_refusal(&sites, &vm_images.vm).await,
+    match boot::judge_running(sites, &vm_images).await? {
+        Running::Leave => reconcile::take_back_refusal(sites, &vm_images.vm).await,
         Running::Stop(refusal) => stop(sites, vm, refusal).await,
         Running::MakeUp(images) => {
-            match tokio::time::timeout(MAKE_UP, gate::make_up(&sites, &vm_images, &images)).await {
-                Ok(Ok(_)) => reconcile::take_back_refusal(&sites, &vm_images.vm).await,
+            match tokio::time::timeout(MAKE_UP, boot::make_up(sites, &vm_images, &images)).await {
+                Ok(Ok(_)) => reconcile::take_back_refusal(sites, &vm_images.vm).await,
                 Ok(Err(RunError::Refused(refusal))) => stop(sites, vm, refusal).await,
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(RunError::Unfit(Unfit::NoTimeForToken { vm })),
@@ -179,8 +179,8 @@ async fn stop(sites: &Sites, vm: i32, refusal: Refusal) -> Result<(), RunError> 
     let rule = refusal.rule.name();
     let error = RunError::Refused(refusal);
     let message: String = error.for_oned(vm).chars().filter(|c| !matches!(c, '"' | '\\')).collect();
-    let client = sites.front_end_here();
-    let site = sites.here().to_owned();
+    let client = sites.here.front_end().map_err(|error| sites.here.error(error))?;
+    let site = sites.here.name().to_owned();
     let failed =
         |error: crate::opennebula::OneError| RunError::OpenNebula { site: site.clone(), error: error.into() };
     client.vm_action(VmAction::PoweroffHard, vm).await.map_err(failed)?;

@@ -2,8 +2,8 @@
 
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, concerns, or_dash, warn_if_off};
-use crate::sites::overview;
-use crate::sites::{NotReached, Overview, Sites};
+use crate::operations::{Overview, overview};
+use crate::sites::{NotReached, Sites};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -14,7 +14,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
     warn_if_off();
-    let overview = overview::overview(&sites).await?;
+    let overview = overview::overview(sites).await?;
     let text = if arguments.json { json(&overview)? } else { render(&overview, terminal_width()) };
     print(&text)?;
     match overview.is_in_order() {

@@ -2,8 +2,8 @@
 
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, warn_if_off};
-use crate::sites::lost;
-use crate::sites::{LostImage, Sites};
+use crate::operations::{LostImage, lost};
+use crate::sites::Sites;
 use onemirror_protocol::ImageSpec;
 
 /// What a site wrote and had not sent when the other one took over is kept under another name.
@@ -40,12 +40,12 @@ pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), Comm
     warn_if_off();
     match &arguments.verb {
         Verb::List { json: as_json } => {
-            let lost = lost::lost_images(&sites).await?;
+            let lost = lost::lost_images(sites).await?;
             let text = if *as_json { json(&lost)? } else { render(&lost, terminal_width()) };
             print(&text)?;
         }
         Verb::Restore { image } => {
-            let id = lost::restore_lost(&sites, image).await?;
+            let id = lost::restore_lost(sites, image).await?;
             print(&format!("{image} is image {id} now\n"))?;
         }
         Verb::Drop { image, yes: false } => {
@@ -54,7 +54,7 @@ pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), Comm
             )));
         }
         Verb::Drop { image, yes: true } => {
-            lost::drop_lost(&sites, image).await?;
+            lost::drop_lost(sites, image).await?;
             print(&format!("{image} is gone\n"))?;
         }
     }

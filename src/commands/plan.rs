@@ -2,8 +2,8 @@
 
 use super::table::{json, print};
 use super::{CommandError, warn_if_off};
-use crate::sites::overview;
-use crate::sites::{Plan, PlanPart, Sites};
+use crate::operations::{Plan, PlanPart, overview};
+use crate::sites::Sites;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -16,7 +16,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
     warn_if_off();
-    let plan = overview::plan(&sites, arguments.vm).await?;
+    let plan = overview::plan(sites, arguments.vm).await?;
     let text = if arguments.json { json(&plan)? } else { render(&plan) };
     Ok(print(&text)?)
 }

@@ -2,8 +2,8 @@
 
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, or_dash, warn_if_off};
-use crate::sites::reconcile;
-use crate::sites::{NotReached, ReconcileItem, ReconcileReport, Sites};
+use crate::operations::{ReconcileItem, ReconcileReport, reconcile};
+use crate::sites::{NotReached, Sites};
 use onemirror_protocol::Rule;
 use tokio::time::Instant;
 
@@ -20,8 +20,8 @@ pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), Comm
         return Ok(());
     }
     let started = Instant::now();
-    let report = reconcile::reconcile(&sites).await?;
-    reconcile::note_reconcile(&sites, &report, started);
+    let report = reconcile::reconcile(sites).await?;
+    reconcile::note_reconcile(sites, &report, started);
     if let Err(error) = crate::state::remember_reconcile(&crate::config::state_dir()) {
         tracing::warn!("{error}");
     }

@@ -2,8 +2,8 @@
 
 use super::table::{json, print};
 use super::{CommandError, warn_if_off};
-use crate::sites::{NewHome, Sites};
-use crate::sites::{images, rehome};
+use crate::operations::{NewHome, rehome};
+use crate::sites::{Sites, images};
 use onemirror_protocol::ImageSpec;
 
 #[derive(Debug, clap::Args)]
@@ -25,17 +25,17 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
     warn_if_off();
-    let site = arguments.to.as_deref().unwrap_or(sites.here());
-    if site != sites.here() && site != sites.there() {
-        let (here, there) = (sites.here(), sites.there());
+    let site = arguments.to.as_deref().unwrap_or(sites.here.name());
+    if site != sites.here.name() && site != sites.there.name() {
+        let (here, there) = (sites.here.name(), sites.there.name());
         return Err(CommandError::Usage(format!("--to {site}: the two sites are {here} and {there}")));
     }
     let images = match (&arguments.image, arguments.vm) {
-        (Some(image), _) => vec![rehome::unused_image(&sites, image).await?],
-        (None, Some(vm)) => images::vm_images(&sites, vm).await?.images,
+        (Some(image), _) => vec![rehome::unused_image(sites, image).await?],
+        (None, Some(vm)) => images::vm_images(sites, vm).await?.images,
         (None, None) => Vec::new(),
     };
-    let homes = rehome::rehome(&sites, arguments.vm, &images, site).await?;
+    let homes = rehome::rehome(sites, arguments.vm, &images, site).await?;
     if arguments.json {
         return Ok(print(&json(&homes)?)?);
     }

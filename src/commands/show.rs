@@ -3,8 +3,8 @@
 use super::plan::what_is_done;
 use super::table::{Align, Table, json, print, terminal_width};
 use super::{CommandError, concerns, or_dash, warn_if_off};
-use crate::sites::overview;
-use crate::sites::{Sites, VmView};
+use crate::operations::{VmView, overview};
+use crate::sites::Sites;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -17,10 +17,10 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
     warn_if_off();
-    let view = overview::show(&sites, arguments.vm).await?;
+    let view = overview::show(sites, arguments.vm).await?;
     let text = match arguments.json {
         true => json(&view)?,
-        false => render(&view, sites.here(), sites.there(), terminal_width()),
+        false => render(&view, sites.here.name(), sites.there.name(), terminal_width()),
     };
     print(&text)?;
     match view.error {

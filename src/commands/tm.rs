@@ -12,8 +12,8 @@ use crate::ceph::{Ceph, RbdCommand};
 use crate::config::{Config, ConfigError, ConfiguredRole};
 use crate::opennebula::disks::{datastores_needed, rbd_images};
 use crate::opennebula::{Client, Datastore, DiskKind, LcmState, Vm, VmState};
-use crate::sites::{GateScope, Sites, VmImage, VmImages, boot_kind, local_client, runs_again};
-use crate::sites::{gate, images, release};
+use crate::operations::{GateScope, boot, give_up};
+use crate::sites::{Sites, VmImage, VmImages, boot_kind, images, local_client, runs_again};
 use onemirror_protocol::{BootKind, Standing, Unfit};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -133,7 +133,7 @@ async fn gate(sites: &Sites, call: TmCall, vm_images: &VmImages) -> Answer {
         (TmAction::Ln | TmAction::Clone, _) => (scope, Standing::Making),
         _ => (scope, Standing::Last),
     };
-    match gate::gate(&sites, vm_images, scope, boot, standing).await {
+    match boot::gate(sites, vm_images, scope, boot, standing).await {
         Ok(_) => Answer::Stock,
         Err(error) => refuse_as_noted(call.vm, &error),
     }
@@ -196,7 +196,7 @@ async fn release(sites: &Sites, call: TmCall, vm_images: &VmImages) -> Answer {
     if !ends(&vm_images.vm) {
         return detached(sites, call, own).await;
     }
-    let pending = match release::release_at_end(&sites, call.vm, &let_go(call, vm_images)).await {
+    let pending = match give_up::release_at_end(sites, call.vm, &let_go(call, vm_images)).await {
         Ok(pending) => pending,
         // the terminate goes on; the image stays primary, and reconcile finishes the handoff
         Err(error) if !is_delete => {
@@ -225,7 +225,7 @@ async fn delete_to_run_again(sites: &Sites, call: TmCall, vm_images: &VmImages) 
         Ok(true) => Ok(Answer::Instead(format!(
             "{} is mirrored with {} and kept: VM {} runs again",
             image.spec(),
-            sites.there(),
+            sites.there.name(),
             call.vm
         ))),
         Ok(false) => guards::delete(sites, image).await,

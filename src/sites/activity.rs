@@ -107,7 +107,7 @@ pub fn is_running(vm: &Vm) -> bool {
 
 /// Whether a start from the VM's present state finds all of its disks made: the first one makes clones and volatile disks,
 /// and so does one after it was recreated.
-pub(super) fn has_its_disks(vm: &Vm) -> bool {
+pub(crate) fn has_its_disks(vm: &Vm) -> bool {
     match vm.state {
         VmState::Init | VmState::Pending | VmState::Hold | VmState::Cloning | VmState::CloningFailure => {
             false
@@ -121,7 +121,7 @@ pub(super) fn has_its_disks(vm: &Vm) -> bool {
 }
 
 /// What starting the VM from its present state would do with its disks.
-pub(super) fn saved_memory(vm: &Vm) -> onemirror_protocol::BootKind {
+pub(crate) fn saved_memory(vm: &Vm) -> onemirror_protocol::BootKind {
     match vm.state {
         VmState::Suspended | VmState::Stopped => onemirror_protocol::BootKind::Restore,
         _ => boot_kind(vm).unwrap_or(onemirror_protocol::BootKind::Cold),

@@ -11,10 +11,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(700);
 /// The longest pause between two looks.
 const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(4);
 /// How long what moves may be expected to arrive by itself.
-pub(super) const FRESH: Duration = Duration::from_secs(20);
+pub(crate) const FRESH: Duration = Duration::from_secs(20);
 
 /// How long a run has taken, and how long nothing has come of it.
-pub(super) struct Clock {
+pub(crate) struct Clock {
     time: Rc<dyn TimeSource>,
     started: Instant,
     progressed: Instant,
@@ -24,24 +24,24 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn start(limit: Duration, time: Rc<dyn TimeSource>) -> Self {
+    pub(crate) fn start(limit: Duration, time: Rc<dyn TimeSource>) -> Self {
         let now = time.now();
         Self { time, started: now, progressed: now, looked: now, limit, waned: false }
     }
 
     /// When the run began.
-    pub(super) fn started(&self) -> Instant {
+    pub(crate) fn started(&self) -> Instant {
         self.started
     }
 
     /// Something was changed: what follows from it needs its time, also when the limit is near.
-    pub(super) fn progress(&mut self) {
+    pub(crate) fn progress(&mut self) {
         self.progressed = self.time.now();
     }
 
     /// For a judgement. None of the three is left out, however long a busy machine's looks take: some steps are taken
     /// only while patience wanes, and without them no later try would get further.
-    pub(super) fn patience(&mut self) -> Patience {
+    pub(crate) fn patience(&mut self) -> Patience {
         match self.by_time() {
             Patience::Exhausted if !self.waned => {
                 self.waned = true;
@@ -71,7 +71,7 @@ impl Clock {
     }
 
     /// How the run stands to its deadline.
-    pub(super) fn lateness(&self) -> Lateness {
+    pub(crate) fn lateness(&self) -> Lateness {
         match self.by_time() {
             _ if self.is_long_over() => Lateness::LongOver,
             Patience::Exhausted => Lateness::Over,
@@ -80,7 +80,7 @@ impl Clock {
     }
 
     /// Waits before the next look.
-    pub(super) async fn wait_a_moment(&mut self) {
+    pub(crate) async fn wait_a_moment(&mut self) {
         // by chance, so that two gates that got in each other's way do not do so again
         let chance = Duration::from_millis(self.time.random() % 300);
         self.time.pass(pause(self.time.since(self.looked), self.time.since(self.progressed)) + chance).await;

@@ -1,16 +1,21 @@
 //! Carries out the requests of a [`Run`], and tells it what came of them. It decides nothing about what comes next.
 
+use super::Sites;
 use super::clock::Clock;
 use super::error::RunError;
-use super::failover::{self, ForceOrder};
-use super::images::{self, VmImage};
-use super::journal::{self, Attempt, Ground};
+use super::force;
+use super::force::ForceOrder;
+use super::images;
+use super::images::VmImage;
+use super::journal;
+use super::journal::{Attempt, Ground};
 use super::locks::Owner;
-use super::observe::{self, Seen};
-use super::reconcile::{self, LocalVm, uses_here};
-use super::release;
-use super::site::Sites;
-use super::steps::{self, Cause, HeldLocks};
+use super::look;
+use super::look::Seen;
+use super::steps;
+use super::steps::{Cause, HeldLocks};
+use super::users;
+use super::users::LocalVm;
 use crate::audit::Outcome;
 use crate::ceph::CephError;
 use crate::config;
@@ -22,7 +27,7 @@ use std::time::Duration;
 
 /// What a run is about, on this site.
 #[derive(Clone, Copy)]
-pub(super) struct Subject<'a> {
+pub(crate) struct Subject<'a> {
     /// The VM, if it is about one's images.
     pub vm: Option<i32>,
     pub images: &'a [VmImage],
@@ -35,7 +40,7 @@ pub(super) struct Subject<'a> {
 }
 
 /// What a run did, and how it ended.
-pub(super) struct Driven {
+pub(crate) struct Driven {
     /// How it ended.
     pub verdict: Verdict,
     /// What was seen last.
@@ -55,21 +60,21 @@ pub(super) struct Driven {
 
 impl Driven {
     /// The images that were changed at the end, in order.
-    pub(super) fn changed(&self) -> Vec<&ImageSpec> {
+    pub(crate) fn changed(&self) -> Vec<&ImageSpec> {
         let mut images: Vec<&ImageSpec> = self.due.iter().map(Step::image).collect();
         images.dedup();
         images
     }
 
     /// By which rule what was done at the end with the image.
-    pub(super) fn told_of(&self, image: &ImageSpec) -> Option<(Rule, String)> {
+    pub(crate) fn told_of(&self, image: &ImageSpec) -> Option<(Rule, String)> {
         let rule = self.findings.iter().find(|finding| finding.image == *image)?.rule;
         let steps: Vec<&str> = self.due.iter().filter(|step| step.image() == image).map(Step::name).collect();
         Some((rule, if steps.is_empty() { "settled meanwhile".to_owned() } else { steps.join(", ") }))
     }
 
     /// What made it fail.
-    pub(super) fn error(self) -> RunError {
+    pub(crate) fn error(self) -> RunError {
         match self.verdict {
             Verdict::Refused(refusal) => {
                 for trouble in self.seen.iter().filter_map(|seen| seen.trouble.as_ref()) {
@@ -84,7 +89,7 @@ impl Driven {
 }
 
 /// The steps could not be carried out until the time was over.
-pub(super) fn not_carried_out(steps: &[Step], why: Carried) -> RunError {
+pub(crate) fn not_carried_out(steps: &[Step], why: Carried) -> RunError {
     let names: Vec<String> = steps.iter().map(|step| format!("{} {}", step.name(), step.image())).collect();
     let steps = names.join(", ");
     RunError::Unfit(match why {
@@ -93,7 +98,7 @@ pub(super) fn not_carried_out(steps: &[Step], why: Carried) -> RunError {
     })
 }
 
-pub(super) fn observations(seen: &[Seen]) -> Vec<Observation> {
+pub(crate) fn observations(seen: &[Seen]) -> Vec<Observation> {
     seen.iter().map(|seen| seen.observation.clone()).collect()
 }
 
@@ -126,10 +131,10 @@ struct Drive<'a> {
 }
 
 /// What the rules need to know beside what is seen.
-pub(super) fn setting<'a>(sites: &'a Sites, vm: Option<i32>, closing_id: &'a str) -> Setting<'a> {
+pub(crate) fn setting<'a>(sites: &'a Sites, vm: Option<i32>, closing_id: &'a str) -> Setting<'a> {
     Setting {
-        here: sites.here(),
-        there: sites.there(),
+        here: sites.here.name(),
+        there: sites.there.name(),
         role: sites.residence().role,
         peer_unreachable: match sites.config.policy.peer_unreachable {
             config::PeerUnreachablePolicy::Allow => PeerUnreachable::Allow,
@@ -142,12 +147,12 @@ pub(super) fn setting<'a>(sites: &'a Sites, vm: Option<i32>, closing_id: &'a str
 }
 
 /// What a boot is about.
-pub(super) fn boot_of<'a>(sites: &Sites, vm: i32, images: &'a [VmImage]) -> Subject<'a> {
+pub(crate) fn boot_of<'a>(sites: &Sites, vm: i32, images: &'a [VmImage]) -> Subject<'a> {
     Subject { vm: Some(vm), images, known: &[], order: None, limit: sites.config.policy.sync_timeout }
 }
 
 /// Drives a run to its end.
-pub(super) async fn drive(sites: &Sites, mut run: Run, subject: &Subject<'_>) -> Driven {
+pub(crate) async fn drive(sites: &Sites, mut run: Run, subject: &Subject<'_>) -> Driven {
     let mut drive = Drive::new(sites, *subject);
     let mut answer = CameOfIt::Go;
     loop {
@@ -217,7 +222,7 @@ impl<'a> Drive<'a> {
     fn saw(&mut self) -> CameOfIt {
         self.sights = observations(&self.driven.seen);
         for (sight, users) in self.sights.iter_mut().zip(&self.users) {
-            sight.uses_here = uses_here(users, None);
+            sight.uses_here = users::uses_here(users, None);
         }
         CameOfIt::Saw
     }
@@ -235,8 +240,8 @@ impl<'a> Drive<'a> {
 
     async fn look(&mut self, depth: Depth) -> CameOfIt {
         let seen = match &self.locks {
-            None if depth == Depth::Tidy => reconcile::look(self.sites, &self.images, depth).await,
-            None => observe::observe(self.sites, &self.images, depth).await,
+            None if depth == Depth::Tidy => look::look(self.sites, &self.images, depth).await,
+            None => look::observe(self.sites, &self.images, depth).await,
             Some(locks) => steps::observe_locked(self.sites, &self.images, depth, locks).await,
         };
         match seen {
@@ -254,7 +259,7 @@ impl<'a> Drive<'a> {
     async fn claim(&mut self, note_home: bool) -> CameOfIt {
         let Driven { seen, mirrored, .. } = &mut self.driven;
         if note_home {
-            futures::future::join_all(seen.iter().map(|seen| observe::remember_home(self.sites, seen))).await;
+            futures::future::join_all(seen.iter().map(|seen| look::remember_home(self.sites, seen))).await;
         }
         *mirrored = seen.iter().filter(|seen| matches!(seen.observation.here, Here::Mirrored(_))).count();
         let of_mirrored = seen.iter().filter(|seen| seen.global_id.is_some()).map(|seen| &seen.image);
@@ -279,10 +284,10 @@ impl<'a> Drive<'a> {
         let vm = self.subject.vm;
         let seen = &mut self.driven.seen;
         let asked = match users {
-            Users::Uses => reconcile::users_of_each(self.sites, &self.images, self.subject.known)
+            Users::Uses => users::users_of_each(self.sites, &self.images, self.subject.known)
                 .await
                 .map(|users| self.users = users),
-            users => release::observe_users_here(self.sites, seen, users, vm).await,
+            users => users::observe_users_here(self.sites, seen, users, vm).await,
         };
         if let Err(error) = asked {
             return self.failed(error);
@@ -294,7 +299,7 @@ impl<'a> Drive<'a> {
     }
 
     async fn ask_writers(&mut self) -> CameOfIt {
-        match failover::observe_writers_there(self.sites, &mut self.driven.seen).await {
+        match force::observe_writers_there(&mut self.driven.seen).await {
             Ok(()) => self.saw(),
             Err(error) => self.failed(error),
         }
@@ -326,7 +331,7 @@ impl<'a> Drive<'a> {
 
     /// On whose behalf it acts: for the VM that it is about, or the first that uses an image.
     fn cause(&self) -> Cause<'_> {
-        let user = || self.users.iter().flatten().next().map(LocalVm::vm);
+        let user = || self.users.iter().flatten().next().map(|user| user.vm);
         Cause { vm: self.subject.vm.or_else(user), findings: &self.driven.findings, order: None }
     }
 

@@ -28,7 +28,7 @@ pub enum FrontEndError {
 
 impl FrontEndError {
     /// What it means of a peer that it tells nothing; `None`: it is silent.
-    pub(super) fn denial(&self) -> Option<Denial> {
+    pub(crate) fn denial(&self) -> Option<Denial> {
         let cause = match self {
             Self::Call(error) if error.is_unreachable() => return None,
             Self::Call(error) if error.is_without_leader() => DenialCause::NoLeader,
@@ -47,7 +47,7 @@ impl FrontEndError {
 }
 
 /// What it means of the peer's cluster that it tells nothing; `None`: it is silent.
-pub(super) fn denial_of(error: &CephError) -> Option<Denial> {
+pub(crate) fn denial_of(error: &CephError) -> Option<Denial> {
     let cause = match error {
         CephError::Unreachable { .. } => return None,
         CephError::PermissionDenied { .. } => DenialCause::Access,
@@ -185,7 +185,7 @@ impl RunError {
     }
 
     /// Whether a run that begins again, with new locks and a new look, may well get through.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::Locked { .. } | Self::Changed { .. })
     }
 }

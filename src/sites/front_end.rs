@@ -26,12 +26,12 @@ impl Deref for FrontEnd {
 }
 
 impl FrontEnd {
-    pub(super) fn new(calls: Rc<dyn OpenNebula>) -> Self {
+    pub(crate) fn new(calls: Rc<dyn OpenNebula>) -> Self {
         Self(Rc::new(Asked { calls, datastores: RefCell::default(), unusable_hosts: RefCell::default() }))
     }
 
     /// These datastores, looked up once a run.
-    pub(super) async fn datastores(
+    pub(crate) async fn datastores(
         &self,
         ids: impl IntoIterator<Item = i32>,
     ) -> Result<BTreeMap<i32, Datastore>, OneError> {
@@ -52,7 +52,7 @@ impl FrontEnd {
     }
 
     /// The hosts that are off, in error or disabled, looked up once a run.
-    pub(super) async fn unusable_hosts(&self) -> Result<Vec<String>, OneError> {
+    pub(crate) async fn unusable_hosts(&self) -> Result<Vec<String>, OneError> {
         let known = self.0.unusable_hosts.borrow().clone();
         if let Some(unusable) = known {
             return Ok(unusable);

@@ -1,17 +1,15 @@
 //! The RBD images of a VM, each with the clusters that hold its copies.
 
-use super::activity::{activity, domain, is_running};
+use super::Sites;
 use super::cluster::Cluster;
-use super::error::{FrontEndError, RunError};
-use super::observe;
+use super::error::RunError;
+use super::look;
 use super::pools;
-use super::site::Sites;
-use super::start::way_out;
-use crate::opennebula::disks::{
-    Usage, datastores_needed, images_used, named_by, rbd_images, rbd_images_each,
-};
-use crate::opennebula::{DiskError, DiskImage, DiskKind, OneError, OpenNebula, Vm, VmState};
-use onemirror_protocol::{Activity, Domain, ImageSpec, ImageUser, Unfit, WayOut, kept_at_recreate};
+use super::reach;
+use crate::ceph::CephError;
+use crate::opennebula::disks::{datastores_needed, rbd_images, rbd_images_each};
+use crate::opennebula::{Datastore, DiskError, DiskImage, DiskKind, Vm};
+use onemirror_protocol::{ImageSpec, Unfit, kept_at_recreate};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One RBD image of a VM.
@@ -33,19 +31,24 @@ pub struct VmImage {
 
 impl VmImage {
     /// The image of a VM's disk.
-    pub(super) fn of_disk(disk: DiskImage, cluster: Cluster) -> Self {
+    pub(crate) fn of_disk(disk: DiskImage, cluster: Cluster) -> Self {
         let DiskImage { disk_id, image, kind, datastore_id, base } = disk;
         Self { image, disk_id: Some(disk_id), kind, datastore_id, base, cluster }
     }
 
     /// An image that is looked at without a VM.
-    pub(super) fn unused(image: ImageSpec, datastore_id: i32, cluster: Cluster) -> Self {
+    pub(crate) fn unused(image: ImageSpec, datastore_id: i32, cluster: Cluster) -> Self {
         Self { image, disk_id: None, kind: DiskKind::Persistent, datastore_id, base: None, cluster }
     }
 
     /// The image's name.
     pub fn spec(&self) -> &ImageSpec {
         &self.image
+    }
+
+    /// An error of its cluster here.
+    pub(crate) fn error(&self, error: CephError) -> RunError {
+        self.cluster.error(self.spec(), error)
     }
 
     /// Whether the VM made the image for itself: a clone or a volatile disk.
@@ -62,55 +65,39 @@ pub struct VmImages {
     pub images: Vec<VmImage>,
 }
 
-/// A VM that uses an image.
-#[derive(Clone, Debug)]
-pub(super) struct DiskUser {
-    pub vm: i32,
-    pub state: String,
-    pub activity: Activity,
-    /// Whether its domain may be alive.
-    pub domain: Domain,
-    /// How it is brought to let its disks go.
-    pub way_out: WayOut,
-    /// It runs.
-    pub running: bool,
-    /// The image is the VM's own clone or volatile disk.
-    pub owns: bool,
-    /// When it was made, and its UUID.
-    pub made: (Option<i64>, Option<String>),
-}
-
-impl DiskUser {
-    pub(super) fn of_image(&self) -> ImageUser {
-        ImageUser { vm: self.vm, activity: self.activity }
-    }
+/// The datastores of the own front-end, looked up once a run.
+pub(crate) async fn datastores(
+    sites: &Sites,
+    ids: impl IntoIterator<Item = i32>,
+) -> Result<BTreeMap<i32, Datastore>, RunError> {
+    sites.here.ask(async |one| one.datastores(ids).await).await
 }
 
 /// A VM of this site with its images.
 pub async fn vm_images(sites: &Sites, vm_id: i32) -> Result<VmImages, RunError> {
-    let vm = sites.one_here.vm(vm_id).await.map_err(|error| sites.error_here(error))?;
+    let vm = sites.here.ask(async |one| one.vm(vm_id).await).await?;
     images_of(sites, vm).await
 }
 
 /// The images of a VM of this site.
 pub async fn images_of(sites: &Sites, vm: Vm) -> Result<VmImages, RunError> {
-    let datastores = sites.datastores(datastores_needed(&vm)).await?;
+    let datastores = datastores(sites, datastores_needed(&vm)).await?;
     let mut images = Vec::new();
     for disk in rbd_images(&vm, &datastores)? {
         let Some(datastore) = datastores.get(&disk.datastore_id) else { continue };
-        let cluster = sites.cluster_here(datastore).await?;
+        let cluster = reach::cluster_here(sites, datastore).await?;
         images.push(VmImage::of_disk(disk, cluster));
     }
-    let images = each_once(sites, images).await?;
+    let images = each_once(images).await?;
     Ok(VmImages { vm, images })
 }
 
 /// The images of a VM of this site that can be told, and why others can't: one disk keeps no other waiting.
-pub(super) async fn images_reached(sites: &Sites, vm: Vm) -> (VmImages, Vec<RunError>) {
+pub(crate) async fn images_reached(sites: &Sites, vm: Vm) -> (VmImages, Vec<RunError>) {
     let (mut images, mut errors) = (Vec::new(), Vec::new());
     let mut datastores = BTreeMap::new();
     for id in datastores_needed(&vm) {
-        match sites.datastores([id]).await {
+        match self::datastores(sites, [id]).await {
             Ok(found) => datastores.extend(found),
             Err(error) => errors.push(error),
         }
@@ -118,7 +105,7 @@ pub(super) async fn images_reached(sites: &Sites, vm: Vm) -> (VmImages, Vec<RunE
     for disk in rbd_images_each(&vm, &datastores) {
         let cluster = match &disk {
             Ok(disk) => match datastores.get(&disk.datastore_id) {
-                Some(datastore) => sites.cluster_here(datastore).await,
+                Some(datastore) => reach::cluster_here(sites, datastore).await,
                 None => continue,
             },
             // why it is unknown was told already
@@ -136,7 +123,7 @@ pub(super) async fn images_reached(sites: &Sites, vm: Vm) -> (VmImages, Vec<RunE
 
 /// Leaves out what is the same image on two ways. Two images of one name cannot be told apart in the handoff of one
 /// VM.
-async fn each_once(sites: &Sites, images: Vec<VmImage>) -> Result<Vec<VmImage>, RunError> {
+async fn each_once(images: Vec<VmImage>) -> Result<Vec<VmImage>, RunError> {
     let mut kept: Vec<VmImage> = Vec::new();
     for image in images {
         let Some(other) = kept.iter().find(|other| other.spec() == image.spec()) else {
@@ -144,9 +131,7 @@ async fn each_once(sites: &Sites, images: Vec<VmImage>) -> Result<Vec<VmImage>, 
             continue;
         };
         let pool = image.spec().pool_spec();
-        if pools::pool_id(sites, &image.cluster, &pool).await
-            != pools::pool_id(sites, &other.cluster, &pool).await
-        {
+        if pools::pool_id(&image.cluster, &pool).await != pools::pool_id(&other.cluster, &pool).await {
             return Err(RunError::Unfit(Unfit::NameOfTwoDisks {
                 image: image.spec().clone(),
                 one: other.disk_id.unwrap_or_default(),
@@ -168,7 +153,7 @@ pub async fn registered_here(
     if own.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let registered = sites.one_here.image_pool().await.map_err(|error| sites.error_here(error))?;
+    let registered = sites.here.ask(async |one| one.image_pool().await).await?;
     let claim = |image: crate::opennebula::Image| {
         let source: ImageSpec = image.source.parse().ok()?;
         own.contains(&source).then_some((source, image.id))
@@ -179,93 +164,5 @@ pub async fn registered_here(
 /// Whether a disk that is deleted because its VM is to run again stays.
 pub async fn keeps_through_recreate(image: &VmImage) -> Result<bool, RunError> {
     let made_anew = image.kind == DiskKind::Volatile;
-    Ok(kept_at_recreate(&observe::look_here(image).await?, made_anew))
-}
-
-/// The VMs of the peer that use these images, by image. A name alone never makes a match: the VM's own
-/// document has to say that the image is its disk.
-pub(super) async fn users_there(
-    sites: &Sites,
-    images: &BTreeSet<ImageSpec>,
-) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, FrontEndError> {
-    let client = sites.front_end_there()?;
-    // "no VM uses it" is only true if every VM is seen
-    let user = client.own_user().await?;
-    if !user.sees_everything() {
-        return Err(FrontEndError::SeesTooLittle(crate::text::printable(&user.name)));
-    }
-    let users = users(&*client, images).await?;
-    if has_one_of(sites, users.values().flatten()).await {
-        return Err(FrontEndError::LeadsHere);
-    }
-    Ok(users)
-}
-
-/// Whether one of these VMs is this site's own, by its number, the second in which it was made, and its UUID. An address
-/// that was moved after a disaster may lead back to this site.
-async fn has_one_of(sites: &Sites, users: impl Iterator<Item = &DiskUser>) -> bool {
-    for (vm, seen) in users.map(|user| (user.vm, &user.made)).collect::<BTreeMap<_, _>>() {
-        if sites.one_here.vm(vm).await.is_ok_and(|own| made(&own) == *seen) {
-            return true;
-        }
-    }
-    false
-}
-
-/// The same for this site's own front-end.
-pub(super) async fn users_here(
-    sites: &Sites,
-    images: &BTreeSet<ImageSpec>,
-) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, OneError> {
-    users(&*sites.one_here, images).await
-}
-
-fn made(vm: &Vm) -> (Option<i64>, Option<String>) {
-    (vm.made, vm.uuid.clone())
-}
-
-async fn users(
-    client: &dyn OpenNebula,
-    images: &BTreeSet<ImageSpec>,
-) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, OneError> {
-    let mut candidates: BTreeMap<i32, BTreeSet<ImageSpec>> =
-        images.iter().filter_map(named_by).map(|named| (named.vm_id, BTreeSet::new())).collect();
-    for image in client.image_pool().await? {
-        if let Ok(source) = image.source.parse::<ImageSpec>()
-            && images.contains(&source)
-        {
-            for vm in image.vms {
-                candidates.entry(vm).or_default().insert(source.clone());
-            }
-        }
-    }
-    let mut users: BTreeMap<ImageSpec, Vec<DiskUser>> = BTreeMap::new();
-    let mut datastores = BTreeMap::new();
-    for (id, registered) in candidates {
-        let vm = match client.vm(id).await {
-            // it let its disks go for good
-            Ok(vm) if vm.state == VmState::Done => continue,
-            Ok(vm) => vm,
-            // a number in a name need not be a VM of that site
-            Err(OneError::NoExists(_)) => continue,
-            Err(error) => return Err(error),
-        };
-        for id in datastores_needed(&vm) {
-            if let std::collections::btree_map::Entry::Vacant(entry) = datastores.entry(id) {
-                entry.insert(client.datastore(id).await?);
-            }
-        }
-        if let Err(error) = rbd_images(&vm, &datastores) {
-            tracing::warn!("VM {id} of {}: {error}", client.endpoint());
-        }
-        for (image, usage) in images_used(&vm, &datastores, images, &registered) {
-            let owns = usage == Usage::Owns;
-            let (state, activity) = (vm.state_name(), activity(&vm));
-            let (domain, way_out, running) = (domain(&vm), way_out(&vm), is_running(&vm));
-            let made = made(&vm);
-            let user = DiskUser { vm: id, state, activity, domain, way_out, running, owns, made };
-            users.entry(image).or_default().push(user);
-        }
-    }
-    Ok(users)
+    Ok(kept_at_recreate(&look::look_here(image).await?, made_anew))
 }

@@ -1,13 +1,13 @@
 //! What a run writes into the audit log.
 
-use super::site::Sites;
+use super::Sites;
 use crate::audit::{Entry, Outcome};
 use onemirror_protocol::{ImageSpec, Rule};
 use tokio::time::Instant;
 
 /// Why something was done or not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ground {
+pub(crate) enum Ground {
     /// A rule of the protocol decided.
     Rule(Rule),
     /// An operator typed it.
@@ -41,7 +41,7 @@ impl Ground {
 
 /// Something that was tried.
 #[derive(Clone, Copy)]
-pub(super) struct Attempt<'a> {
+pub(crate) struct Attempt<'a> {
     pub vm: Option<i32>,
     pub image: Option<&'a ImageSpec>,
     pub ground: Option<Ground>,
@@ -51,25 +51,25 @@ pub(super) struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn at(step: &'a str, started: Instant) -> Self {
+    pub(crate) fn at(step: &'a str, started: Instant) -> Self {
         Self { vm: None, image: None, ground: None, step, started }
     }
 
-    pub(super) fn of_operator(step: &'a str, started: Instant) -> Self {
+    pub(crate) fn of_operator(step: &'a str, started: Instant) -> Self {
         Self { ground: Some(Ground::Operator), ..Self::at(step, started) }
     }
 }
 
 /// One line in the audit log.
-pub(super) fn note(sites: &Sites, attempt: &Attempt<'_>, outcome: Outcome, reason: Option<String>) {
+pub(crate) fn note(sites: &Sites, attempt: &Attempt<'_>, outcome: Outcome, reason: Option<String>) {
     let entry = Entry {
         vm: attempt.vm,
         image: attempt.image.map(ToString::to_string),
         rule: attempt.ground.map(|ground| ground.name().to_owned()),
         step: (!attempt.step.is_empty()).then(|| attempt.step.to_owned()),
         reason,
-        duration: sites.surroundings.time.since(attempt.started),
-        ..Entry::new(sites.here(), &sites.event, outcome)
+        duration: sites.time().since(attempt.started),
+        ..Entry::new(sites.here.name(), &sites.event, outcome)
     };
     sites.surroundings.audit.note(&entry);
 }

@@ -35,7 +35,7 @@ fn object(global_id: &str) -> String {
 
 /// Who takes locks: this process, recognisable by others of its front-end after it is gone.
 #[derive(Clone)]
-pub(super) struct Owner {
+pub(crate) struct Owner {
     cookie: String,
     folder: PathBuf,
     time: Rc<dyn TimeSource>,
@@ -103,7 +103,7 @@ fn start_time(pid: u32) -> Option<u64> {
 
 impl Owner {
     /// `state` is the front-end's own folder.
-    pub(super) fn this_process(site: &str, state: &Path, time: Rc<dyn TimeSource>) -> Self {
+    pub(crate) fn this_process(site: &str, state: &Path, time: Rc<dyn TimeSource>) -> Self {
         let pid = std::process::id();
         let start = start_time(pid).unwrap_or_default();
         let random = time.random();
@@ -135,7 +135,7 @@ impl Owner {
 }
 
 /// A held lock.
-pub(super) struct Lock {
+pub(crate) struct Lock {
     cluster: Cluster,
     image: ImageSpec,
     global_id: String,
@@ -144,7 +144,7 @@ pub(super) struct Lock {
 }
 
 /// Why a lock was not had.
-pub(super) enum LockError {
+pub(crate) enum LockError {
     /// Somebody else has it.
     Held(String),
     /// The cluster could not be asked.
@@ -159,7 +159,7 @@ impl From<CephError> for LockError {
 
 impl Lock {
     /// Takes the lock for `duration`, or says who has it. Never waits.
-    pub(super) async fn take(
+    pub(crate) async fn take(
         cluster: &Cluster,
         image: &ImageSpec,
         global_id: &str,
@@ -193,13 +193,13 @@ impl Lock {
     }
 
     /// Whether it is a lock of this image; one that is mirrored anew is another one.
-    pub(super) fn is_of(&self, global_id: &str) -> bool {
+    pub(crate) fn is_of(&self, global_id: &str) -> bool {
         self.global_id == global_id
     }
 
     /// Whether the lock is still ours, with at least `margin` to go. Asked before every change: a process that was
     /// paused may wake up when its lock is long gone.
-    pub(super) async fn is_ours(&self, margin: Duration) -> Result<bool, CephError> {
+    pub(crate) async fn is_ours(&self, margin: Duration) -> Result<bool, CephError> {
         if self.owner.time.now() + margin > self.until {
             return Ok(false);
         }
@@ -208,7 +208,7 @@ impl Lock {
     }
 
     /// Gives the lock back. Failing to is harmless: it expires.
-    pub(super) async fn release(self) {
+    pub(crate) async fn release(self) {
         let object = object(&self.global_id);
         let ended = match self.cluster.lock_holder(&self.image, &object, LOCK_NAME).await {
             Ok(Some(holder)) if holder.cookie == self.owner.cookie => {
@@ -235,7 +235,7 @@ fn holder_name(holder: &LockHolder) -> String {
 /// (seen on Ceph 16.2 and 18.2); so a copy that was asked about must not be taken, or given up, before it is another
 /// one. Killed between any two of these calls, at least one note stands. `asked` looks for the copy of which Ceph keeps
 /// the request: a daemon that is faster than this process has met it before, and the next copy is to be left alone.
-pub(super) async fn request_resync(
+pub(crate) async fn request_resync(
     cluster: &Cluster,
     image: &ImageSpec,
     global_id: &str,
@@ -269,7 +269,7 @@ async fn forget_asking(cluster: &Cluster, image: &ImageSpec, object: &str) -> Re
 }
 
 /// Whether there is a note that a resync of the copy with this id was to be asked for, or was.
-pub(super) async fn resync_noted(
+pub(crate) async fn resync_noted(
     cluster: &Cluster,
     image: &ImageSpec,
     global_id: &str,
@@ -293,6 +293,7 @@ mod tests {
     use super::*;
     use crate::ceph::RbdCommand;
     use crate::sites::outside::RealTime;
+    use crate::sites::silence::Silence;
     use std::process::{Command, Stdio};
 
     fn time() -> Rc<dyn TimeSource> {
@@ -394,7 +395,7 @@ esac
             deadline: Duration::from_secs(20),
         })
         .with_programs(programs);
-        let cluster = Cluster::new(Rc::new(cluster));
+        let cluster = Cluster::new(Rc::new(cluster), Silence::none(Rc::new(RealTime)));
         let image: ImageSpec = "one/x".parse().unwrap();
         let noted = async |id| resync_noted(&cluster, &image, "g", id).await.unwrap();
 

@@ -70,7 +70,7 @@ impl Ways for RealWays {
 }
 
 /// The machine's.
-pub(super) struct RealTime;
+pub(crate) struct RealTime;
 
 #[async_trait(?Send)]
 impl TimeSource for RealTime {
@@ -106,7 +106,7 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Those of this machine.
-    pub(super) fn real() -> Self {
+    pub(crate) fn real() -> Self {
         Self {
             ways: Rc::new(RealWays),
             time: Rc::new(RealTime),

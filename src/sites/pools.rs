@@ -1,10 +1,12 @@
 //! The pools of this front-end's Ceph datastores, and what makes two of them two.
 
 use super::CONCURRENCY;
+use super::Sites;
 use super::cluster::Cluster;
 use super::error::RunError;
+use super::images;
 use super::images::VmImage;
-use super::site::Sites;
+use super::reach;
 use crate::ceph::{CephError, PoolStatus};
 use crate::opennebula::{Datastore, DatastoreKind, Image};
 use futures::{StreamExt, stream};
@@ -13,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A pool of one cluster: pools of one name in two clusters are two.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum PoolId {
+pub(crate) enum PoolId {
     /// By the number that Ceph gave it for mirroring, the same on every way to it.
     Mirrored { uuid: String, pool: String },
     /// Not mirrored, or not to be asked: by the way to it.
@@ -21,7 +23,7 @@ pub(super) enum PoolId {
 }
 
 /// An image of one cluster.
-pub(super) type ImageKey = (PoolId, ImageSpec);
+pub(crate) type ImageKey = (PoolId, ImageSpec);
 
 /// What could not be looked at, while all the rest was.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -33,7 +35,7 @@ pub struct NotReached {
 }
 
 /// A mirrored pool of a datastore.
-pub(super) struct PoolHere {
+pub(crate) struct PoolHere {
     pub datastore: i32,
     pub cluster: Cluster,
     pub id: PoolId,
@@ -44,7 +46,7 @@ pub(super) struct PoolHere {
 
 impl PoolHere {
     /// Its mirrored images.
-    pub(super) fn images(&self) -> impl Iterator<Item = VmImage> {
+    pub(crate) fn images(&self) -> impl Iterator<Item = VmImage> {
         self.status.images.iter().filter_map(|status| {
             let image = format!("{}/{}", self.name, status.name).parse::<ImageSpec>().ok()?;
             Some(VmImage::unused(image, self.datastore, self.cluster.clone()))
@@ -53,7 +55,7 @@ impl PoolHere {
 }
 
 /// Does the same to all of these, the items of each cluster for themselves: one that hangs keeps no other waiting.
-pub(super) async fn by_cluster<T, R>(items: Vec<(u64, T)>, work: impl AsyncFn(T) -> R) -> Vec<R> {
+pub(crate) async fn by_cluster<T, R>(items: Vec<(u64, T)>, work: impl AsyncFn(T) -> R) -> Vec<R> {
     let mut clusters: BTreeMap<u64, Vec<T>> = BTreeMap::new();
     for (cluster, item) in items {
         clusters.entry(cluster).or_default().push(item);
@@ -67,11 +69,11 @@ pub(super) async fn by_cluster<T, R>(items: Vec<(u64, T)>, work: impl AsyncFn(T)
 }
 
 /// The mirrored pools of this front-end's datastores. What cannot be looked at is told, and keeps no other waiting.
-pub(super) async fn pools_here(sites: &Sites) -> Result<(Vec<PoolHere>, Vec<NotReached>), RunError> {
+pub(crate) async fn pools_here(sites: &Sites) -> Result<(Vec<PoolHere>, Vec<NotReached>), RunError> {
     let mut not_reached = Vec::new();
     let mut ways = BTreeMap::new();
     for (pool, datastore) in pools_by_name(sites, &images_registered(sites).await?).await? {
-        match sites.cluster_here(&datastore).await {
+        match reach::cluster_here(sites, &datastore).await {
             Ok(cluster) => {
                 ways.entry((cluster.number(), pool)).or_insert((cluster, datastore));
             }
@@ -85,17 +87,17 @@ pub(super) async fn pools_here(sites: &Sites) -> Result<(Vec<PoolHere>, Vec<NotR
 }
 
 /// The images of this front-end.
-pub(super) async fn images_registered(sites: &Sites) -> Result<Vec<Image>, RunError> {
-    sites.one_here.image_pool().await.map_err(|error| sites.error_here(error))
+pub(crate) async fn images_registered(sites: &Sites) -> Result<Vec<Image>, RunError> {
+    sites.here.ask(async |one| one.image_pool().await).await
 }
 
 /// The pools of this front-end's Ceph datastores, and their namespaces that these images are in; a pool of several
 /// datastores several times, the one for images first.
-pub(super) async fn pools_by_name(
+pub(crate) async fn pools_by_name(
     sites: &Sites,
     images: &[Image],
 ) -> Result<Vec<(String, Datastore)>, RunError> {
-    let datastores = sites.one_here.datastore_pool().await.map_err(|error| sites.error_here(error))?;
+    let datastores = sites.here.ask(async |one| one.datastore_pool().await).await?;
     let of_images = |datastore: &Datastore| {
         let its_own = images.iter().filter(|image| image.datastore_id == datastore.id);
         let sources = its_own.filter_map(|image| image.source.parse::<ImageSpec>().ok());
@@ -112,11 +114,11 @@ pub(super) async fn pools_by_name(
 }
 
 /// The mirrored pools of these images' datastores.
-pub(super) async fn pools_of(sites: &Sites, images: &[VmImage]) -> (Vec<PoolHere>, Vec<NotReached>) {
+pub(crate) async fn pools_of(sites: &Sites, images: &[VmImage]) -> (Vec<PoolHere>, Vec<NotReached>) {
     let (mut ways, mut not_reached) = (BTreeMap::new(), Vec::new());
     for image in images {
         let key = (image.cluster.number(), image.spec().pool_spec());
-        if let Ok(mut datastores) = sites.datastores([image.datastore_id]).await
+        if let Ok(mut datastores) = images::datastores(sites, [image.datastore_id]).await
             && let Some(datastore) = datastores.remove(&image.datastore_id)
         {
             ways.entry(key).or_insert((image.cluster.clone(), datastore));
@@ -152,10 +154,10 @@ async fn pool_here(
     cluster: Cluster,
     datastore: Datastore,
 ) -> (Option<PoolHere>, Option<NotReached>) {
-    if let Some(why) = sites.silence_here(&cluster) {
+    if let Some(why) = cluster.silence() {
         return (None, Some(of_datastore(&datastore, why)));
     }
-    let told = |error| of_datastore(&datastore, format!("Ceph on {}: {error}", sites.here()));
+    let told = |error| of_datastore(&datastore, format!("Ceph on {}: {error}", sites.here.name()));
     let (status, trouble) = match cluster.pool_status(&name).await {
         Ok(status) => (status, None),
         Err(error @ CephError::NotPossible { .. }) => {
@@ -168,32 +170,32 @@ async fn pool_here(
             Err(_) => return (None, Some(told(error))),
         },
         Err(error) => {
-            sites.note_silence_here(&cluster, &error);
+            cluster.note_silence(&error);
             return (None, Some(told(error)));
         }
     };
-    let id = pool_id(sites, &cluster, &name).await;
+    let id = pool_id(&cluster, &name).await;
     (Some(PoolHere { datastore: datastore.id, cluster, id, name, status }), trouble)
 }
 
 /// Which pool that is; asked for once on each way.
-pub(super) async fn pool_id(sites: &Sites, cluster: &Cluster, pool: &str) -> PoolId {
+pub(crate) async fn pool_id(cluster: &Cluster, pool: &str) -> PoolId {
     let by_way = PoolId::ByWay { cluster: cluster.number(), pool: pool.to_owned() };
-    if !cluster.has_told_uuid_of(pool) && sites.silence_here(cluster).is_some() {
+    if !cluster.has_told_uuid_of(pool) && cluster.silence().is_some() {
         return by_way;
     }
     match cluster.uuid_of_pool(pool).await {
         Ok(Some(uuid)) => PoolId::Mirrored { uuid, pool: pool.to_owned() },
         Ok(None) => by_way,
         Err(error) => {
-            sites.note_silence_here(cluster, &error);
+            cluster.note_silence(&error);
             by_way
         }
     }
 }
 
 /// The keys of these images, in their order; those of each cluster are asked about for themselves.
-pub(super) async fn keys_of(sites: &Sites, images: Vec<VmImage>) -> Vec<(ImageKey, VmImage)> {
+pub(crate) async fn keys_of(images: Vec<VmImage>) -> Vec<(ImageKey, VmImage)> {
     let pools: BTreeSet<(u64, String)> =
         images.iter().map(|image| (image.cluster.number(), image.spec().pool_spec())).collect();
     let ways = pools.into_iter().filter_map(|(number, pool)| {
@@ -202,7 +204,7 @@ pub(super) async fn keys_of(sites: &Sites, images: Vec<VmImage>) -> Vec<(ImageKe
     });
     let known: BTreeMap<(u64, String), PoolId> =
         by_cluster(ways.collect(), async |(cluster, pool): (Cluster, String)| {
-            let id = pool_id(sites, &cluster, &pool).await;
+            let id = pool_id(&cluster, &pool).await;
             ((cluster.number(), pool), id)
         })
         .await

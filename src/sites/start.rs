@@ -1,6 +1,6 @@
 //! What it takes to start a VM, by the state it was left in.
 
-use super::activity::activity;
+use super::activity;
 use crate::opennebula::{LcmState, OneError, OpenNebula, Recover, Vm, VmAction, VmState};
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{Activity, WayOut};
@@ -95,13 +95,13 @@ fn start_of_active(vm: &Vm) -> Start {
             Start::ByHand(ByHand::WayOutFailed)
         }
         LcmState::Other(_) => Start::Never,
-        _ if activity(vm) == Activity::LettingGo => Start::LettingGo,
+        _ if activity::activity(vm) == Activity::LettingGo => Start::LettingGo,
         _ => Start::UnderWay,
     }
 }
 
 /// How a VM in this state is brought to let its disks go.
-pub(super) fn way_out(vm: &Vm) -> WayOut {
+pub(crate) fn way_out(vm: &Vm) -> WayOut {
     match start_of(vm) {
         Start::UnderWay if vm.state == VmState::Pending => WayOut::Hold,
         // a resume that failed is tried again; then it runs
@@ -114,7 +114,7 @@ pub(super) fn way_out(vm: &Vm) -> WayOut {
 }
 
 /// The same where the disk is stale: memory that was saved on it is worth nothing any more.
-pub(super) fn stale_way_out(vm: i32, way_out: WayOut) -> Advice {
+pub(crate) fn stale_way_out(vm: i32, way_out: WayOut) -> Advice {
     match way_out {
         WayOut::ResumeFirst => ByHand::SavedMemory.advice(vm, Place::Here),
         other => other.advice(vm, Place::Here),
@@ -123,7 +123,7 @@ pub(super) fn stale_way_out(vm: i32, way_out: WayOut) -> Advice {
 
 /// Asks a front-end to start the VM. `retry` needs more rights than the others (VM:ADMIN, not VM:MANAGE); who is in the
 /// group oneadmin, as the peer's user has to be, has them all.
-pub(super) async fn ask(client: &dyn OpenNebula, vm: i32, start: Start) -> Result<(), OneError> {
+pub(crate) async fn ask(client: &dyn OpenNebula, vm: i32, start: Start) -> Result<(), OneError> {
     match start {
         Start::Resume => client.vm_action(VmAction::Resume, vm).await,
         Start::Release => client.vm_action(VmAction::Release, vm).await,

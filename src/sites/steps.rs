@@ -1,15 +1,19 @@
 //! Carries steps out, one by one, each only while the locks it relies on are held. What to do is decided elsewhere.
 
 use super::CONCURRENCY;
+use super::Sites;
 use super::cluster::Cluster;
 use super::error::{ForcedInPart, RunError};
-use super::failover::{self, ForceOrder, forced_note};
+use super::force;
+use super::force::ForceOrder;
 use super::images::VmImage;
-use super::journal::{self, Attempt, Ground};
-use super::locks::{self, Lock, LockError, Owner};
-use super::lost;
-use super::observe::{self, Seen};
-use super::site::Sites;
+use super::journal;
+use super::journal::{Attempt, Ground};
+use super::locks;
+use super::locks::{Lock, LockError, Owner};
+use super::look;
+use super::look::Seen;
+use super::set_aside;
 use crate::audit::Outcome;
 use crate::ceph::{CephError, Promotion};
 use futures::{StreamExt, stream};
@@ -25,13 +29,27 @@ const LONGEST_LOOK: Duration = Duration::from_secs(60);
 
 /// The locks that a run holds.
 #[derive(Default)]
-pub(super) struct HeldLocks {
+pub(crate) struct HeldLocks {
     here: BTreeMap<ImageSpec, Lock>,
     there: BTreeMap<ImageSpec, Lock>,
 }
 
 impl HeldLocks {
-    pub(super) async fn release(self) {
+    fn on(&self, side: Side) -> &BTreeMap<ImageSpec, Lock> {
+        match side {
+            Side::Here => &self.here,
+            Side::There => &self.there,
+        }
+    }
+
+    fn on_mut(&mut self, side: Side) -> &mut BTreeMap<ImageSpec, Lock> {
+        match side {
+            Side::Here => &mut self.here,
+            Side::There => &mut self.there,
+        }
+    }
+
+    pub(crate) async fn release(self) {
         futures::future::join_all(self.here.into_values().chain(self.there.into_values()).map(Lock::release))
             .await;
     }
@@ -52,7 +70,7 @@ impl HeldLocks {
 }
 
 /// On whose behalf steps are carried out, for the audit log.
-pub(super) struct Cause<'a> {
+pub(crate) struct Cause<'a> {
     pub vm: Option<i32>,
     pub findings: &'a [Finding],
     /// What an operator typed, where he forces it.
@@ -76,28 +94,22 @@ fn duration_of_lock(command_timeout: Duration, slowest_look: Duration) -> Durati
 }
 
 /// How long a lock taken now lives.
-pub(super) fn lock_duration(sites: &Sites) -> Duration {
+pub(crate) fn lock_duration(sites: &Sites) -> Duration {
     duration_of_lock(sites.config.policy.command_timeout, sites.slowest_look.get())
 }
 
 /// Takes the locks of the copies on one side, all or none, without waiting.
-pub(super) async fn lock(
+pub(crate) async fn lock(
     sites: &Sites,
     locks: &mut HeldLocks,
     side: Side,
     seen: &[Seen],
     owner: &Owner,
 ) -> Result<(), RunError> {
-    let (held, site) = match side {
-        Side::Here => (&mut locks.here, sites.here()),
-        Side::There => (&mut locks.there, sites.there()),
-    };
+    let held = locks.on_mut(side);
     let wanted = seen.iter().filter_map(|seen| {
         let global_id = seen.global_id.as_ref().filter(|_| !held.contains_key(seen.spec()))?;
-        let cluster = match side {
-            Side::Here => &seen.image.cluster,
-            Side::There => seen.cluster_there.as_ref()?,
-        };
+        let cluster = seen.cluster(side)?;
         Some(async move {
             (seen.spec(), Lock::take(cluster, seen.spec(), global_id, owner, lock_duration(sites)).await)
         })
@@ -109,7 +121,7 @@ pub(super) async fn lock(
             Ok(lock) => drop(held.insert(spec.clone(), lock)),
             Err(LockError::Held(holder)) => trouble = Some(RunError::Locked { image: spec.clone(), holder }),
             Err(LockError::Ceph(error)) => {
-                trouble = Some(RunError::Ceph { image: spec.clone(), site: site.to_owned(), error });
+                trouble = Some(sites[side].ceph_error(spec, error));
             }
         }
     }
@@ -117,13 +129,13 @@ pub(super) async fn lock(
 }
 
 /// Looks again under the locks. Where a copy shows itself that nobody has locked nothing may be decided.
-pub(super) async fn observe_locked(
+pub(crate) async fn observe_locked(
     sites: &Sites,
     images: &[VmImage],
     depth: Depth,
     locks: &HeldLocks,
 ) -> Result<Vec<Seen>, RunError> {
-    let seen = observe::observe(sites, images, depth).await?;
+    let seen = look::observe(sites, images, depth).await?;
     match locks.leaves_out(&seen) {
         Some(image) => Err(RunError::Changed { image: image.clone() }),
         None => Ok(seen),
@@ -132,7 +144,7 @@ pub(super) async fn observe_locked(
 
 /// Carries out `steps`: those of one image in order, those of different images side by side. A step that finds
 /// the world changed halts its image; that is no error.
-pub(super) async fn carry_out(
+pub(crate) async fn carry_out(
     sites: &Sites,
     steps: &[Step],
     seen: &[Seen],
@@ -148,7 +160,7 @@ pub(super) async fn carry_out(
     };
     let due: Vec<Seen> = seen.iter().zip(&carried).filter(is_due).map(|(seen, _)| seen.clone()).collect();
     if !due.is_empty() {
-        lost::note_set(sites, &due, locks, cause.vm).await?;
+        set_aside::note_set(sites, &due, locks, cause.vm).await?;
         carried.extend(carry_out_each(sites, &aside, &due, locks, cause).await);
     }
     let carried: Vec<Carried> = carried.into_iter().collect::<Result<_, RunError>>()?;
@@ -156,7 +168,7 @@ pub(super) async fn carry_out(
 }
 
 /// Carries out `steps`, one image after the other; the first failure ends it, and tells of all.
-pub(super) async fn force_in_turn(
+pub(crate) async fn force_in_turn(
     sites: &Sites,
     steps: &[Step],
     seen: &[Seen],
@@ -221,7 +233,7 @@ async fn carry_out_one(
     locks: &HeldLocks,
     cause: &Cause<'_>,
 ) -> Result<Carried, RunError> {
-    let started = sites.now();
+    let started = sites.time().now();
     let image = step.image();
     let attempt = Attempt {
         vm: cause.vm,
@@ -229,7 +241,7 @@ async fn carry_out_one(
         ground: cause.ground(image),
         ..Attempt::at(step.name(), started)
     };
-    let site = if step.side() == Side::Here { sites.here() } else { sites.there() };
+    let site = &sites[step.side()];
     if !locks_hold(sites, locks, image).await? {
         journal::note(sites, &attempt, Outcome::Pending, Some("its lock ran out before".to_owned()));
         tracing::warn!("{image}: its lock ran out before {}", step.name());
@@ -245,7 +257,7 @@ async fn carry_out_one(
         }
     };
     journal::note(sites, &attempt, outcome, reason);
-    tracing::info!("{} {image} on {site}: {result:?}", step.name());
+    tracing::info!("{} {image} on {}: {result:?}", step.name(), site.name());
     match result {
         Ok(carried) => Ok(carried),
         Err(CephError::NotPossible { .. } | CephError::ReadOnly { .. } | CephError::NotFound { .. })
@@ -253,19 +265,18 @@ async fn carry_out_one(
         {
             Ok(Carried::Halted)
         }
-        Err(error) => Err(RunError::Ceph { image: image.clone(), site: site.to_owned(), error }),
+        Err(error) => Err(site.ceph_error(image, error)),
     }
 }
 
 /// Whether every lock that is held for the image is still ours, long enough for one more command.
 async fn locks_hold(sites: &Sites, locks: &HeldLocks, image: &ImageSpec) -> Result<bool, RunError> {
-    for (side, locks) in [(Side::Here, &locks.here), (Side::There, &locks.there)] {
-        let Some(lock) = locks.get(image) else { continue };
-        let site = if side == Side::Here { sites.here() } else { sites.there() };
+    for side in [Side::Here, Side::There] {
+        let Some(lock) = locks.on(side).get(image) else { continue };
         let ours = lock
             .is_ours(sites.config.policy.command_timeout)
             .await
-            .map_err(|error| RunError::Ceph { image: image.clone(), site: site.to_owned(), error })?;
+            .map_err(|error| sites[side].ceph_error(image, error))?;
         if !ours {
             return Ok(false);
         }
@@ -274,7 +285,7 @@ async fn locks_hold(sites: &Sites, locks: &HeldLocks, image: &ImageSpec) -> Resu
 }
 
 /// The same where a command is about to follow another one; what is not known counts as no.
-pub(super) async fn still_hold(sites: &Sites, locks: &HeldLocks, image: &ImageSpec) -> bool {
+pub(crate) async fn still_hold(sites: &Sites, locks: &HeldLocks, image: &ImageSpec) -> bool {
     locks_hold(sites, locks, image).await.unwrap_or(false)
 }
 
@@ -286,11 +297,7 @@ async fn perform(
     cause: &Cause<'_>,
 ) -> Result<Carried, CephError> {
     let Some(global_id) = &seen.global_id else { return Ok(Carried::Halted) };
-    let cluster = match step.side() {
-        Side::Here => Some(&seen.image.cluster),
-        Side::There => seen.cluster_there.as_ref(),
-    };
-    let Some(cluster) = cluster else { return Ok(Carried::Halted) };
+    let Some(cluster) = seen.cluster(step.side()) else { return Ok(Carried::Halted) };
     match step {
         Step::WriteToken { image, token, .. } => {
             cluster.set_metadata(image, TOKEN_KEY, &written_for(token, global_id)).await?;
@@ -318,16 +325,15 @@ async fn perform(
                 return Ok(Carried::Halted);
             }
         }
-        Step::PromoteByForce { image } => failover::promote_by_force(sites, cluster, image).await?,
+        Step::PromoteByForce { image } => force::promote_by_force(sites, cluster, image).await?,
         Step::MarkForced { image, mark } => {
-            let note = forced_note(mark, global_id, cause.order, sites.surroundings.time.date());
-            failover::write_after_force(sites, cluster, image, FORCED_KEY, &note).await?
+            let note = force::forced_note(mark, global_id, cause.order, sites.time().date());
+            force::write_after_force(sites, cluster, image, FORCED_KEY, &note).await?
         }
         Step::OpenByForce { image, token } => {
-            failover::write_after_force(sites, cluster, image, TOKEN_KEY, &written_for(token, global_id))
-                .await?
+            force::write_after_force(sites, cluster, image, TOKEN_KEY, &written_for(token, global_id)).await?
         }
-        Step::SetAside { .. } => return lost::set_aside(sites, seen, locks).await,
+        Step::SetAside { .. } => return set_aside::set_aside(sites, seen, locks).await,
         Step::Resync { .. } => return ask_for_new_copy(cluster, seen, global_id).await,
     }
     Ok(Carried::Out)
@@ -340,7 +346,7 @@ async fn ask_for_new_copy(cluster: &Cluster, seen: &Seen, global_id: &str) -> Re
     if now != seen.id_here {
         return Ok(Carried::Halted);
     }
-    let asked = async || observe::copy_to_be_thrown_away(cluster, image).await;
+    let asked = async || look::copy_to_be_thrown_away(cluster, image).await;
     locks::request_resync(cluster, image, global_id, asked).await?;
     Ok(Carried::Out)
 }

@@ -1,15 +1,10 @@
 //! What the stock driver would work on when it is told to delete an image, or to write to it.
 
-use super::cluster::Cluster;
-use super::error::RunError;
-use super::images::{self, VmImage};
-use super::lost::{find, is_named_lost};
-use super::observe;
-use super::reconcile;
-use super::site::Sites;
 use crate::ceph::{CephError, ImageInfo};
 use crate::opennebula::Datastore;
 use crate::opennebula::stock::{climbs_to, is_left_by_revert};
+use crate::sites::reach;
+use crate::sites::{Cluster, RunError, Sites, VmImage, images, look, set_aside, users};
 use onemirror_protocol::{Depth, Here, ImageSpec, Kept, Removal, Unfit};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +38,7 @@ impl std::fmt::Display for KeptImage {
 
 /// An image of a datastore of this front-end, that is no disk of a VM.
 pub async fn image_in(sites: &Sites, datastore: &Datastore, image: ImageSpec) -> Result<VmImage, RunError> {
-    Ok(VmImage::unused(image, datastore.id, sites.cluster_here(datastore).await?))
+    Ok(VmImage::unused(image, datastore.id, reach::cluster_here(sites, datastore).await?))
 }
 
 /// Why the stock driver must not delete the image; `None`: it may. `registered` is an image of this front-end,
@@ -53,7 +48,7 @@ pub async fn kept(
     image: &VmImage,
     registered: Option<i32>,
 ) -> Result<Option<KeptImage>, RunError> {
-    let here = observe::look_here(image).await?;
+    let here = look::look_here(image).await?;
     if here == Here::Absent && image.is_own() {
         // the stock driver says so
         return Ok(None);
@@ -62,7 +57,7 @@ pub async fn kept(
     if let Some(mut kept) = rules.judge(&here) {
         // a VM's own disk is on its way to the other site
         if kept == Kept::NotPrimary && !image.is_own() {
-            let seen = reconcile::look(sites, std::slice::from_ref(image), Depth::GiveUp).await?;
+            let seen = look::look(sites, std::slice::from_ref(image), Depth::GiveUp).await?;
             kept = seen.first().map_or(kept, |seen| rules.beside(kept, &seen.observation.there));
         }
         let way_out = rules.way_out(image.spec(), &here, kept);
@@ -82,7 +77,7 @@ pub async fn kept(
             tracing::info!("{}: {error}", image.spec());
             return Ok(None);
         }
-        Err(error) => return Err(observe::error_of(image, error)),
+        Err(error) => return Err(image.error(error)),
     };
     let Some(other) = precious(sites, image, others).await? else { return Ok(None) };
     let why = format!(
@@ -97,7 +92,7 @@ async fn foreign_parent(image: &VmImage) -> Result<Option<ImageSpec>, RunError> 
     if !image.is_own() {
         return Ok(None);
     }
-    let info = image.cluster.info(image.spec()).await.map_err(|error| observe::error_of(image, error))?;
+    let info = image.cluster.info(image.spec()).await.map_err(|error| image.error(error))?;
     let parent = info.as_ref().and_then(parent_of);
     let is_its_own =
         |parent: &ImageSpec| image.base.as_ref() == Some(parent) || is_left_by_revert(parent, image.spec());
@@ -107,7 +102,7 @@ async fn foreign_parent(image: &VmImage) -> Result<Option<ImageSpec>, RunError> 
 /// Whose the image is that bears the name of a disk that a VM is about to get; `None`: there is none, or it is the VM's
 /// own, from an earlier try.
 pub async fn name_is_taken(sites: &Sites, image: &VmImage) -> Result<Option<Unfit>, RunError> {
-    let info = image.cluster.info(image.spec()).await.map_err(|error| observe::error_of(image, error))?;
+    let info = image.cluster.info(image.spec()).await.map_err(|error| image.error(error))?;
     let Some(info) = info else { return Ok(None) };
     let name = image.spec().clone();
     if let Some(id) = images::registered_here(sites, std::iter::once(image)).await?.into_values().next() {
@@ -122,9 +117,9 @@ pub async fn name_is_taken(sites: &Sites, image: &VmImage) -> Result<Option<Unfi
     if info.mirroring.is_none_or(|mirroring| mirroring.primary) {
         return Ok(None);
     }
-    let users = images::users_there(sites, &BTreeSet::from([image.spec().clone()])).await;
+    let users = users::users_there(sites, &BTreeSet::from([image.spec().clone()])).await;
     let user = users.ok().and_then(|users| users.into_values().flatten().next());
-    let there = sites.there().to_owned();
+    let there = sites.there.name().to_owned();
     Ok(Some(match user {
         Some(user) => Unfit::DiskOfAnother { image: name, vm: user.vm, there, state: user.state.to_string() },
         None => Unfit::CopyOfAnother { image: name, there },
@@ -133,14 +128,14 @@ pub async fn name_is_taken(sites: &Sites, image: &VmImage) -> Result<Option<Unfi
 
 /// Why nothing can be written to an image whose copy here is not primary.
 pub fn not_writable(sites: &Sites, image: &ImageSpec) -> Unfit {
-    Unfit::NotWritable { image: image.clone(), there: sites.there().to_owned() }
+    Unfit::NotWritable { image: image.clone(), there: sites.there.name().to_owned() }
 }
 
 /// What comes of an action that puts a new image in the place of a mirrored one.
 pub fn becomes_another(sites: &Sites, image: &ImageSpec) -> String {
     format!(
         "{image} is another image after this, which {} does not have yet; see: onemirror list",
-        sites.there()
+        sites.there.name()
     )
 }
 
@@ -162,10 +157,12 @@ async fn precious(
         if registered.contains_key(&other) {
             return Ok(Some(other));
         }
-        let failed = |error| observe::error_of(image, error);
+        let failed = |error| image.error(error);
         let info = image.cluster.info(&other).await.map_err(failed)?;
         let is_mirrored = info.is_some_and(|info| info.mirroring.is_some());
-        let is_lost = async || Ok(is_named_lost(&other) && find(&image.cluster, &other).await?.is_some());
+        let is_lost = async || {
+            Ok(set_aside::is_named_lost(&other) && set_aside::find(&image.cluster, &other).await?.is_some())
+        };
         if is_mirrored || is_lost().await.map_err(failed)? {
             return Ok(Some(other));
         }
@@ -182,7 +179,7 @@ pub async fn registrations(
     if images.is_empty() {
         return Ok(found);
     }
-    for image in sites.one_here.image_pool().await.map_err(|error| sites.error_here(error))? {
+    for image in sites.here.ask(async |one| one.image_pool().await).await? {
         if let Ok(source) = image.source.parse::<ImageSpec>()
             && images.contains(&source)
         {

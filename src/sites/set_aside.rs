@@ -1,15 +1,18 @@
 //! What a site had written and not sent when the other one outranked it: set aside under another name, listed, put to
 //! use again, dropped.
 
+use super::Sites;
 use super::cluster::Cluster;
 use super::error::RunError;
 use super::images::VmImage;
-use super::journal::{self, Attempt, Ground};
+use super::journal;
+use super::journal::{Attempt, Ground};
 use super::locks::{Lock, LockError, Owner};
-use super::observe::{self, Seen, error_on};
+use super::look::Seen;
 use super::pools;
-use super::site::Sites;
-use super::steps::{self, HeldLocks};
+use super::reach;
+use super::steps;
+use super::steps::HeldLocks;
 use crate::audit::Outcome;
 use crate::ceph::{CephError, ImageInfo};
 use crate::opennebula::{Datastore, Image};
@@ -21,28 +24,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The image metadata key of a [`Note`].
 const NOTE_KEY: &str = "onemirror.lost";
-/// The image metadata key under which the days are counted on which reconcile saw the image.
-const DAYS_KEY: &str = "onemirror.lost-days";
+
 /// What stands between an image's name and the date in the name of what was set aside of it.
 const INFIX: &str = ".lost-";
+
 /// The date in such a name.
 const DATE: &str = "%Y%m%dT%H%M%SZ";
+
 /// So far apart are the dates of two copies of one disk, at least.
 const A_SECOND: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 
 /// What is written into a copy before it is set aside.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct Note {
+pub(crate) struct Note {
     /// The id of the copy: a clone of it inherits the note and is no lost copy.
     copy: String,
     /// The site whose writes these are.
     site: String,
     /// `pool[/namespace]/image`, as it was called.
-    image: String,
+    pub image: String,
     /// The VM that last ran on it here.
-    vm: Option<i32>,
+    pub vm: Option<i32>,
     /// When it was set aside; the same for all disks of a VM that were lost together, and no others.
-    since: Timestamp,
+    pub since: Timestamp,
     /// The date in its name, where another image has the name with that of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     named: Option<Timestamp>,
@@ -50,7 +54,7 @@ struct Note {
     #[serde(default, rename = "reign", skip_serializing_if = "Option::is_none")]
     outranked_by: Option<String>,
     /// Which token outranked which.
-    why: String,
+    pub why: String,
 }
 
 impl Note {
@@ -75,65 +79,23 @@ impl Note {
     }
 }
 
-/// A copy that was set aside.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct LostImage {
-    /// Where it is: `pool[/namespace]/image`.
-    pub image: String,
-    /// What it was called.
-    pub of: String,
-    /// The VM that last ran on it here.
-    pub vm: Option<i32>,
-    /// When it was set aside.
-    pub since: Timestamp,
-    /// Which token outranked which.
-    pub why: String,
-    /// The bytes that it takes up.
-    pub size: u64,
-    /// The id under which it is registered here, if it is.
-    pub registered: Option<i32>,
-}
-
-/// The days on which reconcile saw an image: their number, and the last one. A clock that jumps ahead adds one day, and
-/// one that jumps back none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Days {
-    count: u32,
-    last: jiff::civil::Date,
-}
-
-impl Days {
-    fn read(text: Option<&String>) -> Option<Self> {
-        let (count, last) = text?.split_once(' ')?;
-        Some(Self { count: count.parse().ok()?, last: last.parse().ok()? })
-    }
-
-    fn on(before: Option<Self>, today: jiff::civil::Date) -> Self {
-        match before {
-            None => Self { count: 0, last: today },
-            Some(days) if today > days.last => Self { count: days.count.saturating_add(1), last: today },
-            Some(days) => days,
-        }
-    }
-}
-
 /// A pool of this site's Ceph datastores, mirrored or not.
-struct DatastorePool {
-    name: String,
-    datastore: Datastore,
-    cluster: Cluster,
+pub(crate) struct DatastorePool {
+    pub name: String,
+    pub datastore: Datastore,
+    pub cluster: Cluster,
 }
 
 /// A lost copy as found, with what it takes to act on it.
-pub(super) struct FoundLost {
-    spec: ImageSpec,
-    info: ImageInfo,
-    metadata: BTreeMap<String, String>,
-    note: Note,
+pub(crate) struct FoundLost {
+    pub spec: ImageSpec,
+    pub info: ImageInfo,
+    pub metadata: BTreeMap<String, String>,
+    pub note: Note,
 }
 
 /// Whether an image may be what a set aside copy is called; its note decides.
-pub(super) fn is_named_lost(image: &ImageSpec) -> bool {
+pub(crate) fn is_named_lost(image: &ImageSpec) -> bool {
     image.image().contains(INFIX)
 }
 
@@ -197,7 +159,7 @@ async fn names_of_kept(cluster: &Cluster, pool: &str) -> Result<Vec<ImageSpec>, 
     Ok(names.filter_map(|name| format!("{pool}/{name}").parse().ok()).collect())
 }
 
-pub(super) async fn find(cluster: &Cluster, spec: &ImageSpec) -> Result<Option<FoundLost>, CephError> {
+pub(crate) async fn find(cluster: &Cluster, spec: &ImageSpec) -> Result<Option<FoundLost>, CephError> {
     let Some(info) = cluster.info(spec).await? else { return Ok(None) };
     let metadata = match cluster.metadata(spec).await {
         Err(CephError::NotFound { .. }) => return Ok(None),
@@ -209,7 +171,7 @@ pub(super) async fn find(cluster: &Cluster, spec: &ImageSpec) -> Result<Option<F
 
 /// Notes on all copies that are to be set aside together that they are, and under which date, before the first of them
 /// gets its new name. Killed in between, the next run goes by the notes that are there.
-pub(super) async fn note_set(
+pub(crate) async fn note_set(
     sites: &Sites,
     due: &[Seen],
     locks: &HeldLocks,
@@ -217,7 +179,7 @@ pub(super) async fn note_set(
 ) -> Result<(), RunError> {
     let (mut copies, mut notes, mut noted) = (Vec::new(), Vec::new(), Vec::new());
     for seen in due {
-        let known = primary_copy(seen).await.map_err(|error| observe::error_of(&seen.image, error))?;
+        let known = primary_copy(seen).await.map_err(|error| seen.image.error(error))?;
         let Some((info, known)) = known else { continue };
         noted.extend(known.as_ref().map(|note| note.since));
         notes.push(known.clone().unwrap_or_else(|| note_about(sites, seen, &info.id, vm)));
@@ -225,7 +187,7 @@ pub(super) async fn note_set(
     }
     let names = names_beside(&copies).await?;
     let earlier = earlier_of(sites, &notes).await;
-    let dated = Set { notes, earlier, names }.dated(&noted, sites.surroundings.time.date());
+    let dated = Set { notes, earlier, names }.dated(&noted, sites.time().date());
     for ((seen, known), note) in copies.into_iter().zip(dated) {
         let (spec, cluster) = (seen.spec(), &seen.image.cluster);
         if known.as_ref() == Some(&note) {
@@ -237,7 +199,7 @@ pub(super) async fn note_set(
         }
         let text = serde_json::to_string(&note).unwrap_or_default();
         let written = cluster.set_metadata(spec, NOTE_KEY, &text).await;
-        written.map_err(|error| observe::error_of(&seen.image, error))?;
+        written.map_err(|error| seen.image.error(error))?;
     }
     Ok(())
 }
@@ -249,7 +211,7 @@ async fn names_beside(copies: &[(&Seen, Option<Note>)]) -> Result<BTreeSet<Image
         let (pool, cluster) = (seen.spec().pool_spec(), &seen.image.cluster);
         if known.insert((cluster.number(), pool.clone())) {
             let found = cluster.image_names(&pool).await;
-            let found = found.map_err(|error| observe::error_of(&seen.image, error))?;
+            let found = found.map_err(|error| seen.image.error(error))?;
             names.extend(found.iter().filter_map(|name| format!("{pool}/{name}").parse().ok()));
         }
     }
@@ -278,7 +240,7 @@ async fn still_outranks(sites: &Sites, pool: &DatastorePool, note: &Note) -> boo
     let (Some(token), Ok(image)) = (&note.outranked_by, note.image.parse::<ImageSpec>()) else {
         return false;
     };
-    let Ok(Some(there)) = sites.cluster_there(&pool.cluster, &pool.name).await else { return false };
+    let Ok(Some(there)) = reach::cluster_there(sites, &pool.cluster, &pool.name).await else { return false };
     let metadata = there.metadata(&image).await;
     let metadata = metadata.inspect_err(|error| tracing::info!("{error}")).unwrap_or_default();
     metadata.get(TOKEN_KEY).and_then(|text| text.split_whitespace().next()) == Some(token.as_str())
@@ -286,8 +248,8 @@ async fn still_outranks(sites: &Sites, pool: &DatastorePool, note: &Note) -> boo
 
 /// Sets the outranked copy here aside: noted before, now renamed, then no longer mirrored. In no other order: what
 /// bears the VM's name and is not mirrored would be booted on. Killed in between, reconcile goes on.
-pub(super) async fn set_aside(sites: &Sites, seen: &Seen, locks: &HeldLocks) -> Result<Carried, CephError> {
-    let (started, spec, cluster) = (sites.now(), seen.spec(), &seen.image.cluster);
+pub(crate) async fn set_aside(sites: &Sites, seen: &Seen, locks: &HeldLocks) -> Result<Carried, CephError> {
+    let (started, spec, cluster) = (sites.time().now(), seen.spec(), &seen.image.cluster);
     let Some((info, Some(note))) = primary_copy(seen).await? else { return Ok(Carried::Halted) };
     let (Some(mirroring), Some(kept_as)) = (info.mirroring, note.kept_as()) else {
         return Ok(Carried::Halted);
@@ -322,13 +284,13 @@ fn note_about(sites: &Sites, seen: &Seen, copy: &str, vm: Option<i32>) -> Note {
         There::Mirrored(copy) => (token(&copy.token), copy.token.token().map(ToString::to_string)),
         _ => (String::new(), None),
     };
-    let vm = vm.or(booted.filter(|mark| mark.site == sites.here()).map(|mark| mark.vm));
+    let vm = vm.or(booted.filter(|mark| mark.site == sites.here.name()).map(|mark| mark.vm));
     Note {
         copy: copy.to_owned(),
-        site: sites.here().to_owned(),
+        site: sites.here.name().to_owned(),
         image: seen.spec().to_string(),
         vm,
-        since: sites.surroundings.time.date(),
+        since: sites.time().date(),
         named: None,
         outranked_by,
         why: format!("{there} outranks {here}"),
@@ -336,7 +298,7 @@ fn note_about(sites: &Sites, seen: &Seen, copy: &str, vm: Option<i32>) -> Note {
 }
 
 /// What was set aside here of a disk that is not here, the newest.
-pub(super) async fn set_aside_of(image: &VmImage) -> Option<SetAside> {
+pub(crate) async fn set_aside_of(image: &VmImage) -> Option<SetAside> {
     let (spec, cluster) = (image.spec(), &image.cluster);
     let name = spec.to_string();
     let look = async {
@@ -353,11 +315,14 @@ pub(super) async fn set_aside_of(image: &VmImage) -> Option<SetAside> {
 }
 
 /// The pools of this site's Ceph datastores; one that cannot be reached keeps no other waiting.
-async fn pools_with_images(sites: &Sites, images: &[Image]) -> Result<Vec<DatastorePool>, RunError> {
+pub(crate) async fn pools_with_images(
+    sites: &Sites,
+    images: &[Image],
+) -> Result<Vec<DatastorePool>, RunError> {
     let (mut pools, mut known) = (Vec::new(), BTreeSet::new());
     // an image can only be registered in a datastore for images
     for (name, datastore) in pools::pools_by_name(sites, images).await? {
-        match sites.cluster_here(&datastore).await {
+        match reach::cluster_here(sites, &datastore).await {
             Ok(cluster) if known.insert((cluster.number(), name.clone())) => {
                 pools.push(DatastorePool { name, datastore, cluster });
             }
@@ -377,12 +342,12 @@ async fn find_lost(pool: &DatastorePool) -> Result<Vec<FoundLost>, CephError> {
 }
 
 /// What was set aside, pool by pool; one that cannot be looked at keeps no other waiting.
-async fn lost_by_pool(sites: &Sites) -> Result<Vec<(DatastorePool, Vec<FoundLost>)>, RunError> {
+pub(crate) async fn lost_by_pool(sites: &Sites) -> Result<Vec<(DatastorePool, Vec<FoundLost>)>, RunError> {
     lost_beside(sites, &pools::images_registered(sites).await?).await
 }
 
 /// The same, where the images that are registered here are known.
-async fn lost_beside(
+pub(crate) async fn lost_beside(
     sites: &Sites,
     images: &[Image],
 ) -> Result<Vec<(DatastorePool, Vec<FoundLost>)>, RunError> {
@@ -396,45 +361,16 @@ async fn lost_beside(
     Ok(all)
 }
 
-/// All copies that were set aside on this site, oldest first.
-pub async fn lost_images(sites: &Sites) -> Result<Vec<LostImage>, RunError> {
-    let mut all = Vec::new();
-    let images = pools::images_registered(sites).await?;
-    let registered = by_source(&images);
-    for (pool, found) in lost_beside(sites, &images).await? {
-        for found in found {
-            // without a map of its objects it is counted one by one
-            let size = pool.cluster.used(&found.spec).await.unwrap_or(found.info.size);
-            all.push(LostImage {
-                registered: registered.get(&found.spec).copied(),
-                image: found.spec.to_string(),
-                of: found.note.image,
-                vm: found.note.vm,
-                since: found.note.since,
-                why: found.note.why,
-                size,
-            });
-        }
-    }
-    all.sort_by_key(|lost| lost.since);
-    Ok(all)
-}
-
-/// The number under which an image is registered.
-async fn registered_as(sites: &Sites, spec: &ImageSpec) -> Result<Option<i32>, RunError> {
-    Ok(by_source(&pools::images_registered(sites).await?).get(spec).copied())
-}
-
 /// Whether an image is a copy that is being set aside: it has its new name and its note, and is mirrored still.
-pub(super) async fn is_being_set_aside(image: &VmImage) -> bool {
+pub(crate) async fn is_being_set_aside(image: &VmImage) -> bool {
     is_named_lost(image.spec())
         && matches!(find(&image.cluster, image.spec()).await, Ok(Some(found)) if found.info.mirroring.is_some())
 }
 
 /// Ends what a killed run began: the copy has its new name, and is mirrored still.
-pub(super) async fn finish_set_aside(sites: &Sites, image: &VmImage) -> Result<(), RunError> {
-    let (spec, cluster, started) = (image.spec(), &image.cluster, sites.now());
-    let here = |error| error_on(cluster, spec, error);
+pub(crate) async fn finish_set_aside(sites: &Sites, image: &VmImage) -> Result<(), RunError> {
+    let (spec, cluster, started) = (image.spec(), &image.cluster, sites.time().now());
+    let here = |error| cluster.error(spec, error);
     let Some(found) = find(cluster, spec).await.map_err(here)? else { return Ok(()) };
     let Some(mirroring) = found.info.mirroring else { return Ok(()) };
     let original: ImageSpec = found
@@ -442,13 +378,13 @@ pub(super) async fn finish_set_aside(sites: &Sites, image: &VmImage) -> Result<(
         .image
         .parse()
         .map_err(|_| RunError::Unfit(Unfit::NoteNamesNoImage { image: spec.clone() }))?;
-    let Some(other) = sites.cluster_there(cluster, &spec.pool_spec()).await.map_err(here)? else {
+    let Some(other) = reach::cluster_there(sites, cluster, &spec.pool_spec()).await.map_err(here)? else {
         return Err(RunError::Unfit(Unfit::NothingLeadsThere {
             image: spec.clone(),
-            there: sites.there().to_owned(),
+            there: sites.there.name().to_owned(),
         }));
     };
-    let there = |error| error_on(&other, spec, error);
+    let there = |error| other.error(spec, error);
     let owner = sites.owner();
     let lock = lock_copy(sites, cluster, spec, &mirroring.global_id, &owner).await?;
     let lock_there = match lock_copy(sites, &other, &original, &mirroring.global_id, &owner).await {
@@ -465,7 +401,7 @@ pub(super) async fn finish_set_aside(sites: &Sites, image: &VmImage) -> Result<(
             return Err(RunError::Unfit(Unfit::HalfSetAside {
                 image: spec.clone(),
                 original: original.clone(),
-                there: sites.there().to_owned(),
+                there: sites.there.name().to_owned(),
             }));
         }
         let margin = sites.config.policy.command_timeout;
@@ -493,7 +429,7 @@ pub(super) async fn finish_set_aside(sites: &Sites, image: &VmImage) -> Result<(
     ended
 }
 
-async fn lock_copy(
+pub(crate) async fn lock_copy(
     sites: &Sites,
     cluster: &Cluster,
     spec: &ImageSpec,
@@ -502,201 +438,13 @@ async fn lock_copy(
 ) -> Result<Lock, RunError> {
     Lock::take(cluster, spec, id, owner, steps::lock_duration(sites)).await.map_err(|error| match error {
         LockError::Held(holder) => RunError::Locked { image: spec.clone(), holder },
-        LockError::Ceph(error) => error_on(cluster, spec, error),
+        LockError::Ceph(error) => cluster.error(spec, error),
     })
-}
-
-/// Registers a copy that was set aside as an image of its own, and gives its id. From then on it is like any other.
-pub async fn restore_lost(sites: &Sites, spec: &ImageSpec) -> Result<i32, RunError> {
-    let (pool, found) = pool_of(sites, spec).await?;
-    let Some(found) = found else { return restored_before(sites, spec).await };
-    let owner = sites.owner();
-    let lock = lock_copy(sites, &pool.cluster, spec, &lock_id(&found.info), &owner).await?;
-    let restored = restore_locked(sites, &pool, spec).await;
-    lock.release().await;
-    restored
-}
-
-/// It may have been dropped, or restored, since it was seen without the lock.
-async fn restore_locked(sites: &Sites, pool: &DatastorePool, spec: &ImageSpec) -> Result<i32, RunError> {
-    let started = sites.now();
-    let here = |error| error_on(&pool.cluster, spec, error);
-    let Some(found) = find(&pool.cluster, spec).await.map_err(here)? else {
-        return restored_before(sites, spec).await;
-    };
-    if found.info.mirroring.is_some() {
-        return Err(still_mirrored(sites, pool, &found).await);
-    }
-    let id = match registered_as(sites, spec).await? {
-        Some(id) => id,
-        None => register(sites, pool, &found).await?,
-    };
-    // it is an image like any other now, and neither lost nor anybody's copy
-    for key in found.metadata.keys().filter(|key| key.starts_with("onemirror.")) {
-        pool.cluster.remove_metadata(spec, key).await.map_err(here)?;
-    }
-    let reason = Some(format!("registered as image {id}"));
-    let attempt = Attempt {
-        vm: found.note.vm,
-        image: Some(spec),
-        ground: Some(Ground::Operator),
-        ..Attempt::at("lost-restore", started)
-    };
-    journal::note(sites, &attempt, Outcome::Done, reason);
-    Ok(id)
-}
-
-/// The image that an earlier restore made of it.
-async fn restored_before(sites: &Sites, spec: &ImageSpec) -> Result<i32, RunError> {
-    match registered_as(sites, spec).await? {
-        Some(id) if is_named_lost(spec) => Ok(id),
-        _ => Err(not_lost(spec)),
-    }
-}
-
-async fn register(sites: &Sites, pool: &DatastorePool, found: &FoundLost) -> Result<i32, RunError> {
-    // names of images and datastores hold no quotes: ImageSpec has none
-    let template = format!(
-        "NAME=\"{}\"\nTYPE=\"DATABLOCK\"\nPERSISTENT=\"YES\"\nFORMAT=\"raw\"\nSIZE=\"{}\"\nSOURCE=\"{}\"\n",
-        found.spec.image(),
-        found.info.size.div_ceil(1 << 20),
-        found.spec
-    );
-    let allocated = sites.one_here.image_allocate(&template, pool.datastore.id).await;
-    allocated.map_err(|error| sites.error_here(error))
-}
-
-/// The pool that holds the lost copy, of all that have the pool's name, and what was found there.
-async fn pool_of(sites: &Sites, spec: &ImageSpec) -> Result<(DatastorePool, Option<FoundLost>), RunError> {
-    let mut last = None;
-    let pools = pools_with_images(sites, &pools::images_registered(sites).await?).await?;
-    for pool in pools.into_iter().filter(|it| it.name == spec.pool_spec()) {
-        let found = find(&pool.cluster, spec).await;
-        let found = found.map_err(|error| error_on(&pool.cluster, spec, error))?;
-        let is_there = found.is_some();
-        last = Some((pool, found));
-        if is_there {
-            break;
-        }
-    }
-    last.ok_or_else(|| RunError::Unfit(Unfit::NoDatastore { image: spec.clone() }))
-}
-
-/// A run was killed while it set the copy aside. Reconcile needs the other site to end that, since it must not take the
-/// other copy with it; a site that is lost for good has none.
-async fn still_mirrored(sites: &Sites, pool: &DatastorePool, found: &FoundLost) -> RunError {
-    let spec = &found.spec;
-    let every_image = pool.cluster.pool_info(&pool.name).await.is_ok_and(|info| info.pool_mode);
-    let command = match every_image {
-        true => format!("rbd feature disable {spec} journaling"),
-        false => format!("rbd mirror image disable {spec}"),
-    };
-    RunError::Unfit(Unfit::MirroredStill { image: spec.clone(), there: sites.there().to_owned(), command })
-}
-
-/// Removes a copy that was set aside, and nothing else.
-pub async fn drop_lost(sites: &Sites, spec: &ImageSpec) -> Result<(), RunError> {
-    let (pool, _) = pool_of(sites, spec).await?;
-    drop_from(sites, &pool, spec, Ground::Operator).await
-}
-
-async fn drop_from(
-    sites: &Sites,
-    pool: &DatastorePool,
-    spec: &ImageSpec,
-    ground: Ground,
-) -> Result<(), RunError> {
-    let started = sites.now();
-    let here = |error| error_on(&pool.cluster, spec, error);
-    let user = sites.one_here.own_user().await.map_err(|error| sites.error_here(error))?;
-    if !user.sees_everything() {
-        return Err(RunError::Unfit(Unfit::MayBeRegistered { image: spec.clone() }));
-    }
-    let Some(found) = find(&pool.cluster, spec).await.map_err(here)? else {
-        let id = restored_before(sites, spec).await?;
-        return Err(RunError::Unfit(Unfit::RestoredBefore { image: spec.clone(), id }));
-    };
-    let owner = sites.owner();
-    let lock = lock_copy(sites, &pool.cluster, spec, &lock_id(&found.info), &owner).await?;
-    let dropped = drop_locked(sites, pool, spec).await;
-    lock.release().await;
-    let (outcome, reason) = match &dropped {
-        Ok(()) => (Outcome::Done, found.note.why),
-        Err(error) => (Outcome::Failed, error.to_string()),
-    };
-    let attempt = Attempt {
-        vm: found.note.vm,
-        image: Some(spec),
-        ground: Some(ground),
-        ..Attempt::at("lost-drop", started)
-    };
-    journal::note(sites, &attempt, outcome, Some(reason));
-    dropped
-}
-
-/// Looks again under the lock, and removes it.
-async fn drop_locked(sites: &Sites, pool: &DatastorePool, spec: &ImageSpec) -> Result<(), RunError> {
-    let here = |error| error_on(&pool.cluster, spec, error);
-    if let Some(id) = registered_as(sites, spec).await? {
-        return Err(RunError::Unfit(Unfit::RegisteredAgain { image: spec.clone(), id }));
-    }
-    let found = find(&pool.cluster, spec).await.map_err(here)?.ok_or_else(|| not_lost(spec))?;
-    if found.info.mirroring.is_some() {
-        return Err(still_mirrored(sites, pool, &found).await);
-    }
-    match pool.cluster.descendants(spec).await {
-        Ok(clones) => {
-            if let Some(clone) = clones.first() {
-                return Err(RunError::Unfit(Unfit::HasClone {
-                    image: spec.clone(),
-                    clone: clone.to_string(),
-                }));
-            }
-        }
-        // Ceph removes nothing that has clones; it is only the clone's name that is not known then
-        Err(error) if error.is_crash() => tracing::warn!("{error}"),
-        Err(error) => return Err(here(error)),
-    }
-    pool.cluster.remove(spec).await.map_err(here)
-}
-
-/// Counts the day for the copies that were set aside, and drops those whose days are over, if the policy says so.
-pub(super) async fn drop_old_lost(sites: &Sites) -> Result<(), RunError> {
-    let Some(limit) = sites.config.policy.drop_lost_after else { return Ok(()) };
-    let today = sites.surroundings.time.date().to_zoned(jiff::tz::TimeZone::UTC).date();
-    for (pool, found) in lost_by_pool(sites).await? {
-        for found in found.iter().filter(|found| found.info.mirroring.is_none()) {
-            if let Err(error) = count_day(sites, &pool, found, today, limit).await {
-                tracing::warn!("{error}");
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn count_day(
-    sites: &Sites,
-    pool: &DatastorePool,
-    found: &FoundLost,
-    today: jiff::civil::Date,
-    limit: u32,
-) -> Result<(), RunError> {
-    let before = Days::read(found.metadata.get(DAYS_KEY));
-    let days = Days::on(before, today);
-    if days.count >= limit {
-        return drop_from(sites, pool, &found.spec, Ground::DropLostAfter).await;
-    }
-    if before != Some(days) {
-        let text = format!("{} {}", days.count, days.last);
-        let written = pool.cluster.set_metadata(&found.spec, DAYS_KEY, &text).await;
-        written.map_err(|error| error_on(&pool.cluster, &found.spec, error))?;
-    }
-    Ok(())
 }
 
 /// Whether the other copy provably has everything that was ever written to the one here: nobody died with it, and the
 /// other site's daemon has committed all of its journal. Mirror snapshots tell nothing of what came after the last.
-pub(super) async fn is_all_sent(seen: &Seen) -> bool {
+pub(crate) async fn is_all_sent(seen: &Seen) -> bool {
     let Here::Mirrored(here) = &seen.observation.here else { return false };
     let (Mode::Journal, Some(there)) = (here.mode, &seen.cluster_there) else { return false };
     let (spec, cluster) = (seen.spec(), &seen.image.cluster);
@@ -722,19 +470,6 @@ async fn primary_copy(seen: &Seen) -> Result<Option<(ImageInfo, Option<Note>)>, 
     let Some(info) = info.filter(is_primary) else { return Ok(None) };
     let known = Note::of(&cluster.metadata(spec).await?, &info.id);
     Ok(Some((info, known.filter(|note| note.image == spec.to_string()))))
-}
-
-/// Two commands about one lost copy wait for each other; it has no other copy any more.
-fn lock_id(info: &ImageInfo) -> String {
-    format!("lost.{}", info.id)
-}
-
-fn by_source(images: &[Image]) -> BTreeMap<ImageSpec, i32> {
-    images.iter().filter_map(|image| Some((image.source.parse().ok()?, image.id))).collect()
-}
-
-fn not_lost(spec: &ImageSpec) -> RunError {
-    RunError::Unfit(Unfit::NotSetAside { image: spec.clone() })
 }
 
 #[cfg(test)]
@@ -846,22 +581,5 @@ mod tests {
     fn a_note_of_an_earlier_release_is_read() {
         let text = r#"{"copy":"10365947de3a","site":"site-a","image":"one/one-7","vm":3,"since":"2026-11-26T16:45:00.5Z","why":"1003:site-b:open outranks 3:site-a:open"}"#;
         assert_eq!(serde_json::from_str::<Note>(text).unwrap(), Note { outranked_by: None, ..note() });
-    }
-
-    #[test]
-    fn no_clock_makes_more_than_a_day_of_a_run() {
-        let date = |text: &str| text.parse::<jiff::civil::Date>().unwrap();
-        let mut days = Days::on(None, date("2026-11-26"));
-        assert_eq!((days.count, days.last), (0, date("2026-11-26")));
-        for (today, count) in
-            [("2026-11-26", 0), ("2026-11-27", 1), ("2036-01-01", 2), ("2026-11-28", 2), ("2036-01-01", 2)]
-        {
-            days = Days::on(Some(days), date(today));
-            assert_eq!(days.count, count, "{today}");
-        }
-        assert_eq!(Days::read(Some(&"2 2036-01-01".to_owned())), Some(days));
-        for odd in ["", "2", "x 2036-01-01", "-1 2036-01-01", "2 2036-13-01"] {
-            assert_eq!(Days::read(Some(&odd.to_owned())), None, "{odd}");
-        }
     }
 }

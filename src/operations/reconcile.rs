@@ -1,28 +1,29 @@
 //! The reconcile run: finds and finishes what events left undone. Everything is derived from what OpenNebula and
 //! Ceph say now, so an event that was lost costs time and never data.
 
-use super::activity::{activity, is_running};
-use super::drive::{self, Subject};
-use super::error::{RunError, is_own_refusal};
-use super::images::{self, DiskUser, VmImage};
-use super::journal::{self, Attempt, Ground};
+use super::give_up;
 use super::lost;
-use super::observe::{self, Seen};
 use super::overview::Undone;
-use super::pass_on::{self, PassOn};
-use super::pools::{self, ImageKey, NotReached, by_cluster};
+use super::pass_on;
+use super::pass_on::PassOn;
 use super::protection;
-use super::release;
-use super::site::Sites;
-use super::start::{stale_way_out, way_out};
 use crate::audit::Outcome;
 use crate::config::ReleaseOn;
 use crate::opennebula::{Vm, VmState};
+use crate::sites::drive::Subject;
+use crate::sites::journal::{Attempt, Ground};
+use crate::sites::look::Seen;
+use crate::sites::pools::ImageKey;
+use crate::sites::users::LocalVm;
+use crate::sites::{
+    NotReached, RunError, Sites, VmImage, activity, drive, images, journal, look, pools, set_aside, start,
+    users,
+};
 use crate::state::{locked_before, remember_locked};
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
     Belongs, Depth, Here, ImageSpec, LetGo, Observation, PeerVm, Role, Rule, Run, Step, Task, Unfit,
-    UpkeepJudgement, UsesHere, Verdict, WayOut, room_advice, take_up_advice,
+    UpkeepJudgement, Verdict, room_advice, take_up_advice,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -121,46 +122,11 @@ struct KeptUp {
     to_give_way: Option<Option<i32>>,
 }
 
-/// A VM of this site as far as upkeep cares.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LocalVm {
-    vm: i32,
-    in_use: bool,
-    running: bool,
-    way_out: WayOut,
-}
-
-impl LocalVm {
-    pub(super) fn vm(&self) -> i32 {
-        self.vm
-    }
-
-    pub(super) fn of(vm: &Vm) -> Self {
-        Self { vm: vm.id, in_use: activity(vm).may_use(), running: is_running(vm), way_out: way_out(vm) }
-    }
-}
-
-/// What all of them together do with an image.
-pub(super) fn uses_here(users: &[LocalVm], ended: Option<i32>) -> UsesHere {
-    UsesHere {
-        by_any: !users.is_empty(),
-        in_use: users.iter().any(|user| user.in_use),
-        running: users.iter().find(|user| user.running).map(|user| user.vm),
-        ended,
-    }
-}
-
-impl From<&DiskUser> for LocalVm {
-    fn from(user: &DiskUser) -> Self {
-        Self { vm: user.vm, in_use: user.activity.may_use(), running: user.running, way_out: user.way_out }
-    }
-}
-
 /// Why a copy does not give way yet.
 /// Looks at every mirrored image of this site's Ceph datastores and finishes what is undone. What cannot be looked at
 /// keeps nothing else waiting, and is told at the end.
 pub async fn reconcile(sites: &Sites) -> Result<ReconcileReport, RunError> {
-    let vms = sites.one_here.vm_pool().await.map_err(|error| sites.error_here(error))?;
+    let vms = sites.here.ask(async |one| one.vm_pool().await).await?;
     let (pools, mut not_reached) = pools::pools_here(sites).await?;
     let (mut images, mut users) = (Vec::new(), Vec::new());
     for vm in vms {
@@ -174,7 +140,7 @@ pub async fn reconcile(sites: &Sites) -> Result<ReconcileReport, RunError> {
         not_reached.extend(errors.into_iter().map(|error| of_vm(user.vm, &error)));
     }
     let mut kept: BTreeMap<ImageKey, ImageWithUsers> = BTreeMap::new();
-    for ((key, image), user) in pools::keys_of(sites, images).await.into_iter().zip(users) {
+    for ((key, image), user) in pools::keys_of(images).await.into_iter().zip(users) {
         kept.entry(key).or_insert(ImageWithUsers { image, users: Vec::new() }).users.push(user);
     }
     // and what terminated VMs left behind
@@ -186,8 +152,8 @@ pub async fn reconcile(sites: &Sites) -> Result<ReconcileReport, RunError> {
     }
     let mut report = keep_up(sites, kept.into_values().collect()).await;
     report.not_reached = not_reached;
-    let locked = report.pass_over_locked(&locked_before(&sites.surroundings.state_dir));
-    if let Err(error) = remember_locked(&sites.surroundings.state_dir, &locked) {
+    let locked = report.pass_over_locked(&locked_before(sites.state_dir()));
+    if let Err(error) = remember_locked(sites.state_dir(), &locked) {
         tracing::warn!("{error}");
     }
     if let Err(error) = lost::drop_old_lost(sites).await {
@@ -201,7 +167,7 @@ pub async fn reconcile_vm(sites: &Sites, vm: i32) -> Result<ReconcileReport, Run
     let vm_images = images::vm_images(sites, vm).await?;
     let known = LocalVm::of(&vm_images.vm);
     let specs = vm_images.images.iter().map(|image| image.spec().clone()).collect();
-    let mut users = users_now(sites, &specs, &[known]).await?;
+    let mut users = users::users_now(sites, &specs, &[known]).await?;
     let kept = vm_images.images.into_iter().map(|image| {
         let users = users.remove(image.spec()).unwrap_or_default();
         ImageWithUsers { image, users }
@@ -212,18 +178,19 @@ pub async fn reconcile_vm(sites: &Sites, vm: i32) -> Result<ReconcileReport, Run
 /// Takes back the refusal that stands in `USER_TEMPLATE/ERROR` of a VM that runs all the same by now: ours, and nothing
 /// else that a user or oned has written.
 pub async fn take_back_refusal(sites: &Sites, vm: &Vm) -> Result<(), RunError> {
-    if !is_running(vm) || !vm.user_error.as_deref().is_some_and(is_own_refusal) {
+    if !activity::is_running(vm) || !vm.user_error.as_deref().is_some_and(crate::sites::is_own_refusal) {
         return Ok(());
     }
-    let started = sites.now();
-    let result = sites.one_here.vm_update_append(vm.id, "ERROR=\"\"").await;
+    let started = sites.time().now();
+    let front_end = sites.here.front_end().map_err(|error| sites.here.error(error))?;
+    let result = front_end.vm_update_append(vm.id, "ERROR=\"\"").await;
     let (outcome, reason) = match &result {
         Ok(()) => (Outcome::Done, None),
         Err(error) => (Outcome::Failed, Some(error.to_string())),
     };
     let attempt = Attempt { vm: Some(vm.id), ..Attempt::at("take-back-error", started) };
     journal::note(sites, &attempt, outcome, reason);
-    result.map_err(|error| sites.error_here(error))
+    result.map_err(|error| sites.here.error(error))
 }
 
 async fn keep_up(sites: &Sites, images: Vec<ImageWithUsers>) -> ReconcileReport {
@@ -232,7 +199,7 @@ async fn keep_up(sites: &Sites, images: Vec<ImageWithUsers>) -> ReconcileReport 
     let mut to_pass_on: BTreeMap<Option<i32>, Vec<VmImage>> = BTreeMap::new();
     let mut to_give_way: BTreeMap<Option<i32>, Vec<ImageWithUsers>> = BTreeMap::new();
     let mut no_room = BTreeSet::new();
-    let looks = by_cluster(images, async |kept| (keep_one_up(sites, &kept).await, kept));
+    let looks = pools::by_cluster(images, async |kept| (keep_one_up(sites, &kept).await, kept));
     for (kept_up, kept) in looks.await {
         if kept_up.item.as_ref().is_some_and(|item| item.rule == Some(Rule::UpkeepNoRoomToKeep)) {
             no_room.extend(kept.users.iter().map(|user| user.vm));
@@ -267,10 +234,10 @@ async fn keep_up(sites: &Sites, images: Vec<ImageWithUsers>) -> ReconcileReport 
         let mut code = None;
         let (done, error) = match pass_on_all_of(sites, vm, images).await {
             Ok(PassOn::NotAsked) => continue,
-            Ok(outcome) if outcome.advice(sites.there()).is_some() => {
-                (String::new(), Some(outcome.tell(sites.there())))
+            Ok(outcome) if outcome.advice(sites.there.name()).is_some() => {
+                (String::new(), Some(outcome.tell(sites.there.name())))
             }
-            Ok(outcome) => (outcome.tell(sites.there()), None),
+            Ok(outcome) => (outcome.tell(sites.there.name()), None),
             Err(error) => {
                 code = Some(error.code().to_string());
                 (String::new(), Some(error.to_string()))
@@ -289,7 +256,7 @@ async fn keep_up(sites: &Sites, images: Vec<ImageWithUsers>) -> ReconcileReport 
 async fn keep_one_up(sites: &Sites, kept: &ImageWithUsers) -> KeptUp {
     let ImageWithUsers { image, users } = kept;
     let mut kept_up = KeptUp::default();
-    if lost::is_being_set_aside(image).await {
+    if set_aside::is_being_set_aside(image).await {
         kept_up.item = Some(finished(sites, image).await);
         return kept_up;
     }
@@ -307,7 +274,7 @@ async fn keep_one_up(sites: &Sites, kept: &ImageWithUsers) -> KeptUp {
         code: Some(error.code().to_string()),
         ..item(String::new(), Some(error.to_string()))
     };
-    let seen = match look(sites, std::slice::from_ref(image), Depth::Tidy).await {
+    let seen = match look::look(sites, std::slice::from_ref(image), Depth::Tidy).await {
         Ok(seen) => seen,
         Err(error) => {
             kept_up.item = Some(failed(&error));
@@ -370,49 +337,35 @@ async fn do_what_is_due(sites: &Sites, kept: &ImageWithUsers, seen: &Seen, kept_
     }
 }
 
-/// Observes these images, unless their cluster did not answer a moment ago.
-pub(super) async fn look(sites: &Sites, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, RunError> {
-    if let Some(why) = images.iter().find_map(|image| sites.silence_here(&image.cluster)) {
-        return Err(RunError::Unfit(Unfit::ClusterSilent { why }));
-    }
-    let seen = observe::observe(sites, images, depth).await;
-    if let Err(RunError::Ceph { image, site, error }) = &seen
-        && site == sites.here()
-        && let Some(image) = images.iter().find(|it| it.spec() == image)
-    {
-        sites.note_silence_here(&image.cluster, error);
-    }
-    seen
-}
-
-pub(super) fn judge_upkeep(
+pub(crate) fn judge_upkeep(
     sites: &Sites,
     seen: &Seen,
     users: &[LocalVm],
     ended_here: Option<i32>,
 ) -> UpkeepJudgement {
-    let uses = uses_here(users, ended_here);
+    let uses = users::uses_here(users, ended_here);
     drive::setting(sites, None, "").upkeep(&uses).judge(&seen.observation)
 }
 
 /// The VM that was last booted on an image that no VM uses, if it is gone and should have handed the image over.
-pub(super) async fn ended_here(sites: &Sites, seen: &Seen, users: &[LocalVm]) -> Option<i32> {
+pub(crate) async fn ended_here(sites: &Sites, seen: &Seen, users: &[LocalVm]) -> Option<i32> {
     let Here::Mirrored(copy) = &seen.observation.here else { return None };
-    if !users.is_empty() || copy.role != Role::Primary || !sites.config.releases_on(ReleaseOn::Terminate) {
+    if !users.is_empty() || copy.role != Role::Primary || !sites.config().releases_on(ReleaseOn::Terminate) {
         return None;
     }
-    let vm = sites.one_here.vm(copy.booted.as_ref()?.vm).await;
+    let booted_by = copy.booted.as_ref()?.vm;
+    let vm = sites.here.ask(async |one| one.vm(booted_by).await).await;
     let vm = vm.inspect_err(|error| tracing::info!("{}: {error}", seen.spec())).ok()?;
     (vm.state == VmState::Done).then_some(vm.id)
 }
 
 /// What is wrong where only an operator can help.
-pub(super) fn trouble(sites: &Sites, rule: Rule, seen: &Observation, users: &[LocalVm]) -> Undone {
-    let there = sites.there();
+pub(crate) fn trouble(sites: &Sites, rule: Rule, seen: &Observation, users: &[LocalVm]) -> Undone {
+    let there = sites.there.name();
     match (rule, users.iter().find(|user| user.in_use)) {
         (Rule::UpkeepInUseHere, Some(user)) => {
             let what = format!("stale here, and VM {} uses it, so it cannot be copied back", user.vm);
-            Undone::needs(what, stale_way_out(user.vm, user.way_out))
+            Undone::needs(what, start::stale_way_out(user.vm, user.way_out))
         }
         (Rule::UpkeepStaleInUseThere, _) => stale_in_use_there(sites, &seen.vm_there),
         (Rule::UpkeepTokenUnread, _) => Undone::needs(
@@ -436,7 +389,7 @@ pub(super) fn trouble(sites: &Sites, rule: Rule, seen: &Observation, users: &[Lo
 
 /// Outranked by the copy here, and a VM of the other site writes on to it.
 fn stale_in_use_there(sites: &Sites, vm_there: &PeerVm) -> Undone {
-    let there = sites.there();
+    let there = sites.there.name();
     match vm_there {
         PeerVm::Active { vm, way_out, .. } => Undone::needs(
             format!("stale on {there}, and VM {vm} there uses it, so two VMs may write"),
@@ -451,7 +404,7 @@ fn stale_in_use_there(sites: &Sites, vm_there: &PeerVm) -> Undone {
 
 /// An image that nobody would ever take.
 fn nobodys(sites: &Sites, seen: &Observation) -> Undone {
-    let (here, there) = (sites.here(), sites.there());
+    let (here, there) = (sites.here.name(), sites.there.name());
     let belongs = match &seen.here {
         Here::Mirrored(copy) => sites.residence().of(copy, seen.made_here),
         Here::Absent | Here::NotMirrored => Belongs::Unknown,
@@ -467,7 +420,7 @@ fn nobodys(sites: &Sites, seen: &Observation) -> Undone {
 
 /// The end of what a killed run began.
 async fn finished(sites: &Sites, image: &VmImage) -> ReconcileItem {
-    let (image, ended) = (image.spec().to_string(), lost::finish_set_aside(sites, image).await);
+    let (image, ended) = (image.spec().to_string(), set_aside::finish_set_aside(sites, image).await);
     match ended {
         Ok(()) => {
             let done = "set aside".to_owned();
@@ -497,7 +450,7 @@ async fn act_on(sites: &Sites, together: &[ImageWithUsers]) -> Vec<ReconcileItem
 async fn tidy(sites: &Sites, together: &[ImageWithUsers]) -> Result<Vec<(Rule, String)>, RunError> {
     let images: Vec<VmImage> = together.iter().map(|kept| kept.image.clone()).collect();
     let known: Vec<Vec<LocalVm>> = together.iter().map(|kept| kept.users.clone()).collect();
-    let (order, limit) = (None, sites.config.policy.sync_timeout);
+    let (order, limit) = (None, sites.config().policy.sync_timeout);
     let subject = Subject { vm: None, images: &images, known: &known, order, limit };
     let driven = drive::drive(sites, Run::tidy(), &subject).await;
     match driven.verdict {
@@ -507,45 +460,9 @@ async fn tidy(sites: &Sites, together: &[ImageWithUsers]) -> Result<Vec<(Rule, S
     }
 }
 
-/// Who uses each of these images now.
-pub(super) async fn users_of_each(
-    sites: &Sites,
-    images: &[VmImage],
-    known: &[Vec<LocalVm>],
-) -> Result<Vec<Vec<LocalVm>>, RunError> {
-    let mut users = Vec::new();
-    for (image, known) in images.iter().zip(known) {
-        let mut now = users_now(sites, &BTreeSet::from([image.spec().clone()]), known).await?;
-        users.push(now.remove(image.spec()).unwrap_or_default());
-    }
-    Ok(users)
-}
-
-/// Who uses the images here now. `known` are VMs that use all of them, or did: what the front-end lists may lack one
-/// whose image is registered no more.
-async fn users_now(
-    sites: &Sites,
-    images: &BTreeSet<ImageSpec>,
-    known: &[LocalVm],
-) -> Result<BTreeMap<ImageSpec, Vec<LocalVm>>, RunError> {
-    let listed = images::users_here(sites, images).await.map_err(|error| sites.error_here(error))?;
-    let mut users: BTreeMap<ImageSpec, Vec<LocalVm>> =
-        images.iter().map(|image| (image.clone(), Vec::new())).collect();
-    for (image, listed) in &listed {
-        users.entry(image.clone()).or_default().extend(listed.iter().map(LocalVm::from));
-    }
-    for known in known {
-        let vm = sites.one_here.vm(known.vm).await.map_err(|error| sites.error_here(error))?;
-        for users in users.values_mut().filter(|users| !users.iter().any(|user| user.vm == vm.id)) {
-            users.push(LocalVm::of(&vm));
-        }
-    }
-    Ok(users)
-}
-
 async fn go_on_with_release(sites: &Sites, vm: i32, image: &VmImage) -> Result<String, RunError> {
     let (images, limit) = (std::slice::from_ref(image), Duration::from_secs(5));
-    let outcome = release::release(sites, vm, images, LetGo::Earlier, limit).await?;
+    let outcome = give_up::release(sites, vm, images, LetGo::Earlier, limit).await?;
     Ok(match outcome.pending.first() {
         Some(pending) => format!("handoff pending: {}", pending.cause),
         None => "handed over".to_owned(),
@@ -581,7 +498,7 @@ pub fn note_reconcile(sites: &Sites, report: &ReconcileReport, started: Instant)
 }
 
 /// Why disks of a VM could not be looked at.
-pub(super) fn of_vm(vm: i32, error: &RunError) -> NotReached {
+pub(crate) fn of_vm(vm: i32, error: &RunError) -> NotReached {
     NotReached { what: format!("VM {vm}"), why: error.to_string() }
 }
 

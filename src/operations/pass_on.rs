@@ -1,12 +1,10 @@
 //! Passing a VM on: after a release, the matching VM of the peer is started; its own gate waits for the data.
 
-use super::error::RunError;
-use super::images::{self, DiskUser, VmImage};
-use super::journal::{self, Attempt, Ground};
-use super::observe::{self, Belonging};
-use super::site::Sites;
-use super::start::{ByHand, Start, start_of};
 use crate::audit::Outcome;
+use crate::sites::journal::{Attempt, Ground};
+use crate::sites::look::Belonging;
+use crate::sites::users::DiskUser;
+use crate::sites::{ByHand, RunError, Sites, Start, VmImage, journal, look, start, users};
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{Belongs, Depth, Here, ImageSpec, Role, There};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,7 +77,7 @@ impl PassOn {
     }
 
     /// What was done, or is so.
-    pub(super) fn is_so(&self, site: &str) -> String {
+    pub(crate) fn is_so(&self, site: &str) -> String {
         match self {
             Self::NotAsked => "nothing to pass on".to_owned(),
             Self::Pending { image } => format!("{} is still primary here", image.image()),
@@ -100,23 +98,24 @@ impl PassOn {
 
 /// Starts the peer's VM that these released images belong to. `vm` is the VM that let them go.
 pub async fn pass_on(sites: &Sites, vm: Option<i32>, images: &[VmImage]) -> Result<PassOn, RunError> {
-    let started = sites.now();
-    if !sites.config.policy.resume_on_peer {
+    let started = sites.time().now();
+    if !sites.config().policy.resume_on_peer {
         return Ok(PassOn::NotAsked);
     }
     // an image that stays here is none of the other site's business, and the other site need not be asked about it
-    let belongings = observe::belongings(sites, images).await?;
+    let belongings = look::belongings(sites, images).await?;
     let away: Vec<VmImage> = std::iter::zip(images, belongings)
         .filter(|(_, belonging)| {
             !matches!(belonging, Belonging::Primary(Belongs::Here) | Belonging::GivenUp(Belongs::Here))
         })
         .map(|(image, _)| image.clone())
         .collect();
-    let seen = observe::observe(sites, &away, Depth::GiveUp).await?;
+    let seen = look::observe(sites, &away, Depth::GiveUp).await?;
     let mut mirrored = BTreeSet::new();
     for seen in &seen {
         let Here::Mirrored(copy) = &seen.observation.here else { continue };
-        let given_up = copy.role == Role::NonPrimary && onemirror_protocol::released_by(copy, sites.here());
+        let given_up =
+            copy.role == Role::NonPrimary && onemirror_protocol::released_by(copy, sites.here.name());
         let taken_already =
             matches!(&seen.observation.there, There::Mirrored(there) if there.role == Role::Primary);
         if !given_up && !taken_already {
@@ -130,7 +129,7 @@ pub async fn pass_on(sites: &Sites, vm: Option<i32>, images: &[VmImage]) -> Resu
     let outcome = start_user_of(sites, &mirrored).await;
     let (result, reason) = match &outcome {
         Ok(PassOn::Start { .. }) => (Outcome::Done, None),
-        Ok(other) => (Outcome::Skipped, Some(other.tell(sites.there()))),
+        Ok(other) => (Outcome::Skipped, Some(other.tell(sites.there.name()))),
         Err(error) => (Outcome::Failed, Some(error.to_string())),
     };
     let step = match &outcome {
@@ -145,24 +144,24 @@ pub async fn pass_on(sites: &Sites, vm: Option<i32>, images: &[VmImage]) -> Resu
 async fn start_user_of(sites: &Sites, images: &BTreeSet<ImageSpec>) -> Result<PassOn, RunError> {
     let next = user_to_start(sites, images).await?;
     if let PassOn::Start { vm, how, .. } = &next {
-        let client = sites.front_end_there().map_err(|error| sites.error_there(error))?;
-        super::start::ask(&*client, *vm, *how).await.map_err(|error| sites.error_there(error))?;
+        let client = sites.there.front_end().map_err(|error| sites.there.error(error))?;
+        start::ask(&**client, *vm, *how).await.map_err(|error| sites.there.error(error))?;
     }
     Ok(next)
 }
 
 /// The peer's VM that uses the images, and what starts it; nothing is changed.
-pub(super) async fn user_to_start(sites: &Sites, images: &BTreeSet<ImageSpec>) -> Result<PassOn, RunError> {
-    let users = images::users_there(sites, images).await.map_err(|error| sites.error_there(error))?;
+pub(crate) async fn user_to_start(sites: &Sites, images: &BTreeSet<ImageSpec>) -> Result<PassOn, RunError> {
+    let users = users::users_there(sites, images).await.map_err(|error| sites.there.error(error))?;
     let vm = match owners(images, &users)[..] {
         [] => return Ok(PassOn::NoMatch),
         [vm] => vm,
         ref vms => return Ok(PassOn::Ambiguous { vms: vms.to_vec() }),
     };
-    let client = sites.front_end_there().map_err(|error| sites.error_there(error))?;
-    let there = client.vm(vm).await.map_err(|error| sites.error_there(error))?;
+    let client = sites.there.front_end().map_err(|error| sites.there.error(error))?;
+    let there = client.vm(vm).await.map_err(|error| sites.there.error(error))?;
     let state = there.state_name();
-    Ok(match start_of(&there) {
+    Ok(match start::start_of(&there) {
         how @ (Start::Resume | Start::Release | Start::Retry) => PassOn::Start { vm, state, how },
         Start::UnderWay | Start::LettingGo => PassOn::UnderWay { vm, state },
         Start::ByHand(why) => PassOn::ByHand { vm, state, why },

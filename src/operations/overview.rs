@@ -1,22 +1,24 @@
 //! What `list`, `show` and `plan` tell; nothing is changed.
 
-use super::activity::has_its_disks;
-use super::drive::{self, observations};
-use super::error::RunError;
+use super::boot;
 use super::failover;
-use super::gate::next_standing;
-use super::images::{self, VmImage, VmImages};
-use super::lost::{self, LostImage};
-use super::observe::{self, Belonging, Seen, is_seen_mirrored};
-use super::pass_on::{self, PassOn};
-use super::pools::{self, ImageKey, NotReached, PoolHere, by_cluster};
-use super::protection::{self, Watched};
-use super::reconcile::{self, LocalVm};
-use super::site::Sites;
-use super::start::{Start, start_of};
+use super::lost;
+use super::lost::LostImage;
+use super::pass_on;
+use super::pass_on::PassOn;
+use super::protection;
+use super::protection::Watched;
+use super::reconcile;
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::opennebula::{Vm, VmState};
 use crate::protection::Concern;
+use crate::sites::look::{Belonging, Seen};
+use crate::sites::pools::{ImageKey, PoolHere};
+use crate::sites::users::LocalVm;
+use crate::sites::{
+    NotReached, RunError, Sites, Start, VmImage, VmImages, activity, drive, images, look, pools, set_aside,
+    start,
+};
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
     Belongs, BootKind, Copy, Decision, Depth, Finding, Here, Locks, Mode, Patience, PeerVm, Refusal, Release,
@@ -98,11 +100,11 @@ pub struct PendingView {
 }
 
 /// Something that is undone about an image.
-pub(super) struct Undone {
+pub(crate) struct Undone {
     /// What, and what to do about it.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// The latter as data.
-    pub(super) advice: Option<Advice>,
+    pub(crate) advice: Option<Advice>,
 }
 
 impl Undone {
@@ -112,7 +114,7 @@ impl Undone {
     }
 
     /// Something that needs somebody.
-    pub(super) fn needs(what: impl std::fmt::Display, advice: Advice) -> Self {
+    pub(crate) fn needs(what: impl std::fmt::Display, advice: Advice) -> Self {
         Self { text: format!("{what}; {advice}"), advice: Some(advice) }
     }
 
@@ -192,7 +194,7 @@ impl Overview {
 /// All VMs of this site with a disk on Ceph, and what terminated ones left undone. What cannot be looked at keeps
 /// nothing else waiting.
 pub async fn overview(sites: &Sites) -> Result<Overview, RunError> {
-    let machines = sites.one_here.vm_pool().await.map_err(|error| sites.error_here(error))?;
+    let machines = sites.here.ask(async |one| one.vm_pool().await).await?;
     let (pools, mut not_reached) = pools::pools_here(sites).await?;
     let unused: Vec<(ImageKey, VmImage)> = pools.iter().flat_map(keyed_images).collect();
     let ways: Vec<_> =
@@ -204,22 +206,23 @@ pub async fn overview(sites: &Sites) -> Result<Overview, RunError> {
         let (vm_images, errors) = images::images_reached(sites, vm).await;
         if !vm_images.images.is_empty() || !errors.is_empty() {
             let way = vm_images.images.first().map_or(0, |image| image.cluster.number());
-            let keys = pools::keys_of(sites, vm_images.images.clone()).await;
+            let keys = pools::keys_of(vm_images.images.clone()).await;
             used.extend(keys.into_iter().map(|(key, _)| key));
             reached.push((way, (vm_images, errors)));
         }
     }
-    let mut vms =
-        by_cluster(reached, async |(vm_images, errors)| vm_view(sites, &vm_images, errors, &watched).await)
-            .await;
+    let mut vms = pools::by_cluster(reached, async |(vm_images, errors)| {
+        vm_view(sites, &vm_images, errors, &watched).await
+    })
+    .await;
     vms.sort_by_key(|vm| vm.id);
     let unused = unused.into_iter().filter(|(key, _)| !used.contains(key));
     let unused = unused.map(|(_, image)| (image.cluster.number(), image)).collect();
-    let pending = by_cluster(unused, async |image| pending_views(sites, image).await).await;
+    let pending = pools::by_cluster(unused, async |image| pending_views(sites, image).await).await;
     let mut overview = Overview {
-        site: sites.here().to_owned(),
-        role: sites.config.site.role,
-        peer: sites.there().to_owned(),
+        site: sites.here.name().to_owned(),
+        role: sites.config().site.role,
+        peer: sites.there.name().to_owned(),
         concerns: vms.iter().flat_map(|vm| vm.concerns.clone()).collect(),
         vms,
         pending: pending.into_iter().flatten().collect(),
@@ -234,11 +237,11 @@ pub async fn overview(sites: &Sites) -> Result<Overview, RunError> {
 /// What is undone about an image that no VM uses.
 async fn pending_views(sites: &Sites, image: VmImage) -> Vec<PendingView> {
     let name = image.spec().to_string();
-    if lost::is_being_set_aside(&image).await {
+    if set_aside::is_being_set_aside(&image).await {
         let handoff = "being set aside; reconcile will finish it".to_owned();
         return vec![PendingView { image: name, vm: None, handoff, advice: None }];
     }
-    match reconcile::look(sites, &[image], Depth::Tidy).await {
+    match look::look(sites, &[image], Depth::Tidy).await {
         Ok(seen) => {
             let mut views = Vec::new();
             for seen in &seen {
@@ -259,7 +262,7 @@ async fn pending_views(sites: &Sites, image: VmImage) -> Vec<PendingView> {
 
 /// One VM of this site.
 pub async fn show(sites: &Sites, vm: i32) -> Result<VmView, RunError> {
-    let mut vm = sites.one_here.vm(vm).await.map_err(|error| sites.error_here(error))?;
+    let mut vm = sites.here.ask(async |one| one.vm(vm).await).await?;
     if vm.state == VmState::Done {
         // its disks are nobody's, or another VM's
         vm.disks.clear();
@@ -272,9 +275,9 @@ pub async fn show(sites: &Sites, vm: i32) -> Result<VmView, RunError> {
     if is_seen {
         view.error = not_reached.into_iter().next().map(|it| format!("{}: {}", it.what, it.why));
     }
-    let at_rest = !matches!(start_of(&vm_images.vm), Start::UnderWay | Start::Never);
+    let at_rest = !matches!(start::start_of(&vm_images.vm), Start::UnderWay | Start::Never);
     if is_seen && at_rest {
-        let seen = observe::observe(sites, &vm_images.images, Depth::Boot).await?;
+        let seen = look::observe(sites, &vm_images.images, Depth::Boot).await?;
         view.boot = Some(plan_boot(sites, &vm_images.vm, &seen).await);
     }
     Ok(view)
@@ -293,11 +296,15 @@ async fn plan_boot(sites: &Sites, vm: &Vm, seen: &[Seen]) -> PlanPart {
             advice: Some(advice),
         };
     }
-    let (id, kind) = (sites.closing_id(), super::activity::saved_memory(vm));
+    let (id, kind) = (sites.closing_id(), activity::saved_memory(vm));
     let judge = |patience| {
-        let gate =
-            drive::setting(sites, Some(vm.id), &id).gate(kind, next_standing(vm), patience, Locks::Both);
-        gate.judge(&observations(seen))
+        let gate = drive::setting(sites, Some(vm.id), &id).gate(
+            kind,
+            boot::next_standing(vm),
+            patience,
+            Locks::Both,
+        );
+        gate.judge(&drive::observations(seen))
     };
     let judgement = judge(Patience::Fresh);
     let part = plan_part(&judgement.decision, &judgement.findings, "boot");
@@ -315,10 +322,10 @@ async fn plan_boot(sites: &Sites, vm: &Vm, seen: &[Seen]) -> PlanPart {
 
 /// A mirrored disk whose pool here has no room: nobody can lock or mark it.
 async fn without_room(sites: &Sites, seen: &[Seen]) -> Option<(String, Advice)> {
-    for seen in seen.iter().filter(|seen| is_seen_mirrored(seen)) {
+    for seen in seen.iter().filter(|seen| look::is_seen_mirrored(seen)) {
         let pool = seen.spec().pool();
         if let Some(fullness) = seen.image.cluster.lacks_room_still(pool).await {
-            let (image, here) = (seen.spec().image(), sites.here());
+            let (image, here) = (seen.spec().image(), sites.here.name());
             let full = format!("{image}: pool {pool} of {here} is full ({fullness})");
             return Some((full, fullness.advice(pool, Place::Here)));
         }
@@ -337,17 +344,17 @@ async fn vm_view(sites: &Sites, vm_images: &VmImages, errors: Vec<RunError>, wat
     }
     let mut seen = Vec::new();
     for images in by_way.into_values() {
-        match reconcile::look(sites, &images, Depth::Boot).await {
+        match look::look(sites, &images, Depth::Boot).await {
             Ok(found) => seen.extend(found),
             Err(error) => errors.push(error.to_string()),
         }
     }
     seen.sort_by_key(|seen| seen.image.disk_id);
-    observe::tell_sets_apart(sites, &mut seen);
+    look::tell_sets_apart(sites, &mut seen);
     errors.dedup();
     let mut disks = Vec::new();
     for one in &seen {
-        let pool = pools::pool_id(sites, &one.image.cluster, &one.spec().pool_spec()).await;
+        let pool = pools::pool_id(&one.image.cluster, &one.spec().pool_spec()).await;
         let status = watched.reports(&pool).and_then(|reports| reports.of(one.spec()));
         let mut disk = disk_view(sites, one, status);
         let undone = undone(sites, one, Some(user)).await.map(|(_, handoff)| handoff);
@@ -355,7 +362,7 @@ async fn vm_view(sites: &Sites, vm_images: &VmImages, errors: Vec<RunError>, wat
             .or_else(|| missing(sites, one, vm))
             .or_else(|| stuck(sites, one, &seen, vm))
             .or_else(|| not_started_yet(sites, one, &seen, vm))
-            .or_else(|| homeless(sites, one, Some(user.vm())));
+            .or_else(|| homeless(sites, one, Some(user.vm)));
         if let Some(Undone { text, advice }) = undone {
             (disk.handoff, disk.advice) = (Some(text), advice);
         }
@@ -377,7 +384,7 @@ async fn vm_view(sites: &Sites, vm_images: &VmImages, errors: Vec<RunError>, wat
 fn disk_view(sites: &Sites, seen: &Seen, status: Option<&ImageStatus>) -> DiskView {
     let report_here = status.and_then(|status| status.local.as_ref());
     // there is one other site, by whichever name
-    let of_peer = |status: &'_ ImageStatus| match status.peers.get(sites.there()) {
+    let of_peer = |status: &'_ ImageStatus| match status.peers.get(sites.there.name()) {
         Some(report) => Some(report.clone()),
         None => status.peers.values().next().filter(|_| status.peers.len() == 1).cloned(),
     };
@@ -422,14 +429,14 @@ fn disk_view(sites: &Sites, seen: &Seen, status: Option<&ImageStatus>) -> DiskVi
 
 /// A disk that is not here, of a VM that is.
 fn missing(sites: &Sites, seen: &Seen, vm: &Vm) -> Option<Undone> {
-    let has_it = has_its_disks(vm) || !seen.image.is_own();
+    let has_it = activity::has_its_disks(vm) || !seen.image.is_own();
     if seen.observation.here != Here::Absent || !has_it {
         return None;
     }
     if let Some(refusal) = failover::would_refuse(sites, vm, std::slice::from_ref(seen)) {
         return Some(Undone::refused(refusal));
     }
-    let there = sites.there();
+    let there = sites.there.name();
     let what = match &seen.observation.there {
         There::Apart(_) => {
             format!("is not here; on {there} is an image of its name that is not mirrored")
@@ -457,7 +464,7 @@ fn stuck(sites: &Sites, seen: &Seen, all: &[Seen], vm: &Vm) -> Option<Undone> {
 }
 
 fn go_on_with_set_aside(sites: &Sites, vm: &Vm, seen: &Seen) -> Option<Advice> {
-    let (id, standing) = (sites.closing_id(), next_standing(vm));
+    let (id, standing) = (sites.closing_id(), boot::next_standing(vm));
     let gate = drive::setting(sites, Some(vm.id), &id).gate(
         BootKind::Cold,
         standing,
@@ -472,8 +479,8 @@ fn go_on_with_set_aside(sites: &Sites, vm: &Vm, seen: &Seen) -> Option<Advice> {
 fn home_of<'a>(sites: &'a Sites, seen: &'a Seen) -> Option<&'a str> {
     let Here::Mirrored(copy) = &seen.observation.here else { return None };
     match sites.residence().of(copy, seen.image.is_own()) {
-        Belongs::Here => Some(sites.here()),
-        Belongs::There => Some(sites.there()),
+        Belongs::Here => Some(sites.here.name()),
+        Belongs::There => Some(sites.there.name()),
         Belongs::Unknown => None,
     }
 }
@@ -487,10 +494,10 @@ fn homeless(sites: &Sites, seen: &Seen, vm: Option<i32>) -> Option<Undone> {
     }
     let image = seen.spec();
     let what = vm.map_or(format!("--image {image}"), |vm| vm.to_string());
-    let (rehome, there) = (format!("onemirror rehome {what}"), sites.there());
+    let (rehome, there) = (format!("onemirror rehome {what}"), sites.there.name());
     let to_there = Advice::command(Place::Here, format!("{rehome} --to {there}"));
     let to_decide = Advice::command(Place::Here, rehome)
-        .when(format!("to decide that it is {}", sites.here()))
+        .when(format!("to decide that it is {}", sites.here.name()))
         .and(to_there.when(format!("that it is {there}")));
     Some(Undone::needs("where it belongs is not known", to_decide))
 }
@@ -507,8 +514,8 @@ async fn undone(sites: &Sites, seen: &Seen, user: Option<LocalVm>) -> Option<(Op
         Task::Release { vm } => {
             let id = sites.closing_id();
             let rules = Release {
-                here: sites.here(),
-                there: sites.there(),
+                here: sites.here.name(),
+                there: sites.there.name(),
                 role: sites.residence().role,
                 vm,
                 patience: Patience::Exhausted,
@@ -529,10 +536,10 @@ async fn undone(sites: &Sites, seen: &Seen, user: Option<LocalVm>) -> Option<(Op
 
 /// What keeps the peer's VM from being started on an image that this site has given up.
 async fn not_passed_on(sites: &Sites, seen: &Seen) -> Option<Undone> {
-    if !sites.config.policy.resume_on_peer {
+    if !sites.config().policy.resume_on_peer {
         return None;
     }
-    let there = sites.there();
+    let there = sites.there.name();
     match pass_on::user_to_start(sites, &BTreeSet::from([seen.spec().clone()])).await {
         Ok(PassOn::Start { vm, state, how }) => {
             let command = format!("onevm {} {vm}", how.command()?);
@@ -556,7 +563,7 @@ fn not_started_yet(sites: &Sites, seen: &Seen, all: &[Seen], vm: &Vm) -> Option<
         return None;
     };
     let resting = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
-    if !sites.config.policy.resume_on_peer || !resting || !released_by(there, sites.there()) {
+    if !sites.config().policy.resume_on_peer || !resting || !released_by(there, sites.there.name()) {
         return None;
     }
     // it is started once the other site has let go of all of them
@@ -565,12 +572,12 @@ fn not_started_yet(sites: &Sites, seen: &Seen, all: &[Seen], vm: &Vm) -> Option<
     if all.iter().any(is_kept) {
         return None;
     }
-    let start = start_of(vm);
+    let start = start::start_of(vm);
     let advice = match start {
         Start::ByHand(why) => why.advice(vm.id, Place::Here),
         _ => Advice::command(Place::Here, format!("onevm {} {}", start.command()?, vm.id)),
     };
-    let what = format!("handed over by {}; VM {} is {}", sites.there(), vm.id, vm.state_name());
+    let what = format!("handed over by {}; VM {} is {}", sites.there.name(), vm.id, vm.state_name());
     Some(Undone::needs(what, advice))
 }
 
@@ -580,25 +587,25 @@ pub async fn plan(sites: &Sites, vm: i32) -> Result<Plan, RunError> {
     if vm_images.vm.state == VmState::Done {
         return Err(RunError::Unfit(Unfit::VmIsDone { vm }));
     }
-    let seen = observe::observe(sites, &vm_images.images, Depth::Boot).await?;
+    let seen = look::observe(sites, &vm_images.images, Depth::Boot).await?;
     let boot = plan_boot(sites, &vm_images.vm, &seen).await;
     let id = sites.closing_id();
-    let belongings = observe::belongings(sites, &vm_images.images).await?;
+    let belongings = look::belongings(sites, &vm_images.images).await?;
     let is_away = belongings.iter().any(|belonging| {
         matches!(belonging, Belonging::GivenUp(_) | Belonging::Primary(Belongs::There | Belongs::Unknown))
     });
-    let terminate = if is_away && sites.config.releases_on(crate::config::ReleaseOn::Terminate) {
-        let seen = observe::observe(sites, &vm_images.images, Depth::GiveUp).await?;
+    let terminate = if is_away && sites.config().releases_on(crate::config::ReleaseOn::Terminate) {
+        let seen = look::observe(sites, &vm_images.images, Depth::GiveUp).await?;
         let rules = Release {
-            here: sites.here(),
-            there: sites.there(),
+            here: sites.here.name(),
+            there: sites.there.name(),
             role: sites.residence().role,
             vm,
             patience: Patience::Fresh,
             locks: Locks::Here,
             closing_id: &id,
         };
-        let ReleaseJudgement { judgement, pending } = rules.judge(&observations(&seen));
+        let ReleaseJudgement { judgement, pending } = rules.judge(&drive::observations(&seen));
         let mut part = plan_part(&judgement.decision, &judgement.findings, "nothing to hand over");
         for pending in pending {
             part.decision = format!("handoff would stay pending: {} {}", pending.image, pending.cause);
@@ -655,7 +662,7 @@ fn step_names(steps: &[Step]) -> Vec<String> {
     steps
         .iter()
         .map(|step| {
-            let at = if step.side() == onemirror_protocol::Side::Here { "here" } else { "there" };
+            let at = step.side().name();
             format!("{} {} {at}", step.name(), step.image())
         })
         .collect()

@@ -1,10 +1,5 @@
 //! Gathers what [`crate::doctor`] judges; decides nothing, and changes nothing but a lock that it gives back.
 
-use super::CONCURRENCY;
-use super::cluster::Cluster;
-use super::images;
-use super::pools;
-use super::site::Sites;
 use crate::ceph::{self, CephError, DaemonState, Expiry, PoolStatus, ReplayState, is_fsid};
 use crate::doctor::facts::{
     Daemon, ExaminedDisk, ExaminedFrontEnd, ExaminedPool, ExaminedVm, Images, NoAnswer, PoolMirroring,
@@ -12,6 +7,9 @@ use crate::doctor::facts::{
 };
 use crate::opennebula::disks::rbd_images;
 use crate::opennebula::{self, Datastore, DiskKind, OpenNebula};
+use crate::sites::images;
+use crate::sites::reach;
+use crate::sites::{CONCURRENCY, Cluster, Site, Sites, pools, users};
 use futures::{StreamExt as _, stream};
 use onemirror_protocol::ImageSpec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,11 +42,11 @@ pub async fn servers(client: &dyn OpenNebula) -> Vec<String> {
 
 /// The other site's front-end, and how far its clock is ahead, in seconds.
 pub async fn examine_front_end_there(sites: &Sites) -> (Result<ExaminedFrontEnd, String>, Option<i64>) {
-    let client = match sites.front_end_there() {
+    let client = match sites.there.front_end() {
         Ok(client) => client,
-        Err(error) => return (Err(sites.error_there(error).to_string()), None),
+        Err(error) => return (Err(sites.there.error(error).to_string()), None),
     };
-    let found = front_end(&*client).await.map_err(|error| sites.error_there(error).to_string());
+    let found = front_end(&**client).await.map_err(|error| sites.there.error(error).to_string());
     (found, client.clock_ahead())
 }
 
@@ -64,19 +62,19 @@ pub async fn examine_pools(sites: &Sites) -> Result<Vec<ExaminedPool>, String> {
 }
 
 async fn examine_pool(sites: &Sites, name: String, datastore: Datastore) -> ExaminedPool {
-    let own = match sites.cluster_here(&datastore).await {
+    let own = match reach::cluster_here(sites, &datastore).await {
         Ok(own) => own,
         Err(error) => {
             let here = PoolOnCluster::unknown("client.?", NoAnswer::Other(error.to_string()));
             let there = PoolOnCluster::unknown(
                 "client.?",
-                NoAnswer::Other(format!("nothing leads to {}", sites.there())),
+                NoAnswer::Other(format!("nothing leads to {}", sites.there.name())),
             );
             return ExaminedPool { name, here, there };
         }
     };
     let there = async {
-        match sites.cluster_there(&own, &name).await {
+        match reach::cluster_there(sites, &own, &name).await {
             Ok(Some(cluster)) => side(&cluster, &name).await,
             Ok(None) => PoolOnCluster::unknown(
                 "client.?",
@@ -94,12 +92,12 @@ async fn examine_pool(sites: &Sites, name: String, datastore: Datastore) -> Exam
 /// This front-end's VMs, and how many of the other's use the same images.
 pub async fn examine_vms(sites: &Sites) -> Result<Vec<ExaminedVm>, String> {
     let mut found = Vec::new();
-    for vm in sites.one_here.vm_pool().await.map_err(|error| sites.error_here(error).to_string())? {
+    for vm in sites.here.ask(async |one| one.vm_pool().await).await.map_err(|error| error.to_string())? {
         found.push(examine_vm(sites, &vm).await);
     }
     let images: BTreeSet<ImageSpec> =
         found.iter().flat_map(|vm| &vm.disks).map(|disk| disk.image.clone()).collect();
-    if let Ok(users) = images::users_there(sites, &images).await {
+    if let Ok(users) = users::users_there(sites, &images).await {
         for vm in &mut found {
             let matching: BTreeSet<i32> = vm
                 .disks
@@ -116,14 +114,14 @@ pub async fn examine_vms(sites: &Sites) -> Result<Vec<ExaminedVm>, String> {
 
 /// The pools in which VMs of both front-ends have disks that were made for them; none where one does not answer.
 pub async fn examine_shared_pools(sites: &Sites) -> BTreeSet<String> {
-    let Ok(there) = sites.front_end_there() else { return BTreeSet::new() };
-    let (here, there) = futures::join!(pools_of_own_disks(&*sites.one_here), pools_of_own_disks(&*there));
+    let of_site = async |site: &Site| site.ask(async |one| pools_of_own_disks(&**one).await).await;
+    let (here, there) = futures::join!(of_site(&sites.here), of_site(&sites.there));
     &here.unwrap_or_default() & &there.unwrap_or_default()
 }
 
 async fn examine_vm(sites: &Sites, vm: &opennebula::Vm) -> ExaminedVm {
     let mut found = ExaminedVm { id: vm.id, has_context: vm.has_context, ..ExaminedVm::default() };
-    let datastores = match sites.datastores(opennebula::disks::datastores_needed(vm)).await {
+    let datastores = match images::datastores(sites, opennebula::disks::datastores_needed(vm)).await {
         Ok(datastores) => datastores,
         Err(error) => {
             found.error = Some(error.to_string());

@@ -1,15 +1,12 @@
 //! Rehoming: an operator decides for good where the images of a VM belong.
 
-use super::drive::{self, Subject, not_carried_out};
-use super::error::RunError;
-use super::images::VmImage;
-use super::journal::{self, Attempt};
-use super::observe::{self, Seen};
-use super::pools::{self, PoolHere};
-use super::reconcile;
-use super::site::Sites;
-use super::steps::{self, Cause, HeldLocks};
 use crate::audit::Outcome;
+use crate::sites::drive::Subject;
+use crate::sites::journal::Attempt;
+use crate::sites::look::Seen;
+use crate::sites::pools::PoolHere;
+use crate::sites::steps::{Cause, HeldLocks};
+use crate::sites::{RunError, Sites, VmImage, drive, journal, look, pools, steps};
 use onemirror_protocol::{
     Carried, Copy, Depth, Finding, Here, Home, ImageSpec, Mode, Rule, Run, Side, Step, Unfit, Verdict,
     hinders_rehome, is_primary_nowhere,
@@ -48,7 +45,7 @@ pub async fn rehome(
     images: &[VmImage],
     site: &str,
 ) -> Result<Vec<NewHome>, RunError> {
-    let started = sites.now();
+    let started = sites.time().now();
     let result = try_rehome(sites, vm, images, site).await;
     if let Err(error) = &result {
         let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
@@ -65,8 +62,8 @@ async fn try_rehome(
     site: &str,
 ) -> Result<Vec<NewHome>, RunError> {
     if let ([image], None) = (images, vm)
-        && site == sites.here()
-        && reconcile::look(sites, images, Depth::Boot)
+        && site == sites.here.name()
+        && look::look(sites, images, Depth::Boot)
             .await?
             .iter()
             .all(|seen| is_primary_nowhere(&seen.observation))
@@ -82,12 +79,13 @@ async fn try_rehome(
     let owner = sites.owner();
     let mut locks = HeldLocks::default();
     let result = async {
-        let seen = observe::observe(sites, images, Depth::GiveUp).await?;
+        let seen = look::observe(sites, images, Depth::GiveUp).await?;
         steps::lock(sites, &mut locks, Side::Here, &seen, &owner).await?;
         let seen = steps::observe_locked(sites, images, Depth::GiveUp, &locks).await?;
         let mut steps = Vec::new();
         for (seen, copy) in seen.iter().filter_map(mirrored) {
-            let hinders = hinders_rehome(&seen.observation, copy, site, sites.here(), sites.there());
+            let hinders =
+                hinders_rehome(&seen.observation, copy, site, sites.here.name(), sites.there.name());
             if let Some(refusal) = hinders {
                 return Err(RunError::Refused(refusal));
             }
@@ -102,13 +100,13 @@ async fn try_rehome(
             .await?
         {
             Carried::Out => {}
-            left => return Err(not_carried_out(&steps, left)),
+            left => return Err(drive::not_carried_out(&steps, left)),
         }
         let home = |(seen, copy): (&Seen, &Copy)| NewHome {
             image: seen.spec().to_string(),
             site: site.to_owned(),
             is_taken_up: false,
-            is_kept: site == sites.here() && is_let_go(copy),
+            is_kept: site == sites.here.name() && is_let_go(copy),
         };
         Ok(seen.iter().filter_map(mirrored).map(home).collect())
     }
@@ -119,7 +117,7 @@ async fn try_rehome(
 
 /// Takes up an image that is primary nowhere, as the gate would for a VM.
 async fn take_up(sites: &Sites, image: &VmImage) -> Result<(), RunError> {
-    let limit = sites.config.policy.sync_timeout;
+    let limit = sites.config().policy.sync_timeout;
     let images = std::slice::from_ref(image);
     let subject = Subject { vm: None, images, known: &[], order: None, limit };
     let driven = drive::drive(sites, Run::take_up(), &subject).await;
@@ -127,7 +125,7 @@ async fn take_up(sites: &Sites, image: &VmImage) -> Result<(), RunError> {
         Verdict::TakenUp => Ok(()),
         Verdict::NotFollowed => Err(RunError::Unfit(Unfit::NotFollowed {
             image: image.spec().clone(),
-            there: sites.there().to_owned(),
+            there: sites.there.name().to_owned(),
         })),
         _ => Err(driven.error()),
     }

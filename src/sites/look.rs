@@ -1,24 +1,27 @@
 //! Turns what the two sites answer into observations.
 
 use super::CONCURRENCY;
+use super::Sites;
 use super::cluster::Cluster;
-use super::error::{RunError, denial_of};
-use super::images::{self, DiskUser, VmImage};
+use super::error;
+use super::error::RunError;
+use super::images::VmImage;
 use super::locks;
-use super::lost;
-use super::site::Sites;
+use super::reach;
+use super::set_aside;
+use super::users;
 use crate::ceph::{
     self, CephError, DaemonState, ImageInfo, MirrorMode, MirrorSnapshotState, MirrorState, Mirroring,
     ReplayState, Snapshots,
 };
 use crate::opennebula::stock::left_behind;
-use crate::state::is_later_report;
+use crate::state::{BootId, is_later_report, peer_contact, peer_contacted_since_boot, remember_peer_contact};
 use futures::{StreamExt, TryStreamExt, stream};
 use onemirror_protocol::{
-    Activity, Apart, Belongs, Copy, Depth, HOME_KEY, Here, Home, ImageSpec, Keeping, Marks, Mode, Named,
-    Observation, PeerVm, Positions, Report, Resync, Role, Side, SiteRole, There, Token, Unfit, home_written,
+    Apart, Belongs, Copy, Depth, HOME_KEY, Here, Home, ImageSpec, Keeping, Marks, Mode, Named, Observation,
+    Positions, Report, Resync, Role, Side, SiteRole, There, Token, TokenSeen, Unfit, home_written,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Reverts beyond that are not looked at.
 const MOST_REVERTS: usize = 100;
@@ -30,7 +33,7 @@ fn is_of_boot(depth: Depth) -> bool {
 
 /// An image as observed, with what it takes to act on it.
 #[derive(Clone)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     pub image: VmImage,
     pub observation: Observation,
     /// The cluster of the other copy, if there is a way to it.
@@ -50,8 +53,16 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn spec(&self) -> &ImageSpec {
+    pub(crate) fn spec(&self) -> &ImageSpec {
         self.image.spec()
+    }
+
+    /// The cluster of a side's copy, if there is a way to it.
+    pub(crate) fn cluster(&self, side: Side) -> Option<&Cluster> {
+        match side {
+            Side::Here => Some(&self.image.cluster),
+            Side::There => self.cluster_there.as_ref(),
+        }
     }
 }
 
@@ -75,27 +86,22 @@ struct CopySeen {
     left_behind: Vec<ImageInfo>,
 }
 
-/// An error of one cluster, by the name of its site.
-pub(super) fn error_on(cluster: &Cluster, image: &ImageSpec, error: CephError) -> RunError {
-    RunError::Ceph { image: image.clone(), site: cluster.site().to_owned(), error }
-}
-
 async fn snapshots(cluster: &Cluster, image: &ImageSpec) -> Result<Snapshots, RunError> {
-    cluster.snapshots(image).await.map_err(|error| error_on(cluster, image, error))
+    cluster.snapshots(image).await.map_err(|error| cluster.error(image, error))
 }
 
 /// Observes all these images, a few at a time.
-pub(super) async fn observe(sites: &Sites, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, RunError> {
-    let started = sites.now();
+pub(crate) async fn observe(sites: &Sites, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, RunError> {
+    let started = sites.time().now();
     let mut seen: Vec<Seen> = stream::iter(images.iter().map(|image| observe_image(sites, image, depth)))
         .buffered(CONCURRENCY)
         .try_collect()
         .await?;
-    observe_users_there(sites, &mut seen, depth).await;
+    users::observe_users_there(sites, &mut seen, depth).await;
     if depth != Depth::GiveUp {
         observe_keeping(&mut seen).await;
     }
-    let took = sites.surroundings.time.since(started);
+    let took = sites.time().since(started);
     sites.slowest_look.set(sites.slowest_look.get().max(took));
     if is_of_boot(depth) {
         tell_sets_apart(sites, &mut seen);
@@ -104,13 +110,9 @@ pub(super) async fn observe(sites: &Sites, images: &[VmImage], depth: Depth) -> 
 }
 
 /// All of these are disks of one VM.
-pub(super) fn tell_sets_apart(sites: &Sites, seen: &mut [Seen]) {
+pub(crate) fn tell_sets_apart(sites: &Sites, seen: &mut [Seen]) {
     let mut observations: Vec<_> = seen.iter_mut().map(|seen| &mut seen.observation).collect();
-    onemirror_protocol::tell_sets_apart(sites.here(), &mut observations);
-}
-
-pub(super) fn error_of(image: &VmImage, error: CephError) -> RunError {
-    error_on(&image.cluster, image.spec(), error)
+    onemirror_protocol::tell_sets_apart(sites.here.name(), &mut observations);
 }
 
 async fn observe_image(sites: &Sites, image: &VmImage, depth: Depth) -> Result<Seen, RunError> {
@@ -134,7 +136,7 @@ async fn observe_image(sites: &Sites, image: &VmImage, depth: Depth) -> Result<S
             seen.observation.here = Here::Absent;
             if is_of_boot(depth) {
                 let there = ask_there(sites, &mut seen).await;
-                seen.observation.set_aside = lost::set_aside_of(image).await;
+                seen.observation.set_aside = set_aside::set_aside_of(image).await;
                 seen.observation.there = alone_there(there);
             }
         }
@@ -149,25 +151,25 @@ async fn observe_image(sites: &Sites, image: &VmImage, depth: Depth) -> Result<S
 /// The copy there, and which cluster it is in. Why nothing is known of it is no error.
 async fn ask_there(sites: &Sites, seen: &mut Seen) -> CopyThere {
     let (spec, own) = (seen.image.spec(), &seen.image.cluster);
-    let there = match sites.cluster_there(own, &spec.pool_spec()).await {
+    let there = match reach::cluster_there(sites, own, &spec.pool_spec()).await {
         Ok(Some(cluster)) => {
             seen.cluster_there = Some(cluster.clone());
-            if sites.is_silent_there() {
+            if sites.there.silence.lasts().is_some() {
                 Err(CephError::Unreachable {
                     what: spec.to_string(),
-                    cluster: sites.there().to_owned(),
+                    cluster: sites.there.name().to_owned(),
                     detail: "it did not answer a moment ago".into(),
                 })
             } else {
                 copy_there(&cluster, spec).await.inspect_err(|error| {
                     if error.is_unreachable() {
-                        sites.note_silence();
+                        sites.there.silence.note(String::new());
                     }
                 })
             }
         }
         Ok(None) => Err(CephError::NoWay {
-            what: format!("the cluster of {}", sites.there()),
+            what: format!("the cluster of {}", sites.there.name()),
             detail: "set [peer.ceph] conf and user in onemirror.conf".into(),
         }),
         Err(error) => Err(error),
@@ -175,7 +177,7 @@ async fn ask_there(sites: &Sites, seen: &mut Seen) -> CopyThere {
     there.unwrap_or_else(|error| {
         tracing::info!("{error}");
         seen.trouble = Some(error.to_string());
-        CopyThere::Unseen(denial_of(&error).map_or(There::Unreachable, There::Denied))
+        CopyThere::Unseen(error::denial_of(&error).map_or(There::Unreachable, There::Denied))
     })
 }
 
@@ -199,12 +201,16 @@ async fn observe_both(
         CopyThere::NotMirrored(metadata) => apart(&metadata, &[&global_id]),
         CopyThere::Mirrored(there) if there.info.id == here.info.id => {
             return Err(RunError::Unfit(Unfit::PeerIsOwnCluster {
-                here: sites.here().to_owned(),
-                there: sites.there().to_owned(),
+                here: sites.here.name().to_owned(),
+                there: sites.there.name().to_owned(),
             }));
         }
         CopyThere::Mirrored(there) if there.mirroring.global_id != global_id => {
-            tracing::warn!("{}: the image of this name on {} is another one", seen.spec(), sites.there());
+            tracing::warn!(
+                "{}: the image of this name on {} is another one",
+                seen.spec(),
+                sites.there.name()
+            );
             copy_here = copy(here, &[&there]);
             apart(&there.metadata, &[&global_id, &there.mirroring.global_id])
         }
@@ -217,10 +223,10 @@ async fn observe_both(
         }
     };
     match contact(&copy_here, &seen.observation.there) {
-        Some(agrees) => sites.note_contact(&global_id, agrees),
+        Some(agrees) => note_contact(sites, &global_id, agrees),
         None => {
             seen.observation.in_touch_since_reboot =
-                sites.in_touch_since_reboot(&global_id, &copy_here.token);
+                in_touch_since_reboot(sites, &global_id, &copy_here.token);
         }
     }
     seen.observation.here = Here::Mirrored(copy_here);
@@ -228,8 +234,8 @@ async fn observe_both(
 }
 
 /// Whether the image exists here and is primary, or not mirrored at all.
-pub(super) async fn is_writable_here(image: &VmImage) -> Result<bool, RunError> {
-    let info = image.cluster.info(image.spec()).await.map_err(|error| error_of(image, error))?;
+pub(crate) async fn is_writable_here(image: &VmImage) -> Result<bool, RunError> {
+    let info = image.cluster.info(image.spec()).await.map_err(|error| image.error(error))?;
     Ok(info.is_some_and(|info| info.mirroring.is_none_or(|mirroring| mirroring.primary)))
 }
 
@@ -243,7 +249,7 @@ pub async fn look_here(image: &VmImage) -> Result<Here, RunError> {
 }
 
 /// Where these images belong, as far as this site's own cluster tells; the other one is not asked.
-pub(super) async fn belongings(sites: &Sites, images: &[VmImage]) -> Result<Vec<Belonging>, RunError> {
+pub(crate) async fn belongings(sites: &Sites, images: &[VmImage]) -> Result<Vec<Belonging>, RunError> {
     let looks = images.iter().map(|image| async move {
         Ok(match copy_here(image).await? {
             CopyHere::Absent | CopyHere::NotMirrored(_) => Belonging::NotMirrored,
@@ -261,7 +267,7 @@ pub(super) async fn belongings(sites: &Sites, images: &[VmImage]) -> Result<Vec<
 
 /// Remembers of an image that is not mirrored yet, and says nothing of a home, that it belongs here. On a site that
 /// is home to such images anyway nothing needs to be remembered.
-pub(super) async fn remember_home(sites: &Sites, seen: &Seen) {
+pub(crate) async fn remember_home(sites: &Sites, seen: &Seen) {
     let (Here::NotMirrored, Some(id)) = (&seen.observation.here, &seen.id_here) else { return };
     if sites.residence().role == SiteRole::Home || seen.image.is_own() {
         return;
@@ -271,16 +277,16 @@ pub(super) async fn remember_home(sites: &Sites, seen: &Seen) {
         if cluster.metadata(spec).await?.contains_key(HOME_KEY) {
             return Ok(());
         }
-        cluster.set_metadata(spec, HOME_KEY, &home_written(sites.here(), Named::Local(id))).await
+        cluster.set_metadata(spec, HOME_KEY, &home_written(sites.here.name(), Named::Local(id))).await
     };
     // an image without a copy boots in any case
     if let Err(error) = remembered.await {
-        tracing::warn!("{spec}: that it belongs to {} is not noted: {error}", sites.here());
+        tracing::warn!("{spec}: that it belongs to {} is not noted: {error}", sites.here.name());
     }
 }
 
 async fn copy_here(image: &VmImage) -> Result<CopyHere, RunError> {
-    copy_of(&image.cluster, image.spec()).await.map_err(|error| error_of(image, error))
+    copy_of(&image.cluster, image.spec()).await.map_err(|error| image.error(error))
 }
 
 /// Asks for reports and positions where the decision depends on them.
@@ -353,10 +359,9 @@ async fn report(sites: &Sites, side: Side, cluster: &Cluster, spec: &ImageSpec, 
             return Report::Other;
         }
     };
-    let side = if side == Side::Here { "here" } else { "there" };
-    let name = format!("{}-{side}", said.mirroring.global_id);
+    let name = format!("{}-{}", said.mirroring.global_id, side.name());
     let written = report.last_update.map(|time| time.to_string()).unwrap_or_default();
-    let is_on_this_copy = is_later_report(&sites.surroundings.state_dir, &name, &said.info.id, &written);
+    let is_on_this_copy = is_later_report(sites.state_dir(), &name, &said.info.id, &written);
     match translate(&report) {
         Report::SplitBrain if !is_on_this_copy => Report::Other,
         report => report,
@@ -371,11 +376,11 @@ async fn observe_resyncs(
     there: &mut Copy,
 ) -> Result<(), RunError> {
     let Some(global_id) = &seen.global_id else { return Ok(()) };
-    let clusters = [Some(&seen.image.cluster), seen.cluster_there.as_ref()];
+    let clusters = [Side::Here, Side::There].map(|side| seen.cluster(side));
     for ((copy, said), cluster) in [here, there].into_iter().zip(said).zip(clusters) {
         let Some(cluster) = cluster else { continue };
         let spec = seen.spec();
-        let failed = |error| error_on(cluster, spec, error);
+        let failed = |error| cluster.error(spec, error);
         // one that is just being made is not to be built on either
         let asked = said.mirroring.state != MirrorState::Enabled
             || resync_asked(cluster, spec, said).await.map_err(failed)?;
@@ -391,7 +396,7 @@ async fn observe_resyncs(
 
 /// The id of the copy that is there now, if Ceph keeps a request for its resync, or is meeting it. Not that of one which
 /// is just being made: the request was met before it.
-pub(super) async fn copy_to_be_thrown_away(
+pub(crate) async fn copy_to_be_thrown_away(
     cluster: &Cluster,
     spec: &ImageSpec,
 ) -> Result<Option<String>, CephError> {
@@ -421,8 +426,8 @@ async fn resync_asked(cluster: &Cluster, spec: &ImageSpec, said: &CopySeen) -> R
 
 /// Whether the copy in `mine` has everything that the journal of the copy in `other` holds.
 async fn journal_positions(mine: &Cluster, other: &Cluster, spec: &ImageSpec) -> Result<Positions, RunError> {
-    let uuid = mine.uuid_of_pool(&spec.pool_spec()).await.map_err(|error| error_on(mine, spec, error))?;
-    let status = other.journal_status(spec).await.map_err(|error| error_on(other, spec, error))?;
+    let uuid = mine.uuid_of_pool(&spec.pool_spec()).await.map_err(|error| mine.error(spec, error))?;
+    let status = other.journal_status(spec).await.map_err(|error| other.error(spec, error))?;
     let Some(follower) = uuid.and_then(|uuid| status.clients.get(&uuid).cloned()) else {
         return Ok(Positions::Unknown);
     };
@@ -440,7 +445,7 @@ async fn observe_keeping(seen: &mut [Seen]) {
     let way = |seen: &Seen| (seen.image.cluster.number(), seen.spec().pool_spec());
     let mut needed: BTreeMap<_, u64> = BTreeMap::new();
     for seen in seen.iter_mut().filter(|seen| has_to_give_way(&seen.observation)) {
-        if lost::is_all_sent(seen).await {
+        if set_aside::is_all_sent(seen).await {
             seen.observation.keeping = Keeping::Needless;
             continue;
         }
@@ -488,64 +493,9 @@ async fn room_needed(seen: &Seen) -> u64 {
     }
 }
 
-/// Asks the peer's front-end who uses the images whose fate depends on it.
-async fn observe_users_there(sites: &Sites, seen: &mut [Seen], depth: Depth) {
-    let asked: BTreeSet<ImageSpec> = seen
-        .iter()
-        .filter(|seen| depends_on_users_there(&seen.observation, depth))
-        .map(|seen| seen.spec().clone())
-        .collect();
-    if asked.is_empty() {
-        return;
-    }
-    let users = match sites.is_front_end_silent_there() {
-        true => None,
-        false => Some(images::users_there(sites, &asked).await),
-    };
-    for seen in seen.iter_mut().filter(|seen| asked.contains(seen.image.spec())) {
-        match &users {
-            None => seen.observation.vm_there = PeerVm::Silent,
-            Some(Ok(users)) => {
-                let users = users.get(seen.image.spec()).map_or(&[][..], Vec::as_slice);
-                seen.observation.vm_there = peer_vm(users);
-                seen.observation.owned_by_both = seen.image.is_own() && users.iter().any(|user| user.owns);
-            }
-            Some(Err(error)) => {
-                tracing::info!("front-end of {}: {error}", sites.there());
-                let denial = error.denial();
-                if denial.is_none() {
-                    sites.note_front_end_silence();
-                }
-                seen.observation.vm_there = denial.map_or(PeerVm::Silent, PeerVm::Denied);
-                seen.trouble = Some(format!("front-end of {}: {error}", sites.there()));
-            }
-        }
-    }
-}
-
 /// Whether it is one of two copies.
-pub(super) fn is_seen_mirrored(seen: &Seen) -> bool {
+pub(crate) fn is_seen_mirrored(seen: &Seen) -> bool {
     matches!(seen.observation.here, Here::Mirrored(_))
-}
-
-/// Whether it matters who uses the image there: wherever the roles of the copies do not keep a VM there from writing.
-fn depends_on_users_there(observation: &Observation, depth: Depth) -> bool {
-    let Here::Mirrored(here) = &observation.here else { return false };
-    let there = match &observation.there {
-        There::Mirrored(there) => Some(there.role),
-        _ => None,
-    };
-    match depth {
-        Depth::GiveUp => false,
-        // of a copy that was only forced, the first to boot holds the image
-        Depth::Tidy => here.role != Role::HalfDemoted && there == Some(here.role),
-        Depth::Boot => match here.role {
-            Role::NonPrimary => there.is_some() || observation.there.is_unseen(),
-            Role::Primary => there == Some(Role::Primary) || observation.there.is_unseen(),
-            Role::HalfDemoted => false,
-        },
-        Depth::Force => true,
-    }
 }
 
 /// Whether the copy there outranks the one here, which cannot follow it by itself.
@@ -566,21 +516,6 @@ fn contact(here: &Copy, there: &There) -> Option<bool> {
         There::Mirrored(there) => {
             let is_older = !there.token.is_unread() && there.token.sequence() <= here.token.sequence();
             Some(there.role == Role::NonPrimary && is_older)
-        }
-    }
-}
-
-/// The busiest of the VMs that use an image.
-fn peer_vm(users: &[DiskUser]) -> PeerVm {
-    let Some(user) = users.iter().max_by_key(|user| (user.activity.min(Activity::Busy), user.domain)) else {
-        return PeerVm::None;
-    };
-    let (vm, state, domain) = (user.vm, user.state.clone(), user.domain);
-    match user.activity {
-        Activity::Inactive => PeerVm::Inactive { vm, state },
-        Activity::LettingGo => PeerVm::LettingGo { vm, state },
-        Activity::Busy | Activity::ToBeStarted | Activity::Holding => {
-            PeerVm::Active { vm, state, domain, way_out: user.way_out }
         }
     }
 }
@@ -613,7 +548,7 @@ async fn copy_of(cluster: &Cluster, spec: &ImageSpec) -> Result<CopyHere, CephEr
 }
 
 /// Where a mirrored image belongs, if that is written on it and can be seen.
-pub(super) async fn home_written_on(cluster: &Cluster, image: &ImageSpec) -> Option<String> {
+pub(crate) async fn home_written_on(cluster: &Cluster, image: &ImageSpec) -> Option<String> {
     let CopyHere::Mirrored(seen) = copy_of(cluster, image).await.ok()? else { return None };
     copy(&seen, &[]).home.site().map(ToOwned::to_owned)
 }
@@ -718,7 +653,7 @@ fn named_by(info: &ImageInfo) -> impl Iterator<Item = Named<'_>> {
 }
 
 /// A report in the terms of the rules.
-pub(super) fn translate(report: &ceph::StatusReport) -> Report {
+pub(crate) fn translate(report: &ceph::StatusReport) -> Report {
     if report.daemon == DaemonState::Down {
         return Report::Down;
     }
@@ -746,6 +681,41 @@ fn snapshot_positions(mine: &Snapshots, other: &Snapshots) -> Positions {
         // demoted here, and the other only followed
         None if newest_there.primary_snap_id.is_some() => Positions::Complete,
         None => Positions::Behind,
+    }
+}
+
+/// Observes these images, unless their cluster did not answer a moment ago.
+pub(crate) async fn look(sites: &Sites, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, RunError> {
+    if let Some(why) = images.iter().find_map(|image| image.cluster.silence()) {
+        return Err(RunError::Unfit(Unfit::ClusterSilent { why }));
+    }
+    let seen = observe(sites, images, depth).await;
+    if let Err(RunError::Ceph { image, site, error }) = &seen
+        && site == sites.here.name()
+        && let Some(image) = images.iter().find(|it| it.spec() == image)
+    {
+        image.cluster.note_silence(error);
+    }
+    seen
+}
+
+/// Notes that the peer was asked about this image since this host was booted, and whether the other copy agrees with the
+/// one here being the newest.
+fn note_contact(sites: &Sites, global_id: &str, agrees: bool) {
+    let noted = BootId::current()
+        .and_then(|boot_id| remember_peer_contact(sites.state_dir(), global_id, &boot_id, agrees));
+    if let Err(error) = noted {
+        tracing::warn!("{error}");
+    }
+}
+
+/// Whether the peer agreed about this image since this host was booted. One that never had a token was never handed over,
+/// and may be newer than the peer's silence: for it any answer of the peer counts that did not contradict.
+fn in_touch_since_reboot(sites: &Sites, global_id: &str, token: &TokenSeen) -> bool {
+    let Ok(boot_id) = BootId::current() else { return false };
+    match peer_contact(sites.state_dir(), global_id, &boot_id) {
+        Some(agrees) => agrees,
+        None => *token == TokenSeen::None && peer_contacted_since_boot(sites.state_dir(), &boot_id),
     }
 }
 

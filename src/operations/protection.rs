@@ -1,32 +1,30 @@
 //! Gathers what [`crate::protection`] judges; changes nothing.
 
-use super::cluster::Cluster;
-use super::error::RunError;
-use super::images::VmImages;
-use super::journal::{self, Attempt};
-use super::observe::{Seen, error_on, home_written_on, is_seen_mirrored};
-use super::pools::{self, ImageKey, NotReached, PoolHere, PoolId, by_cluster};
-use super::site::Sites;
 use crate::audit::Outcome;
 use crate::ceph::{
     CephError, DaemonState, ImageInfo, ImageStatus, MirrorMode, ReplayState, SnapshotSchedule, StatusReport,
 };
 use crate::opennebula::stock::is_left_by_revert;
 use crate::protection::{Concern, DiskFacts, HowMirrored, Parent, ProtectionFacts, Schedule, SnapshotAge};
+use crate::sites::journal::Attempt;
+use crate::sites::look::Seen;
+use crate::sites::pools::{ImageKey, PoolHere, PoolId};
+use crate::sites::reach;
+use crate::sites::{Cluster, NotReached, RunError, Sites, VmImages, journal, look, pools};
 use jiff::Timestamp;
 use onemirror_protocol::{Here, ImageSpec, Role, There};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What both clusters report on one pool's images, by their names within it.
-pub(super) struct Reports {
+pub(crate) struct Reports {
     here: BTreeMap<String, ImageStatus>,
     /// The global ids of those that the other cluster mirrors; `None`: it did not answer.
     there: Option<BTreeMap<String, String>>,
 }
 
 impl Reports {
-    pub(super) fn of(&self, image: &ImageSpec) -> Option<&ImageStatus> {
+    pub(crate) fn of(&self, image: &ImageSpec) -> Option<&ImageStatus> {
         self.here.get(image.image())
     }
 
@@ -38,24 +36,24 @@ impl Reports {
 }
 
 /// What was asked once for many images.
-pub(super) struct Watched {
+pub(crate) struct Watched {
     pools: BTreeMap<PoolId, Reports>,
     /// By the way to a cluster; absent: not known.
     schedules: BTreeMap<u64, Vec<SnapshotSchedule>>,
     /// The images of the other front-end; `None`: not known.
     registered_there: Option<BTreeSet<ImageSpec>>,
     /// Pools of the other cluster that have no room: nothing is copied there.
-    pub(super) full_there: Vec<NotReached>,
+    pub(crate) full_there: Vec<NotReached>,
 }
 
 impl Watched {
-    pub(super) fn reports(&self, pool: &PoolId) -> Option<&Reports> {
+    pub(crate) fn reports(&self, pool: &PoolId) -> Option<&Reports> {
         self.pools.get(pool)
     }
 }
 
 /// Asks both sites about these pools.
-pub(super) async fn watch(sites: &Sites, pools: Vec<PoolHere>) -> Watched {
+pub(crate) async fn watch(sites: &Sites, pools: Vec<PoolHere>) -> Watched {
     let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
     for pool in &pools {
         clusters.insert(pool.cluster.number(), pool.cluster.clone());
@@ -63,12 +61,12 @@ pub(super) async fn watch(sites: &Sites, pools: Vec<PoolHere>) -> Watched {
     let pools = pools.into_iter().map(|pool| (pool.cluster.number(), pool)).collect();
     let clusters = clusters.into_iter().collect();
     let (pools, schedules, registered_there) = futures::join!(
-        by_cluster(pools, async |pool: PoolHere| {
+        pools::by_cluster(pools, async |pool: PoolHere| {
             let (there, full) = names_there(sites, &pool).await;
             let here = pool.status.images.into_iter().map(|image| (image.name.clone(), image)).collect();
             ((pool.id, Reports { here, there }), full)
         }),
-        by_cluster(clusters, async |cluster: Cluster| {
+        pools::by_cluster(clusters, async |cluster: Cluster| {
             let schedules = cluster.snapshot_schedules().await;
             schedules
                 .inspect_err(|error| tracing::info!("{error}"))
@@ -91,10 +89,10 @@ async fn names_there(
     sites: &Sites,
     pool: &PoolHere,
 ) -> (Option<BTreeMap<String, String>>, Option<NotReached>) {
-    if sites.is_silent_there() {
+    if sites.there.silence.lasts().is_some() {
         return (None, None);
     }
-    let Ok(Some(cluster)) = sites.cluster_there(&pool.cluster, &pool.name).await else {
+    let Ok(Some(cluster)) = reach::cluster_there(sites, &pool.cluster, &pool.name).await else {
         return (None, None);
     };
     match cluster.pool_status(&pool.name).await {
@@ -109,7 +107,7 @@ async fn names_there(
         Err(error) => {
             tracing::info!("{error}");
             if error.is_unreachable() {
-                sites.note_silence();
+                sites.there.silence.note(String::new());
             }
             (None, None)
         }
@@ -117,13 +115,13 @@ async fn names_there(
 }
 
 async fn registered_there(sites: &Sites) -> Option<BTreeSet<ImageSpec>> {
-    let images = sites.front_end_there().ok()?.image_pool().await;
+    let images = sites.there.front_end().ok()?.image_pool().await;
     let images = images.inspect_err(|error| tracing::info!("{error}")).ok()?;
     Some(images.into_iter().filter_map(|image| image.source.parse().ok()).collect())
 }
 
 /// What is wrong with the protection of a VM's disks, as far as they were seen.
-pub(super) async fn concerns_of_vm(
+pub(crate) async fn concerns_of_vm(
     sites: &Sites,
     vm_images: &VmImages,
     seen: &[Seen],
@@ -137,7 +135,7 @@ pub(super) async fn concerns_of_vm(
             vm: vm_images.vm.id,
             disk: number,
             size: disk.and_then(|disk| disk.size),
-            others_are_mirrored: seen.iter().any(is_seen_mirrored),
+            others_are_mirrored: seen.iter().any(look::is_seen_mirrored),
         };
         found.extend(concerns_of_disk(sites, one, disk, watched).await);
     }
@@ -147,7 +145,7 @@ pub(super) async fn concerns_of_vm(
 async fn concerns_of_disk(sites: &Sites, seen: &Seen, disk: DiskFacts, watched: &Watched) -> Vec<Concern> {
     let Some(info) = &seen.info_here else { return Vec::new() };
     let (spec, cluster) = (seen.spec(), &seen.image.cluster);
-    let pool = pools::pool_id(sites, cluster, &spec.pool_spec()).await;
+    let pool = pools::pool_id(cluster, &spec.pool_spec()).await;
     // a pool that is not mirrored is nobody's concern
     let Some(reports) = watched.reports(&pool) else {
         return facts(sites, spec, HowMirrored::Follows).of_disk(disk, info.size).judge();
@@ -167,11 +165,11 @@ async fn concerns_of_disk(sites: &Sites, seen: &Seen, disk: DiskFacts, watched: 
             facts = facts.reported(report_of(reports.of(spec), None));
         }
         Some(mirroring) => {
-            let report = report_of(reports.of(spec), Some(sites.there()));
+            let report = report_of(reports.of(spec), Some(sites.there.name()));
             facts = facts.reported(report);
             facts.standing = match mirroring.mode {
                 MirrorMode::Journal => HowMirrored::WritesByJournal,
-                MirrorMode::Snapshot => by_snapshots(seen, report, watched, sites.surroundings.time.date()),
+                MirrorMode::Snapshot => by_snapshots(seen, report, watched, sites.time().date()),
             };
         }
     }
@@ -181,32 +179,33 @@ async fn concerns_of_disk(sites: &Sites, seen: &Seen, disk: DiskFacts, watched: 
 /// After a revert to a disk snapshot what the disk was before is still mirrored, under another name. In snapshot mode
 /// its copy learns that name with the next mirror snapshot only, and would be booted as the disk until then. So one
 /// is taken. Returns that image, where there was one to be sent.
-pub(super) async fn send_new_name(sites: &Sites, seen: &[Seen]) -> Result<Option<ImageSpec>, RunError> {
+pub(crate) async fn send_new_name(sites: &Sites, seen: &[Seen]) -> Result<Option<ImageSpec>, RunError> {
     let Some(seen) = seen.first() else { return Ok(None) };
     let is_concerned = matches!(seen.observation.here, Here::NotMirrored)
         || matches!(seen.observation.there, There::Apart(_));
     let (spec, cluster) = (seen.spec(), &seen.image.cluster);
-    if !is_concerned || sites.is_silent_there() {
+    if !is_concerned || sites.there.silence.lasts().is_some() {
         return Ok(None);
     }
     // whoever does not answer is asked at the next run
-    let Ok(Some(there)) = sites.cluster_there(cluster, &spec.pool_spec()).await else { return Ok(None) };
+    let Ok(Some(there)) = reach::cluster_there(sites, cluster, &spec.pool_spec()).await else {
+        return Ok(None);
+    };
     let Ok(Some(info)) = there.info(spec).await else { return Ok(None) };
     let Some(theirs) = info.mirroring else { return Ok(None) };
     // not by its parent: a disk that was flattened since has none
-    let pool =
-        cluster.pool_status(&spec.pool_spec()).await.map_err(|error| error_on(cluster, spec, error))?;
+    let pool = cluster.pool_status(&spec.pool_spec()).await.map_err(|error| cluster.error(spec, error))?;
     let is_theirs = |image: &&ImageStatus| image.global_id == theirs.global_id;
     let Some(name) = pool.images.iter().find(is_theirs).map(|image| &image.name) else { return Ok(None) };
     let left: Option<ImageSpec> = format!("{}/{name}", spec.pool_spec()).parse().ok();
     let Some(left) = left.filter(|left| is_left_by_revert(left, spec)) else { return Ok(None) };
-    let failed = |error| error_on(cluster, &left, error);
+    let failed = |error| cluster.error(&left, error);
     let info = cluster.info(&left).await.map_err(failed)?;
     let Some(mirroring) = info.and_then(|info| info.mirroring) else { return Ok(None) };
     if !mirroring.primary || mirroring.mode != MirrorMode::Snapshot {
         return Ok(None);
     }
-    let started = sites.now();
+    let started = sites.time().now();
     let sent = cluster.mirror_snapshot(&left).await;
     let (outcome, reason) = match &sent {
         Ok(()) => (Outcome::Done, format!("{spec} was reverted to a disk snapshot")),
@@ -220,8 +219,8 @@ pub(super) async fn send_new_name(sites: &Sites, seen: &[Seen]) -> Result<Option
 
 fn facts<'a>(sites: &'a Sites, image: &'a ImageSpec, standing: HowMirrored) -> ProtectionFacts<'a> {
     ProtectionFacts {
-        here: sites.here(),
-        there: sites.there(),
+        here: sites.here.name(),
+        there: sites.there.name(),
         image,
         disk: None,
         standing,
@@ -247,7 +246,7 @@ async fn not_mirrored(seen: &Seen, info: &ImageInfo, watched: &Watched) -> HowMi
 }
 
 /// What is wrong with images that no VM uses, such as those that others are cloned from.
-pub(super) async fn concerns_of_others(
+pub(crate) async fn concerns_of_others(
     sites: &Sites,
     watched: &Watched,
     pools: &[(PoolId, String, Cluster)],
@@ -261,7 +260,7 @@ pub(super) async fn concerns_of_others(
                 continue;
             }
             let (standing, site) = match is_primary(status, &image, cluster).await {
-                true => (HowMirrored::WritesByJournal, Some(sites.there())),
+                true => (HowMirrored::WritesByJournal, Some(sites.there.name())),
                 false => (HowMirrored::Follows, None),
             };
             let report = report_of(Some(status), site);
@@ -272,7 +271,7 @@ pub(super) async fn concerns_of_others(
 }
 
 /// Whether the copy here is primary. A daemon that is down may have reported last when it was not yet.
-pub(super) async fn is_primary(status: &ImageStatus, image: &ImageSpec, cluster: &Cluster) -> bool {
+pub(crate) async fn is_primary(status: &ImageStatus, image: &ImageSpec, cluster: &Cluster) -> bool {
     let Some(report) = &status.local else { return false };
     if report.daemon == DaemonState::Up || report.replay == ReplayState::LocalPrimary {
         return report.replay == ReplayState::LocalPrimary;
@@ -325,7 +324,7 @@ fn image_of_snapshot(text: &str) -> Option<ImageSpec> {
 
 async fn parent_of(cluster: &Cluster, text: &str) -> Option<Parent> {
     let image = image_of_snapshot(text)?;
-    let home = home_written_on(cluster, &image).await;
+    let home = look::home_written_on(cluster, &image).await;
     let mirroring = cluster.info(&image).await.ok()??.mirroring;
     let is_mirrored = mirroring.is_some();
     let sends_snapshots = mirroring.is_some_and(|it| it.primary && it.mode == MirrorMode::Snapshot);

@@ -1,17 +1,14 @@
 //! The sites between two clusters that are folders: what is done where something changes under a run.
 
-use super::failover::{self, FailoverOutcome, ForceOrder};
-use super::gate;
-use super::images::{VmImage, VmImages};
-use super::lost;
-use super::observe;
-use super::rehome;
-use super::site::Sites;
-use super::steps::{self, Cause, HeldLocks};
+use super::{FailoverOutcome, boot, failover, protection, rehome};
 use crate::audit::AuditLog;
-use crate::ceph::{Connection, Programs, RbdCommand, RunOn};
+use crate::ceph::{CephCalls, Connection, PeerConnection, Programs, RbdCommand, RunOn};
 use crate::config::Config;
-use crate::opennebula::Vm;
+use crate::opennebula::{ClientOptions, Datastore, OneError, OpenNebula, Vm};
+use crate::sites::steps::{Cause, HeldLocks};
+use crate::sites::{
+    Cluster, ForceOrder, Sites, Surroundings, VmImage, VmImages, Ways, look, reach, set_aside, steps,
+};
 use onemirror_protocol::{BootKind, Carried, Depth, Run, Side, Standing, Step};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -62,27 +59,15 @@ case $verb in
 esac
 "#;
 
-const CONFIG: &str = r#"
-[site]
-name = "site-a"
-role = "home"
-auth = "AUTH"
-[peer]
-name = "site-b"
-endpoint = "http://127.0.0.1:1/RPC2"
-auth = "AUTH"
-[peer.ceph]
-conf = "/dev/null"
-user = "libvirt"
-"#;
+const CONFIG: &str = include_str!("../../tests/fixtures/config/two-sites.conf");
 
 /// A cluster that is a folder.
-struct Cluster {
+struct Folder {
     folder: PathBuf,
-    command: super::cluster::Cluster,
+    calls: Rc<dyn CephCalls>,
 }
 
-impl Cluster {
+impl Folder {
     fn new(site: &str, folder: PathBuf) -> Self {
         std::fs::create_dir(&folder).unwrap();
         let program = |name: &str, text: &str| {
@@ -102,9 +87,7 @@ impl Cluster {
             run_on: RunOn::Local,
             deadline: Duration::from_secs(20),
         };
-        let command = Rc::new(RbdCommand::new(connection).with_programs(programs));
-        let command = super::cluster::Cluster::new(command);
-        Self { folder, command }
+        Self { folder, calls: Rc::new(RbdCommand::new(connection).with_programs(programs)) }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -150,31 +133,71 @@ impl Cluster {
     }
 }
 
-/// A run on site-a, between two clusters in this folder.
-fn run(folder: &Path) -> (Sites, Cluster, Cluster) {
-    let auth = folder.join("auth");
-    std::fs::write(&auth, "oneadmin:secret").unwrap();
-    std::fs::set_permissions(&auth, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let text = CONFIG.replace("AUTH", auth.to_str().unwrap());
-    let config = Config::parse(&text, Path::new("onemirror.conf")).unwrap();
-    let mut sites = Sites::new(config, "test").unwrap();
-    sites.surroundings.state_dir = folder.join("state");
-    sites.surroundings.audit = Rc::new(AuditLog::open(&folder.join("log")));
-    let (here, there) =
-        (Cluster::new("site-a", folder.join("here")), Cluster::new("site-b", folder.join("there")));
-    sites.cluster_there.borrow_mut().insert(None, there.command.clone());
-    (&sites, here, there)
+/// The ways to two such clusters; front-ends are as they are.
+struct WaysToFolders {
+    here: Rc<dyn CephCalls>,
+    there: Rc<dyn CephCalls>,
+    others: Rc<dyn Ways>,
 }
 
-fn image(cluster: &Cluster, disk_id: impl Into<Option<i32>>, name: &str) -> VmImage {
-    let image = format!("one/{name}").parse().unwrap();
-    VmImage { disk_id: disk_id.into(), ..VmImage::unused(image, 1, cluster.command.clone()) }
+impl Ways for WaysToFolders {
+    fn front_end(&self, options: ClientOptions) -> Result<Rc<dyn OpenNebula>, OneError> {
+        self.others.front_end(options)
+    }
+
+    fn cluster(&self, connection: Connection) -> Rc<dyn CephCalls> {
+        if connection.site == "site-a" { self.here.clone() } else { self.there.clone() }
+    }
+
+    fn peer_cluster(&self, peer: PeerConnection) -> Rc<dyn CephCalls> {
+        self.cluster(peer.connection)
+    }
+}
+
+/// A run on site-a, between two clusters in this folder.
+struct TestRun {
+    sites: Sites,
+    here: Folder,
+    there: Folder,
+    /// As the run reaches it.
+    cluster: Cluster,
+}
+
+impl TestRun {
+    async fn in_folder(folder: &Path) -> Self {
+        let auth = folder.join("auth");
+        std::fs::write(&auth, "oneadmin:secret").unwrap();
+        std::fs::set_permissions(&auth, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let text =
+            CONFIG.replace("AUTH", auth.to_str().unwrap()).replace("ENDPOINT", "http://127.0.0.1:1/RPC2");
+        let config = Config::parse(&text, Path::new("onemirror.conf")).unwrap();
+        let here = Folder::new("site-a", folder.join("here"));
+        let there = Folder::new("site-b", folder.join("there"));
+        let real = Surroundings::real();
+        let ways =
+            WaysToFolders { here: here.calls.clone(), there: there.calls.clone(), others: real.ways.clone() };
+        let surroundings = Surroundings {
+            ways: Rc::new(ways),
+            audit: Rc::new(AuditLog::open(&folder.join("log"))),
+            state_dir: folder.join("state"),
+            ..real
+        };
+        let sites = Sites::within(config, "test", surroundings).unwrap();
+        let cluster = reach::cluster_here(&sites, &Datastore::default()).await.unwrap();
+        Self { sites, here, there, cluster }
+    }
+
+    fn image(&self, disk_id: impl Into<Option<i32>>, name: &str) -> VmImage {
+        let image = format!("one/{name}").parse().unwrap();
+        VmImage { disk_id: disk_id.into(), ..VmImage::unused(image, 1, self.cluster.clone()) }
+    }
 }
 
 #[tokio::test]
 async fn a_copy_that_comes_between_two_looks_is_locked_before_it_is_judged() {
     let folder = tempfile::tempdir().unwrap();
-    let (&sites, here, _there) = run(folder.path());
+    let run = TestRun::in_folder(folder.path()).await;
+    let TestRun { sites, here, .. } = &run;
     for (file, name, id) in [("one-7", "one-7", "77aa"), ("one-8.next", "one-8", "88bb")] {
         here.put(file, "1633551d7564", id);
         let metadata = format!(
@@ -182,9 +205,9 @@ async fn a_copy_that_comes_between_two_looks_is_locked_before_it_is_judged() {
         );
         here.write(&format!("{name}.metadata"), &metadata);
     }
-    let images = [image(&here, 0, "one-7"), image(&here, 1, "one-8")];
+    let images = [run.image(0, "one-7"), run.image(1, "one-8")];
     let outcome =
-        gate::ready_to_boot(&sites, 3, &images, Run::boot(BootKind::Cold, Standing::Last)).await.unwrap();
+        boot::ready_to_boot(sites, 3, &images, Run::boot(BootKind::Cold, Standing::Last)).await.unwrap();
     assert!(outcome.steps.is_empty(), "{:?}", outcome.steps);
     // in two rounds; those of one round are taken side by side
     let calls = here.calls();
@@ -199,45 +222,47 @@ async fn a_copy_that_comes_between_two_looks_is_locked_before_it_is_judged() {
 #[tokio::test]
 async fn what_a_killed_run_began_to_set_aside_is_ended_under_locks_that_hold() {
     let folder = tempfile::tempdir().unwrap();
-    let (&sites, here, there) = run(folder.path());
+    let run = TestRun::in_folder(folder.path()).await;
+    let TestRun { sites, here, there, .. } = &run;
     let kept = "one-7.lost-20261126T164500Z";
     here.put(kept, "10365947de3a", "77aa");
     there.put("one-7", "1633551d7564", "77aa");
     let note = r#"{"copy":"10365947de3a","site":"site-a","image":"one/one-7","vm":3,"since":"2026-11-26T16:45:00Z","why":"x"}"#;
     here.write(&format!("{kept}.metadata"), &serde_json::json!({ "onemirror.lost": note }).to_string());
-    let kept = image(&here, None, kept);
-    for cluster in [&here, &there] {
+    let kept = run.image(None, kept);
+    for cluster in [here, there] {
         cluster.write("stolen", "");
-        let error = lost::finish_set_aside(&sites, &kept).await.unwrap_err();
+        let error = set_aside::finish_set_aside(sites, &kept).await.unwrap_err();
         assert!(error.to_string().contains("its lock ran out"), "{error}");
         assert!(here.changes().is_empty(), "{:?}", here.changes());
         cluster.take_away("stolen");
     }
-    assert!(lost::is_being_set_aside(&kept).await);
-    lost::finish_set_aside(&sites, &kept).await.unwrap();
+    assert!(set_aside::is_being_set_aside(&kept).await);
+    set_aside::finish_set_aside(sites, &kept).await.unwrap();
     assert_eq!(here.changes(), ["mirror image disable"]);
     // it is looked at again where a full pool tells no more than the names of its images
     here.write(kept.spec().image(), r#"{"name":"x","id":"10365947de3a","size":16777216,"features":[]}"#);
-    assert!(!lost::is_being_set_aside(&kept).await);
+    assert!(!set_aside::is_being_set_aside(&kept).await);
 }
 
 #[tokio::test]
 async fn a_copy_is_noted_then_renamed_then_mirrored_no_more_and_only_under_locks_that_hold() {
     let folder = tempfile::tempdir().unwrap();
-    let (&sites, here, there) = run(folder.path());
+    let run = TestRun::in_folder(folder.path()).await;
+    let TestRun { sites, here, there, .. } = &run;
     here.put_with("one-7", "10365947de3a", true, "3:site-a:open");
     there.put_with("one-7", "1633551d7564", true, "1003:site-b:open");
-    sites.note_front_end_silence();
-    let images = [image(&here, 0, "one-7")];
+    sites.there.front_end_silence.note(String::new());
+    let images = [run.image(0, "one-7")];
     let set_aside = async || {
         let owner = sites.owner();
         let mut locks = HeldLocks::default();
-        let seen = observe::observe(&sites, &images, Depth::Tidy).await.unwrap();
-        steps::lock(&sites, &mut locks, Side::Here, &seen, &owner).await.unwrap();
-        steps::lock(&sites, &mut locks, Side::There, &seen, &owner).await.unwrap();
+        let seen = look::observe(sites, &images, Depth::Tidy).await.unwrap();
+        steps::lock(sites, &mut locks, Side::Here, &seen, &owner).await.unwrap();
+        steps::lock(sites, &mut locks, Side::There, &seen, &owner).await.unwrap();
         let steps = [Step::SetAside { image: images[0].spec().clone() }];
         let cause = Cause { vm: None, findings: &[], order: None };
-        let carried = steps::carry_out(&sites, &steps, &seen, &locks, &cause).await.unwrap();
+        let carried = steps::carry_out(sites, &steps, &seen, &locks, &cause).await.unwrap();
         locks.release().await;
         carried
     };
@@ -261,36 +286,38 @@ async fn a_copy_is_noted_then_renamed_then_mirrored_no_more_and_only_under_locks
 #[tokio::test]
 async fn a_resync_is_asked_of_no_copy_but_the_one_that_was_looked_at() {
     let folder = tempfile::tempdir().unwrap();
-    let (&sites, here, there) = run(folder.path());
+    let run = TestRun::in_folder(folder.path()).await;
+    let TestRun { sites, here, there, .. } = &run;
     here.put_with("one-7", "10365947de3a", false, "3:site-a:open");
     there.put_with("one-7", "1633551d7564", true, "5:site-b:open");
-    sites.note_front_end_silence();
-    let images = [image(&here, 0, "one-7")];
-    let seen = observe::observe(&sites, &images, Depth::GiveUp).await.unwrap();
+    sites.there.front_end_silence.note(String::new());
+    let images = [run.image(0, "one-7")];
+    let seen = look::observe(sites, &images, Depth::GiveUp).await.unwrap();
     let steps = [Step::Resync { image: images[0].spec().clone() }];
     let cause = Cause { vm: None, findings: &[], order: None };
     // the daemon was faster: this is the next copy
     here.put_with("one-7", "20365947de3a", false, "3:site-a:open");
-    let carried = steps::carry_out(&sites, &steps, &seen, &HeldLocks::default(), &cause).await.unwrap();
+    let carried = steps::carry_out(sites, &steps, &seen, &HeldLocks::default(), &cause).await.unwrap();
     assert_eq!((carried, here.calls().as_str()), (Carried::Halted, ""));
 }
 
 #[tokio::test]
 async fn nothing_is_forced_once_a_lock_is_gone() {
     let folder = tempfile::tempdir().unwrap();
-    let (&sites, here, _there) = run(folder.path());
+    let run = TestRun::in_folder(folder.path()).await;
+    let TestRun { sites, here, .. } = &run;
     here.put_with("one-7", "10365947de3a", false, "3:site-b:open");
-    sites.note_silence();
-    sites.note_front_end_silence();
-    let vm = VmImages { vm: Vm { id: 3, ..Vm::default() }, images: vec![image(&here, 0, "one-7")] };
+    sites.there.silence.note(String::new());
+    sites.there.front_end_silence.note(String::new());
+    let vm = VmImages { vm: Vm { id: 3, ..Vm::default() }, images: vec![run.image(0, "one-7")] };
     let order = ForceOrder { reason: "burnt down", site_is_off: false };
     let mut outcome = FailoverOutcome::default();
     here.write("stolen", "");
-    let error = failover::promote_all(&sites, &vm, &order, &mut outcome).await.err().unwrap();
+    let error = failover::promote_all(sites, &vm, &order, &mut outcome).await.err().unwrap();
     assert!(error.to_string().contains("its lock ran out"), "{error}");
     assert!(here.changes().is_empty(), "{:?}", here.changes());
     here.take_away("stolen");
-    assert!(failover::promote_all(&sites, &vm, &order, &mut outcome).await.is_ok());
+    assert!(failover::promote_all(sites, &vm, &order, &mut outcome).await.is_ok());
     assert_eq!(here.changes(), ["mirror image promote", "image-meta set", "image-meta set"]);
     assert_eq!(outcome.forced, ["one/one-7"]);
 }
@@ -298,7 +325,8 @@ async fn nothing_is_forced_once_a_lock_is_gone() {
 #[tokio::test]
 async fn a_daemon_that_is_down_does_not_tell_which_copy_is_primary() {
     let folder = tempfile::tempdir().unwrap();
-    let (_sites, here, _there) = run(folder.path());
+    let run = TestRun::in_folder(folder.path()).await;
+    let here = &run.here;
     here.put_with("one-7", "10365947de3a", true, "1001:site-b:open");
     here.put_with("one-8", "10365947de3b", false, "3:site-b:open");
     let is_primary = async |name: &str, state: &str, description: &str| {
@@ -306,7 +334,7 @@ async fn a_daemon_that_is_down_does_not_tell_which_copy_is_primary() {
             r#"{{"name":"{name}","global_id":"77aa","state":"{state}","description":"{description}","last_update":"2026-11-27 05:42:00"}}"#
         );
         let status = crate::ceph::parse::image_status(status.as_bytes()).unwrap();
-        super::protection::is_primary(&status, image(&here, 0, name).spec(), &here.command).await
+        protection::is_primary(&status, run.image(0, name).spec(), &run.cluster).await
     };
     // promoted by force since the last report
     assert!(is_primary("one-7", "down+replaying", "replaying, ").await);
@@ -318,9 +346,10 @@ async fn a_daemon_that_is_down_does_not_tell_which_copy_is_primary() {
 #[tokio::test]
 async fn a_home_that_is_written_down_is_sent_again_by_mirror_snapshot() {
     let folder = tempfile::tempdir().unwrap();
-    let (&sites, here, _there) = run(folder.path());
-    sites.note_silence();
-    sites.note_front_end_silence();
+    let run = TestRun::in_folder(folder.path()).await;
+    let TestRun { sites, here, .. } = &run;
+    sites.there.silence.note(String::new());
+    sites.there.front_end_silence.note(String::new());
     for (mode, expected) in [("snapshot", &["mirror image snapshot"][..]), ("journal", &[])] {
         let _ = std::fs::remove_file(here.folder.join("calls"));
         here.put_with("one-7", "10365947de3a", true, "1:site-a:open");
@@ -330,7 +359,7 @@ async fn a_home_that_is_written_down_is_sent_again_by_mirror_snapshot() {
             "one-7.metadata",
             r#"{"onemirror.handoff":"1:site-a:open:77aa","onemirror.home":"site-b:77aa"}"#,
         );
-        rehome::rehome(&sites, Some(3), &[image(&here, 0, "one-7")], "site-b").await.unwrap();
+        rehome::rehome(sites, Some(3), &[run.image(0, "one-7")], "site-b").await.unwrap();
         assert_eq!(here.changes(), expected, "{mode}");
     }
 }

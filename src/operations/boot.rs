@@ -1,14 +1,9 @@
 //! The gate before a boot.
 
-use super::activity::has_its_disks;
-use super::drive::{self, observations};
-use super::error::RunError;
-use super::images::{VmImage, VmImages};
-use super::journal::{self, Attempt, Ground};
-use super::observe;
-use super::site::Sites;
 use crate::audit::Outcome;
 use crate::opennebula::Vm;
+use crate::sites::journal::{Attempt, Ground};
+use crate::sites::{RunError, Sites, VmImage, VmImages, activity, drive, journal, look};
 use onemirror_protocol::{
     BootKind, Depth, ImageSpec, Locks, Patience, Run, Running, Standing, Step, Verdict,
 };
@@ -26,8 +21,8 @@ pub enum GateScope {
 }
 
 /// How the last gate before the next start of this VM stands.
-pub(super) fn next_standing(vm: &Vm) -> Standing {
-    match has_its_disks(vm) {
+pub(crate) fn next_standing(vm: &Vm) -> Standing {
+    match activity::has_its_disks(vm) {
         true => Standing::Last,
         false => Standing::Making,
     }
@@ -56,7 +51,7 @@ pub async fn gate(
         GateScope::All => vm.images.clone(),
         GateScope::AllFor(disk) => {
             if let Some(image) = of_disk(disk).next()
-                && observe::is_writable_here(&image).await?
+                && look::is_writable_here(&image).await?
             {
                 return Ok(GateOutcome::default());
             }
@@ -64,7 +59,7 @@ pub async fn gate(
         }
         GateScope::Disk(disk) => of_disk(disk).collect(),
     };
-    let started = sites.now();
+    let started = sites.time().now();
     let result = ready_to_boot(sites, vm.vm.id, &images, Run::boot(boot, standing)).await;
     if let Err(error) = &result {
         let (image, rule) = match error {
@@ -85,11 +80,11 @@ pub async fn gate(
 
 /// What the `running` hook has to do about a VM that runs; nothing is changed.
 pub async fn judge_running(sites: &Sites, vm: &VmImages) -> Result<Running, RunError> {
-    let seen = observe::observe(sites, &vm.images, Depth::Boot).await?;
+    let seen = look::observe(sites, &vm.images, Depth::Boot).await?;
     let id = sites.closing_id();
     let setting = drive::setting(sites, Some(vm.vm.id), &id);
     let gate = setting.gate(BootKind::Cold, Standing::Last, Patience::Exhausted, Locks::Both);
-    Ok(Running::judge(&gate, &observations(&seen)))
+    Ok(Running::judge(&gate, &drive::observations(&seen)))
 }
 
 /// The gate on some images of a VM that runs, to make up for one that it never went through.
@@ -99,7 +94,7 @@ pub async fn make_up(sites: &Sites, vm: &VmImages, images: &[ImageSpec]) -> Resu
     ready_to_boot(sites, vm.vm.id, &left, Run::boot(BootKind::Cold, Standing::Last)).await
 }
 
-pub(super) async fn ready_to_boot(
+pub(crate) async fn ready_to_boot(
     sites: &Sites,
     vm: i32,
     images: &[VmImage],

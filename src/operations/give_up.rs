@@ -1,15 +1,13 @@
 //! A release carried out: the images that a VM let go of are given up, or stay pending.
 
-use super::drive::{self, Subject};
-use super::error::RunError;
-use super::images::{self, DiskUser, VmImage};
-use super::journal::{self, Attempt, Ground};
-use super::observe::{self, Belonging, Seen};
-use super::site::Sites;
 use crate::audit::Outcome;
 use crate::ceph::CephError;
 use crate::config::ReleaseOn;
-use onemirror_protocol::{Belongs, Here, ImageSpec, LetGo, Pending, Role, Run, Step, Users, Verdict};
+use crate::sites::drive::Subject;
+use crate::sites::journal::{Attempt, Ground};
+use crate::sites::look::{Belonging, Seen};
+use crate::sites::{RunError, Sites, VmImage, drive, images, journal, look};
+use onemirror_protocol::{Belongs, Here, ImageSpec, LetGo, Pending, Role, Run, Step, Verdict};
 use std::time::Duration;
 
 /// What became of the images.
@@ -28,17 +26,17 @@ pub struct ReleaseOutcome {
 /// Gives up the images of a VM that is at its end, those of them that belong to the other site. Which ones these are
 /// this site's own cluster tells: what belongs here does not wait for a site that is silent.
 pub async fn release_at_end(sites: &Sites, vm: i32, images: &[VmImage]) -> Result<Vec<Pending>, RunError> {
-    if !sites.config.releases_on(ReleaseOn::Terminate) {
+    if !sites.config().releases_on(ReleaseOn::Terminate) {
         return Ok(Vec::new());
     }
-    let away: Vec<VmImage> = std::iter::zip(images, observe::belongings(sites, images).await?)
+    let away: Vec<VmImage> = std::iter::zip(images, look::belongings(sites, images).await?)
         .filter(|(_, belonging)| matches!(belonging, Belonging::Primary(Belongs::There | Belongs::Unknown)))
         .map(|(image, _)| image.clone())
         .collect();
     if away.is_empty() {
         return Ok(Vec::new());
     }
-    let limit = sites.config.policy.release_timeout;
+    let limit = sites.config().policy.release_timeout;
     Ok(release(sites, vm, &away, LetGo::ByEndingVm, limit).await?.pending)
 }
 
@@ -51,7 +49,7 @@ pub async fn release(
     let_go: LetGo,
     limit: Duration,
 ) -> Result<ReleaseOutcome, RunError> {
-    let started = sites.now();
+    let started = sites.time().now();
     let registered = images::registered_here(sites, images.iter()).await?;
     for (image, id) in &registered {
         tracing::warn!("{image} is registered here as image {id}, not VM {vm}'s own: left as it is");
@@ -77,23 +75,6 @@ pub async fn release(
         }
     }
     result
-}
-
-/// Notes which of the images one of these VMs of this site uses; `own` is the one that it is about. Only under the lock of
-/// the copies here is that so for longer than a moment.
-pub(super) async fn observe_users_here(
-    sites: &Sites,
-    seen: &mut [Seen],
-    which: Users,
-    own: Option<i32>,
-) -> Result<(), RunError> {
-    let specs = seen.iter().map(|seen| seen.spec().clone()).collect();
-    let users = images::users_here(sites, &specs).await.map_err(|error| sites.error_here(error))?;
-    for seen in seen {
-        let users = users.get(seen.spec()).map_or(&[][..], Vec::as_slice);
-        seen.observation.used_here_by = which.first(own, users.iter().map(DiskUser::of_image));
-    }
-    Ok(())
 }
 
 async fn give_up(

@@ -1,0 +1,34 @@
+//! Who did not answer a moment ago is not asked again for a while.
+
+use super::outside::TimeSource;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a cluster or front-end that did not answer counts as silent within a run.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// Silence, as last noted. All clones tell of the same.
+#[derive(Clone)]
+pub(crate) struct Silence {
+    time: Rc<dyn TimeSource>,
+    noted: Rc<RefCell<Option<(Instant, String)>>>,
+}
+
+impl Silence {
+    pub(super) fn none(time: Rc<dyn TimeSource>) -> Self {
+        Self { time, noted: Rc::default() }
+    }
+
+    pub(crate) fn note(&self, why: String) {
+        *self.noted.borrow_mut() = Some((self.time.now(), why));
+    }
+
+    /// Why nobody is asked, if that was a moment ago. One deadline is waited for then, not one per image and look.
+    pub(crate) fn lasts(&self) -> Option<String> {
+        let noted = self.noted.borrow();
+        let (since, why) = noted.as_ref()?;
+        (self.time.since(*since) < SILENCE).then(|| why.clone())
+    }
+}
