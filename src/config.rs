@@ -26,7 +26,7 @@ pub const SIZE_LIMIT: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// This front-end and its Ceph cluster.
-    pub site: Site,
+    pub site: SiteConfig,
     /// The other front-end and its Ceph cluster.
     pub peer: PeerConfig,
     /// Deadlines, and what is done when.
@@ -48,7 +48,7 @@ pub enum ConfiguredRole {
 
 /// `[site]`: this front-end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Site {
+pub struct SiteConfig {
     /// The local cluster's mirroring site name, as `rbd mirror pool info` prints it.
     pub name: String,
     /// What it is to images that do not say where they belong.

@@ -29,7 +29,7 @@ pub(crate) struct Output {
 
 /// Why there is no [`Output`].
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RunError {
+pub(crate) enum ProcessError {
     /// It could not be started.
     #[error("cannot run {program}: {source}")]
     Spawn {
@@ -69,14 +69,14 @@ pub(crate) async fn run(
     mut command: Command,
     deadline: Duration,
     stdout_limit: usize,
-) -> Result<Output, RunError> {
+) -> Result<Output, ProcessError> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|source| RunError::Spawn {
+    let mut child = command.spawn().map_err(|source| ProcessError::Spawn {
         program: command.as_std().get_program().to_string_lossy().into_owned(),
         source,
     })?;
@@ -84,36 +84,36 @@ pub(crate) async fn run(
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let all = async {
         tokio::try_join!(
-            async { child.wait().await.map_err(RunError::Read) },
+            async { child.wait().await.map_err(ProcessError::Read) },
             read_all(stdout, stdout_limit),
             read_ends(stderr),
         )
     };
     let (status, stdout, stderr) =
-        tokio::time::timeout(deadline, all).await.map_err(|_| RunError::Deadline(deadline))??;
+        tokio::time::timeout(deadline, all).await.map_err(|_| ProcessError::Deadline(deadline))??;
     group.0 = None;
     let status = status.code().or_else(|| Some(ENDED_BY_SIGNAL + status.signal()?));
     Ok(Output { status: status.unwrap_or(ENDED_BY_SIGNAL), stdout, stderr })
 }
 
-async fn read_all(stream: Option<impl AsyncRead + Unpin>, limit: usize) -> Result<Vec<u8>, RunError> {
+async fn read_all(stream: Option<impl AsyncRead + Unpin>, limit: usize) -> Result<Vec<u8>, ProcessError> {
     let mut bytes = Vec::new();
     if let Some(stream) = stream {
         let one_more = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-        stream.take(one_more).read_to_end(&mut bytes).await.map_err(RunError::Read)?;
+        stream.take(one_more).read_to_end(&mut bytes).await.map_err(ProcessError::Read)?;
     }
-    if bytes.len() > limit { Err(RunError::TooLong(limit)) } else { Ok(bytes) }
+    if bytes.len() > limit { Err(ProcessError::TooLong(limit)) } else { Ok(bytes) }
 }
 
-async fn read_ends(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, RunError> {
+async fn read_ends(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, ProcessError> {
     let (mut begins, mut ends) = (Vec::new(), Vec::new());
     let Some(stream) = stream else { return Ok(begins) };
     let limit = u64::try_from(STDERR_BEGINS).unwrap_or(u64::MAX);
     let mut stream = stream.take(limit);
-    stream.read_to_end(&mut begins).await.map_err(RunError::Read)?;
+    stream.read_to_end(&mut begins).await.map_err(ProcessError::Read)?;
     let mut stream = stream.into_inner();
     let mut is_cut = false;
-    while stream.read_buf(&mut ends).await.map_err(RunError::Read)? > 0 {
+    while stream.read_buf(&mut ends).await.map_err(ProcessError::Read)? > 0 {
         if ends.len() > 2 * STDERR_KEPT {
             ends.drain(..ends.len() - STDERR_KEPT);
             is_cut = true;
@@ -164,7 +164,7 @@ mod tests {
         let began = Instant::now();
         let running = tokio::spawn(run(shell(&script), Duration::from_millis(300), 100));
         let reader = tokio::task::spawn_blocking(move || std::fs::read(fifo));
-        assert!(matches!(running.await.unwrap(), Err(RunError::Deadline(_))));
+        assert!(matches!(running.await.unwrap(), Err(ProcessError::Deadline(_))));
         // the end of the pipe is reached only when every process that held it is gone
         assert_eq!(tokio::time::timeout(LONG, reader).await.unwrap().unwrap().unwrap(), b"");
         assert!(began.elapsed() < LONG);
@@ -191,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn output_is_bounded() {
         let began = Instant::now();
-        assert!(matches!(run(shell("yes"), LONG, 1000).await, Err(RunError::TooLong(1000))));
+        assert!(matches!(run(shell("yes"), LONG, 1000).await, Err(ProcessError::TooLong(1000))));
         assert!(began.elapsed() < LONG);
         assert_eq!(run(shell("printf 1234"), LONG, 4).await.unwrap().stdout, b"1234");
         let output =

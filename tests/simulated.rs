@@ -11,7 +11,7 @@ mod simulated {
 
 use onemirror::config::Config;
 use onemirror::operations::{GateOutcome, GateScope, boot};
-use onemirror::sites::{RunError, Sites, Surroundings, images};
+use onemirror::sites::{Environment, RunError, Sites, images};
 use onemirror_model::world::Vm;
 use onemirror_protocol::{BootKind, Standing};
 use simulated::world::{Shared, Sim, VM_HERE};
@@ -30,13 +30,13 @@ fn sites(sim: &Shared, folder: &Path) -> Sites {
     let text =
         CONFIG.replace("AUTH", auth.to_str().unwrap()).replace("ENDPOINT", "http://site-b.invalid:2633/RPC2");
     let config = Config::parse(&text, Path::new("onemirror.conf"));
-    let surroundings = Surroundings {
-        ways: sim.ways(),
+    let environment = Environment {
+        connector: sim.connector(),
         time: sim.time(),
         audit: sim.audit(),
         state_dir: folder.join("state"),
     };
-    Sites::within(config.unwrap(), "simulated", surroundings).unwrap()
+    Sites::within(config.unwrap(), "simulated", environment).unwrap()
 }
 
 /// The VM of site-a boots, while the daemons of both sites do their work.

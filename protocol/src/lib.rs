@@ -40,7 +40,7 @@ pub use image::{ImageSpec, InvalidImageSpec};
 pub use metadata::{Marks, Written, forced_mark, written_for};
 pub use room::{Fullness, PoolLoad, QuotaOf};
 pub use rules::boot::{BootKind, Gate, PeerUnreachable, room_advice};
-pub use rules::force::{Force, Forced, Forcing, PassOver};
+pub use rules::force::{Force, Forced, HowForced, PassOver};
 pub use rules::give_up::{Pending, Release, ReleaseJudgement, kept_at_recreate};
 pub use rules::removal::{Kept, Removal};
 pub use rules::running::Running;

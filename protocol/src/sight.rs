@@ -95,21 +95,21 @@ pub struct SetAside {
 
 /// Tells of each of a VM's disks that was set aside whether another disk is of another time.
 pub fn tell_sets_apart(here: &str, observations: &mut [&mut Observation]) {
-    let taken: Vec<_> = observations.iter().map(|seen| (seen.image.clone(), seen.time(here))).collect();
+    let taken: Vec<_> = observations.iter().map(|seen| (seen.image.clone(), seen.age(here))).collect();
     for seen in observations {
         let Some(set_aside) = &mut seen.set_aside else { continue };
         let others = taken.iter().filter(|(image, _)| *image != seen.image);
         let mut apart = others.filter(|(_, time)| match time {
-            Time::SetAside(since) => *since != set_aside.since,
-            Time::TheOthers => true,
-            Time::NotTold => false,
+            DiskAge::SetAside(since) => *since != set_aside.since,
+            DiskAge::TheOthers => true,
+            DiskAge::NotTold => false,
         });
         set_aside.apart_from = apart.next().map(|(image, _)| image.clone());
     }
 }
 
 /// What a disk holds, beside one that was set aside.
-enum Time {
+enum DiskAge {
     /// What was set aside then.
     SetAside(i64),
     /// What the other site had.
@@ -119,13 +119,13 @@ enum Time {
 }
 
 impl Observation {
-    fn time(&self, here: &str) -> Time {
+    fn age(&self, here: &str) -> DiskAge {
         match (&self.here, &self.set_aside) {
-            (Here::Absent, Some(set_aside)) => Time::SetAside(set_aside.since),
+            (Here::Absent, Some(set_aside)) => DiskAge::SetAside(set_aside.since),
             (Here::Mirrored(copy), _) if copy.token.token().is_some_and(|token| token.site != here) => {
-                Time::TheOthers
+                DiskAge::TheOthers
             }
-            (Here::Absent | Here::NotMirrored | Here::Mirrored(_), _) => Time::NotTold,
+            (Here::Absent | Here::NotMirrored | Here::Mirrored(_), _) => DiskAge::NotTold,
         }
     }
 }

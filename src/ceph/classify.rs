@@ -5,7 +5,7 @@
 //! may stand before or behind that.
 
 use super::CephError;
-use crate::process::{Output, RunError};
+use crate::process::{Output, ProcessError};
 use crate::text::excerpt;
 
 pub(super) const ENOENT: i32 = 2;
@@ -188,13 +188,13 @@ pub(super) fn is_ssh_failure(output: &Output) -> bool {
 }
 
 /// Why there was no output at all.
-pub(super) fn run_error(question: &Question, error: &RunError) -> CephError {
+pub(super) fn run_error(question: &Question, error: &ProcessError) -> CephError {
     let what = question.what.clone();
     let detail = excerpt(&error.to_string());
     match error {
-        RunError::TooLong(_) => CephError::BadAnswer { what, detail },
-        RunError::Spawn { .. } => CephError::NoWay { what, detail },
-        RunError::Deadline(_) | RunError::Read(_) => {
+        ProcessError::TooLong(_) => CephError::BadAnswer { what, detail },
+        ProcessError::Spawn { .. } => CephError::NoWay { what, detail },
+        ProcessError::Deadline(_) | ProcessError::Read(_) => {
             CephError::Unreachable { what, cluster: question.cluster.clone(), detail }
         }
     }

@@ -11,7 +11,7 @@ use super::{
     Ceph, CephError, CephPools, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking,
     PeerConnection, PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
 };
-use crate::process::{self, Output, RunError};
+use crate::process::{self, Output, ProcessError};
 use async_trait::async_trait;
 use onemirror_protocol::{Fullness, ImageSpec};
 use std::cell::RefCell;
@@ -319,7 +319,7 @@ impl RbdCommand {
         let output = self.spawn_by_ssh(&shared, remote, call.deadline).await;
         let connection_failed = match &output {
             Ok(output) => classify::is_ssh_failure(output),
-            Err(error) => matches!(error, RunError::Deadline(_)),
+            Err(error) => matches!(error, ProcessError::Deadline(_)),
         };
         if connection_failed {
             bridge.give_up(&shared).await;
@@ -332,13 +332,13 @@ impl RbdCommand {
         shared: &Arc<SharedConnection>,
         remote: OsString,
         deadline: Duration,
-    ) -> Result<Output, RunError> {
+    ) -> Result<Output, ProcessError> {
         let mut words = vec![self.programs.ssh.clone().into_os_string()];
         words.extend(shared.arguments(remote));
         self.spawn(&words, deadline).await
     }
 
-    async fn spawn(&self, words: &[OsString], deadline: Duration) -> Result<Output, RunError> {
+    async fn spawn(&self, words: &[OsString], deadline: Duration) -> Result<Output, ProcessError> {
         let mut command =
             tokio::process::Command::new(words.first().map_or(OsStr::new(""), OsString::as_os_str));
         command.args(words.get(1..).unwrap_or_default());

@@ -674,7 +674,7 @@ const MIRROR_METADATA: &str = ".rbd_mirror.";
 /// means nothing; where the cluster's own uuid is not known, any counts, and so does what cannot be read.
 pub fn metadata_resync(metadata: &BTreeMap<String, String>, own_uuid: Option<&str>) -> bool {
     #[derive(Deserialize)]
-    struct Entry {
+    struct ResyncRequest {
         #[serde(default)]
         resync_requested: bool,
     }
@@ -682,7 +682,9 @@ pub fn metadata_resync(metadata: &BTreeMap<String, String>, own_uuid: Option<&st
         .iter()
         .filter_map(|(key, text)| Some((key.strip_prefix(MIRROR_METADATA)?, text)))
         .filter(|(uuid, _)| own_uuid.is_none_or(|own| own == *uuid))
-        .any(|(_, text)| json(text.as_bytes()).map_or(true, |entry: Entry| entry.resync_requested))
+        .any(|(_, text)| {
+            json(text.as_bytes()).map_or(true, |request: ResyncRequest| request.resync_requested)
+        })
 }
 
 fn not_a_dump() -> NotUnderstood {
@@ -954,16 +956,16 @@ mod tests {
     }
 
     /// Whether an answer is understood.
-    type Parser = fn(&[u8]) -> bool;
+    type RbdParser = fn(&[u8]) -> bool;
 
     /// Every captured answer with its parser.
-    fn all() -> Vec<(String, Vec<u8>, Parser)> {
-        let mut all: Vec<(String, Vec<u8>, Parser)> = Vec::new();
+    fn all() -> Vec<(String, Vec<u8>, RbdParser)> {
+        let mut all: Vec<(String, Vec<u8>, RbdParser)> = Vec::new();
         for entry in std::fs::read_dir(directory()).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let Some(name) = name.strip_suffix(".stdout") else { continue };
             let kind = name.rsplit('.').next().unwrap();
-            let parser: Parser = match kind {
+            let parser: RbdParser = match kind {
                 _ if name == "rados.err.no-key" => continue,
                 "info" | "not-mirrored-info" | "info-clone" | "info-journaled-not-mirrored" => {
                     |it| info(it).is_ok()

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct DoctorArguments {
     /// JSON instead of a table
     #[arg(short, long)]
     json: bool,
@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 /// Runs it; the exit status: 0 all is well, 1 there are warnings, 3 there are failures.
 pub(super) async fn run(
     config: Result<Config, ConfigError>,
-    arguments: &Arguments,
+    arguments: &DoctorArguments,
 ) -> Result<u8, CommandError> {
     let facts = facts(config).await;
     let findings = examine(&facts);

@@ -6,7 +6,7 @@ use crate::operations::failover;
 use crate::sites::{ForceOrder, Sites, images};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct FailoverArguments {
     /// The VM's id here
     vm: i32,
     /// Take what the gate would refuse: with all that the other cluster has, if that answers; else promoted by force, and
@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &FailoverArguments) -> Result<(), CommandError> {
     warn_if_off();
     let reason = arguments.reason.as_deref().unwrap_or_default().trim();
     if arguments.force && reason.is_empty() {

@@ -6,13 +6,13 @@ use crate::operations::{Overview, overview};
 use crate::sites::{NotReached, Sites};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct ListArguments {
     /// JSON instead of a table
     #[arg(short, long)]
     json: bool,
 }
 
-pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &ListArguments) -> Result<(), CommandError> {
     warn_if_off();
     let overview = overview::overview(sites).await?;
     let text = if arguments.json { json(&overview)? } else { render(&overview, terminal_width()) };

@@ -8,7 +8,7 @@ use onemirror_protocol::ImageSpec;
 
 /// What a site wrote and had not sent when the other one took over is kept under another name.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct LostArguments {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -36,7 +36,7 @@ enum Verb {
     },
 }
 
-pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &LostArguments) -> Result<(), CommandError> {
     warn_if_off();
     match &arguments.verb {
         Verb::List { json: as_json } => {

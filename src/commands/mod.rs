@@ -46,25 +46,25 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Invocation {
     /// VMs with disks on Ceph: who is primary, lag, pending handoffs, lost protection
-    List(list::Arguments),
+    List(list::ListArguments),
     /// One VM and its disks, as both sites see them
-    Show(show::Arguments),
+    Show(show::ShowArguments),
     /// What a boot and a terminate of a VM would do now, and why; changes nothing
-    Plan(plan::Arguments),
+    Plan(plan::PlanArguments),
     /// Find and finish what events left undone
-    Reconcile(reconcile::Arguments),
+    Reconcile(reconcile::ReconcileArguments),
     /// Start a VM here; with --force also where the other site is lost
-    Failover(failover::Arguments),
+    Failover(failover::FailoverArguments),
     /// Decide for good that the images of a VM belong to this site, or to its peer
-    Rehome(rehome::Arguments),
+    Rehome(rehome::RehomeArguments),
     /// Copies that were outranked and set aside, with what never reached the other site
-    Lost(lost::Arguments),
+    Lost(lost::LostArguments),
     /// Everything that must be true for a failback to work, with the fix beside each failure
-    Doctor(doctor::Arguments),
+    Doctor(doctor::DoctorArguments),
     /// Put onemirror into this front-end, keep it there, or take it out
-    Setup(setup::Arguments),
+    Setup(setup::SetupArguments),
     /// Emergency switch: every action goes straight to the stock driver
-    Off(off::Arguments),
+    Off(off::OffArguments),
     /// End the emergency
     On,
     /// Called by the transfer manager's wrappers

@@ -14,13 +14,13 @@ use std::time::Duration;
 const SERVERS_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct OffArguments {
     /// Why; shown by list and recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }
 
-pub(super) async fn off(config_path: &Path, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn off(config_path: &Path, arguments: &OffArguments) -> Result<(), CommandError> {
     let reason = arguments.reason.trim();
     if reason.is_empty() {
         return Err(CommandError::Usage("--reason has to say something".into()));

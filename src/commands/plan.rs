@@ -6,7 +6,7 @@ use crate::operations::{Plan, PlanPart, overview};
 use crate::sites::Sites;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct PlanArguments {
     /// The VM's id
     vm: i32,
     /// JSON instead of text
@@ -14,7 +14,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &PlanArguments) -> Result<(), CommandError> {
     warn_if_off();
     let plan = overview::plan(sites, arguments.vm).await?;
     let text = if arguments.json { json(&plan)? } else { render(&plan) };

@@ -8,13 +8,13 @@ use onemirror_protocol::Rule;
 use tokio::time::Instant;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct ReconcileArguments {
     /// JSON instead of a table
     #[arg(short, long)]
     json: bool,
 }
 
-pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &ReconcileArguments) -> Result<(), CommandError> {
     if matches!(crate::state::emergency_off(&crate::config::state_dir()), Ok(Some(_))) {
         warn_if_off();
         return Ok(());

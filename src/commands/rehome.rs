@@ -8,7 +8,7 @@ use onemirror_protocol::ImageSpec;
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(super) struct Arguments {
+pub(super) struct RehomeArguments {
     /// The VM's id here
     #[arg(required_unless_present = "image")]
     vm: Option<i32>,
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &RehomeArguments) -> Result<(), CommandError> {
     warn_if_off();
     let site = arguments.to.as_deref().unwrap_or(sites.here.name());
     if site != sites.here.name() && site != sites.there.name() {

@@ -17,7 +17,7 @@ use crate::text::printable;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct SetupArguments {
     /// What this site is; needed the first time
     #[arg(long, value_enum)]
     role: Option<ConfiguredRole>,
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     no_timer: bool,
 }
 
-impl Arguments {
+impl SetupArguments {
     fn goal(&self) -> Goal {
         match (self.uninstall, self.purge) {
             (false, _) => Goal::Installed,
@@ -61,7 +61,7 @@ impl Arguments {
     }
 }
 
-pub(super) async fn run(config_path: &Path, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(config_path: &Path, arguments: &SetupArguments) -> Result<(), CommandError> {
     let layout = Layout::of_environment();
     if arguments.repair && arguments.uninstall {
         return Err(CommandError::Usage("--repair and --uninstall contradict each other".into()));
@@ -107,7 +107,7 @@ pub(super) async fn run(config_path: &Path, arguments: &Arguments) -> Result<(),
 /// Adds what a first configuration is to say to the facts; what is left to fill in.
 async fn new_configuration(
     facts: &mut SetupFacts,
-    arguments: &Arguments,
+    arguments: &SetupArguments,
     client: Option<&Client>,
 ) -> Result<Vec<String>, CommandError> {
     let role = arguments.role.ok_or(SetupError::NoRole)?;
@@ -135,7 +135,7 @@ async fn new_configuration(
 }
 
 /// The credentials that are to be copied, where there are none yet.
-fn new_peer_auth(layout: &Layout, arguments: &Arguments) -> Result<Option<String>, CommandError> {
+fn new_peer_auth(layout: &Layout, arguments: &SetupArguments) -> Result<Option<String>, CommandError> {
     let Some(file) = arguments.peer_auth.as_ref().filter(|_| !layout.peer_auth.exists()) else {
         return Ok(None);
     };
@@ -175,7 +175,7 @@ async fn carry_out(hands: &Hands<'_>, plan: &SetupPlan) -> Result<(), CommandErr
     Ok(())
 }
 
-fn conclude(arguments: &Arguments, plan: &SetupPlan) -> Result<(), CommandError> {
+fn conclude(arguments: &SetupArguments, plan: &SetupPlan) -> Result<(), CommandError> {
     say(plan.notes.iter().map(|note| format!("note: {note}")))?;
     say(plan.problems.iter().map(|problem| format!("PROBLEM: {problem}")))?;
     if arguments.check && !(plan.steps.is_empty() && plan.problems.is_empty()) {

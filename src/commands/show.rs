@@ -7,7 +7,7 @@ use crate::operations::{VmView, overview};
 use crate::sites::Sites;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct ShowArguments {
     /// The VM's id
     vm: i32,
     /// JSON instead of a table
@@ -15,7 +15,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn run(sites: &Sites, arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) async fn run(sites: &Sites, arguments: &ShowArguments) -> Result<(), CommandError> {
     warn_if_off();
     let view = overview::show(sites, arguments.vm).await?;
     let text = match arguments.json {

@@ -2,7 +2,7 @@
 
 use super::{
     Config, ConfigError, ConfiguredRole, ConfiguredRunOn, PeerCeph, PeerConfig, PeerUnreachablePolicy,
-    Policy, ReleaseOn, Site, SiteCeph,
+    Policy, ReleaseOn, SiteCeph, SiteConfig,
 };
 use crate::text::{self, is_obeyed};
 use serde::Deserialize;
@@ -392,9 +392,9 @@ impl Context<'_> {
         Ok((table.into_inner(), line))
     }
 
-    fn site(&self, (table, line): (SiteTable, usize)) -> Result<Site, ConfigError> {
+    fn site(&self, (table, line): (SiteTable, usize)) -> Result<SiteConfig, ConfigError> {
         let ceph = table.ceph.unwrap_or_default();
-        Ok(Site {
+        Ok(SiteConfig {
             name: table
                 .name
                 .map(|name| name.into_inner().0)
@@ -412,7 +412,7 @@ impl Context<'_> {
         })
     }
 
-    fn peer(&self, (table, line): (PeerTable, usize), site: &Site) -> Result<PeerConfig, ConfigError> {
+    fn peer(&self, (table, line): (PeerTable, usize), site: &SiteConfig) -> Result<PeerConfig, ConfigError> {
         let name = table.name.ok_or_else(|| self.missing(Some(line), "peer.name", "name = \"site-b\""))?;
         if name.get_ref().0 == site.name {
             return Err(self.wrong(name.span(), "peer.name", "must not be the name of this site, site.name"));

@@ -239,13 +239,13 @@ enum Effect {
 }
 
 /// A failed attempt.
-struct Attempt {
+struct CallAttempt {
     error: OneError,
     /// oned can't have seen the call.
     refused: bool,
 }
 
-impl From<OneError> for Attempt {
+impl From<OneError> for CallAttempt {
     fn from(error: OneError) -> Self {
         Self { error, refused: false }
     }
@@ -567,12 +567,12 @@ impl Client {
         let attempts = attempt
             .retry(pauses)
             .sleep(tokio::time::sleep)
-            .when(|failure: &Attempt| {
+            .when(|failure: &CallAttempt| {
                 refusals += usize::from(failure.refused);
                 let elects = matches!(&failure.error, OneError::Internal(message) if is_election(message));
                 (failure.refused && refusals <= REFUSED_RETRIES) || (effect == Effect::Reads && elects)
             })
-            .notify(|failure: &Attempt, pause: Duration| {
+            .notify(|failure: &CallAttempt, pause: Duration| {
                 tracing::debug!(method, endpoint = %self.endpoint, error = %failure.error, ?pause, "attempted again");
                 #[cfg(test)]
                 self.retried.notify_one();
@@ -593,7 +593,7 @@ impl Client {
         outcome
     }
 
-    async fn attempt(&self, body: &str) -> Result<Value, Attempt> {
+    async fn attempt(&self, body: &str) -> Result<Value, CallAttempt> {
         let response = self
             .http
             .post(self.url.clone())
@@ -639,7 +639,7 @@ impl Client {
         OneError::Interrupted { endpoint: self.endpoint.clone(), detail: chain(&error.without_url()) }
     }
 
-    fn no_response(&self, error: reqwest::Error) -> Attempt {
+    fn no_response(&self, error: reqwest::Error) -> CallAttempt {
         if !error.is_connect() {
             return self.interrupted(error).into();
         }
@@ -650,7 +650,7 @@ impl Client {
             return OneError::Untrusted { endpoint, detail }.into();
         }
         let refused = kinds.contains(&std::io::ErrorKind::ConnectionRefused);
-        Attempt { error: OneError::Unreachable { endpoint, detail }, refused }
+        CallAttempt { error: OneError::Unreachable { endpoint, detail }, refused }
     }
 
     /// What the front-end said, without the secret that it was sent, should it echo it.

@@ -908,8 +908,8 @@ mod tests {
     const HOOK: &str = fixture!("hook.site-b.xml");
     const HOOKS: &str = fixture!("hookpool.site-b.xml");
 
-    type Parser = fn(&str) -> bool;
-    const PARSERS: &[(&str, Parser)] = &[
+    type XmlParser = fn(&str) -> bool;
+    const PARSERS: &[(&str, XmlParser)] = &[
         (VM, |text| Vm::from_xml(text).is_ok()),
         (DONE, |text| Vm::from_xml(text).is_ok()),
         (IMAGE, |text| Image::from_xml(text).is_ok()),

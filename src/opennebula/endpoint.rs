@@ -86,7 +86,7 @@ pub enum EndpointError {
 }
 
 /// Where to look, so that tests need not change the environment of the whole process.
-struct Surroundings {
+struct ShellEnvironment {
     /// `$ONE_XMLRPC`.
     one_xmlrpc: Option<String>,
     /// `$ONE_AUTH`.
@@ -96,7 +96,7 @@ struct Surroundings {
     oneadmin_folder: PathBuf,
 }
 
-impl Surroundings {
+impl ShellEnvironment {
     fn of_this_process() -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         Self {
@@ -149,13 +149,13 @@ fn read_small(path: &Path) -> std::io::Result<String> {
 /// The address of oned: `configured`, else `$ONE_XMLRPC`, `~/.one/one_endpoint`,
 /// `/var/lib/one/.one/one_endpoint`, `http://localhost:2633/RPC2`.
 pub fn discover_endpoint(configured: Option<&str>) -> String {
-    Surroundings::of_this_process().endpoint(configured)
+    ShellEnvironment::of_this_process().endpoint(configured)
 }
 
 /// The file with the credentials: `configured`, else the first that exists of `$ONE_AUTH`, `~/.one/one_auth`,
 /// `/var/lib/one/.one/one_auth`.
 pub fn discover_auth_file(configured: Option<&Path>) -> Result<PathBuf, EndpointError> {
-    Surroundings::of_this_process().auth_file(configured)
+    ShellEnvironment::of_this_process().auth_file(configured)
 }
 
 /// Reads the credentials from the first line of a file that only its owner can read.
@@ -196,44 +196,44 @@ mod tests {
     fn the_endpoint_is_found_in_the_order_of_the_one_commands() {
         let folder = tempfile::tempdir().unwrap();
         let (home, oneadmin) = (folder.path().join("home/.one"), folder.path().join("one/.one"));
-        let mut surroundings = Surroundings {
+        let mut environment = ShellEnvironment {
             one_xmlrpc: None,
             one_auth: None,
             home_folder: Some(home.clone()),
             oneadmin_folder: oneadmin.clone(),
         };
-        assert_eq!(surroundings.endpoint(None), "http://localhost:2633/RPC2");
+        assert_eq!(environment.endpoint(None), "http://localhost:2633/RPC2");
         write(&oneadmin.join("one_endpoint"), "http://oneadmin/RPC2\n", 0o644);
-        assert_eq!(surroundings.endpoint(None), "http://oneadmin/RPC2");
+        assert_eq!(environment.endpoint(None), "http://oneadmin/RPC2");
         write(&home.join("one_endpoint"), "http://home/RPC2 \n", 0o644);
-        assert_eq!(surroundings.endpoint(None), "http://home/RPC2");
-        surroundings.one_xmlrpc = Some("http://environment/RPC2".into());
-        assert_eq!(surroundings.endpoint(None), "http://environment/RPC2");
-        assert_eq!(surroundings.endpoint(Some("https://configured/RPC2")), "https://configured/RPC2");
+        assert_eq!(environment.endpoint(None), "http://home/RPC2");
+        environment.one_xmlrpc = Some("http://environment/RPC2".into());
+        assert_eq!(environment.endpoint(None), "http://environment/RPC2");
+        assert_eq!(environment.endpoint(Some("https://configured/RPC2")), "https://configured/RPC2");
     }
 
     #[test]
     fn the_credentials_are_found_in_the_order_of_the_one_commands() {
         let folder = tempfile::tempdir().unwrap();
         let (home, oneadmin) = (folder.path().join("home/.one"), folder.path().join("one/.one"));
-        let mut surroundings = Surroundings {
+        let mut environment = ShellEnvironment {
             one_xmlrpc: None,
             one_auth: Some(folder.path().join("missing")),
             home_folder: Some(home.clone()),
             oneadmin_folder: oneadmin.clone(),
         };
-        assert!(matches!(surroundings.auth_file(None), Err(EndpointError::NoAuthFile)));
+        assert!(matches!(environment.auth_file(None), Err(EndpointError::NoAuthFile)));
         write(&oneadmin.join("one_auth"), "a:b", 0o600);
-        assert_eq!(surroundings.auth_file(None).unwrap(), oneadmin.join("one_auth"));
+        assert_eq!(environment.auth_file(None).unwrap(), oneadmin.join("one_auth"));
         write(&home.join("one_auth"), "a:b", 0o600);
-        assert_eq!(surroundings.auth_file(None).unwrap(), home.join("one_auth"));
+        assert_eq!(environment.auth_file(None).unwrap(), home.join("one_auth"));
         let named = folder.path().join("named");
         write(&named, "a:b", 0o600);
-        surroundings.one_auth = Some(named.clone());
-        assert_eq!(surroundings.auth_file(None).unwrap(), named);
+        environment.one_auth = Some(named.clone());
+        assert_eq!(environment.auth_file(None).unwrap(), named);
         // What is configured counts even if it is missing: no other credentials are tried in its place.
         let missing = folder.path().join("configured");
-        assert_eq!(surroundings.auth_file(Some(&missing)).unwrap(), missing);
+        assert_eq!(environment.auth_file(Some(&missing)).unwrap(), missing);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::opennebula::{ClientOptions, Datastore, OneError, OpenNebula, Vm};
 use crate::sites::steps::{Cause, HeldLocks};
 use crate::sites::{
-    Cluster, ForceOrder, Sites, Surroundings, VmImage, VmImages, Ways, look, reach, set_aside, steps,
+    Cluster, Connector, Environment, ForceOrder, Sites, VmImage, VmImages, look, reach, set_aside, steps,
 };
 use onemirror_protocol::{BootKind, Carried, Depth, Run, Side, Standing, Step};
 use std::os::unix::fs::PermissionsExt;
@@ -133,14 +133,14 @@ impl Folder {
     }
 }
 
-/// The ways to two such clusters; front-ends are as they are.
-struct WaysToFolders {
+/// What leads to two such clusters; front-ends are as they are.
+struct FolderConnector {
     here: Rc<dyn CephCalls>,
     there: Rc<dyn CephCalls>,
-    others: Rc<dyn Ways>,
+    others: Rc<dyn Connector>,
 }
 
-impl Ways for WaysToFolders {
+impl Connector for FolderConnector {
     fn front_end(&self, options: ClientOptions) -> Result<Rc<dyn OpenNebula>, OneError> {
         self.others.front_end(options)
     }
@@ -173,16 +173,19 @@ impl TestRun {
         let config = Config::parse(&text, Path::new("onemirror.conf")).unwrap();
         let here = Folder::new("site-a", folder.join("here"));
         let there = Folder::new("site-b", folder.join("there"));
-        let real = Surroundings::real();
-        let ways =
-            WaysToFolders { here: here.calls.clone(), there: there.calls.clone(), others: real.ways.clone() };
-        let surroundings = Surroundings {
-            ways: Rc::new(ways),
+        let real = Environment::real();
+        let connector = FolderConnector {
+            here: here.calls.clone(),
+            there: there.calls.clone(),
+            others: real.connector.clone(),
+        };
+        let environment = Environment {
+            connector: Rc::new(connector),
             audit: Rc::new(AuditLog::open(&folder.join("log"))),
             state_dir: folder.join("state"),
             ..real
         };
-        let sites = Sites::within(config, "test", surroundings).unwrap();
+        let sites = Sites::within(config, "test", environment).unwrap();
         let cluster = reach::cluster_here(&sites, &Datastore::default()).await.unwrap();
         Self { sites, here, there, cluster }
     }

@@ -313,7 +313,7 @@ async fn ask(
             program: program.into(),
             detail: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         }),
-        Err(process::RunError::Spawn { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(process::ProcessError::Spawn { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(SetupError::Program { program: program.into(), detail: error.to_string() }),
     }
 }

@@ -103,7 +103,7 @@ pub(crate) fn observations(seen: &[Seen]) -> Vec<Observation> {
 }
 
 /// What came of a request.
-enum CameOfIt {
+enum RequestAnswer {
     Go,
     Saw,
     Locked,
@@ -154,7 +154,7 @@ pub(crate) fn boot_of<'a>(sites: &Sites, vm: i32, images: &'a [VmImage]) -> Subj
 /// Drives a run to its end.
 pub(crate) async fn drive(sites: &Sites, mut run: Run, subject: &Subject<'_>) -> Driven {
     let mut drive = Drive::new(sites, *subject);
-    let mut answer = CameOfIt::Go;
+    let mut answer = RequestAnswer::Go;
     loop {
         let id = sites.closing_id();
         let request = run.next(&setting(sites, subject.vm, &id), drive.event(&answer));
@@ -171,11 +171,11 @@ pub(crate) async fn drive(sites: &Sites, mut run: Run, subject: &Subject<'_>) ->
             Request::Unlock => drive.unlock().await,
             Request::Wait(what) => drive.wait(what).await,
             Request::End { steps, findings, verdict } => match drive.act(steps, findings).await {
-                CameOfIt::Acted(_) => return drive.end(verdict).await,
+                RequestAnswer::Acted(_) => return drive.end(verdict).await,
                 failed => failed,
             },
             Request::ForceAndEnd(steps) => match drive.force(steps).await {
-                CameOfIt::Acted(_) => return drive.end(Verdict::Forced).await,
+                RequestAnswer::Acted(_) => return drive.end(Verdict::Forced).await,
                 failed => failed,
             },
         };
@@ -198,7 +198,7 @@ impl<'a> Drive<'a> {
             sites,
             subject,
             images: subject.images.to_vec(),
-            clock: Clock::start(subject.limit, sites.surroundings.time.clone()),
+            clock: Clock::start(subject.limit, sites.environment.time.clone()),
             owner: sites.owner(),
             locks: None,
             users: Vec::new(),
@@ -208,26 +208,26 @@ impl<'a> Drive<'a> {
         }
     }
 
-    fn event(&self, answer: &CameOfIt) -> Event<'_> {
+    fn event(&self, answer: &RequestAnswer) -> Event<'_> {
         let time = Time { patience: self.patience, lateness: self.clock.lateness() };
         match answer {
-            CameOfIt::Go => Event::Go,
-            CameOfIt::Saw => Event::Saw(&self.sights, time),
-            CameOfIt::Locked => Event::Locked,
-            CameOfIt::Acted(carried) => Event::Acted(*carried, time),
-            CameOfIt::Failed(trouble) => Event::Failed(*trouble, time),
+            RequestAnswer::Go => Event::Go,
+            RequestAnswer::Saw => Event::Saw(&self.sights, time),
+            RequestAnswer::Locked => Event::Locked,
+            RequestAnswer::Acted(carried) => Event::Acted(*carried, time),
+            RequestAnswer::Failed(trouble) => Event::Failed(*trouble, time),
         }
     }
 
-    fn saw(&mut self) -> CameOfIt {
+    fn saw(&mut self) -> RequestAnswer {
         self.sights = observations(&self.driven.seen);
         for (sight, users) in self.sights.iter_mut().zip(&self.users) {
             sight.uses_here = users::uses_here(users, None);
         }
-        CameOfIt::Saw
+        RequestAnswer::Saw
     }
 
-    fn failed(&mut self, error: RunError) -> CameOfIt {
+    fn failed(&mut self, error: RunError) -> RequestAnswer {
         let trouble = match &error {
             RunError::Ceph { error: CephError::PoolFull { .. }, .. } => Trouble::NoRoom,
             error if error.is_passing() => Trouble::Passing,
@@ -235,10 +235,10 @@ impl<'a> Drive<'a> {
         };
         tracing::info!("{error}");
         self.driven.trouble = Some(error);
-        CameOfIt::Failed(trouble)
+        RequestAnswer::Failed(trouble)
     }
 
-    async fn look(&mut self, depth: Depth) -> CameOfIt {
+    async fn look(&mut self, depth: Depth) -> RequestAnswer {
         let seen = match &self.locks {
             None if depth == Depth::Tidy => look::look(self.sites, &self.images, depth).await,
             None => look::observe(self.sites, &self.images, depth).await,
@@ -256,7 +256,7 @@ impl<'a> Drive<'a> {
         }
     }
 
-    async fn claim(&mut self, note_home: bool) -> CameOfIt {
+    async fn claim(&mut self, note_home: bool) -> RequestAnswer {
         let Driven { seen, mirrored, .. } = &mut self.driven;
         if note_home {
             futures::future::join_all(seen.iter().map(|seen| look::remember_home(self.sites, seen))).await;
@@ -272,15 +272,15 @@ impl<'a> Drive<'a> {
         }
     }
 
-    async fn lock(&mut self, side: Side) -> CameOfIt {
+    async fn lock(&mut self, side: Side) -> RequestAnswer {
         let locks = self.locks.get_or_insert_default();
         match steps::lock(self.sites, locks, side, &self.driven.seen, &self.owner).await {
-            Ok(()) => CameOfIt::Locked,
+            Ok(()) => RequestAnswer::Locked,
             Err(error) => self.failed(error),
         }
     }
 
-    async fn ask_users(&mut self, users: Users) -> CameOfIt {
+    async fn ask_users(&mut self, users: Users) -> RequestAnswer {
         let vm = self.subject.vm;
         let seen = &mut self.driven.seen;
         let asked = match users {
@@ -298,20 +298,20 @@ impl<'a> Drive<'a> {
         self.saw()
     }
 
-    async fn ask_writers(&mut self) -> CameOfIt {
+    async fn ask_writers(&mut self) -> RequestAnswer {
         match force::observe_writers_there(&mut self.driven.seen).await {
             Ok(()) => self.saw(),
             Err(error) => self.failed(error),
         }
     }
 
-    async fn narrow(&mut self, images: &[ImageSpec]) -> CameOfIt {
+    async fn narrow(&mut self, images: &[ImageSpec]) -> RequestAnswer {
         self.images.retain(|image| images.contains(image.spec()));
-        self.clock = Clock::start(self.subject.limit, self.sites.surroundings.time.clone());
+        self.clock = Clock::start(self.subject.limit, self.sites.environment.time.clone());
         self.unlock().await
     }
 
-    async fn widen(&mut self, taken_over: bool) -> CameOfIt {
+    async fn widen(&mut self, taken_over: bool) -> RequestAnswer {
         let Subject { vm, images, order, .. } = self.subject;
         if taken_over {
             for image in self.images.iter().map(VmImage::spec) {
@@ -335,50 +335,50 @@ impl<'a> Drive<'a> {
         Cause { vm: self.subject.vm.or_else(user), findings: &self.driven.findings, order: None }
     }
 
-    async fn act(&mut self, steps: Vec<Step>, findings: Vec<Finding>) -> CameOfIt {
+    async fn act(&mut self, steps: Vec<Step>, findings: Vec<Finding>) -> RequestAnswer {
         self.driven.findings = findings;
         if steps.is_empty() {
-            return CameOfIt::Acted(Carried::Out);
+            return RequestAnswer::Acted(Carried::Out);
         }
         self.driven.due = steps;
-        let Some(locks) = &self.locks else { return CameOfIt::Acted(Carried::Halted) };
+        let Some(locks) = &self.locks else { return RequestAnswer::Acted(Carried::Halted) };
         let due = &self.driven.due;
         match steps::carry_out(self.sites, due, &self.driven.seen, locks, &self.cause()).await {
             Ok(Carried::Out) => {
                 self.clock.progress();
                 self.patience = self.clock.patience();
                 self.driven.steps.extend(self.driven.due.iter().cloned());
-                CameOfIt::Acted(Carried::Out)
+                RequestAnswer::Acted(Carried::Out)
             }
-            Ok(left) => CameOfIt::Acted(left),
+            Ok(left) => RequestAnswer::Acted(left),
             Err(error) => self.failed(error),
         }
     }
 
-    async fn force(&mut self, steps: Vec<Step>) -> CameOfIt {
+    async fn force(&mut self, steps: Vec<Step>) -> RequestAnswer {
         self.driven.due = steps;
-        let Some(locks) = &self.locks else { return CameOfIt::Failed(Trouble::Lasting) };
+        let Some(locks) = &self.locks else { return RequestAnswer::Failed(Trouble::Lasting) };
         let cause = Cause { order: self.subject.order, ..self.cause() };
         match steps::force_in_turn(self.sites, &self.driven.due, &self.driven.seen, locks, &cause).await {
-            Ok(()) => CameOfIt::Acted(Carried::Out),
+            Ok(()) => RequestAnswer::Acted(Carried::Out),
             Err(error) => self.failed(error),
         }
     }
 
-    async fn wait(&mut self, what: Option<(WaitFor, ImageSpec)>) -> CameOfIt {
+    async fn wait(&mut self, what: Option<(WaitFor, ImageSpec)>) -> RequestAnswer {
         if let Some((what, image)) = what {
             tracing::info!("waiting for {what} ({image})");
         }
         self.unlock().await;
         self.clock.wait_a_moment().await;
-        CameOfIt::Go
+        RequestAnswer::Go
     }
 
-    async fn unlock(&mut self) -> CameOfIt {
+    async fn unlock(&mut self) -> RequestAnswer {
         if let Some(locks) = self.locks.take() {
             locks.release().await;
         }
-        CameOfIt::Go
+        RequestAnswer::Go
     }
 
     async fn end(mut self, verdict: Verdict) -> Driven {

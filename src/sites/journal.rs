@@ -71,5 +71,5 @@ pub(crate) fn note(sites: &Sites, attempt: &Attempt<'_>, outcome: Outcome, reaso
         duration: sites.time().since(attempt.started),
         ..Entry::new(sites.here.name(), &sites.event, outcome)
     };
-    sites.surroundings.audit.note(&entry);
+    sites.environment.audit.note(&entry);
 }

@@ -27,7 +27,7 @@ pub use error::{FrontEndError, RunError, first_sentence, is_own_refusal};
 pub use force::ForceOrder;
 pub use front_end::FrontEnd;
 pub use images::{VmImage, VmImages};
-pub use outside::{Audit, Surroundings, TimeSource, Ways};
+pub use outside::{Audit, Connector, Environment, TimeSource};
 pub use pools::NotReached;
 pub use reach::local_client;
 pub use site::Site;
@@ -52,7 +52,7 @@ pub struct Sites {
     /// The peer.
     pub there: Site,
     config: Config,
-    surroundings: Surroundings,
+    environment: Environment,
     /// How long the slowest look of this run took.
     slowest_look: Cell<Duration>,
     /// The event on whose behalf this runs, for the audit log.
@@ -73,15 +73,15 @@ impl Index<Side> for Sites {
 impl Sites {
     /// The sites for one run on behalf of `event`.
     pub fn new(config: Config, event: &str) -> Result<Self, RunError> {
-        Self::within(config, event, Surroundings::real())
+        Self::within(config, event, Environment::real())
     }
 
-    /// The same in other surroundings.
-    pub fn within(config: Config, event: &str, surroundings: Surroundings) -> Result<Self, RunError> {
+    /// The same in other environment.
+    pub fn within(config: Config, event: &str, environment: Environment) -> Result<Self, RunError> {
         let site = |name: &str, options: Box<dyn Fn() -> Result<ClientOptions, FrontEndError>>| {
-            let ways = surroundings.ways.clone();
-            let reach = move || Ok(FrontEnd::new(ways.front_end(options()?)?));
-            Site::new(name.to_owned(), Box::new(reach), &surroundings.time)
+            let connector = environment.connector.clone();
+            let reach = move || Ok(FrontEnd::new(connector.front_end(options()?)?));
+            Site::new(name.to_owned(), Box::new(reach), &environment.time)
         };
         let (own, other) = (config.clone(), config.clone());
         let here = site(&config.site.name, Box::new(move || reach::options_here(Some(&own))));
@@ -89,7 +89,7 @@ impl Sites {
         // without the own one nothing begins
         here.front_end().map_err(|error| here.error(error))?;
         let slowest_look = Cell::new(Duration::ZERO);
-        Ok(Self { here, there, slowest_look, event: event.to_owned(), surroundings, config })
+        Ok(Self { here, there, slowest_look, event: event.to_owned(), environment, config })
     }
 
     /// The configuration of this run.
@@ -98,12 +98,12 @@ impl Sites {
     }
 
     pub(crate) fn time(&self) -> &dyn TimeSource {
-        &*self.surroundings.time
+        &*self.environment.time
     }
 
     /// The front-end's own folder.
     pub(crate) fn state_dir(&self) -> &Path {
-        &self.surroundings.state_dir
+        &self.environment.state_dir
     }
 
     /// The random part of a token that is closed now.
@@ -113,7 +113,7 @@ impl Sites {
 
     /// Who takes locks.
     pub(crate) fn owner(&self) -> Owner {
-        Owner::this_process(self.here.name(), self.state_dir(), self.surroundings.time.clone())
+        Owner::this_process(self.here.name(), self.state_dir(), self.environment.time.clone())
     }
 
     /// This site, as far as homes of images go.

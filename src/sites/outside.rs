@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The ways to clusters and front-ends.
-pub trait Ways {
+/// What leads to clusters and front-ends.
+pub trait Connector {
     /// A front-end; nothing is asked yet.
     fn front_end(&self, options: ClientOptions) -> Result<Rc<dyn OpenNebula>, OneError>;
     /// A cluster; nothing is asked yet.
@@ -53,9 +53,9 @@ impl Audit for AuditLog {
 }
 
 /// The programs of Ceph, and XML-RPC.
-struct RealWays;
+struct RealConnector;
 
-impl Ways for RealWays {
+impl Connector for RealConnector {
     fn front_end(&self, options: ClientOptions) -> Result<Rc<dyn OpenNebula>, OneError> {
         Ok(Rc::new(Client::new(options)?))
     }
@@ -93,9 +93,9 @@ impl TimeSource for RealTime {
 
 /// All that is outside of a run.
 #[derive(Clone)]
-pub struct Surroundings {
-    /// The ways to clusters and front-ends.
-    pub ways: Rc<dyn Ways>,
+pub struct Environment {
+    /// What leads to clusters and front-ends.
+    pub connector: Rc<dyn Connector>,
     /// Time, and random numbers.
     pub time: Rc<dyn TimeSource>,
     /// Where changes and refusals are written down.
@@ -104,11 +104,11 @@ pub struct Surroundings {
     pub state_dir: PathBuf,
 }
 
-impl Surroundings {
+impl Environment {
     /// Those of this machine.
     pub(crate) fn real() -> Self {
         Self {
-            ways: Rc::new(RealWays),
+            connector: Rc::new(RealConnector),
             time: Rc::new(RealTime),
             audit: Rc::new(AuditLog::open(&config::audit_log_path())),
             state_dir: config::state_dir(),

@@ -4,7 +4,7 @@ use super::Sites;
 use super::cluster::Cluster;
 use super::error::{FrontEndError, RunError};
 use super::silence::Silence;
-use super::site::Way;
+use super::site::ClusterWay;
 use crate::ceph::{CephError, Connection, DEFAULT_DEADLINE, RunOn, connection_to_peer};
 use crate::config::{Config, ConfiguredRunOn};
 use crate::opennebula::{
@@ -41,7 +41,7 @@ pub fn local_client(config: Option<&Config>) -> Result<Client, FrontEndError> {
 /// The own cluster, as the datastore says it is reached.
 pub(crate) async fn cluster_here(sites: &Sites, datastore: &Datastore) -> Result<Cluster, RunError> {
     let credentials = StorageCredentials::of(datastore);
-    let way = Way::Datastore(credentials.clone());
+    let way = ClusterWay::Datastore(credentials.clone());
     if let Some(cluster) = sites.here.known_cluster(&way) {
         return Ok(cluster);
     }
@@ -52,7 +52,7 @@ pub(crate) async fn cluster_here(sites: &Sites, datastore: &Datastore) -> Result
         ConfiguredRunOn::Datastore if credentials.bridge_hosts.is_empty() => RunOn::Local,
         ConfiguredRunOn::Datastore => RunOn::Hosts(usable_bridges(sites, &credentials.bridge_hosts).await?),
     };
-    let calls = sites.surroundings.ways.cluster(Connection {
+    let calls = sites.environment.connector.cluster(Connection {
         site: sites.here.name().to_owned(),
         conf: ceph.conf.clone().or_else(|| credentials.conf.as_ref().map(PathBuf::from)),
         user: ceph.user.clone().or_else(|| credentials.user.clone()),
@@ -61,7 +61,7 @@ pub(crate) async fn cluster_here(sites: &Sites, datastore: &Datastore) -> Result
         run_on,
         deadline: sites.config.policy.command_timeout,
     });
-    let silence = Silence::none(sites.surroundings.time.clone());
+    let silence = Silence::none(sites.environment.time.clone());
     Ok(sites.here.remember_cluster(way, Cluster::new(calls, silence)))
 }
 
@@ -82,13 +82,14 @@ pub(crate) async fn cluster_there(
     pool: &str,
 ) -> Result<Option<Cluster>, CephError> {
     let configured = sites.config.peer.ceph.as_ref();
-    let way = configured.map_or_else(|| Way::Peer(own.number(), pool.to_owned()), |_| Way::Configured);
+    let way = configured
+        .map_or_else(|| ClusterWay::Peer(own.number(), pool.to_owned()), |_| ClusterWay::Configured);
     if let Some(cluster) = sites.there.known_cluster(&way) {
         return Ok(Some(cluster));
     }
-    let (ways, deadline) = (&sites.surroundings.ways, sites.config.policy.command_timeout);
+    let (connector, deadline) = (&sites.environment.connector, sites.config.policy.command_timeout);
     let calls = match configured {
-        Some(ceph) => ways.cluster(Connection {
+        Some(ceph) => connector.cluster(Connection {
             site: sites.there.name().to_owned(),
             conf: Some(ceph.conf.clone()),
             user: Some(ceph.user.clone()),
@@ -105,7 +106,7 @@ pub(crate) async fn cluster_there(
             match connection_to_peer(&info, sites.there.name()) {
                 Ok(Some(mut peer)) => {
                     peer.connection.deadline = deadline;
-                    ways.peer_cluster(peer)
+                    connector.peer_cluster(peer)
                 }
                 Ok(None) => return Ok(None),
                 Err(error) => {

@@ -17,7 +17,7 @@ type Reach = Box<dyn Fn() -> Result<FrontEnd, FrontEndError>>;
 
 /// What leads to a cluster.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) enum Way {
+pub(super) enum ClusterWay {
     /// A datastore.
     Datastore(StorageCredentials),
     /// The configuration.
@@ -31,7 +31,7 @@ pub struct Site {
     name: String,
     reach: Reach,
     front_end: OnceCell<FrontEnd>,
-    clusters: RefCell<HashMap<Way, Cluster>>,
+    clusters: RefCell<HashMap<ClusterWay, Cluster>>,
     /// Of its clusters, where one counts for all.
     pub(crate) silence: Silence,
     /// Of its front-end.
@@ -83,11 +83,11 @@ impl Site {
         RunError::Ceph { image: image.clone(), site: self.name.clone(), error }
     }
 
-    pub(super) fn known_cluster(&self, way: &Way) -> Option<Cluster> {
+    pub(super) fn known_cluster(&self, way: &ClusterWay) -> Option<Cluster> {
         self.clusters.borrow().get(way).cloned()
     }
 
-    pub(super) fn remember_cluster(&self, way: Way, cluster: Cluster) -> Cluster {
+    pub(super) fn remember_cluster(&self, way: ClusterWay, cluster: Cluster) -> Cluster {
         self.clusters.borrow_mut().insert(way, cluster.clone());
         cluster
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use onemirror::audit::Entry;
 use onemirror::ceph::{CephCalls, Connection, PeerConnection};
 use onemirror::opennebula::{ClientOptions, OneError, OpenNebula};
-use onemirror::sites::{Audit, TimeSource, Ways};
+use onemirror::sites::{Audit, Connector, TimeSource};
 use onemirror_model::storage::{Mark, Metadata, Mirroring, Site, Token};
 use onemirror_model::world::{Budget, Vm, World};
 use onemirror_protocol::{
@@ -221,7 +221,7 @@ impl Shared {
         self.0.borrow().locks.is_empty()
     }
 
-    pub(crate) fn ways(&self) -> Rc<dyn Ways> {
+    pub(crate) fn connector(&self) -> Rc<dyn Connector> {
         Rc::new(self.clone())
     }
 
@@ -234,7 +234,7 @@ impl Shared {
     }
 }
 
-impl Ways for Shared {
+impl Connector for Shared {
     fn front_end(&self, options: ClientOptions) -> Result<Rc<dyn OpenNebula>, OneError> {
         let site = usize::from(options.endpoint.contains("site-b"));
         Ok(Rc::new(SimulatedFrontEnd { site, sim: self.clone() }))

@@ -82,7 +82,7 @@ impl Why {
 }
 
 /// What the gate says of one image, in the order in which a VM's images have to get there.
-enum Verdict {
+enum GateRuling {
     /// Nothing can be done here and now.
     Refuse(Why),
     /// The copy here is stale: put it right, and refuse meanwhile.
@@ -105,10 +105,10 @@ enum Verdict {
 
 impl Gate<'_> {
     /// What puts a stale copy here right, unless another VM here still uses it.
-    fn clean_up(&self, observation: &Observation, steps: Vec<Step>, mut why: Why) -> Verdict {
-        let Some(user) = observation.used_here_by else { return Verdict::CleanUp(steps, why) };
+    fn clean_up(&self, observation: &Observation, steps: Vec<Step>, mut why: Why) -> GateRuling {
+        let Some(user) = observation.used_here_by else { return GateRuling::CleanUp(steps, why) };
         why.advice = Advice::wait(format!("it is copied back once VM {user} here does not use it either"));
-        Verdict::Refuse(why)
+        GateRuling::Refuse(why)
     }
 
     /// Judges all images of a VM together: none is touched before every one was looked at, and images that have
@@ -231,28 +231,28 @@ impl Gate<'_> {
         }
     }
 
-    fn combine(&self, verdicts: Vec<(Rule, ImageSpec, Verdict)>) -> Decision {
+    fn combine(&self, verdicts: Vec<(Rule, ImageSpec, GateRuling)>) -> Decision {
         let (mut clean_up, mut refusal) = (Vec::new(), None);
         let (mut put_right, mut take_over, mut promote, mut open) = (vec![], vec![], vec![], vec![]);
         let (mut wait_to_take_over, mut wait_to_promote) = (None, None);
         for (rule, image, verdict) in verdicts {
             match verdict {
-                Verdict::Refuse(why) => refusal = refusal.or(Some(why.by(rule))),
-                Verdict::CleanUp(steps, why) => {
+                GateRuling::Refuse(why) => refusal = refusal.or(Some(why.by(rule))),
+                GateRuling::CleanUp(steps, why) => {
                     clean_up.extend(steps);
                     refusal = refusal.or(Some(why.by(rule)));
                 }
-                Verdict::PutRight(steps) => put_right.extend(steps),
-                Verdict::WaitToTakeOver(what, why) => {
+                GateRuling::PutRight(steps) => put_right.extend(steps),
+                GateRuling::WaitToTakeOver(what, why) => {
                     wait_to_take_over = wait_to_take_over.or(Some((what, image, why.by(rule))))
                 }
-                Verdict::TakeOver(steps) => take_over.extend(steps),
-                Verdict::WaitToPromote(what, why) => {
+                GateRuling::TakeOver(steps) => take_over.extend(steps),
+                GateRuling::WaitToPromote(what, why) => {
                     wait_to_promote = wait_to_promote.or(Some((what, image, why.by(rule))))
                 }
-                Verdict::Promote(steps) => promote.extend(steps),
-                Verdict::Open(steps) => open.extend(steps),
-                Verdict::Pass => {}
+                GateRuling::Promote(steps) => promote.extend(steps),
+                GateRuling::Open(steps) => open.extend(steps),
+                GateRuling::Pass => {}
             }
         }
         if let Some(refusal) = refusal {
@@ -294,9 +294,9 @@ impl Gate<'_> {
         }
     }
 
-    fn judge_image(&self, observation: &Observation) -> (Rule, Verdict) {
+    fn judge_image(&self, observation: &Observation) -> (Rule, GateRuling) {
         match &observation.here {
-            Here::NotMirrored => (Rule::NotMirrored, Verdict::Pass),
+            Here::NotMirrored => (Rule::NotMirrored, GateRuling::Pass),
             Here::Absent => match &observation.there {
                 There::Mirrored(there) if there.role == Role::Primary => {
                     let why = self.why(
@@ -304,7 +304,7 @@ impl Gate<'_> {
                         format!("is mirrored on {} and not yet copied here", self.there),
                         Advice::wait("try again when the copy is complete (onemirror list)"),
                     );
-                    (Rule::NotYetCopied, Verdict::WaitToTakeOver(WaitFor::Follow, why))
+                    (Rule::NotYetCopied, GateRuling::WaitToTakeOver(WaitFor::Follow, why))
                 }
                 There::Mirrored(there) if there.role == Role::HalfDemoted => (
                     Rule::NotCopied,
@@ -337,7 +337,7 @@ impl Gate<'_> {
                     let advice = kept.into_iter().fold(Advice::wait(back), Advice::and);
                     (Rule::AbsentPeerUnreachable, self.refuse(observation, cause, advice))
                 }
-                _ => (Rule::AbsentLeftToStockDriver, Verdict::Pass),
+                _ => (Rule::AbsentLeftToStockDriver, GateRuling::Pass),
             },
             Here::Mirrored(_) if observation.owned_by_both => (
                 Rule::TwoVmsOwnTheImage,
@@ -389,7 +389,7 @@ impl Gate<'_> {
     }
 
     /// Nobody can write to the copy here, so nothing is lost by an end of its demotion; what it is then decides.
-    fn judge_half_demoted(&self, observation: &Observation) -> (Rule, Verdict) {
+    fn judge_half_demoted(&self, observation: &Observation) -> (Rule, GateRuling) {
         match &observation.there {
             There::Denied(denial) => {
                 (Rule::PeerDenied, self.denied(observation, "is half demoted here", denial))
@@ -402,11 +402,11 @@ impl Gate<'_> {
                     self.bring_back().and(self.force().when("if it is lost for good")),
                 ),
             ),
-            _ => (Rule::HalfDemotedHere, Verdict::PutRight(vec![demote(observation, Side::Here)])),
+            _ => (Rule::HalfDemotedHere, GateRuling::PutRight(vec![demote(observation, Side::Here)])),
         }
     }
 
-    fn judge_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
+    fn judge_primary(&self, observation: &Observation, here: &Copy) -> (Rule, GateRuling) {
         let there = match &observation.there {
             There::NotAsked | There::Absent => return self.boot(observation, here, Rule::PrimaryHere),
             There::Apart(there) => return self.judge_primary_beside_another(observation, here, there),
@@ -417,7 +417,7 @@ impl Gate<'_> {
             return self.unread(observation, &there.token, Side::There);
         }
         if there.role == Role::HalfDemoted {
-            return (Rule::HalfDemotedThere, Verdict::PutRight(vec![demote(observation, Side::There)]));
+            return (Rule::HalfDemotedThere, GateRuling::PutRight(vec![demote(observation, Side::There)]));
         }
         let (sequence_here, sequence_there) = (here.token.sequence(), there.token.sequence());
         if there.role == Role::NonPrimary {
@@ -456,7 +456,7 @@ impl Gate<'_> {
     }
 
     /// Both are primary, and the tokens say that the one there outranks the one here.
-    fn judge_stale_here(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Verdict) {
+    fn judge_stale_here(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, GateRuling) {
         let cause = format!("is stale here: {} took it over by force", self.there);
         match give_way(observation, here, there) {
             Some(steps) => {
@@ -480,7 +480,7 @@ impl Gate<'_> {
         observation: &Observation,
         here: &Copy,
         there: &Copy,
-    ) -> (Rule, Verdict) {
+    ) -> (Rule, GateRuling) {
         let verdict = match &observation.vm_there {
             PeerVm::Active { vm, state, way_out, .. } => self.refuse(
                 observation,
@@ -501,7 +501,7 @@ impl Gate<'_> {
                 return (Rule::RestoreOnChangedDisk, self.restore_refused(observation));
             }
             PeerVm::None | PeerVm::Inactive { .. } => {
-                Verdict::PutRight(term_past(there, here, &observation.image, self.here, self.vm))
+                GateRuling::PutRight(term_past(there, here, &observation.image, self.here, self.vm))
             }
         };
         (Rule::ForcedAndNeverBootedThere, verdict)
@@ -514,7 +514,7 @@ impl Gate<'_> {
         observation: &Observation,
         here: &Copy,
         there: &Apart,
-    ) -> (Rule, Verdict) {
+    ) -> (Rule, GateRuling) {
         match there {
             Apart { token, .. } if token.is_unread() => self.unread(observation, token, Side::There),
             there if there.is_forced_past(&here.token) => (
@@ -532,7 +532,7 @@ impl Gate<'_> {
     }
 
     /// Primary here, and the peer's cluster cannot be asked. Its front-end may know more.
-    fn judge_alone(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
+    fn judge_alone(&self, observation: &Observation, here: &Copy) -> (Rule, GateRuling) {
         let silence = observation.there.why_unseen();
         let refused = |rule, cause: String| {
             let advice = match &observation.there {
@@ -569,7 +569,7 @@ impl Gate<'_> {
 
     /// The front-end there says that a VM may use the disk, and the roles of the copies do not keep it from writing.
     /// `least`: the domain that is enough for a refusal.
-    fn lives_there(&self, observation: &Observation, least: Domain) -> Option<(Rule, Verdict)> {
+    fn lives_there(&self, observation: &Observation, least: Domain) -> Option<(Rule, GateRuling)> {
         let (rule, cause, advice) = match &observation.vm_there {
             PeerVm::Active { vm, state, domain, way_out } if *domain >= least => (
                 Rule::RunningThere,
@@ -589,7 +589,7 @@ impl Gate<'_> {
     }
 
     /// The copy here may be booted on; the token has to say that this site holds it before the boot goes on.
-    fn boot(&self, observation: &Observation, here: &Copy, rule: Rule) -> (Rule, Verdict) {
+    fn boot(&self, observation: &Observation, here: &Copy, rule: Rule) -> (Rule, GateRuling) {
         let image = &observation.image;
         let term = here.token.token().filter(|token| token.is_open_by(self.here));
         if !self.fits_saved_memory(here) {
@@ -606,14 +606,14 @@ impl Gate<'_> {
                 // the same token, with the name of its image
                 steps.push(Step::WriteToken { at: Side::Here, image: image.clone(), token: term.clone() });
             } else if steps.is_empty() && here.booted.as_ref() == Some(&mark) {
-                return (rule, Verdict::Pass);
+                return (rule, GateRuling::Pass);
             }
             // a run that was killed may have written the token and sent it nowhere
             steps.extend(carried(here, image));
             steps.push(Step::MarkBooted { image: image.clone(), mark });
-            return (rule, Verdict::Open(steps));
+            return (rule, GateRuling::Open(steps));
         }
-        (Rule::OpenTokenHere, Verdict::Open(self.opening_steps(observation, here)))
+        (Rule::OpenTokenHere, GateRuling::Open(self.opening_steps(observation, here)))
     }
 
     /// Whether the copy here is as it was when this VM's memory was saved, if that is what the VM starts from.
@@ -642,7 +642,7 @@ impl Gate<'_> {
         Residence { here: self.here, there: self.there, role: self.role }.step(observation, here)
     }
 
-    fn judge_non_primary(&self, observation: &Observation, here: &Copy) -> (Rule, Verdict) {
+    fn judge_non_primary(&self, observation: &Observation, here: &Copy) -> (Rule, GateRuling) {
         if observation.there.is_unseen()
             && let Some(refused) = self.lives_there(observation, Domain::Lost)
         {
@@ -717,7 +717,7 @@ impl Gate<'_> {
         let judged = match there.role {
             Role::Primary => self.judge_primary_there(observation, here, there),
             Role::HalfDemoted => {
-                (Rule::HalfDemotedThere, Verdict::PutRight(vec![demote(observation, Side::There)]))
+                (Rule::HalfDemotedThere, GateRuling::PutRight(vec![demote(observation, Side::There)]))
             }
             Role::NonPrimary => self.judge_both_non_primary(observation, here, there),
         };
@@ -734,8 +734,8 @@ impl Gate<'_> {
         observation: &Observation,
         here: &Copy,
         there: &Copy,
-        judged: (Rule, Verdict),
-    ) -> (Rule, Verdict) {
+        judged: (Rule, GateRuling),
+    ) -> (Rule, GateRuling) {
         let advice = match judged.0 {
             Rule::TakeOver => self.mirrored_whole(observation, there),
             // the last writer's own copy has no holes
@@ -752,7 +752,7 @@ impl Gate<'_> {
         (Rule::NotWhole, self.not_whole(observation, advice))
     }
 
-    fn not_whole(&self, observation: &Observation, advice: Advice) -> Verdict {
+    fn not_whole(&self, observation: &Observation, advice: Advice) -> GateRuling {
         self.refuse(observation, "is not whole here: a clone, mirrored by snapshots".into(), advice)
     }
 
@@ -775,7 +775,12 @@ impl Gate<'_> {
         self.force().when(format!("{lost}, and what its base holds is not missed or can be put in again"))
     }
 
-    fn judge_primary_there(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Verdict) {
+    fn judge_primary_there(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        there: &Copy,
+    ) -> (Rule, GateRuling) {
         let image = &observation.image;
         match &observation.vm_there {
             PeerVm::LettingGo { vm, state } if self.pass_over < PassOver::Everything => {
@@ -784,7 +789,7 @@ impl Gate<'_> {
                     format!("is in use on {}: VM {vm} is {state}", self.there),
                     Advice::wait("try again when it is done"),
                 );
-                return (Rule::LettingGoThere, Verdict::WaitToTakeOver(WaitFor::PeerVm, why));
+                return (Rule::LettingGoThere, GateRuling::WaitToTakeOver(WaitFor::PeerVm, why));
             }
             PeerVm::Denied(denial) if self.pass_over < PassOver::Everything => {
                 return (
@@ -824,7 +829,7 @@ impl Gate<'_> {
             if there.mode == Mode::Snapshot {
                 steps.push(Step::MirrorSnapshot { at: Side::There, image: image.clone() });
             }
-            return (Rule::OpenTokenThere, Verdict::PutRight(steps));
+            return (Rule::OpenTokenThere, GateRuling::PutRight(steps));
         };
         if here.token.token() == Some(term) && !here.resync.is_pending() {
             if there.resync.is_pending() {
@@ -834,13 +839,13 @@ impl Gate<'_> {
                     format!("cannot be taken from {}: a resync of it was asked for there", self.there),
                     self.mirrored_anew(image, there.mode),
                 );
-                return (Rule::ResyncAskedThere, Verdict::Refuse(why));
+                return (Rule::ResyncAskedThere, GateRuling::Refuse(why));
             }
             let closed = Token::close_after(Some(term), self.there, self.closing_id);
             let mut steps = self.cut_off(observation, there);
             steps.push(Step::WriteToken { at: Side::There, image: image.clone(), token: closed });
             steps.push(demote(observation, Side::There));
-            return (Rule::TakeOver, Verdict::TakeOver(steps));
+            return (Rule::TakeOver, GateRuling::TakeOver(steps));
         }
         if here.resync == Resync::None && here.report == Report::SplitBrain {
             return self.judge_split_brained_here(observation, here, there);
@@ -856,16 +861,16 @@ impl Gate<'_> {
         if ask {
             return (
                 Rule::SplitBrainedCopyHere,
-                Verdict::PutRight(vec![Step::Resync { image: image.clone() }]),
+                GateRuling::PutRight(vec![Step::Resync { image: image.clone() }]),
             );
         }
         if there.mode == Mode::Snapshot && self.patience == Patience::Waning {
             // who opened the token may have been killed before the snapshot that carries it
             let carry = vec![Step::MirrorSnapshot { at: Side::There, image: image.clone() }];
-            return (Rule::CarryTokenHere, Verdict::PutRight(carry));
+            return (Rule::CarryTokenHere, GateRuling::PutRight(carry));
         }
         let why = self.why(observation, self.not_following(here), self.follow_advice(here));
-        (Rule::NotFollowingYet, Verdict::WaitToTakeOver(WaitFor::Follow, why))
+        (Rule::NotFollowingYet, GateRuling::WaitToTakeOver(WaitFor::Follow, why))
     }
 
     /// The daemon here follows no more, and never will: the copy here has to give way.
@@ -874,7 +879,7 @@ impl Gate<'_> {
         observation: &Observation,
         here: &Copy,
         there: &Copy,
-    ) -> (Rule, Verdict) {
+    ) -> (Rule, GateRuling) {
         if here.token.sequence() == there.token.sequence() {
             return (Rule::TokenConflict, self.conflict(observation));
         }
@@ -884,10 +889,10 @@ impl Gate<'_> {
             // the first to boot holds the image
             let mut steps = vec![Step::Promote { at: Side::Here, image: observation.image.clone() }];
             steps.extend(term_past(there, here, &observation.image, self.here, self.vm));
-            return (Rule::ForcedAndNeverBootedThere, Verdict::PutRight(steps));
+            return (Rule::ForcedAndNeverBootedThere, GateRuling::PutRight(steps));
         }
         match give_way(observation, here, there) {
-            Some(steps) => (Rule::SplitBrainedCopyHere, Verdict::PutRight(steps)),
+            Some(steps) => (Rule::SplitBrainedCopyHere, GateRuling::PutRight(steps)),
             None => {
                 let cause = format!("went its own way here, and {} outranks it", self.there);
                 (Rule::NoRoomToKeep, self.refuse(observation, cause, room_advice(observation)))
@@ -900,7 +905,7 @@ impl Gate<'_> {
         observation: &Observation,
         here: &Copy,
         there: &Copy,
-    ) -> (Rule, Verdict) {
+    ) -> (Rule, GateRuling) {
         let (token_here, token_there) = (here.token.token(), there.token.token());
         if here.resync.is_pending() {
             // the daemon is going to throw this copy away: let it have something to copy
@@ -936,7 +941,7 @@ impl Gate<'_> {
                     format!("lacks the handoff of {}: its last writes are not here", self.there),
                     self.follow_advice(here),
                 );
-                (Rule::WritesOnTheirWay, Verdict::WaitToPromote(WaitFor::Arrival, why))
+                (Rule::WritesOnTheirWay, GateRuling::WaitToPromote(WaitFor::Arrival, why))
             }
             core::cmp::Ordering::Equal if token_here != token_there => {
                 (Rule::TokenConflict, self.conflict(observation))
@@ -955,7 +960,10 @@ impl Gate<'_> {
                         format!("lacks the last snapshot of {}", self.there),
                         self.follow_advice(here),
                     );
-                    return (Rule::HandoffSnapshotIncomplete, Verdict::WaitToPromote(WaitFor::Arrival, why));
+                    return (
+                        Rule::HandoffSnapshotIncomplete,
+                        GateRuling::WaitToPromote(WaitFor::Arrival, why),
+                    );
                 }
                 (Rule::HandoffProven, self.promote_here(observation, here))
             }
@@ -971,20 +979,20 @@ impl Gate<'_> {
                         "was demoted on both sites without a handoff".into(),
                         self.keep_one(observation),
                     );
-                    (Rule::NoProof, Verdict::WaitToPromote(WaitFor::Arrival, why))
+                    (Rule::NoProof, GateRuling::WaitToPromote(WaitFor::Arrival, why))
                 }
             },
         }
     }
 
-    fn promote_here(&self, observation: &Observation, here: &Copy) -> Verdict {
+    fn promote_here(&self, observation: &Observation, here: &Copy) -> GateRuling {
         let mut steps = vec![Step::Promote { at: Side::Here, image: observation.image.clone() }];
         steps.extend(self.opening_steps(observation, here));
-        Verdict::Promote(steps)
+        GateRuling::Promote(steps)
     }
 
     /// The last writer's own demotion is its newest role event, so no force is needed.
-    fn re_promote_there(&self, observation: &Observation, there: &Copy) -> Verdict {
+    fn re_promote_there(&self, observation: &Observation, there: &Copy) -> GateRuling {
         let image = &observation.image;
         let mut steps = vec![
             Step::Promote { at: Side::There, image: image.clone() },
@@ -997,7 +1005,7 @@ impl Gate<'_> {
         if there.mode == Mode::Snapshot {
             steps.push(Step::MirrorSnapshot { at: Side::There, image: image.clone() });
         }
-        Verdict::PutRight(steps)
+        GateRuling::PutRight(steps)
     }
 
     /// What comes before a demotion under a VM that may live. In snapshot mode a write that is under way just then is
@@ -1118,18 +1126,18 @@ impl Gate<'_> {
         Why { image: observation.image.clone(), cause, advice }
     }
 
-    fn refuse(&self, observation: &Observation, cause: String, advice: Advice) -> Verdict {
-        Verdict::Refuse(self.why(observation, cause, advice))
+    fn refuse(&self, observation: &Observation, cause: String, advice: Advice) -> GateRuling {
+        GateRuling::Refuse(self.why(observation, cause, advice))
     }
 
     /// Who answers and tells nothing is not silent: the real cause has to be put right, and no force is advised.
-    fn denied(&self, observation: &Observation, what: &str, denial: &Denial) -> Verdict {
+    fn denied(&self, observation: &Observation, what: &str, denial: &Denial) -> GateRuling {
         let cause = format!("{what} and {} {}", self.there, denial.cause.in_words());
         self.refuse(observation, cause, put_right(denial))
     }
 
     /// A token that is not understood. What a later release wrote is no fault of the image.
-    fn unread(&self, observation: &Observation, token: &TokenSeen, at: Side) -> (Rule, Verdict) {
+    fn unread(&self, observation: &Observation, token: &TokenSeen, at: Side) -> (Rule, GateRuling) {
         let site = if at == Side::Here { self.here } else { self.there };
         if *token == TokenSeen::Newer {
             let cause = format!("was handed over by a later onemirror than that of {}", self.here);
@@ -1140,7 +1148,7 @@ impl Gate<'_> {
         (Rule::TokenUnreadable, self.refuse(observation, cause, self.without_token(observation, at)))
     }
 
-    fn conflict(&self, observation: &Observation) -> Verdict {
+    fn conflict(&self, observation: &Observation) -> GateRuling {
         let cause = format!("has tokens that contradict each other, here and on {}", self.there);
         self.refuse(observation, cause, self.keep_one(observation))
     }
@@ -1158,7 +1166,7 @@ impl Gate<'_> {
         Advice::command(place, remove).when("if no onemirror wrote it")
     }
 
-    fn split_brain(&self, observation: &Observation, here: &Copy, there: &Copy) -> Verdict {
+    fn split_brain(&self, observation: &Observation, here: &Copy, there: &Copy) -> GateRuling {
         // promoted under the other site's open token: a force that was killed before its own, or somebody's by hand
         let term =
             here.token.token().filter(|token| there.token.token() == Some(token) && !token.is_closed());
@@ -1178,7 +1186,7 @@ impl Gate<'_> {
         self.refuse(observation, format!("{cause}; no boot on {site} went through its gate"), advice)
     }
 
-    fn restore_refused(&self, observation: &Observation) -> Verdict {
+    fn restore_refused(&self, observation: &Observation) -> GateRuling {
         self.refuse(
             observation,
             "changed since this VM was suspended".into(),

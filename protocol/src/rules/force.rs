@@ -38,7 +38,7 @@ pub struct Force<'a> {
 
 /// How one image is had.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Forcing {
+pub enum HowForced {
     /// The gate lets it pass.
     Nothing,
     /// The copy there answers: it is demoted there, and what it has arrives first.
@@ -70,10 +70,10 @@ impl Force<'_> {
         let (mut answering, mut steps) = (Vec::new(), Vec::new());
         for (observation, forcing) in observations.iter().zip(forcings) {
             match forcing {
-                Forcing::Refuse(refusal) => return Forced::Refuse(refusal),
-                Forcing::TakeOver => answering.push(observation.image.clone()),
-                Forcing::Promote { fence } => steps.extend(self.steps(observation, fence)),
-                Forcing::Nothing => {}
+                HowForced::Refuse(refusal) => return Forced::Refuse(refusal),
+                HowForced::TakeOver => answering.push(observation.image.clone()),
+                HowForced::Promote { fence } => steps.extend(self.steps(observation, fence)),
+                HowForced::Nothing => {}
             }
         }
         if answering.is_empty() { Forced::Act(steps) } else { Forced::TakeOver(answering) }
@@ -109,7 +109,7 @@ impl Force<'_> {
     }
 
     /// Judges all images of a VM, in their order. If one is refused none may be touched.
-    pub fn judge(&self, observations: &[Observation]) -> Vec<Forcing> {
+    pub fn judge(&self, observations: &[Observation]) -> Vec<HowForced> {
         let mut all: Vec<_> = observations.iter().map(|observation| self.judge_image(observation)).collect();
         // what is taken over as it is now and what was forced earlier are no VM
         if let Some((place, refusal)) = self.gate.of_different_ages(observations)
@@ -117,45 +117,45 @@ impl Force<'_> {
         {
             match (refusal.rule, &forcing) {
                 // what the other site's copy has since is not there to be had
-                (Rule::OfTwoAges, _) => *forcing = Forcing::Refuse(refusal),
-                (_, Forcing::TakeOver) if self.site_is_off => *forcing = Forcing::Promote { fence: true },
-                (_, Forcing::TakeOver) => *forcing = Forcing::Refuse(refusal),
-                (_, Forcing::Nothing | Forcing::Promote { .. } | Forcing::Refuse(_)) => {}
+                (Rule::OfTwoAges, _) => *forcing = HowForced::Refuse(refusal),
+                (_, HowForced::TakeOver) if self.site_is_off => *forcing = HowForced::Promote { fence: true },
+                (_, HowForced::TakeOver) => *forcing = HowForced::Refuse(refusal),
+                (_, HowForced::Nothing | HowForced::Promote { .. } | HowForced::Refuse(_)) => {}
             }
         }
         all
     }
 
-    fn judge_image(&self, observation: &Observation) -> Forcing {
+    fn judge_image(&self, observation: &Observation) -> HowForced {
         let copy = match &observation.here {
-            Here::NotMirrored => return Forcing::Nothing,
+            Here::NotMirrored => return HowForced::Nothing,
             Here::Absent => match self.refused_by_gate(observation, PassOver::Nothing, Patience::Exhausted) {
-                None if self.gate.is_to_be_made(observation) => return Forcing::Nothing,
+                None if self.gate.is_to_be_made(observation) => return HowForced::Nothing,
                 // a copy that answers may still arrive
                 Some(refusal) if matches!(observation.there, There::Mirrored(_)) && !self.site_is_off => {
-                    return Forcing::Refuse(refusal);
+                    return HowForced::Refuse(refusal);
                 }
                 _ => {
                     let advice = self.instead_of(observation);
                     let refusal = refusal(observation, Rule::ForceNothingHere, "has no copy here", advice);
-                    return Forcing::Refuse(refusal);
+                    return HowForced::Refuse(refusal);
                 }
             },
             Here::Mirrored(copy) => copy,
         };
         let Some(refusal) = self.refused_by_gate(observation, PassOver::Nothing, Patience::Exhausted) else {
-            return Forcing::Nothing;
+            return HowForced::Nothing;
         };
         if let Some(refusal) = self.unfit(observation, copy).or_else(|| self.hindered_there(observation)) {
-            return Forcing::Refuse(refusal);
+            return HowForced::Refuse(refusal);
         }
         match &observation.there {
             // who was not asked could answer anything
-            There::NotAsked => Forcing::Refuse(refusal),
-            _ if observation.vm_there == PeerVm::NotAsked => Forcing::Refuse(refusal),
+            There::NotAsked => HowForced::Refuse(refusal),
+            _ if observation.vm_there == PeerVm::NotAsked => HowForced::Refuse(refusal),
             There::Mirrored(there) => self.judge_answered(observation, there),
             There::Unreachable | There::Denied(_) | There::Absent | There::Apart(_) => {
-                Forcing::Promote { fence: false }
+                HowForced::Promote { fence: false }
             }
         }
     }
@@ -169,10 +169,10 @@ impl Force<'_> {
     }
 
     /// The copy there answers, and no VM there hinders.
-    fn judge_answered(&self, observation: &Observation, there: &Copy) -> Forcing {
+    fn judge_answered(&self, observation: &Observation, there: &Copy) -> HowForced {
         let pass_over = if self.site_is_off { PassOver::Everything } else { PassOver::Doubts };
         let Some(refusal) = self.refused_by_gate(observation, pass_over, self.gate.patience) else {
-            return Forcing::TakeOver;
+            return HowForced::TakeOver;
         };
         // nobody but an operator can tell which copy counts
         let undecided = matches!(
@@ -180,9 +180,9 @@ impl Force<'_> {
             Rule::SplitBrainUndecided | Rule::TokenConflict | Rule::NoProof | Rule::TokenUnreadable
         );
         match &observation.vm_there {
-            PeerVm::None | PeerVm::Inactive { .. } if undecided => Forcing::Promote { fence: false },
-            _ if self.site_is_off => Forcing::Promote { fence: there.role != Role::NonPrimary },
-            _ => Forcing::Refuse(self.cannot_follow(refusal)),
+            PeerVm::None | PeerVm::Inactive { .. } if undecided => HowForced::Promote { fence: false },
+            _ if self.site_is_off => HowForced::Promote { fence: there.role != Role::NonPrimary },
+            _ => HowForced::Refuse(self.cannot_follow(refusal)),
         }
     }
 

@@ -56,7 +56,7 @@ pub struct ReleaseJudgement {
     pub pending: Vec<Pending>,
 }
 
-enum Verdict {
+enum ReleaseRuling {
     Settled,
     Pending(Pending),
     Act(Vec<Step>),
@@ -72,10 +72,10 @@ impl Release<'_> {
             let (rule, verdict) = self.judge_image(observation);
             findings.push(Finding { image: observation.image.clone(), rule });
             match verdict {
-                Verdict::Settled => {}
-                Verdict::Pending(why) => pending.push(why),
-                Verdict::Act(more) => steps.extend(more),
-                Verdict::Wait => waiting = waiting.or(Some(observation.image.clone())),
+                ReleaseRuling::Settled => {}
+                ReleaseRuling::Pending(why) => pending.push(why),
+                ReleaseRuling::Act(more) => steps.extend(more),
+                ReleaseRuling::Wait => waiting = waiting.or(Some(observation.image.clone())),
             }
         }
         let decision = match waiting {
@@ -86,7 +86,7 @@ impl Release<'_> {
         ReleaseJudgement { judgement: Judgement { decision, findings }, pending }
     }
 
-    fn judge_image(&self, observation: &Observation) -> (Rule, Verdict) {
+    fn judge_image(&self, observation: &Observation) -> (Rule, ReleaseRuling) {
         let here = match self.judge_here(observation) {
             Ok(here) => here,
             Err(judged) => return judged,
@@ -102,23 +102,25 @@ impl Release<'_> {
             let mark = Mark::of(term, self.vm);
             return (
                 Rule::ReleaseMark,
-                Verdict::Act(vec![Step::MarkRelease { image: observation.image.clone(), mark }]),
+                ReleaseRuling::Act(vec![Step::MarkRelease { image: observation.image.clone(), mark }]),
             );
         }
         if there.token.token() == Some(term) && !there.resync.is_pending() {
             let token = Token::close_after(Some(term), self.here, self.closing_id);
             let close = Step::WriteToken { at: Side::Here, image: observation.image.clone(), token };
-            return (Rule::ReleaseHandOver, Verdict::Act(vec![close, self.demote(observation)]));
+            return (Rule::ReleaseHandOver, ReleaseRuling::Act(vec![close, self.demote(observation)]));
         }
         self.judge_not_followed(observation, here, there)
     }
 
     /// The copy here, if it is to be given up at all.
-    fn judge_here<'a>(&self, observation: &'a Observation) -> Result<&'a Copy, (Rule, Verdict)> {
+    fn judge_here<'a>(&self, observation: &'a Observation) -> Result<&'a Copy, (Rule, ReleaseRuling)> {
         let here = match &observation.here {
-            Here::Absent | Here::NotMirrored => return Err((Rule::ReleaseNotMirrored, Verdict::Settled)),
+            Here::Absent | Here::NotMirrored => {
+                return Err((Rule::ReleaseNotMirrored, ReleaseRuling::Settled));
+            }
             Here::Mirrored(copy) if copy.role == Role::NonPrimary => {
-                return Err((Rule::ReleaseAlreadyDone, Verdict::Settled));
+                return Err((Rule::ReleaseAlreadyDone, ReleaseRuling::Settled));
             }
             Here::Mirrored(copy) => copy,
         };
@@ -129,7 +131,7 @@ impl Release<'_> {
         }
         let residence = Residence { here: self.here, there: self.there, role: self.role };
         match residence.of(here, observation.made_here) {
-            Belongs::Here => return Err((Rule::ReleaseAtHome, Verdict::Settled)),
+            Belongs::Here => return Err((Rule::ReleaseAtHome, ReleaseRuling::Settled)),
             Belongs::Unknown => {
                 let cause = format!("where it belongs is not known; decide: onemirror rehome {}", self.vm);
                 return Err((Rule::ReleaseHomeUnknown, self.pending(observation, cause)));
@@ -143,7 +145,7 @@ impl Release<'_> {
             ));
         }
         if here.role == Role::HalfDemoted {
-            return Err((Rule::ReleaseHalfDemoted, Verdict::Act(vec![self.demote(observation)])));
+            return Err((Rule::ReleaseHalfDemoted, ReleaseRuling::Act(vec![self.demote(observation)])));
         }
         Ok(here)
     }
@@ -153,7 +155,7 @@ impl Release<'_> {
         &self,
         observation: &'a Observation,
         here: &Copy,
-    ) -> Result<&'a Copy, (Rule, Verdict)> {
+    ) -> Result<&'a Copy, (Rule, ReleaseRuling)> {
         let there = match &observation.there {
             // promoted by force, or by hand, and never booted on: a token of its own would have the other site's writes
             // thrown away
@@ -197,7 +199,12 @@ impl Release<'_> {
     }
 
     /// No token says yet that this site holds the image.
-    fn judge_without_term(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Verdict) {
+    fn judge_without_term(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        there: &Copy,
+    ) -> (Rule, ReleaseRuling) {
         match (here.token.token(), there.token.token()) {
             // a release that was interrupted between token and demotion, of a token that the other copy follows
             (Some(closed), Some(seen))
@@ -208,14 +215,19 @@ impl Release<'_> {
                         || seen.is_open_by(self.here)
                             && seen.sequence.checked_add(1) == Some(closed.sequence)) =>
             {
-                (Rule::ReleaseFinish, Verdict::Act(vec![self.demote(observation)]))
+                (Rule::ReleaseFinish, ReleaseRuling::Act(vec![self.demote(observation)]))
             }
-            _ => (Rule::ReleaseOpenToken, Verdict::Act(self.open_steps(observation, here))),
+            _ => (Rule::ReleaseOpenToken, ReleaseRuling::Act(self.open_steps(observation, here))),
         }
     }
 
     /// The other copy does not show this site's token yet.
-    fn judge_not_followed(&self, observation: &Observation, here: &Copy, there: &Copy) -> (Rule, Verdict) {
+    fn judge_not_followed(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        there: &Copy,
+    ) -> (Rule, ReleaseRuling) {
         let cause = match &there.report {
             Report::Syncing(Some(percent)) => format!("{} is still copying it: {percent} %", self.there),
             Report::Syncing(None) => format!("{} is still copying it", self.there),
@@ -242,25 +254,34 @@ impl Release<'_> {
                 if here.mode == Mode::Snapshot && self.patience == Patience::Waning =>
             {
                 let carry = vec![Step::MirrorSnapshot { at: Side::Here, image: observation.image.clone() }];
-                (Rule::ReleaseCarryToken, Verdict::Act(carry))
+                (Rule::ReleaseCarryToken, ReleaseRuling::Act(carry))
             }
             Report::Replaying | Report::Stopped | Report::Other if self.patience != Patience::Exhausted => {
-                (Rule::ReleaseWaitForFollower, Verdict::Wait)
+                (Rule::ReleaseWaitForFollower, ReleaseRuling::Wait)
             }
             _ => (Rule::ReleasePending, self.pending(observation, cause)),
         }
     }
 
     /// Stays primary; the mark tells reconcile to go on.
-    fn keep(&self, observation: &Observation, here: &Copy, rule: Rule, cause: String) -> (Rule, Verdict) {
+    fn keep(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        rule: Rule,
+        cause: String,
+    ) -> (Rule, ReleaseRuling) {
         let Some(term) = here.token.token().filter(|token| token.is_open_by(self.here)) else {
-            return (Rule::ReleaseOpenToken, Verdict::Act(self.open_steps(observation, here)));
+            return (Rule::ReleaseOpenToken, ReleaseRuling::Act(self.open_steps(observation, here)));
         };
         if here.release.as_ref().is_some_and(|mark| mark.holds_in(term)) {
             return (rule, self.pending(observation, cause));
         }
         let mark = Mark::of(term, self.vm);
-        (Rule::ReleaseMark, Verdict::Act(vec![Step::MarkRelease { image: observation.image.clone(), mark }]))
+        (
+            Rule::ReleaseMark,
+            ReleaseRuling::Act(vec![Step::MarkRelease { image: observation.image.clone(), mark }]),
+        )
     }
 
     fn open_steps(&self, observation: &Observation, here: &Copy) -> Vec<Step> {
@@ -277,8 +298,8 @@ impl Release<'_> {
         Step::Demote { at: Side::Here, image: observation.image.clone() }
     }
 
-    fn pending(&self, observation: &Observation, cause: String) -> Verdict {
-        Verdict::Pending(Pending { image: observation.image.clone(), cause })
+    fn pending(&self, observation: &Observation, cause: String) -> ReleaseRuling {
+        ReleaseRuling::Pending(Pending { image: observation.image.clone(), cause })
     }
 }
 

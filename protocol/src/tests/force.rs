@@ -35,13 +35,13 @@ fn clusters() -> [(&'static str, There); 7] {
     ]
 }
 
-fn letter(forcing: &Forcing) -> char {
+fn letter(forcing: &HowForced) -> char {
     match forcing {
-        Forcing::Nothing => '-',
-        Forcing::TakeOver => 'T',
-        Forcing::Promote { fence: false } => 'P',
-        Forcing::Promote { fence: true } => 'F',
-        Forcing::Refuse(_) => 'x',
+        HowForced::Nothing => '-',
+        HowForced::TakeOver => 'T',
+        HowForced::Promote { fence: false } => 'P',
+        HowForced::Promote { fence: true } => 'F',
+        HowForced::Refuse(_) => 'x',
     }
 }
 
@@ -231,7 +231,7 @@ fn forces(
 ) -> Row {
     let open_there = BTreeSet::from_iter(open_there.then(|| observation.image.clone()));
     let force = Force { gate: gate(), site_is_off, open_there: &open_there };
-    let Forcing::Refuse(refusal) = force.judge(&[observation]).remove(0) else {
+    let HowForced::Refuse(refusal) = force.judge(&[observation]).remove(0) else {
         panic!("not refused: {says}")
     };
     let judged = (refusal.rule, format!("refuse: {refusal}"));
@@ -360,7 +360,7 @@ fn a_disk_that_may_still_arrive_is_not_called_lost() {
     let said = |site_is_off| {
         let rules = Force { gate: gate(), site_is_off, open_there: &none };
         match rules.judge(core::slice::from_ref(&arriving)).remove(0) {
-            Forcing::Refuse(refusal) => refusal.to_string(),
+            HowForced::Refuse(refusal) => refusal.to_string(),
             other => panic!("{other:?}"),
         }
     };
@@ -374,7 +374,7 @@ fn of_a_disk_that_is_gone_a_force_names_what_was_set_aside() {
     let said = |observation| {
         let rules = Force { gate: gate(), site_is_off: true, open_there: &none };
         match rules.judge(&[observation]).remove(0) {
-            Forcing::Refuse(refusal) => refusal.to_string(),
+            HowForced::Refuse(refusal) => refusal.to_string(),
             other => panic!("{other:?}"),
         }
     };
@@ -405,7 +405,7 @@ fn what_was_set_aside_is_not_offered_beside_a_disk_of_another_time() {
         tell_sets_apart("site-a", &mut [&mut other, &mut lost]);
         let disks = [lost, other];
         let rules = Force { gate: gate(), site_is_off: true, open_there: &none };
-        let Forcing::Refuse(by_force) = rules.judge(&disks).remove(0) else { panic!("{beside}") };
+        let HowForced::Refuse(by_force) = rules.judge(&disks).remove(0) else { panic!("{beside}") };
         let Decision::Refuse { refusal, .. } = gate().judge(&disks).decision else { panic!("{beside}") };
         for said in [by_force.to_string(), refusal.to_string()] {
             assert_eq!(said.contains("onemirror lost restore one/"), offered, "{beside}: {said}");
