@@ -393,4 +393,23 @@ mod tests {
         let warnings = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         assert_eq!(warnings.matches("audit log not written").count(), 1, "{warnings}");
     }
+
+    /// As root only: without root nothing changes hands.
+    #[test]
+    fn root_does_not_lock_the_folders_owner_out() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let parent = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(parent.path(), Some(9869), Some(9869)).unwrap();
+        let folder = parent.path().join("onemirror");
+        crate::state::switch_off(&folder, "x").unwrap();
+        let log = parent.path().join("onemirror.log");
+        let entry = Entry::new("site-a", "off", Outcome::Done);
+        AuditLog::open(&log).record(&entry).unwrap();
+        for path in [&folder, &folder.join(crate::state::OFF), &log] {
+            let metadata = std::fs::metadata(path).unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (9869, 9869), "{}", path.display());
+        }
+    }
 }

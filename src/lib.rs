@@ -2,8 +2,8 @@
 //!
 //! `onevm terminate` on the recovery site and `onevm resume` at home hand the mirrored RBD images of a
 //! VM over, without a lost write. [`onemirror_protocol`] decides, without any I/O; [`ceph`] and [`opennebula`] talk to
-//! the two systems; [`sites`] observes, asks and carries out; [`commands`] is what an operator types and what
-//! OpenNebula calls.
+//! the two systems; [`sites`] are a front-end and a cluster each, looked at, locked and changed; [`operations`] are what is
+//! done with them; [`commands`] is what an operator types and what OpenNebula calls.
 
 pub mod actions;
 pub mod audit;

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-const OFF: &str = "off";
+pub(crate) const OFF: &str = "off";
 const PEER_CONTACTS: &str = "peer-contacts";
 const RECONCILED: &str = "reconciled";
 const FIRST_REPORTS: &str = "first-reports";
@@ -613,25 +613,6 @@ mod tests {
         {
             std::fs::write(file.path(), wrong).unwrap();
             assert!(BootId::read(file.path()).is_err(), "{wrong}");
-        }
-    }
-
-    /// As root only: without root nothing changes hands.
-    #[test]
-    fn root_does_not_lock_the_folders_owner_out() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        let parent = tempfile::tempdir().unwrap();
-        std::os::unix::fs::chown(parent.path(), Some(9869), Some(9869)).unwrap();
-        let folder = parent.path().join("onemirror");
-        switch_off(&folder, "x").unwrap();
-        let log = parent.path().join("onemirror.log");
-        let entry = crate::audit::Entry::new("site-a", "off", crate::audit::Outcome::Done);
-        crate::audit::AuditLog::open(&log).record(&entry).unwrap();
-        for path in [&folder, &folder.join(OFF), &log] {
-            let metadata = std::fs::metadata(path).unwrap();
-            assert_eq!((metadata.uid(), metadata.gid()), (9869, 9869), "{}", path.display());
         }
     }
 }

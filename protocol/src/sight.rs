@@ -1,4 +1,4 @@
-//! What the engine has seen of an image on both sites, in the terms that decisions need.
+//! What was seen of an image on both sites, in the terms that decisions need.
 
 use super::home::Home;
 use super::token::{FORCED_STRIDE, Mark, Token};

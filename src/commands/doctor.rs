@@ -4,9 +4,10 @@ use super::CommandError;
 use super::table::{Align, Table, json, print, terminal_width};
 use crate::config::{self, Config, ConfigError, ConfiguredRole};
 use crate::doctor::facts::{Configuration, Examined};
+use crate::doctor::find;
 use crate::doctor::{Diagnosis, Level, NOT_LOOKED_AT, examine, exit_status};
 use crate::opennebula::{Client, discover_auth_file, read_session};
-use crate::operations::{examine, front_end, overview};
+use crate::operations::overview;
 use crate::setup::artifacts::hooks;
 use crate::setup::gather::{self, Owners, Wishes};
 use crate::setup::layout::Layout;
@@ -96,7 +97,7 @@ async fn facts(config: Result<Config, ConfigError>) -> Examined {
     };
     let client = local_client(config.as_ref().ok()).map_err(|error| error.to_string());
     facts.front_end_here = match &client {
-        Ok(client) => front_end(client).await.map_err(|error| error.to_string()),
+        Ok(client) => find::front_end(client).await.map_err(|error| error.to_string()),
         Err(why) => Err(why.clone()),
     };
     facts.failed_hooks = match &client {
@@ -106,11 +107,11 @@ async fn facts(config: Result<Config, ConfigError>) -> Examined {
     facts.setup = setup(client).await;
     if let Some(Ok(sites)) = sites {
         let (there, pools, vms, overview, shared_pools) = futures::join!(
-            examine::examine_front_end_there(&sites),
-            examine::examine_pools(&sites),
-            examine::examine_vms(&sites),
+            find::front_end_there(&sites),
+            find::pools_of_both(&sites),
+            find::vms(&sites),
             overview::overview(&sites),
-            examine::examine_shared_pools(&sites)
+            find::shared_pools(&sites)
         );
         facts.front_end_there = Some(there.0);
         facts.clock_difference = there.1;

@@ -4,7 +4,7 @@ use super::CommandError;
 use super::table::print;
 use crate::audit::{AuditLog, Entry, Outcome};
 use crate::config::{Config, audit_log_path, state_dir};
-use crate::operations::servers;
+use crate::doctor::find::servers;
 use crate::sites::local_client;
 use crate::state;
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! Everything that must be true for a failback to work, and what to do where it is not. No I/O.
 
 pub mod facts;
+pub mod find;
 
 use crate::ceph::{ReplayState, is_fsid};
 use crate::protection::{Concern, Kind};

@@ -1,7 +1,6 @@
 //! What onemirror does at the two sites, one operation a file. Each asks [`crate::sites`] for looks and steps.
 
 pub mod boot;
-pub mod examine;
 pub mod failover;
 pub mod give_up;
 pub mod lost;
@@ -15,7 +14,6 @@ pub mod removal;
 mod tests;
 
 pub use boot::{GateOutcome, GateScope};
-pub use examine::{front_end, servers};
 pub use failover::FailoverOutcome;
 pub use give_up::ReleaseOutcome;
 pub use lost::LostImage;

@@ -1,10 +1,10 @@
-//! Gathers what [`crate::doctor`] judges; decides nothing, and changes nothing but a lock that it gives back.
+//! Finds the facts that the doctor judges; decides nothing, and changes nothing but a lock that it gives back.
 
-use crate::ceph::{self, CephError, DaemonState, Expiry, PoolStatus, ReplayState, is_fsid};
-use crate::doctor::facts::{
+use super::facts::{
     Daemon, ExaminedDisk, ExaminedFrontEnd, ExaminedPool, ExaminedVm, Images, NoAnswer, PoolMirroring,
     PoolOnCluster,
 };
+use crate::ceph::{self, CephError, DaemonState, Expiry, PoolStatus, ReplayState, is_fsid};
 use crate::opennebula::disks::rbd_images;
 use crate::opennebula::{self, Datastore, DiskKind, OpenNebula};
 use crate::sites::images;
@@ -41,7 +41,7 @@ pub async fn servers(client: &dyn OpenNebula) -> Vec<String> {
 }
 
 /// The other site's front-end, and how far its clock is ahead, in seconds.
-pub async fn examine_front_end_there(sites: &Sites) -> (Result<ExaminedFrontEnd, String>, Option<i64>) {
+pub async fn front_end_there(sites: &Sites) -> (Result<ExaminedFrontEnd, String>, Option<i64>) {
     let client = match sites.there.front_end() {
         Ok(client) => client,
         Err(error) => return (Err(sites.there.error(error).to_string()), None),
@@ -51,7 +51,7 @@ pub async fn examine_front_end_there(sites: &Sites) -> (Result<ExaminedFrontEnd,
 }
 
 /// The pools of this front-end's Ceph datastores, on both clusters.
-pub async fn examine_pools(sites: &Sites) -> Result<Vec<ExaminedPool>, String> {
+pub async fn pools_of_both(sites: &Sites) -> Result<Vec<ExaminedPool>, String> {
     let mut pools: BTreeMap<String, Datastore> = BTreeMap::new();
     let images = pools::images_registered(sites).await.map_err(|error| error.to_string())?;
     for (name, datastore) in pools::pools_by_name(sites, &images).await.map_err(|error| error.to_string())? {
@@ -90,7 +90,7 @@ async fn examine_pool(sites: &Sites, name: String, datastore: Datastore) -> Exam
 }
 
 /// This front-end's VMs, and how many of the other's use the same images.
-pub async fn examine_vms(sites: &Sites) -> Result<Vec<ExaminedVm>, String> {
+pub async fn vms(sites: &Sites) -> Result<Vec<ExaminedVm>, String> {
     let mut found = Vec::new();
     for vm in sites.here.ask(async |one| one.vm_pool().await).await.map_err(|error| error.to_string())? {
         found.push(examine_vm(sites, &vm).await);
@@ -113,7 +113,7 @@ pub async fn examine_vms(sites: &Sites) -> Result<Vec<ExaminedVm>, String> {
 }
 
 /// The pools in which VMs of both front-ends have disks that were made for them; none where one does not answer.
-pub async fn examine_shared_pools(sites: &Sites) -> BTreeSet<String> {
+pub async fn shared_pools(sites: &Sites) -> BTreeSet<String> {
     let of_site = async |site: &Site| site.ask(async |one| pools_of_own_disks(&**one).await).await;
     let (here, there) = futures::join!(of_site(&sites.here), of_site(&sites.there));
     &here.unwrap_or_default() & &there.unwrap_or_default()
