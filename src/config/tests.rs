@@ -32,7 +32,7 @@ fn sample_with(old: &str, new: &str) -> String {
 fn the_sample_parses() {
     insta::assert_debug_snapshot!(parse(SAMPLE).unwrap(), @r#"
     Config {
-        site: Site {
+        site: SiteConfig {
             name: "site-a",
             role: Home,
             endpoint: None,
