@@ -1,5 +1,7 @@
 //! Every row of the tables in the design, and what must hold in every situation.
 
+#![allow(clippy::too_many_lines, reason = "a table is as long as it is")]
+
 mod advice;
 mod force;
 mod refusals;

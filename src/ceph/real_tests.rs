@@ -3,6 +3,8 @@
 //!
 //! `ONEMIRROR_TEST_CEPH_A=site-a/ceph.conf ONEMIRROR_TEST_CEPH_B=site-b/ceph.conf cargo test ceph::real -- --ignored`
 
+#![allow(clippy::too_many_lines, reason = "one story is told from its beginning to its end")]
+
 use super::*;
 use std::path::PathBuf;
 use std::time::Instant;

@@ -1,3 +1,5 @@
+#![allow(clippy::too_many_lines, reason = "a table is as long as it is")]
+
 use super::*;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;

@@ -376,7 +376,9 @@ fn about_pool(pool: &ExaminedPool, configuration: &Configuration, found: &mut Fi
                 .flatten()
                 .next()
         {
-            about_trouble(cluster, pool, side, own, trouble, found);
+            let place = if cluster == Check::ClusterHere { Place::Here } else { Place::There(own.clone()) };
+            let (text, fix) = no_answer_in_words(name, side, own, place, trouble);
+            found.add(cluster, Level::Failure, text, fix);
         }
         if !is_same_cluster(pool) {
             about_mirroring(name, side, own, other, found);
@@ -406,17 +408,16 @@ fn is_same_cluster(pool: &ExaminedPool) -> bool {
     uuid(&pool.here).is_some() && uuid(&pool.here) == uuid(&pool.there)
 }
 
-fn about_trouble(
-    check: Check,
-    pool: &ExaminedPool,
+/// Why a cluster tells nothing of a pool, and what to do about it.
+fn no_answer_in_words(
+    name: &str,
     side: &PoolOnCluster,
     site: &str,
+    place: Place,
     trouble: &NoAnswer,
-    found: &mut Findings,
-) {
-    let (user, name) = (&side.user, &pool.name);
-    let place = if check == Check::ClusterHere { Place::Here } else { Place::There(site.to_owned()) };
-    let (text, fix) = match trouble {
+) -> (String, Advice) {
+    let user = &side.user;
+    match trouble {
         NoAnswer::Permission(said) => (
             format!("{site}: {user} may not do all that is needed in pool {name}: {said}"),
             Advice::command(
@@ -442,8 +443,7 @@ fn about_trouble(
             let see = "see to its monitors, and to conf and user in onemirror.conf";
             (format!("{site}: {said}"), Advice::decide(see))
         }
-    };
-    found.add(check, Level::Failure, text, fix);
+    }
 }
 
 /// Whether a peer may be the site of that name: where nobody has given a name, Ceph shows a number.
@@ -579,15 +579,21 @@ fn about_vm(vm: &ExaminedVm, facts: &Examined, found: &mut Findings) {
     if vm.disks.is_empty() {
         return;
     }
-    let mirrored = |image: &ImageSpec| -> Option<bool> {
-        let pool = facts.pools.iter().find(|pool| pool.name == image.pool_spec())?;
-        Some(pool.here.images.as_ref().ok()?.reports.contains_key(image.image()))
-    };
     let with: Vec<&ExaminedDisk> =
-        vm.disks.iter().filter(|disk| mirrored(&disk.image) == Some(true)).collect();
+        vm.disks.iter().filter(|disk| is_mirrored(&disk.image, facts) == Some(true)).collect();
     if with.is_empty() {
         return; // nobody wants it to move
     }
+    about_context(vm, found);
+    for disk in with {
+        about_disk(id, disk, facts, found);
+    }
+    about_counterparts(vm, facts, found);
+}
+
+/// What no disk of its can change.
+fn about_context(vm: &ExaminedVm, found: &mut Findings) {
+    let id = vm.id;
     if !vm.has_context {
         found.add(
             Check::Context,
@@ -605,32 +611,37 @@ fn about_vm(vm: &ExaminedVm, facts: &Examined, found: &mut Findings) {
             Advice::decide("move them to a mirrored datastore"),
         );
     }
-    for disk in &with {
-        if let Some(base) = disk.base.as_ref().filter(|base| mirrored(base) == Some(false)) {
-            found.add(
-                Check::Parents,
-                Level::Failure,
-                format!(
-                    "VM {id}: {} is a clone of {base}, which is not mirrored, so it is not copied",
-                    disk.image
-                ),
-                Advice::command(Place::Here, format!("rbd mirror image enable {base} snapshot")).and(
-                    Advice::command(Place::Here, format!("rbd flatten {}", disk.image))
-                        .when("or, for it to need no base any more"),
-                ),
-            );
-        }
+}
+
+fn about_disk(id: i32, disk: &ExaminedDisk, facts: &Examined, found: &mut Findings) {
+    if let Some(base) = disk.base.as_ref().filter(|base| is_mirrored(base, facts) == Some(false)) {
+        let flat = format!("rbd flatten {}", disk.image);
+        found.add(
+            Check::Parents,
+            Level::Failure,
+            format!(
+                "VM {id}: {} is a clone of {base}, which is not mirrored, so it is not copied",
+                disk.image
+            ),
+            Advice::command(Place::Here, format!("rbd mirror image enable {base} snapshot"))
+                .and(Advice::command(Place::Here, flat).when("or, for it to need no base any more")),
+        );
     }
-    if let Ok(configuration) = &facts.configuration {
-        for disk in with.iter().filter(|disk| has_copy(&disk.image, facts) == Some(false)) {
-            found.add(
-                Check::Replication,
-                Level::Warning,
-                format!("VM {id}: {} has no copy on {}", disk.image, configuration.there),
-                Advice::wait("a new one comes within a minute; if not, the log of rbd-mirror there tells why (docs/runbook.md, \"resync does not end\")"),
-            );
-        }
+    if let Ok(configuration) = &facts.configuration
+        && has_copy(&disk.image, facts) == Some(false)
+    {
+        found.add(
+            Check::Replication,
+            Level::Warning,
+            format!("VM {id}: {} has no copy on {}", disk.image, configuration.there),
+            Advice::wait("a new one comes within a minute; if not, the log of rbd-mirror there tells why (docs/runbook.md, \"resync does not end\")"),
+        );
     }
+}
+
+/// The VMs of the other site that stand ready for it.
+fn about_counterparts(vm: &ExaminedVm, facts: &Examined, found: &mut Findings) {
+    let id = vm.id;
     let is_home = facts.configuration.as_ref().is_ok_and(|configuration| configuration.is_home);
     match vm.matches {
         Some(0) if is_home => found.add(
@@ -667,6 +678,12 @@ fn about_protection(concerns: &[Concern], found: &mut Findings) {
         let whose = vm.map(|vm| format!("VM {vm}: ")).unwrap_or_default();
         found.add(check, level, format!("{whose}{image} {what}"), advice.clone());
     }
+}
+
+/// Whether this site mirrors an image of that name; `None`: its pool did not answer.
+fn is_mirrored(image: &ImageSpec, facts: &Examined) -> Option<bool> {
+    let pool = facts.pools.iter().find(|pool| pool.name == image.pool_spec())?;
+    Some(pool.here.images.as_ref().ok()?.reports.contains_key(image.image()))
 }
 
 /// Whether the other site mirrors an image of that name; `None`: its pool did not answer.

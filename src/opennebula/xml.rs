@@ -4,7 +4,7 @@
 
 use crate::text::excerpt;
 use quick_xml::Reader;
-use quick_xml::events::Event;
+use quick_xml::events::{BytesRef, Event};
 use std::borrow::Cow;
 
 /// Deeper nesting than any answer of oned has (a host with NUMA nodes: 7).
@@ -66,22 +66,14 @@ pub(super) fn walk(
             Event::Start(start) => {
                 let name = start.name();
                 let name: &str = name.as_ref();
-                if depth == 0 {
-                    if seen_root {
-                        return Err(XmlError::NotOneElement { at });
-                    }
-                    if name != root {
-                        return Err(XmlError::WrongRoot {
-                            expected: root,
-                            found: excerpt(name).chars().take(40).collect(),
-                        });
-                    }
-                    seen_root = true;
+                match depth {
+                    0 if seen_root => return Err(XmlError::NotOneElement { at }),
+                    0 => is_root(name, root)?,
+                    MAX_DEPTH => return Err(XmlError::TooDeep),
+                    _ => {}
                 }
+                seen_root = true;
                 depth += 1;
-                if depth > MAX_DEPTH {
-                    return Err(XmlError::TooDeep);
-                }
                 visit(Piece::Open(name))?;
             }
             Event::End(_) => {
@@ -96,24 +88,13 @@ pub(super) fn walk(
                     return Err(XmlError::NotOneElement { at });
                 }
             }
-            Event::CData(piece) => {
-                if depth == 0 {
-                    return Err(XmlError::NotOneElement { at });
-                }
-                visit(Piece::Text(piece.xml10_content()))?;
+            Event::CData(_) | Event::GeneralRef(_) if depth == 0 => {
+                return Err(XmlError::NotOneElement { at });
             }
+            Event::CData(piece) => visit(Piece::Text(piece.xml10_content()))?,
             Event::GeneralRef(reference) => {
-                if depth == 0 {
-                    return Err(XmlError::NotOneElement { at });
-                }
-                let resolved = match reference.resolve_char_ref() {
-                    Ok(Some(c)) => c,
-                    Ok(None) => {
-                        predefined(&reference.xml10_content()).ok_or(XmlError::UnknownEntity { at })?
-                    }
-                    Err(_) => return Err(XmlError::UnknownEntity { at }),
-                };
-                visit(Piece::Text(Cow::Owned(resolved.to_string())))?;
+                let meant = resolved(&reference).ok_or(XmlError::UnknownEntity { at })?;
+                visit(Piece::Text(Cow::Owned(meant.to_string())))?;
             }
             Event::DocType(_) | Event::PI(_) => return Err(XmlError::Forbidden { at }),
             Event::Decl(_) if at > 3 => return Err(XmlError::Forbidden { at }),
@@ -122,6 +103,18 @@ pub(super) fn walk(
             Event::Eof => return Ok(()),
         }
     }
+}
+
+fn is_root(name: &str, root: &'static str) -> Result<(), XmlError> {
+    match name == root {
+        true => Ok(()),
+        false => Err(XmlError::WrongRoot { expected: root, found: excerpt(name).chars().take(40).collect() }),
+    }
+}
+
+/// The character that a reference stands for.
+fn resolved(reference: &BytesRef<'_>) -> Option<char> {
+    reference.resolve_char_ref().ok()?.or_else(|| predefined(&reference.xml10_content()))
 }
 
 fn predefined(name: &str) -> Option<char> {

@@ -253,6 +253,25 @@ fn install(facts: &SetupFacts, plan: &mut SetupPlan) {
             .filter(|folder| !facts.folders.contains(folder))
             .map(SetupStep::MakeFolder),
     );
+    write_files(facts, plan);
+    for action in &facts.actions {
+        guard(layout, action, plan);
+    }
+    register_hooks(facts, plan);
+    match facts.timer {
+        Timer::Runs if !is_stopped => {}
+        Timer::Runs | Timer::Stopped => plan.steps.push(SetupStep::StartTimer),
+        Timer::Unavailable => plan.notes.push(format!(
+            "no timer was started: have {} reconcile run each minute as the front-end's user, by cron or as {} says",
+            layout.binary.display(),
+            layout.units.join(TIMER).display()
+        )),
+    }
+}
+
+/// The own files, and what was asked for.
+fn write_files(facts: &SetupFacts, plan: &mut SetupPlan) {
+    let layout = &facts.layout;
     for (artifact, found, package) in &facts.files {
         match (found, package) {
             (FileFound::Same, _) => {}
@@ -280,9 +299,9 @@ fn install(facts: &SetupFacts, plan: &mut SetupPlan) {
             }));
         }
     }
-    for action in &facts.actions {
-        guard(layout, action, plan);
-    }
+}
+
+fn register_hooks(facts: &SetupFacts, plan: &mut SetupPlan) {
     match &facts.hooks {
         Ok(registered) => {
             for definition in hooks() {
@@ -302,15 +321,6 @@ fn install(facts: &SetupFacts, plan: &mut SetupPlan) {
             plan.problems
                 .push(format!("the hooks are not registered: {why}; once that is mended, run this again"));
         }
-    }
-    match facts.timer {
-        Timer::Runs if !is_stopped => {}
-        Timer::Runs | Timer::Stopped => plan.steps.push(SetupStep::StartTimer),
-        Timer::Unavailable => plan.notes.push(format!(
-            "no timer was started: have {} reconcile run each minute as the front-end's user, by cron or as {} says",
-            layout.binary.display(),
-            layout.units.join(TIMER).display()
-        )),
     }
 }
 

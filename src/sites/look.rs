@@ -218,7 +218,7 @@ async fn observe_both(
             seen.id_there = Some(there.info.id.clone());
             copy_here = copy(here, &[&there]);
             let mut copy_there = copy(&there, &[here]);
-            complete(sites, seen, [here, &there], &mut copy_here, &mut copy_there, depth).await?;
+            complete(sites, seen, [here, &there], [&mut copy_here, &mut copy_there], depth).await?;
             There::Mirrored(copy_there)
         }
     };
@@ -294,12 +294,11 @@ async fn complete(
     sites: &Sites,
     seen: &Seen,
     said: [&CopySeen; 2],
-    here: &mut Copy,
-    there: &mut Copy,
+    copies: [&mut Copy; 2],
     depth: Depth,
 ) -> Result<(), RunError> {
     let (spec, cluster_here) = (seen.spec(), &seen.image.cluster);
-    let [said_here, said_there] = said;
+    let ([said_here, said_there], [here, there]) = (said, copies);
     let Some(cluster_there) = &seen.cluster_there else { return Ok(()) };
     if depth == Depth::GiveUp {
         if here.role == Role::Primary && here.token != there.token {

@@ -297,48 +297,7 @@ impl Gate<'_> {
     fn judge_image(&self, observation: &Observation) -> (Rule, GateRuling) {
         match &observation.here {
             Here::NotMirrored => (Rule::NotMirrored, GateRuling::Pass),
-            Here::Absent => match &observation.there {
-                There::Mirrored(there) if there.role == Role::Primary => {
-                    let why = self.why(
-                        observation,
-                        format!("is mirrored on {} and not yet copied here", self.there),
-                        Advice::wait("try again when the copy is complete (onemirror list)"),
-                    );
-                    (Rule::NotYetCopied, GateRuling::WaitToTakeOver(WaitFor::Follow, why))
-                }
-                There::Mirrored(there) if there.role == Role::HalfDemoted => (
-                    Rule::NotCopied,
-                    self.refuse(
-                        observation,
-                        format!("is not here, and half demoted on {}, so it is not copied", self.there),
-                        Advice::commands(
-                            self.over_there(),
-                            ["demote", "promote"].map(|verb| mirror_image(verb, &observation.image)),
-                        ),
-                    ),
-                ),
-                There::Mirrored(_) => (
-                    Rule::NotCopied,
-                    self.refuse(
-                        observation,
-                        format!("is not here, and not primary on {}, so it is not copied", self.there),
-                        Advice::command(self.over_there(), mirror_image("promote", &observation.image)),
-                    ),
-                ),
-                // it may come back at any moment, not primary: a resync deletes a copy for a while
-                There::Denied(denial) if !self.is_to_be_made(observation) => {
-                    (Rule::PeerDenied, self.denied(observation, "is not here", denial))
-                }
-                There::Unreachable | There::NotAsked if !self.is_to_be_made(observation) => {
-                    let cause = format!("is not here and {} does not answer", self.there);
-                    let back = format!("bring {} back, or make sure that the image exists", self.there);
-                    let lost = format!("if {} is lost for good", self.there);
-                    let kept = self.from_set_aside(observation).map(|advice| advice.when(lost));
-                    let advice = kept.into_iter().fold(Advice::wait(back), Advice::and);
-                    (Rule::AbsentPeerUnreachable, self.refuse(observation, cause, advice))
-                }
-                _ => (Rule::AbsentLeftToStockDriver, GateRuling::Pass),
-            },
+            Here::Absent => self.judge_absent(observation),
             Here::Mirrored(_) if observation.owned_by_both => (
                 Rule::TwoVmsOwnTheImage,
                 self.refuse(
@@ -360,6 +319,52 @@ impl Gate<'_> {
                 Role::HalfDemoted => self.judge_half_demoted(observation),
                 Role::NonPrimary => self.judge_non_primary(observation, copy),
             },
+        }
+    }
+
+    /// The image is not here.
+    fn judge_absent(&self, observation: &Observation) -> (Rule, GateRuling) {
+        match &observation.there {
+            There::Mirrored(there) if there.role == Role::Primary => {
+                let why = self.why(
+                    observation,
+                    format!("is mirrored on {} and not yet copied here", self.there),
+                    Advice::wait("try again when the copy is complete (onemirror list)"),
+                );
+                (Rule::NotYetCopied, GateRuling::WaitToTakeOver(WaitFor::Follow, why))
+            }
+            There::Mirrored(there) if there.role == Role::HalfDemoted => (
+                Rule::NotCopied,
+                self.refuse(
+                    observation,
+                    format!("is not here, and half demoted on {}, so it is not copied", self.there),
+                    Advice::commands(
+                        self.over_there(),
+                        ["demote", "promote"].map(|verb| mirror_image(verb, &observation.image)),
+                    ),
+                ),
+            ),
+            There::Mirrored(_) => (
+                Rule::NotCopied,
+                self.refuse(
+                    observation,
+                    format!("is not here, and not primary on {}, so it is not copied", self.there),
+                    Advice::command(self.over_there(), mirror_image("promote", &observation.image)),
+                ),
+            ),
+            // it may come back at any moment, not primary: a resync deletes a copy for a while
+            There::Denied(denial) if !self.is_to_be_made(observation) => {
+                (Rule::PeerDenied, self.denied(observation, "is not here", denial))
+            }
+            There::Unreachable | There::NotAsked if !self.is_to_be_made(observation) => {
+                let cause = format!("is not here and {} does not answer", self.there);
+                let back = format!("bring {} back, or make sure that the image exists", self.there);
+                let lost = format!("if {} is lost for good", self.there);
+                let kept = self.from_set_aside(observation).map(|advice| advice.when(lost));
+                let advice = kept.into_iter().fold(Advice::wait(back), Advice::and);
+                (Rule::AbsentPeerUnreachable, self.refuse(observation, cause, advice))
+            }
+            _ => (Rule::AbsentLeftToStockDriver, GateRuling::Pass),
         }
     }
 
@@ -657,43 +662,8 @@ impl Gate<'_> {
             return (Rule::PeerFrontEndDenied, self.refuse(observation, cause, put_right(denial)));
         }
         let there = match &observation.there {
-            There::Denied(denial) => {
-                return (Rule::PeerDenied, self.denied(observation, "is not primary here", denial));
-            }
-            There::NotAsked | There::Unreachable if observation.lacks_its_base && !self.wrote_last(here) => {
-                return (Rule::NotWhole, self.not_whole(observation, self.force_what_is_there()));
-            }
-            There::NotAsked | There::Unreachable => {
-                return (
-                    Rule::NonPrimaryPeerUnreachable,
-                    self.refuse(
-                        observation,
-                        format!("is not primary here and {} does not answer", self.there),
-                        self.force().when(format!("if {} is lost for good", self.there)),
-                    ),
-                );
-            }
-            There::Apart(_) => {
-                return (
-                    Rule::NonPrimaryApart,
-                    self.refuse(
-                        observation,
-                        format!("is not a copy of the image of this name on {}", self.there),
-                        self.keep_one_of_two(&observation.image),
-                    ),
-                );
-            }
-            There::Absent => {
-                return (
-                    Rule::NonPrimaryWithoutOtherCopy,
-                    self.refuse(
-                        observation,
-                        format!("is not primary here and has no copy on {}", self.there),
-                        self.force().when("if this copy is the one to keep"),
-                    ),
-                );
-            }
             There::Mirrored(there) => there,
+            there => return self.judge_without_other_copy(observation, here, there),
         };
         if there.token.is_unread() {
             return self.unread(observation, &there.token, Side::There);
@@ -725,6 +695,39 @@ impl Gate<'_> {
             true => self.judge_whole(observation, here, there, judged),
             false => judged,
         }
+    }
+
+    /// The copy here is not primary, and the other one cannot be looked at, or is none.
+    fn judge_without_other_copy(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        there: &There,
+    ) -> (Rule, GateRuling) {
+        let (rule, cause, advice) = match there {
+            There::Denied(denial) => {
+                return (Rule::PeerDenied, self.denied(observation, "is not primary here", denial));
+            }
+            There::Apart(_) => (
+                Rule::NonPrimaryApart,
+                format!("is not a copy of the image of this name on {}", self.there),
+                self.keep_one_of_two(&observation.image),
+            ),
+            There::Absent => (
+                Rule::NonPrimaryWithoutOtherCopy,
+                format!("is not primary here and has no copy on {}", self.there),
+                self.force().when("if this copy is the one to keep"),
+            ),
+            _ if observation.lacks_its_base && !self.wrote_last(here) => {
+                return (Rule::NotWhole, self.not_whole(observation, self.force_what_is_there()));
+            }
+            There::NotAsked | There::Unreachable | There::Mirrored(_) => (
+                Rule::NonPrimaryPeerUnreachable,
+                format!("is not primary here and {} does not answer", self.there),
+                self.force().when(format!("if {} is lost for good", self.there)),
+            ),
+        };
+        (rule, self.refuse(observation, cause, advice))
     }
 
     /// A boot would follow on a copy that Ceph may have left holes in. What has it mirrored anew throws this copy away, so that
@@ -781,71 +784,19 @@ impl Gate<'_> {
         here: &Copy,
         there: &Copy,
     ) -> (Rule, GateRuling) {
-        let image = &observation.image;
-        match &observation.vm_there {
-            PeerVm::LettingGo { vm, state } if self.pass_over < PassOver::Everything => {
-                let why = self.why(
-                    observation,
-                    format!("is in use on {}: VM {vm} is {state}", self.there),
-                    Advice::wait("try again when it is done"),
-                );
-                return (Rule::LettingGoThere, GateRuling::WaitToTakeOver(WaitFor::PeerVm, why));
-            }
-            PeerVm::Denied(denial) if self.pass_over < PassOver::Everything => {
-                return (
-                    Rule::PeerFrontEndDenied,
-                    self.refuse(
-                        observation,
-                        format!("is primary on {}, whose front-end {}", self.there, denial.cause.in_words()),
-                        put_right(denial),
-                    ),
-                );
-            }
-            PeerVm::NotAsked | PeerVm::Silent if self.pass_over < PassOver::Doubts => {
-                return (
-                    Rule::PeerFrontEndUnknown,
-                    self.refuse(
-                        observation,
-                        format!("is primary on {}, whose front-end does not answer", self.there),
-                        Advice::wait(
-                            "whether a VM uses it there is unknown; try again when the front-end is back",
-                        )
-                        .and(self.force().when("if it stays away")),
-                    ),
-                );
-            }
-            _ => {}
+        if let Some(hindered) = self.hindered_by_vm_there(observation) {
+            return hindered;
         }
         if here.token.sequence() > there.token.sequence() {
             // promoted there by hand, without the newest writes: nothing here may be thrown away for it
             return (Rule::TokenConflict, self.conflict(observation));
         }
+        let image = &observation.image;
         let Some(term) = there.token.token().filter(|token| token.is_open_by(self.there)) else {
-            let mut steps = vec![Step::WriteToken {
-                at: Side::There,
-                image: image.clone(),
-                token: Token::open_after(there.token.token().max(here.token.token()), self.there),
-            }];
-            if there.mode == Mode::Snapshot {
-                steps.push(Step::MirrorSnapshot { at: Side::There, image: image.clone() });
-            }
-            return (Rule::OpenTokenThere, GateRuling::PutRight(steps));
+            return self.open_there(image, here, there);
         };
         if here.token.token() == Some(term) && !here.resync.is_pending() {
-            if there.resync.is_pending() {
-                // only a copy that follows goes away with what it follows, and makes room for the new one
-                let why = self.why(
-                    observation,
-                    format!("cannot be taken from {}: a resync of it was asked for there", self.there),
-                    self.mirrored_anew(image, there.mode),
-                );
-                return (Rule::ResyncAskedThere, GateRuling::Refuse(why));
-            }
-            let closed = Token::close_after(Some(term), self.there, self.closing_id);
-            let mut steps = self.cut_off(observation, there);
-            steps.push(Step::WriteToken { at: Side::There, image: image.clone(), token: closed });
-            steps.push(demote(observation, Side::There));
-            return (Rule::TakeOver, GateRuling::TakeOver(steps));
+            return self.take_over(observation, there, term);
         }
         if here.resync == Resync::None && here.report == Report::SplitBrain {
             return self.judge_split_brained_here(observation, here, there);
@@ -871,6 +822,58 @@ impl Gate<'_> {
         }
         let why = self.why(observation, self.not_following(here), self.follow_advice(here));
         (Rule::NotFollowingYet, GateRuling::WaitToTakeOver(WaitFor::Follow, why))
+    }
+
+    /// What is known, or is not, of a VM that may use the image there.
+    fn hindered_by_vm_there(&self, observation: &Observation) -> Option<(Rule, GateRuling)> {
+        match &observation.vm_there {
+            PeerVm::LettingGo { vm, state } if self.pass_over < PassOver::Everything => {
+                let cause = format!("is in use on {}: VM {vm} is {state}", self.there);
+                let why = self.why(observation, cause, Advice::wait("try again when it is done"));
+                Some((Rule::LettingGoThere, GateRuling::WaitToTakeOver(WaitFor::PeerVm, why)))
+            }
+            PeerVm::Denied(denial) if self.pass_over < PassOver::Everything => {
+                let said = denial.cause.in_words();
+                let cause = format!("is primary on {}, whose front-end {said}", self.there);
+                Some((Rule::PeerFrontEndDenied, self.refuse(observation, cause, put_right(denial))))
+            }
+            PeerVm::NotAsked | PeerVm::Silent if self.pass_over < PassOver::Doubts => {
+                let cause = format!("is primary on {}, whose front-end does not answer", self.there);
+                let unknown = "whether a VM uses it there is unknown; try again when the front-end is back";
+                let advice = Advice::wait(unknown).and(self.force().when("if it stays away"));
+                Some((Rule::PeerFrontEndUnknown, self.refuse(observation, cause, advice)))
+            }
+            _ => None,
+        }
+    }
+
+    /// A token of that site is written first: what follows it has followed the copy there.
+    fn open_there(&self, image: &ImageSpec, here: &Copy, there: &Copy) -> (Rule, GateRuling) {
+        let token = Token::open_after(there.token.token().max(here.token.token()), self.there);
+        let mut steps = vec![Step::WriteToken { at: Side::There, image: image.clone(), token }];
+        if there.mode == Mode::Snapshot {
+            steps.push(Step::MirrorSnapshot { at: Side::There, image: image.clone() });
+        }
+        (Rule::OpenTokenThere, GateRuling::PutRight(steps))
+    }
+
+    /// The copy here follows the one there.
+    fn take_over(&self, observation: &Observation, there: &Copy, term: &Token) -> (Rule, GateRuling) {
+        let image = &observation.image;
+        if there.resync.is_pending() {
+            // only a copy that follows goes away with what it follows, and makes room for the new one
+            let why = self.why(
+                observation,
+                format!("cannot be taken from {}: a resync of it was asked for there", self.there),
+                self.mirrored_anew(image, there.mode),
+            );
+            return (Rule::ResyncAskedThere, GateRuling::Refuse(why));
+        }
+        let closed = Token::close_after(Some(term), self.there, self.closing_id);
+        let mut steps = self.cut_off(observation, there);
+        steps.push(Step::WriteToken { at: Side::There, image: image.clone(), token: closed });
+        steps.push(demote(observation, Side::There));
+        (Rule::TakeOver, GateRuling::TakeOver(steps))
     }
 
     /// The daemon here follows no more, and never will: the copy here has to give way.
@@ -947,41 +950,55 @@ impl Gate<'_> {
                 (Rule::TokenConflict, self.conflict(observation))
             }
             core::cmp::Ordering::Equal if token_here.is_some_and(Token::is_closed) => {
-                if here.mode == Mode::Snapshot && here.positions != Positions::Complete {
-                    // metadata is read when a snapshot is copied, so a token may be here before its writes
-                    // or it was promoted there and demoted again, half-way, and nobody could write in between
-                    let is_there = token_there.is_some_and(|token| token.site == self.there)
-                        || there.positions == Positions::Complete;
-                    if stuck && is_there {
-                        return (Rule::StrandedLastWriterThere, self.re_promote_there(observation, there));
-                    }
-                    let why = self.why(
-                        observation,
-                        format!("lacks the last snapshot of {}", self.there),
-                        self.follow_advice(here),
-                    );
-                    return (
-                        Rule::HandoffSnapshotIncomplete,
-                        GateRuling::WaitToPromote(WaitFor::Arrival, why),
-                    );
-                }
-                (Rule::HandoffProven, self.promote_here(observation, here))
+                self.judge_handed_over(observation, here, there, stuck)
             }
-            // demoted by hand, or before onemirror came
-            core::cmp::Ordering::Equal => match (here.positions, there.positions) {
-                (Positions::Complete, _) => (Rule::PositionsProveHere, self.promote_here(observation, here)),
-                (_, Positions::Complete) if self.patience != Patience::Fresh => {
-                    (Rule::PositionsProveThere, self.re_promote_there(observation, there))
-                }
-                _ => {
-                    let why = self.why(
-                        observation,
-                        "was demoted on both sites without a handoff".into(),
-                        self.keep_one(observation),
-                    );
-                    (Rule::NoProof, GateRuling::WaitToPromote(WaitFor::Arrival, why))
-                }
-            },
+            core::cmp::Ordering::Equal => self.judge_without_handoff(observation, here, there),
+        }
+    }
+
+    /// Both copies show the same closed token. In snapshot mode that is no proof yet: metadata is read when a snapshot is
+    /// copied, so a token may be here before its writes.
+    fn judge_handed_over(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        there: &Copy,
+        stuck: bool,
+    ) -> (Rule, GateRuling) {
+        if here.mode == Mode::Journal || here.positions == Positions::Complete {
+            return (Rule::HandoffProven, self.promote_here(observation, here));
+        }
+        // or it was promoted there and demoted again, half-way, and nobody could write in between
+        let is_there = there.token.token().is_some_and(|token| token.site == self.there)
+            || there.positions == Positions::Complete;
+        if stuck && is_there {
+            return (Rule::StrandedLastWriterThere, self.re_promote_there(observation, there));
+        }
+        let cause = format!("lacks the last snapshot of {}", self.there);
+        let why = self.why(observation, cause, self.follow_advice(here));
+        (Rule::HandoffSnapshotIncomplete, GateRuling::WaitToPromote(WaitFor::Arrival, why))
+    }
+
+    /// Demoted by hand, or before onemirror came.
+    fn judge_without_handoff(
+        &self,
+        observation: &Observation,
+        here: &Copy,
+        there: &Copy,
+    ) -> (Rule, GateRuling) {
+        match (here.positions, there.positions) {
+            (Positions::Complete, _) => (Rule::PositionsProveHere, self.promote_here(observation, here)),
+            (_, Positions::Complete) if self.patience != Patience::Fresh => {
+                (Rule::PositionsProveThere, self.re_promote_there(observation, there))
+            }
+            _ => {
+                let why = self.why(
+                    observation,
+                    "was demoted on both sites without a handoff".into(),
+                    self.keep_one(observation),
+                );
+                (Rule::NoProof, GateRuling::WaitToPromote(WaitFor::Arrival, why))
+            }
         }
     }
 
