@@ -45,19 +45,19 @@ pub use rules::give_up::{Pending, Release, ReleaseJudgement, kept_at_recreate};
 pub use rules::removal::{Kept, Removal};
 pub use rules::running::Running;
 pub use rules::take_up::{hinders_rehome, is_primary_nowhere, take_up_advice};
-pub use rules::tidy::{Task, Upkeep, UpkeepJudgement, released_by};
+pub use rules::tidy::{Task, Undecided, Upkeep, UpkeepJudgement, released_by};
 pub use run::{
     Carried, Depth, Event, Lateness, LetGo, Request, Run, Setting, Standing, Time, Trouble, Users, Verdict,
 };
 pub use sight::{
     Apart, Copy, Denial, DenialCause, Domain, Here, Keeping, Mode, Observation, PeerVm, Positions, Report,
-    Resync, Role, SetAside, There, TokenSeen, UsesHere, WayOut, tell_sets_apart,
+    Resync, Role, SetAside, There, TokenSeen, UsesHere, WayOut, tell_sets_apart, without_saved_memory,
 };
 pub use token::{
     BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, SITE_IS_OFF, Seal, TOKEN_KEY, Token, Unreadable,
     forced_with_site_off,
 };
-pub use users::{Activity, ImageUser};
+pub use users::{Activity, ImageUser, UserHere};
 pub use whole_copy::WholeCopy;
 pub use words::Unfit;
 

@@ -487,6 +487,20 @@ impl WayOut {
             }
         }
     }
+
+    /// The same where the disk is stale: memory that was saved on it is worth nothing any more.
+    pub fn stale_advice(self, vm: i32, place: Place) -> Advice {
+        match self {
+            Self::ResumeFirst => without_saved_memory(vm, place),
+            other => other.advice(vm, place),
+        }
+    }
+}
+
+/// Starts a VM whose saved memory belongs to its disks as they were.
+pub fn without_saved_memory(vm: i32, place: Place) -> Advice {
+    Advice::command(place, format!("onevm recover --recreate {vm}"))
+        .when("to start it without its saved memory, on its disks as they are")
 }
 
 /// Whether the domain of a VM may be alive.

@@ -309,7 +309,22 @@ fn releases(release: Release<'_>, observation: Observation, rule: Rule, says: &'
 
 fn keeps_up(upkeep: Upkeep<'_>, observation: Observation, rule: Rule, says: &'static str) -> Row {
     let judgement = upkeep.judge(&observation);
-    Row { rule, says, judged: (judgement.finding.rule, task_text(&judgement.task)), advice: None }
+    let decided_by = judgement.finding.rule;
+    let user = UserHere {
+        vm: 2,
+        in_use: upkeep.in_use_here,
+        running: upkeep.running_here.is_some(),
+        way_out: WayOut::PowerOff,
+    };
+    let users = if upkeep.in_use_here || upkeep.has_user_here { vec![user] } else { Vec::new() };
+    let text = match &judgement.task {
+        Task::Undecided => {
+            let Undecided { cause, advice } = upkeep.undecided(decided_by, &observation, &users);
+            format!("undecided: {cause}; {advice}")
+        }
+        task => task_text(task),
+    };
+    Row { rule, says, judged: (decided_by, text), advice: None }
 }
 
 fn full() -> Report {
@@ -1686,20 +1701,20 @@ fn upkeep_rows() -> Vec<Row> {
             upkeep(),
             crowded(pair(primary("3:site-a:open"), primary("1003:site-b:open"), active())),
             UpkeepNoRoomToKeep,
-            "undecided",
+            "undecided: stale here, and it may hold writes of its own; make room in pool one for one more copy, so that this one can be kept",
         ),
         // forced there, and nobody booted on it
         keeps_up(
             upkeep(),
             pair(primary("3:site-a:open"), never_booted(), inactive()),
             UpkeepForcedAndNeverBootedThere,
-            "undecided",
+            "undecided: taken over by force on site-b, and no VM was booted there; start the VM on the site where it belongs now",
         ),
         keeps_up(
             upkeep(),
             pair(given_up(), never_booted(), inactive()),
             UpkeepForcedAndNeverBootedThere,
-            "undecided",
+            "undecided: taken over by force on site-b, and no VM was booted there; start the VM on the site where it belongs now",
         ),
         keeps_up(
             upkeep(),
@@ -1711,13 +1726,13 @@ fn upkeep_rows() -> Vec<Row> {
             in_use(),
             pair(primary("3:site-a:open"), never_booted(), inactive()),
             UpkeepForcedAndNeverBootedThere,
-            "undecided",
+            "undecided: taken over by force on site-b, and no VM was booted there; start the VM on the site where it belongs now",
         ),
         keeps_up(
             running(),
             pair(primary("3:site-a:open"), never_booted(), active()),
             UpkeepForcedAndNeverBootedThere,
-            "undecided",
+            "undecided: taken over by force on site-b, and no VM was booted there; start the VM on the site where it belongs now",
         ),
         keeps_up(
             running(),
@@ -1729,7 +1744,7 @@ fn upkeep_rows() -> Vec<Row> {
             in_use(),
             pair(primary("3:site-a:open"), primary("1003:site-b:open"), active()),
             UpkeepInUseHere,
-            "undecided",
+            "undecided: stale here, and VM 2 uses it, so it cannot be copied back; onevm poweroff 2",
         ),
         keeps_up(
             upkeep(),
@@ -1741,7 +1756,7 @@ fn upkeep_rows() -> Vec<Row> {
             in_use(),
             pair(half_demoted("4:site-a:x"), non_primary("4:site-a:x"), inactive()),
             UpkeepInUseHere,
-            "undecided",
+            "undecided: stale here, and VM 2 uses it, so it cannot be copied back; onevm poweroff 2",
         ),
         keeps_up(
             upkeep(),
@@ -1753,13 +1768,13 @@ fn upkeep_rows() -> Vec<Row> {
             running(),
             pair(primary("1003:site-a:open"), primary("3:site-a:open"), active()),
             UpkeepStaleInUseThere,
-            "undecided",
+            "undecided: stale on site-b, and VM 0 there uses it, so two VMs may write; on site-b: onevm poweroff 0",
         ),
         keeps_up(
             upkeep(),
             pair(primary("3:site-a:open"), primary("3:site-a:open"), active()),
             UpkeepSplitBrainUndecided,
-            "undecided",
+            "undecided: split brain: primary on both sites; which copy to keep; no VM here has it: make one on hold (onevm create --hold), then onemirror plan tells what to type",
         ),
         keeps_up(
             upkeep(),
@@ -1771,7 +1786,7 @@ fn upkeep_rows() -> Vec<Row> {
             in_use(),
             pair(primary("3:site-a:open"), non_primary("1004:site-b:x"), inactive()),
             UpkeepInUseHere,
-            "undecided",
+            "undecided: stale here, and VM 2 uses it, so it cannot be copied back; onevm poweroff 2",
         ),
         keeps_up(
             upkeep(),
@@ -1880,7 +1895,7 @@ fn upkeep_rows() -> Vec<Row> {
             upkeep(),
             pair(non_primary("4:site-a:x").release("3:site-a:7"), non_primary("4:site-a:x"), PeerVm::None),
             UpkeepPrimaryNowhere,
-            "undecided",
+            "undecided: primary on neither site, and no VM of site-b waits for it; on site-b: onemirror rehome --image one/one-0-2-0",
         ),
         keeps_up(
             in_use(),
@@ -1896,25 +1911,27 @@ fn upkeep_rows() -> Vec<Row> {
             "nothing",
         ),
     ];
+    let there = "undecided: primary on neither site, and no VM of site-b waits for it; on site-b: onemirror rehome --image one/one-0-2-0";
+    let here = "undecided: primary on neither site, and no VM here waits for it; onemirror rehome --image one/one-0-2-0";
+    let unknown = "undecided: primary on neither site, and where it belongs is not known; to have it on site-a, here: onemirror rehome --image one/one-0-2-0; to have it on site-b, on site-b: onemirror rehome --image one/one-0-2-0";
     // primary nowhere, and no VM waits for it where it belongs
-    for (home, rules, vm_there, told) in [
-        (at(B), upkeep(), PeerVm::None, true),
-        (at(B), with_user(), PeerVm::None, true),
-        (at(B), in_use(), PeerVm::None, false),
-        (at(B), upkeep(), inactive(), false),
-        (at(B), upkeep(), active(), false),
-        (at(B), upkeep(), PeerVm::Silent, false),
-        (at(A), upkeep(), PeerVm::None, true),
-        (at(A), upkeep(), inactive(), true),
-        (at(A), upkeep(), active(), false),
-        (at(A), upkeep(), PeerVm::Silent, false),
-        (at(A), with_user(), PeerVm::None, false),
-        (Home::OfAnother, upkeep(), PeerVm::None, true),
-        (Home::OfAnother, upkeep(), inactive(), false),
-        (Home::OfAnother, with_user(), PeerVm::None, false),
+    for (home, rules, vm_there, says) in [
+        (at(B), upkeep(), PeerVm::None, there),
+        (at(B), with_user(), PeerVm::None, there),
+        (at(B), in_use(), PeerVm::None, "nothing"),
+        (at(B), upkeep(), inactive(), "nothing"),
+        (at(B), upkeep(), active(), "nothing"),
+        (at(B), upkeep(), PeerVm::Silent, "nothing"),
+        (at(A), upkeep(), PeerVm::None, here),
+        (at(A), upkeep(), inactive(), here),
+        (at(A), upkeep(), active(), "nothing"),
+        (at(A), upkeep(), PeerVm::Silent, "nothing"),
+        (at(A), with_user(), PeerVm::None, "nothing"),
+        (Home::OfAnother, upkeep(), PeerVm::None, unknown),
+        (Home::OfAnother, upkeep(), inactive(), "nothing"),
+        (Home::OfAnother, with_user(), PeerVm::None, "nothing"),
     ] {
-        let (rule, says) =
-            if told { (UpkeepPrimaryNowhere, "undecided") } else { (UpkeepNothing, "nothing") };
+        let rule = if says == "nothing" { UpkeepNothing } else { UpkeepPrimaryNowhere };
         rows.push(keeps_up(rules, resting(home, vm_there), rule, says));
     }
     rows
@@ -2032,13 +2049,13 @@ fn binding_rows() -> Vec<Row> {
             upkeep(),
             pair(primary("(newer)"), primary("1003:site-b:open"), inactive()),
             UpkeepTokenUnread,
-            "undecided",
+            "undecided: its handoff token is not understood; whose it is; no VM here has it: make one on hold (onevm create --hold), then onemirror plan tells what to type",
         ),
         keeps_up(
             running,
             pair(primary("?"), non_primary("3:site-a:open"), inactive()),
             UpkeepTokenUnread,
-            "undecided",
+            "undecided: its handoff token is not understood; whose it is; see onemirror plan 2",
         ),
     ]
 }

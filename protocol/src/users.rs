@@ -1,6 +1,7 @@
 //! Which VMs of a site count as users of an image.
 
 use crate::run::{LetGo, Users};
+use crate::sight::{UsesHere, WayOut};
 
 /// What the state of a VM says of its disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +39,31 @@ pub struct ImageUser {
     pub vm: i32,
     /// What its state says.
     pub activity: Activity,
+}
+
+/// A VM of this site that has the image, as far as upkeep cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UserHere {
+    /// Its id.
+    pub vm: i32,
+    /// It may be using the image, or its saved memory belongs to it.
+    pub in_use: bool,
+    /// It runs (RUNNING, not only booting).
+    pub running: bool,
+    /// How it is brought to let its disks go.
+    pub way_out: WayOut,
+}
+
+impl UsesHere {
+    /// What all of them together do with an image.
+    pub fn of(users: &[UserHere], ended: Option<i32>) -> Self {
+        Self {
+            by_any: !users.is_empty(),
+            in_use: users.iter().any(|user| user.in_use),
+            running: users.iter().find(|user| user.running).map(|user| user.vm),
+            ended,
+        }
+    }
 }
 
 impl Users {

@@ -14,15 +14,14 @@ use crate::opennebula::{Vm, VmState};
 use crate::protection::Concern;
 use crate::sites::look::{Belonging, Seen};
 use crate::sites::pools::{ImageKey, PoolHere};
-use crate::sites::users::LocalVm;
 use crate::sites::{
     NotReached, RunError, Sites, Start, VmImage, VmImages, activity, drive, images, look, pools, set_aside,
-    start,
+    start, users,
 };
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
     Belongs, BootKind, Copy, Decision, Depth, Finding, Here, Locks, Mode, Patience, PeerVm, Refusal, Release,
-    ReleaseJudgement, Role, Rule, Step, Task, There, TokenSeen, Unfit, released_by,
+    ReleaseJudgement, Role, Rule, Step, Task, There, TokenSeen, Unfit, UserHere, released_by,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -336,7 +335,7 @@ async fn without_room(sites: &Sites, seen: &[Seen]) -> Option<(String, Advice)> 
 /// `errors` tell which disks could not be told.
 async fn vm_view(sites: &Sites, vm_images: &VmImages, errors: Vec<RunError>, watched: &Watched) -> VmView {
     let vm = &vm_images.vm;
-    let user = LocalVm::of(vm);
+    let user = users::user_here(vm);
     let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
     let mut by_way: BTreeMap<u64, Vec<VmImage>> = BTreeMap::new();
     for image in &vm_images.images {
@@ -503,7 +502,7 @@ fn homeless(sites: &Sites, seen: &Seen, vm: Option<i32>) -> Option<Undone> {
 }
 
 /// What upkeep would still have to do about an image.
-async fn undone(sites: &Sites, seen: &Seen, user: Option<LocalVm>) -> Option<(Option<i32>, Undone)> {
+async fn undone(sites: &Sites, seen: &Seen, user: Option<UserHere>) -> Option<(Option<i32>, Undone)> {
     let ended_here = reconcile::ended_here(sites, seen, user.as_slice()).await;
     let judgement = reconcile::judge_upkeep(sites, seen, user.as_slice(), ended_here);
     match judgement.task {
@@ -527,10 +526,12 @@ async fn undone(sites: &Sites, seen: &Seen, user: Option<LocalVm>) -> Option<(Op
             Some((Some(vm), Undone::by_itself(format!("handoff pending: {cause}"))))
         }
         Task::PassOn => not_passed_on(sites, seen).await.map(|text| (None, text)),
-        Task::Undecided => Some((
-            None,
-            reconcile::trouble(sites, judgement.finding.rule, &seen.observation, user.as_slice()),
-        )),
+        Task::Undecided => {
+            let rule = judgement.finding.rule;
+            let trouble = reconcile::trouble(sites, rule, &seen.observation, user.as_slice());
+            let code = rule.code().map(|code| format!("{code} ")).unwrap_or_default();
+            Some((None, Undone { text: format!("{code}{}", trouble.text), ..trouble }))
+        }
     }
 }
 

@@ -14,16 +14,13 @@ use crate::sites::drive::Subject;
 use crate::sites::journal::{Attempt, Ground};
 use crate::sites::look::Seen;
 use crate::sites::pools::ImageKey;
-use crate::sites::users::LocalVm;
 use crate::sites::{
-    NotReached, RunError, Sites, VmImage, activity, drive, images, journal, look, pools, set_aside, start,
-    users,
+    NotReached, RunError, Sites, VmImage, activity, drive, images, journal, look, pools, set_aside, users,
 };
 use crate::state::{locked_before, remember_locked};
-use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
-    Belongs, Depth, Here, ImageSpec, LetGo, Observation, PeerVm, Role, Rule, Run, Step, Task, Unfit,
-    UpkeepJudgement, Verdict, room_advice, take_up_advice,
+    Depth, Here, ImageSpec, LetGo, Observation, Role, Rule, Run, Step, Task, Undecided, Unfit,
+    UpkeepJudgement, UserHere, UsesHere, Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -108,7 +105,7 @@ impl ReconcileReport {
 /// does with it must not be done to the others.
 struct ImageWithUsers {
     image: VmImage,
-    users: Vec<LocalVm>,
+    users: Vec<UserHere>,
 }
 
 /// What came of that.
@@ -130,7 +127,7 @@ pub async fn reconcile(sites: &Sites) -> Result<ReconcileReport, RunError> {
     let (pools, mut not_reached) = pools::pools_here(sites).await?;
     let (mut images, mut users) = (Vec::new(), Vec::new());
     for vm in vms {
-        let user = LocalVm::of(&vm);
+        let user = users::user_here(&vm);
         if let Err(error) = take_back_refusal(sites, &vm).await {
             tracing::warn!("VM {}: {error}", vm.id);
         }
@@ -165,7 +162,7 @@ pub async fn reconcile(sites: &Sites) -> Result<ReconcileReport, RunError> {
 /// The same for the images of one VM of this site.
 pub async fn reconcile_vm(sites: &Sites, vm: i32) -> Result<ReconcileReport, RunError> {
     let vm_images = images::vm_images(sites, vm).await?;
-    let known = LocalVm::of(&vm_images.vm);
+    let known = users::user_here(&vm_images.vm);
     let specs = vm_images.images.iter().map(|image| image.spec().clone()).collect();
     let mut users = users::users_now(sites, &specs, &[known]).await?;
     let kept = vm_images.images.into_iter().map(|image| {
@@ -312,7 +309,8 @@ async fn do_what_is_due(sites: &Sites, kept: &ImageWithUsers, seen: &Seen, kept_
         Task::Nothing => {}
         Task::Undecided => {
             let trouble = trouble(sites, rule, &seen.observation, users);
-            kept_up.item = Some(item(String::new(), Some(trouble.text)));
+            let code = rule.code().map(|code| code.to_string());
+            kept_up.item = Some(ReconcileItem { code, ..item(String::new(), Some(trouble.text)) });
         }
         // disks of one VM that are copied back belong together, and so do those that are set aside for it
         Task::Act(steps)
@@ -340,15 +338,15 @@ async fn do_what_is_due(sites: &Sites, kept: &ImageWithUsers, seen: &Seen, kept_
 pub(crate) fn judge_upkeep(
     sites: &Sites,
     seen: &Seen,
-    users: &[LocalVm],
+    users: &[UserHere],
     ended_here: Option<i32>,
 ) -> UpkeepJudgement {
-    let uses = users::uses_here(users, ended_here);
+    let uses = UsesHere::of(users, ended_here);
     drive::setting(sites, None, "").upkeep(&uses).judge(&seen.observation)
 }
 
 /// The VM that was last booted on an image that no VM uses, if it is gone and should have handed the image over.
-pub(crate) async fn ended_here(sites: &Sites, seen: &Seen, users: &[LocalVm]) -> Option<i32> {
+pub(crate) async fn ended_here(sites: &Sites, seen: &Seen, users: &[UserHere]) -> Option<i32> {
     let Here::Mirrored(copy) = &seen.observation.here else { return None };
     if !users.is_empty() || copy.role != Role::Primary || !sites.config().releases_on(ReleaseOn::Terminate) {
         return None;
@@ -360,62 +358,11 @@ pub(crate) async fn ended_here(sites: &Sites, seen: &Seen, users: &[LocalVm]) ->
 }
 
 /// What is wrong where only an operator can help.
-pub(crate) fn trouble(sites: &Sites, rule: Rule, seen: &Observation, users: &[LocalVm]) -> Undone {
-    let there = sites.there.name();
-    match (rule, users.iter().find(|user| user.in_use)) {
-        (Rule::UpkeepInUseHere, Some(user)) => {
-            let what = format!("stale here, and VM {} uses it, so it cannot be copied back", user.vm);
-            Undone::needs(what, start::stale_way_out(user.vm, user.way_out))
-        }
-        (Rule::UpkeepStaleInUseThere, _) => stale_in_use_there(sites, &seen.vm_there),
-        (Rule::UpkeepTokenUnread, _) => Undone::needs(
-            "its handoff token is not understood",
-            Advice::decide(format!("whose it is; {}", told_by_plan(users))),
-        ),
-        (Rule::UpkeepNoRoomToKeep, _) => {
-            Undone::needs("stale here, and it may hold writes of its own", room_advice(seen))
-        }
-        (Rule::UpkeepForcedAndNeverBootedThere, _) => Undone::needs(
-            format!("taken over by force on {there}, and no VM was booted there"),
-            Advice::decide("start the VM on the site where it belongs now"),
-        ),
-        (Rule::UpkeepPrimaryNowhere, _) => nobodys(sites, seen),
-        _ => Undone::needs(
-            "split brain: primary on both sites",
-            Advice::decide(format!("which copy to keep; {}", told_by_plan(users))),
-        ),
-    }
-}
-
-/// Outranked by the copy here, and a VM of the other site writes on to it.
-fn stale_in_use_there(sites: &Sites, vm_there: &PeerVm) -> Undone {
-    let there = sites.there.name();
-    match vm_there {
-        PeerVm::Active { vm, way_out, .. } => Undone::needs(
-            format!("stale on {there}, and VM {vm} there uses it, so two VMs may write"),
-            way_out.advice(*vm, Place::There(there.to_owned())),
-        ),
-        _ => Undone::needs(
-            format!("stale on {there}, and a VM there uses it"),
-            Advice::decide(format!("which one; see onemirror list on {there}")),
-        ),
-    }
-}
-
-/// An image that nobody would ever take.
-fn nobodys(sites: &Sites, seen: &Observation) -> Undone {
-    let (here, there) = (sites.here.name(), sites.there.name());
-    let belongs = match &seen.here {
-        Here::Mirrored(copy) => sites.residence().of(copy, seen.made_here),
-        Here::Absent | Here::NotMirrored => Belongs::Unknown,
-    };
-    let waits = match belongs {
-        Belongs::Here => "no VM here waits for it".to_owned(),
-        Belongs::There => format!("no VM of {there} waits for it"),
-        Belongs::Unknown => "where it belongs is not known".to_owned(),
-    };
-    let advice = take_up_advice(&seen.image, belongs, here, there);
-    Undone::needs(format!("primary on neither site, and {waits}"), advice)
+pub(crate) fn trouble(sites: &Sites, rule: Rule, seen: &Observation, users: &[UserHere]) -> Undone {
+    let uses = UsesHere::of(users, None);
+    let Undecided { cause, advice } =
+        drive::setting(sites, None, "").upkeep(&uses).undecided(rule, seen, users);
+    Undone::needs(cause, advice)
 }
 
 /// The end of what a killed run began.
@@ -449,7 +396,7 @@ async fn act_on(sites: &Sites, together: &[ImageWithUsers]) -> Vec<ReconcileItem
 /// Has done what is still to be done, and tells the rule and the steps of each.
 async fn tidy(sites: &Sites, together: &[ImageWithUsers]) -> Result<Vec<(Rule, String)>, RunError> {
     let images: Vec<VmImage> = together.iter().map(|kept| kept.image.clone()).collect();
-    let known: Vec<Vec<LocalVm>> = together.iter().map(|kept| kept.users.clone()).collect();
+    let known: Vec<Vec<UserHere>> = together.iter().map(|kept| kept.users.clone()).collect();
     let (order, limit) = (None, sites.config().policy.sync_timeout);
     let subject = Subject { vm: None, images: &images, known: &known, order, limit };
     let driven = drive::drive(sites, Run::tidy(), &subject).await;
@@ -500,17 +447,6 @@ pub fn note_reconcile(sites: &Sites, report: &ReconcileReport, started: Instant)
 /// Why disks of a VM could not be looked at.
 pub(crate) fn of_vm(vm: i32, error: &RunError) -> NotReached {
     NotReached { what: format!("VM {vm}"), why: error.to_string() }
-}
-
-/// Where the gate says what to type: it judges for a VM.
-fn told_by_plan(users: &[LocalVm]) -> String {
-    match users {
-        [] => "no VM here has it: make one on hold (onevm create --hold), then onemirror plan tells what to type".into(),
-        [first, ..] => {
-            let vm = users.iter().find(|user| user.in_use).unwrap_or(first).vm;
-            format!("see onemirror plan {vm}")
-        }
-    }
 }
 
 /// The VM that was last booted on it.

@@ -15,13 +15,12 @@ use super::look::Seen;
 use super::steps;
 use super::steps::{Cause, HeldLocks};
 use super::users;
-use super::users::LocalVm;
 use crate::audit::Outcome;
 use crate::ceph::CephError;
 use crate::config;
 use onemirror_protocol::{
     Carried, Depth, Event, Finding, Here, ImageSpec, Observation, Patience, PeerUnreachable, Request, Rule,
-    Run, Setting, Side, Step, Time, Trouble, Unfit, Users, Verdict, WaitFor,
+    Run, Setting, Side, Step, Time, Trouble, Unfit, UserHere, Users, UsesHere, Verdict, WaitFor,
 };
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ pub(crate) struct Subject<'a> {
     pub vm: Option<i32>,
     pub images: &'a [VmImage],
     /// For each image the VMs that use it as far as is known; what the front-end lists may lack one.
-    pub known: &'a [Vec<LocalVm>],
+    pub known: &'a [Vec<UserHere>],
     /// What an operator typed.
     pub order: Option<&'a ForceOrder<'a>>,
     /// How long it may take.
@@ -122,7 +121,7 @@ struct Drive<'a> {
     /// Those that it has taken. There may be nothing to lock: then a copy that shows itself is one that is not locked.
     locks: Option<HeldLocks>,
     /// What VMs here were found to do with each image.
-    users: Vec<Vec<LocalVm>>,
+    users: Vec<Vec<UserHere>>,
     sights: Vec<Observation>,
     /// As of the last look without locks, or of the last change: what was due then is due under the locks, though to
     /// take them took long.
@@ -222,7 +221,7 @@ impl<'a> Drive<'a> {
     fn saw(&mut self) -> RequestAnswer {
         self.sights = observations(&self.driven.seen);
         for (sight, users) in self.sights.iter_mut().zip(&self.users) {
-            sight.uses_here = users::uses_here(users, None);
+            sight.uses_here = UsesHere::of(users, None);
         }
         RequestAnswer::Saw
     }

@@ -3,7 +3,7 @@
 use super::activity;
 use crate::opennebula::{LcmState, OneError, OpenNebula, Recover, Vm, VmAction, VmState};
 use onemirror_protocol::advice::{Advice, Place};
-use onemirror_protocol::{Activity, WayOut};
+use onemirror_protocol::{Activity, WayOut, without_saved_memory};
 
 /// What it takes to start a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +42,7 @@ impl ByHand {
     pub fn advice(self, vm: i32, place: Place) -> Advice {
         let recreate = |place| Advice::command(place, format!("onevm recover --recreate {vm}"));
         match self {
-            Self::SavedMemory => {
-                recreate(place).when("to start it without its saved memory, on its disks as they are")
-            }
+            Self::SavedMemory => without_saved_memory(vm, place),
             Self::HostDied => recreate(place).when("when its host is off for certain; it keeps its disks"),
             Self::WayOutFailed => Advice::command(place, format!("onevm recover --retry {vm}")),
             Self::Cloning => Advice::wait("its disks are being copied for it"),
@@ -110,14 +108,6 @@ pub(crate) fn way_out(vm: &Vm) -> WayOut {
         Start::ByHand(ByHand::WayOutFailed) => WayOut::Retry,
         Start::ByHand(ByHand::HostDied) => WayOut::HostOff,
         _ => WayOut::PowerOff,
-    }
-}
-
-/// The same where the disk is stale: memory that was saved on it is worth nothing any more.
-pub(crate) fn stale_way_out(vm: i32, way_out: WayOut) -> Advice {
-    match way_out {
-        WayOut::ResumeFirst => ByHand::SavedMemory.advice(vm, Place::Here),
-        other => other.advice(vm, Place::Here),
     }
 }
 

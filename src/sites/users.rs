@@ -9,7 +9,7 @@ use super::start;
 use crate::opennebula::disks::{Usage, datastores_needed, images_used, named_by, rbd_images};
 use crate::opennebula::{OneError, OpenNebula, Vm, VmState};
 use onemirror_protocol::{
-    Activity, Depth, Domain, Here, ImageSpec, ImageUser, Observation, PeerVm, Role, There, Users, UsesHere,
+    Activity, Depth, Domain, Here, ImageSpec, ImageUser, Observation, PeerVm, Role, There, UserHere, Users,
     WayOut,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,42 +36,17 @@ impl DiskUser {
     pub(crate) fn of_image(&self) -> ImageUser {
         ImageUser { vm: self.vm, activity: self.activity }
     }
-}
 
-/// A VM of this site as far as upkeep cares.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LocalVm {
-    pub vm: i32,
-    pub in_use: bool,
-    pub running: bool,
-    pub way_out: WayOut,
-}
-
-impl LocalVm {
-    pub(crate) fn of(vm: &Vm) -> Self {
-        Self {
-            vm: vm.id,
-            in_use: activity::activity(vm).may_use(),
-            running: activity::is_running(vm),
-            way_out: start::way_out(vm),
-        }
+    fn of_upkeep(&self) -> UserHere {
+        let in_use = self.activity.may_use();
+        UserHere { vm: self.vm, in_use, running: self.running, way_out: self.way_out }
     }
 }
 
-impl From<&DiskUser> for LocalVm {
-    fn from(user: &DiskUser) -> Self {
-        Self { vm: user.vm, in_use: user.activity.may_use(), running: user.running, way_out: user.way_out }
-    }
-}
-
-/// What all of them together do with an image.
-pub(crate) fn uses_here(users: &[LocalVm], ended: Option<i32>) -> UsesHere {
-    UsesHere {
-        by_any: !users.is_empty(),
-        in_use: users.iter().any(|user| user.in_use),
-        running: users.iter().find(|user| user.running).map(|user| user.vm),
-        ended,
-    }
+/// A VM of this site, as far as upkeep cares.
+pub(crate) fn user_here(vm: &Vm) -> UserHere {
+    let in_use = activity::activity(vm).may_use();
+    UserHere { vm: vm.id, in_use, running: activity::is_running(vm), way_out: start::way_out(vm) }
 }
 
 /// The VMs of the peer that use these images, by image. A name alone never makes a match: the VM's own
@@ -167,8 +142,8 @@ async fn users(
 pub(crate) async fn users_of_each(
     sites: &Sites,
     images: &[VmImage],
-    known: &[Vec<LocalVm>],
-) -> Result<Vec<Vec<LocalVm>>, RunError> {
+    known: &[Vec<UserHere>],
+) -> Result<Vec<Vec<UserHere>>, RunError> {
     let mut users = Vec::new();
     for (image, known) in images.iter().zip(known) {
         let mut now = users_now(sites, &BTreeSet::from([image.spec().clone()]), known).await?;
@@ -182,18 +157,18 @@ pub(crate) async fn users_of_each(
 pub(crate) async fn users_now(
     sites: &Sites,
     images: &BTreeSet<ImageSpec>,
-    known: &[LocalVm],
-) -> Result<BTreeMap<ImageSpec, Vec<LocalVm>>, RunError> {
+    known: &[UserHere],
+) -> Result<BTreeMap<ImageSpec, Vec<UserHere>>, RunError> {
     let listed = users_here(sites, images).await?;
-    let mut users: BTreeMap<ImageSpec, Vec<LocalVm>> =
+    let mut users: BTreeMap<ImageSpec, Vec<UserHere>> =
         images.iter().map(|image| (image.clone(), Vec::new())).collect();
     for (image, listed) in &listed {
-        users.entry(image.clone()).or_default().extend(listed.iter().map(LocalVm::from));
+        users.entry(image.clone()).or_default().extend(listed.iter().map(DiskUser::of_upkeep));
     }
     for known in known {
         let vm = sites.here.ask(async |one| one.vm(known.vm).await).await?;
         for users in users.values_mut().filter(|users| !users.iter().any(|user| user.vm == vm.id)) {
-            users.push(LocalVm::of(&vm));
+            users.push(user_here(&vm));
         }
     }
     Ok(users)

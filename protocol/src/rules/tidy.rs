@@ -1,11 +1,15 @@
 //! Upkeep: a host, a front-end or the timer came round; put right what events left undone.
 
-use super::boot::{begin_term, carried, give_way, opening_token, term_past};
-use super::take_up::is_primary_nowhere;
+use super::boot::{begin_term, carried, give_way, opening_token, room_advice, term_past};
+use super::take_up::{is_primary_nowhere, take_up_advice};
+use crate::advice::{Advice, Place};
 use crate::decision::{Finding, Rule, Side, Step};
 use crate::home::{Belongs, Home, Residence, SiteRole};
 use crate::sight::{Copy, Domain, Here, Observation, PeerVm, Report, Resync, Role, There};
 use crate::token::Mark;
+use crate::users::UserHere;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -56,7 +60,80 @@ pub struct UpkeepJudgement {
     pub finding: Finding,
 }
 
+/// What is wrong where only an operator can help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undecided {
+    /// What is so.
+    pub cause: String,
+    /// What to do about it.
+    pub advice: Advice,
+}
+
 impl Upkeep<'_> {
+    /// Why an image is left to somebody, by the rule that did not decide. `users` are the VMs here that have it.
+    pub fn undecided(&self, rule: Rule, observation: &Observation, users: &[UserHere]) -> Undecided {
+        let there = self.there;
+        let undecided = |cause: String, advice| Undecided { cause, advice };
+        match (rule, users.iter().find(|user| user.in_use)) {
+            (Rule::UpkeepInUseHere, Some(UserHere { vm, way_out, .. })) => undecided(
+                format!("stale here, and VM {vm} uses it, so it cannot be copied back"),
+                way_out.stale_advice(*vm, Place::Here),
+            ),
+            (Rule::UpkeepStaleInUseThere, _) => self.stale_in_use_there(&observation.vm_there),
+            (Rule::UpkeepTokenUnread, _) => undecided(
+                "its handoff token is not understood".into(),
+                Advice::decide(format!("whose it is; {}", told_by_plan(users))),
+            ),
+            (Rule::UpkeepNoRoomToKeep, _) => {
+                undecided("stale here, and it may hold writes of its own".into(), room_advice(observation))
+            }
+            (Rule::UpkeepForcedAndNeverBootedThere, _) => undecided(
+                format!("taken over by force on {there}, and no VM was booted there"),
+                Advice::decide("start the VM on the site where it belongs now"),
+            ),
+            (Rule::UpkeepPrimaryNowhere, _) => self.primary_nowhere(observation),
+            _ => undecided(
+                "split brain: primary on both sites".into(),
+                Advice::decide(format!("which copy to keep; {}", told_by_plan(users))),
+            ),
+        }
+    }
+
+    /// Outranked by the copy here, and a VM of the other site writes on to it.
+    fn stale_in_use_there(&self, vm_there: &PeerVm) -> Undecided {
+        let there = self.there;
+        match vm_there {
+            PeerVm::Active { vm, way_out, .. } => Undecided {
+                cause: format!("stale on {there}, and VM {vm} there uses it, so two VMs may write"),
+                advice: way_out.advice(*vm, Place::There(there.into())),
+            },
+            _ => Undecided {
+                cause: format!("stale on {there}, and a VM there uses it"),
+                advice: Advice::decide(format!("which one; see onemirror list on {there}")),
+            },
+        }
+    }
+
+    /// An image that nobody would ever take.
+    fn primary_nowhere(&self, observation: &Observation) -> Undecided {
+        let (here, there) = (self.here, self.there);
+        let belongs = match &observation.here {
+            Here::Mirrored(copy) => {
+                Residence { here, there, role: self.role }.of(copy, observation.made_here)
+            }
+            Here::Absent | Here::NotMirrored => Belongs::Unknown,
+        };
+        let waits = match belongs {
+            Belongs::Here => "no VM here waits for it".into(),
+            Belongs::There => format!("no VM of {there} waits for it"),
+            Belongs::Unknown => "where it belongs is not known".into(),
+        };
+        Undecided {
+            cause: format!("primary on neither site, and {waits}"),
+            advice: take_up_advice(&observation.image, belongs, here, there),
+        }
+    }
+
     /// Judges one image.
     pub fn judge(&self, observation: &Observation) -> UpkeepJudgement {
         let (rule, task) = self.judge_image(observation);
@@ -227,4 +304,15 @@ pub fn released_by(copy: &Copy, site: &str) -> bool {
         && token.site == site
         && mark.site == site
         && mark.sequence.checked_add(1) == Some(token.sequence)
+}
+
+/// Where the gate says what to type: it judges for a VM.
+fn told_by_plan(users: &[UserHere]) -> String {
+    match users {
+        [] => "no VM here has it: make one on hold (onevm create --hold), then onemirror plan tells what to type".into(),
+        [first, ..] => {
+            let vm = users.iter().find(|user| user.in_use).unwrap_or(first).vm;
+            format!("see onemirror plan {vm}")
+        }
+    }
 }

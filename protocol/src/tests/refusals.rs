@@ -71,9 +71,10 @@ fn fits(sentence: &str, pieces: &[String]) -> bool {
 /// Every sentence that the tables of single situations refuse with, and its code.
 fn refused() -> Vec<(String, String)> {
     let rows = gate_rows().into_iter().chain(binding_rows());
-    let rows = rows.chain(force::force_rows()).chain(rehome::rehome_rows());
+    let rows = rows.chain(force::force_rows()).chain(rehome::rehome_rows()).chain(upkeep_rows());
     let refused = rows.filter_map(|row| {
-        let sentence = row.says.split_once("refuse: ")?.1;
+        let told = row.says.split_once("refuse: ").or_else(|| row.says.split_once("undecided: "));
+        let sentence = told?.1;
         let rule = row.rule;
         let code = rule.code().unwrap_or_else(|| panic!("give {} a code, in Rule::code", rule.name()));
         Some((code.to_string(), plain(sentence)))
