@@ -76,6 +76,11 @@ pub fn small() -> Vec<Named> {
 
 /// Explored with patience, some minutes each.
 pub fn large() -> Vec<Named> {
+    [boots_and_hands(), faults(), forces(), places_and_sharers(), two_disks()].concat()
+}
+
+/// Users boot and write more, and operators act by hand.
+fn boots_and_hands() -> Vec<Named> {
     vec![
         ("journal: three boots, two writes", drill(J, 6, Budget { writes: 2, ..boots(3) })),
         ("snapshot: three boots, two writes", drill(S, 6, Budget { writes: 2, ..boots(3) })),
@@ -85,6 +90,12 @@ pub fn large() -> Vec<Named> {
         ("journal: a resync by hand, reconcile", {
             drill(J, 4, Budget { hand_resyncs: 1, reconciles: 1, ..boots(2) })
         }),
+    ]
+}
+
+/// Runs are killed or sleep, a front-end or the link fails, and others are at work as well.
+fn faults() -> Vec<Named> {
+    vec![
         ("journal: two runs are killed", drill(J, 5, Budget { crashes: 2, ..boots(2) })),
         ("snapshot: two runs are killed", drill(S, 5, Budget { crashes: 2, ..boots(2) })),
         ("journal: one run sleeps, one is killed", drill(J, 5, Budget { pauses: 1, crashes: 1, ..boots(2) })),
@@ -102,6 +113,12 @@ pub fn large() -> Vec<Named> {
         ("snapshot: reconcile", drill(S, 4, Budget { reconciles: 1, ..boots(2) })),
         ("journal: a late hook", drill(J, 5, Budget { hooks: 1, ..boots(2) })),
         ("snapshot: a late hook", drill(S, 5, Budget { hooks: 1, ..boots(2) })),
+    ]
+}
+
+/// Operators force, and changes of roles end half-way.
+fn forces() -> Vec<Named> {
+    vec![
         ("journal: force", drill(J, 4, Budget { forces: 1, ..boots(2) })),
         ("snapshot: force", drill(S, 4, Budget { forces: 1, ..boots(2) })),
         (
@@ -131,6 +148,12 @@ pub fn large() -> Vec<Named> {
         ("snapshot: lost site, force, a change of roles half-way", {
             drill(S, 3, Budget { losses: 1, forces: 1, tears: 1, ..boots(1) })
         }),
+    ]
+}
+
+/// Home is elsewhere or cut off in part, VMs are recreated or share the disk, and an image is a clone.
+fn places_and_sharers() -> Vec<Named> {
+    vec![
         ("snapshot: home is site-b, terminated at home, a run is killed", {
             Drill { home: 1, ..drill(S, 5, Budget { home_ends: 1, crashes: 1, ..boots(2) }) }
         }),
@@ -154,6 +177,12 @@ pub fn large() -> Vec<Named> {
             let budget = Budget { reconciles: 1, home_ends: 1, crashes: 1, ..boots(1) };
             Drill { is_clone: true, ..drill(S, 5, budget) }
         }),
+    ]
+}
+
+/// The VM has two disks.
+fn two_disks() -> Vec<Named> {
+    vec![
         ("two disks, a run is killed", drill(BOTH, 4, Budget { crashes: 1, ..boots(1) })),
         ("two disks in one pool, two boots", drill(&[Journal, Journal], 2, boots(2))),
         ("two disks, two boots", drill(BOTH, 3, boots(2))),
