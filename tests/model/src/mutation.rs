@@ -3,8 +3,8 @@
 use crate::decide::{Rules, SECOND_VM, Step, View, forced_without_stride};
 use crate::storage::Site;
 use onemirror_protocol::{
-    Activity, Here, Home, ImageUser, Mark, Observation, PeerVm, Positions, Resync, Role, Seal, There, Token,
-    TokenSeen,
+    Activity, Copy, Here, Home, ImageUser, Mark, Observation, PeerVm, Positions, Resync, Role, Seal, There,
+    Token, TokenSeen,
 };
 
 /// What is left out.
@@ -127,7 +127,7 @@ impl Mutation {
     }
 
     /// Takes away what an image says of its home.
-    pub fn blur_home(self, copy: &mut onemirror_protocol::Copy) {
+    pub fn blur_home(self, copy: &mut Copy) {
         if self == Self::RoleIsHome {
             copy.home = Home::Unset;
         }
@@ -147,32 +147,29 @@ impl Mutation {
         if rules == Rules::Force {
             return;
         }
-        let gate = matches!(rules, Rules::Gate { .. });
-        let name = crate::decide::NAMES[site];
         if self == Self::NoLookAtPeerVm {
             observation.vm_there = PeerVm::None;
         }
         observation.in_touch_since_reboot |= self == Self::NoTouchNeeded;
-        if self == Self::ReignWithoutBoot
-            && matches!(rules, Rules::Release { .. })
-            && observation.there == There::Unreachable
-            && let Here::Mirrored(here) = &mut observation.here
-            && let TokenSeen::Some(token) = &mut here.token
-            && token.site != name
-            && !token.is_closed()
-        {
-            token.seal = Seal::Closed("1".to_owned());
+        if self == Self::ReignWithoutBoot && matches!(rules, Rules::Release { .. }) {
+            close_in_silence(site, observation);
         }
-        let both = match (&mut observation.here, &mut observation.there) {
-            (Here::Mirrored(here), There::Mirrored(there)) => Some((here, there)),
-            _ => None,
-        };
-        let Some((here, there)) = both else { return };
+        if let (Here::Mirrored(here), There::Mirrored(there)) =
+            (&mut observation.here, &mut observation.there)
+        {
+            self.blur_pair(rules, site, here, there);
+        }
+    }
+
+    /// Takes away what the rule compares of the two copies.
+    fn blur_pair(self, rules: Rules, site: Site, here: &mut Copy, there: &mut Copy) {
         for copy in [&mut *here, &mut *there] {
             if self == Self::OverlookHalfDemoted && copy.role == Role::HalfDemoted {
                 copy.role = Role::Primary;
             }
         }
+        let gate = matches!(rules, Rules::Gate { .. });
+        let name = crate::decide::NAMES[site];
         let neither = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
         match self {
             Self::PromoteWithoutToken if gate && neither => {
@@ -197,14 +194,7 @@ impl Mutation {
                 there.role = Role::NonPrimary;
                 there.token = here.token.clone();
             }
-            Self::BootWithoutOpening if gate && here.role == Role::Primary => {
-                if let TokenSeen::Some(token) = &mut here.token
-                    && token.is_closed()
-                {
-                    *token = Token { site: name.into(), seal: Seal::Open, ..token.clone() };
-                    here.booted = Some(Mark::of(token, i32::from(site != 0)));
-                }
-            }
+            Self::BootWithoutOpening if gate && here.role == Role::Primary => count_as_opened(site, here),
             _ => {}
         }
     }
@@ -232,7 +222,29 @@ impl Mutation {
     }
 }
 
-fn copies(observation: &mut Observation) -> impl Iterator<Item = &mut onemirror_protocol::Copy> {
+/// The other site's open token on the copy here counts as closed while that site is silent.
+fn close_in_silence(site: Site, observation: &mut Observation) {
+    if observation.there == There::Unreachable
+        && let Here::Mirrored(here) = &mut observation.here
+        && let TokenSeen::Some(token) = &mut here.token
+        && token.site != crate::decide::NAMES[site]
+        && !token.is_closed()
+    {
+        token.seal = Seal::Closed("1".to_owned());
+    }
+}
+
+/// A token that is closed counts as the site's own open one, under which it has booted.
+fn count_as_opened(site: Site, copy: &mut Copy) {
+    if let TokenSeen::Some(token) = &mut copy.token
+        && token.is_closed()
+    {
+        *token = Token { site: crate::decide::NAMES[site].into(), seal: Seal::Open, ..token.clone() };
+        copy.booted = Some(Mark::of(token, i32::from(site != 0)));
+    }
+}
+
+fn copies(observation: &mut Observation) -> impl Iterator<Item = &mut Copy> {
     let here = match &mut observation.here {
         Here::Mirrored(copy) => Some(copy),
         _ => None,
