@@ -190,6 +190,261 @@ impl Drill {
             }
             _ => {}
         }
+        if world.shared[site] {
+            actions.push(Event::Unshare(site));
+        }
+    }
+
+    /// Reconcile, a hook or an operator's force begins.
+    fn of_the_commands(&self, site: Site, world: &World, actions: &mut Vec<Event>) {
+        let budget = world.budget;
+        let room = self.place(world).is_some();
+        if budget.reconciles > 0 && room {
+            for image in 0..world.images.len() {
+                actions.push(Event::Reconcile(site, u8::try_from(image).unwrap_or(u8::MAX)));
+            }
+        }
+        if budget.hooks > 0 && room && world.vms[site] == Vm::Off {
+            actions.push(Event::Hook(site));
+        }
+        if budget.forces > 0 && room && world.vms[site] == Vm::Off {
+            actions.push(Event::Force(site));
+        }
+    }
+
+    /// The run in this place moves, is killed, or sleeps.
+    fn of_a_run(&self, place: usize, world: &World, actions: &mut Vec<Event>) {
+        let Some(process) = &world.processes[place] else { return };
+        actions.extend(world.moves(place, self.mutation).into_iter().map(|how| Event::Run(place, how)));
+        if world.budget.crashes > 0 && !matches!(process.at, At::FirstLook | At::Belongings) {
+            actions.push(Event::Kill(place));
+        }
+        if world.budget.pauses > 0 {
+            for (side, site) in [process.site, other(process.site)].into_iter().enumerate() {
+                if process.locked[side] {
+                    actions.push(Event::Expire(place, site));
+                }
+            }
+        }
+    }
+
+    /// What the event does, but for the run that it begins.
+    fn happen(&self, world: &mut World, event: Event) {
+        match event {
+            Event::Boot(site) => world.vms[site] = Vm::Booting,
+            Event::Restore(site) => world.vms[site] = Vm::Restoring,
+            Event::Deploy(site) => world.deploy(site),
+            Event::Write(site) => world.write(site),
+            Event::Poweroff(site) => world.vms[site] = Vm::Off,
+            Event::Stop(site) if site == world.home => world.vms[site] = Vm::Off,
+            Event::Stop(site) | Event::Recover(site) => world.vms[site] = Vm::LettingGo,
+            Event::EndAtHome => world.vms[world.home] = Vm::LettingGo,
+            // its disks are deleted, which leaves mirrored ones as they are
+            Event::Recreate(site) => world.vms[site] = Vm::Pending,
+            Event::Share(site) => world.shared[site] = true,
+            Event::Unshare(site) => world.shared[site] = false,
+            Event::Restart(site) => restart(world, site),
+            Event::TakeForFailed(site) => {
+                world.vms[site] = if world.vms[site] == Vm::Restoring { Vm::Saved } else { Vm::Off };
+            }
+            Event::Suspend(site) => suspend(world, site),
+            Event::Run(place, how) => world.step(place, how, self.mutation),
+            Event::Kill(place) => kill(world, place),
+            Event::Expire(place, site) => expire(world, place, site),
+            Event::ExpireOrphan(image, site) => world.locks[image][site] = Lock::Free,
+            Event::Reconcile(..) | Event::Hook(_) | Event::Force(_) => {}
+            Event::DemoteByHand(site, image) => {
+                world.by_hand = true;
+                world.images[image].demote(site);
+            }
+            Event::ResyncByHand(site, image) => {
+                world.by_hand = true;
+                world.images[image].request_resync(site);
+            }
+            Event::Replay(site, image) => world.images[image].replay(site),
+            Event::DeleteForResync(site, image) => world.images[image].delete_for_resync(site),
+            Event::Copy(site, image) => world.images[image].copy(site),
+            Event::Cut(link) => world.link = link,
+            Event::Mend => world.link = Link::Whole,
+            Event::LoseHome => lose_home(world),
+            Event::HomeReturns => {
+                world.home_lost = false;
+                // what is forced while it comes back is at the operator's risk
+                world.home_returned = world.force_completed;
+            }
+        }
+    }
+}
+
+/// What operators do to an image by hand, and what the site's daemon does.
+fn of_an_image(site: Site, number: usize, world: &World, actions: &mut Vec<Event>) {
+    let image = &world.images[number];
+    if world.budget.hand_demotions > 0
+        && !world.vms[site].is_active()
+        && image.seen(site).is_named()
+        && image.copies[site].primary
+    {
+        actions.push(Event::DemoteByHand(site, number));
+    }
+    let [here, there] = [image.seen(site), image.seen(1 - site)];
+    let stands_behind = here.exists && !here.primary && there.exists && there.primary;
+    if world.budget.hand_resyncs > 0 && stands_behind {
+        actions.push(Event::ResyncByHand(site, number));
+    }
+    if !world.replicates() {
+        return;
+    }
+    if image.can_replay(site) {
+        actions.push(Event::Replay(site, number));
+    }
+    if image.can_delete_for_resync(site) {
+        actions.push(Event::DeleteForResync(site, number));
+    }
+    if image.can_copy(site) {
+        actions.push(Event::Copy(site, number));
+    }
+}
+
+fn of_orphaned_locks(world: &World, actions: &mut Vec<Event>) {
+    for (image, locks) in world.locks.iter().enumerate() {
+        for (site, lock) in locks.iter().enumerate() {
+            if matches!(lock, Lock::Orphaned(_)) {
+                actions.push(Event::ExpireOrphan(image, site));
+            }
+        }
+    }
+}
+
+/// Home is lost and comes back; the link breaks and is mended.
+fn of_home_and_the_link(world: &World, actions: &mut Vec<Event>) {
+    let budget = world.budget;
+    if world.home_lost {
+        actions.push(Event::HomeReturns);
+    } else if budget.losses > 0 {
+        actions.push(Event::LoseHome);
+    }
+    if world.link != Link::Whole {
+        actions.push(Event::Mend);
+    } else if !world.home_lost {
+        let cuts = [
+            (budget.cuts, Link::Broken),
+            (budget.cluster_cuts, Link::ClusterSilent),
+            (budget.front_end_cuts, Link::FrontEndSilent),
+        ];
+        actions.extend(cuts.into_iter().filter(|cut| cut.0 > 0).map(|cut| Event::Cut(cut.1)));
+    }
+}
+
+/// What may happen only so often has happened once more.
+fn spend(world: &mut World, event: Event) {
+    let (vms, budget) = (world.vms, &mut world.budget);
+    let left = match event {
+        // a repeat of a boot that was begun is part of it
+        Event::Boot(site) if vms[site] == Vm::Off => &mut budget.boots,
+        Event::Restore(site) if vms[site] == Vm::Saved => &mut budget.boots,
+        Event::Write(_) => &mut budget.writes,
+        Event::EndAtHome => &mut budget.home_ends,
+        Event::Recreate(_) => &mut budget.recreates,
+        Event::Share(_) => &mut budget.shares,
+        Event::Restart(_) => &mut budget.restarts,
+        Event::Suspend(_) => &mut budget.suspends,
+        Event::Kill(_) => &mut budget.crashes,
+        Event::Expire(..) => &mut budget.pauses,
+        Event::Reconcile(..) => &mut budget.reconciles,
+        Event::Hook(_) => &mut budget.hooks,
+        Event::Force(_) => &mut budget.forces,
+        Event::DemoteByHand(..) => &mut budget.hand_demotions,
+        Event::ResyncByHand(..) => &mut budget.hand_resyncs,
+        Event::Cut(Link::Broken) => &mut budget.cuts,
+        Event::Cut(Link::ClusterSilent) => &mut budget.cluster_cuts,
+        Event::Cut(Link::FrontEndSilent) => &mut budget.front_end_cuts,
+        Event::LoseHome => &mut budget.losses,
+        _ => return,
+    };
+    *left -= 1;
+}
+
+/// The run that begins with the event, and where.
+fn begun_by(event: Event, home: Site) -> Option<(Site, Purpose)> {
+    match event {
+        Event::Boot(site) => Some((site, Purpose::Gate { restore: false })),
+        Event::Restore(site) => Some((site, Purpose::Gate { restore: true })),
+        Event::Stop(site) if site != home => Some((site, Purpose::Terminate)),
+        Event::Recover(site) => Some((site, Purpose::Terminate)),
+        Event::EndAtHome => Some((home, Purpose::Terminate)),
+        Event::Reconcile(site, image) => Some((site, Purpose::Reconcile(image))),
+        Event::Hook(site) => Some((site, Purpose::Hook)),
+        Event::Force(site) => Some((site, Purpose::Force)),
+        _ => None,
+    }
+}
+
+/// The front-end is restarted: nobody waits for its drivers any more.
+fn restart(world: &mut World, site: Site) {
+    for process in world.processes.iter_mut().flatten() {
+        let has_driver = matches!(process.purpose, Purpose::Gate { .. } | Purpose::Terminate);
+        process.orphan |= process.site == site && has_driver;
+    }
+    // a domain that is up by then is found by monitoring, as if nothing had been
+    world.vms[site] = match world.vms[site] {
+        Vm::Cleared => Vm::Booting,
+        Vm::RestoreCleared => Vm::Restoring,
+        other => other,
+    };
+}
+
+/// The VM's memory belongs to what its disks hold now.
+fn suspend(world: &mut World, site: Site) {
+    world.vms[site] = Vm::Saved;
+    for (image, saved) in world.images.iter().zip(&mut world.saved[site]) {
+        *saved = image.copies[site].data;
+    }
+}
+
+/// The locks that the run in this place has there are free again, and it does not know.
+fn expire(world: &mut World, place: usize, site: Site) {
+    for locks in &mut world.locks {
+        if locks[site] == Lock::Held(u8::try_from(place).unwrap_or(u8::MAX)) {
+            locks[site] = Lock::Free;
+        }
+    }
+}
+
+/// The run in this place is killed, and its locks stay behind.
+fn kill(world: &mut World, place: usize) {
+    let Some(process) = world.processes[place].take() else { return };
+    let own = Lock::Held(u8::try_from(place).unwrap_or(u8::MAX));
+    for lock in world.locks.iter_mut().flatten() {
+        if *lock == own {
+            *lock = Lock::Orphaned(process.site);
+        }
+    }
+    match process.purpose {
+        _ if process.orphan => {}
+        // the transfer fails: a failed boot uses no disk
+        Purpose::Gate { restore: false } => world.vms[process.site] = Vm::Off,
+        Purpose::Gate { restore: true } => world.vms[process.site] = Vm::Saved,
+        // EPILOG_FAILURE: stays until an operator recovers it
+        Purpose::Terminate | Purpose::Hook | Purpose::Reconcile(_) | Purpose::Force => {}
+    }
+}
+
+/// Home is down, with everything that ran there.
+fn lose_home(world: &mut World) {
+    world.home_lost = true;
+    let home = world.home;
+    world.shared[home] = false;
+    for sites in &mut world.in_touch {
+        sites[home] = false;
+    }
+    for place in 0..PROCESSES {
+        if world.processes[place].as_ref().is_some_and(|process| process.site == home) {
+            kill(world, place);
+        }
+    }
+    // oned finds the domain gone; saved memory is on a disk
+    if world.vms[home] != Vm::Saved {
+        world.vms[home] = Vm::Off;
     }
 }
 
@@ -205,243 +460,28 @@ impl Model for Drill {
         if world.violation.is_some() {
             return;
         }
-        let budget = world.budget;
-        let room = self.place(world).is_some();
         for site in [0, 1] {
-            if !world.is_up(site) {
-                continue;
-            }
-            self.of_the_vm(site, world, actions);
-            if world.shared[site] {
-                actions.push(Event::Unshare(site));
-            }
-            if budget.reconciles > 0 && room {
-                for image in 0..world.images.len() {
-                    actions.push(Event::Reconcile(site, u8::try_from(image).unwrap_or(u8::MAX)));
-                }
-            }
-            if budget.hooks > 0 && room && world.vms[site] == Vm::Off {
-                actions.push(Event::Hook(site));
-            }
-            if budget.forces > 0 && room && world.vms[site] == Vm::Off {
-                actions.push(Event::Force(site));
-            }
-            for (number, image) in world.images.iter().enumerate() {
-                if budget.hand_demotions > 0
-                    && !world.vms[site].is_active()
-                    && image.seen(site).is_named()
-                    && image.copies[site].primary
-                {
-                    actions.push(Event::DemoteByHand(site, number));
-                }
-                let [here, there] = [image.seen(site), image.seen(1 - site)];
-                let stands_behind = here.exists && !here.primary && there.exists && there.primary;
-                if budget.hand_resyncs > 0 && stands_behind {
-                    actions.push(Event::ResyncByHand(site, number));
-                }
-                if !world.replicates() {
-                    continue;
-                }
-                if image.can_replay(site) {
-                    actions.push(Event::Replay(site, number));
-                }
-                if image.can_delete_for_resync(site) {
-                    actions.push(Event::DeleteForResync(site, number));
-                }
-                if image.can_copy(site) {
-                    actions.push(Event::Copy(site, number));
-                }
+            if world.is_up(site) {
+                self.of_the_vm(site, world, actions);
+                self.of_the_commands(site, world, actions);
+                (0..world.images.len()).for_each(|image| of_an_image(site, image, world, actions));
             }
         }
-        for (place, process) in world.processes.iter().enumerate() {
-            let Some(process) = process else { continue };
-            actions.extend(world.moves(place, self.mutation).into_iter().map(|how| Event::Run(place, how)));
-            if budget.crashes > 0 && !matches!(process.at, At::FirstLook | At::Belongings) {
-                actions.push(Event::Kill(place));
-            }
-            if budget.pauses > 0 {
-                for (side, site) in [process.site, other(process.site)].into_iter().enumerate() {
-                    if process.locked[side] {
-                        actions.push(Event::Expire(place, site));
-                    }
-                }
-            }
+        for place in 0..PROCESSES {
+            self.of_a_run(place, world, actions);
         }
-        for (image, locks) in world.locks.iter().enumerate() {
-            for (site, lock) in locks.iter().enumerate() {
-                if matches!(lock, Lock::Orphaned(_)) {
-                    actions.push(Event::ExpireOrphan(image, site));
-                }
-            }
-        }
-        if world.home_lost {
-            actions.push(Event::HomeReturns);
-        } else if budget.losses > 0 {
-            actions.push(Event::LoseHome);
-        }
-        if world.link != Link::Whole {
-            actions.push(Event::Mend);
-        } else if !world.home_lost {
-            let cuts = [
-                (budget.cuts, Link::Broken),
-                (budget.cluster_cuts, Link::ClusterSilent),
-                (budget.front_end_cuts, Link::FrontEndSilent),
-            ];
-            actions.extend(cuts.into_iter().filter(|cut| cut.0 > 0).map(|cut| Event::Cut(cut.1)));
-        }
+        of_orphaned_locks(world, actions);
+        of_home_and_the_link(world, actions);
     }
 
     fn next_state(&self, last: &World, event: Event) -> Option<World> {
         let mut world = last.clone();
-        match event {
-            Event::Boot(site) => {
-                let begun = world.vms[site] != Vm::Off;
-                world.budget.boots -= u8::from(!begun);
-                world.vms[site] = Vm::Booting;
-                if !self.begin(&mut world, site, Purpose::Gate { restore: false }) {
-                    return None;
-                }
-            }
-            Event::Restore(site) => {
-                let begun = world.vms[site] != Vm::Saved;
-                world.budget.boots -= u8::from(!begun);
-                world.vms[site] = Vm::Restoring;
-                if !self.begin(&mut world, site, Purpose::Gate { restore: true }) {
-                    return None;
-                }
-            }
-            Event::Deploy(site) => world.deploy(site),
-            Event::Write(site) => {
-                world.budget.writes -= 1;
-                world.write(site);
-            }
-            Event::Poweroff(site) => world.vms[site] = Vm::Off,
-            Event::Stop(site) if site == world.home => world.vms[site] = Vm::Off,
-            Event::Stop(site) | Event::Recover(site) => {
-                world.vms[site] = Vm::LettingGo;
-                if !self.begin(&mut world, site, Purpose::Terminate) {
-                    return None;
-                }
-            }
-            Event::EndAtHome => {
-                world.budget.home_ends -= 1;
-                let home = world.home;
-                world.vms[home] = Vm::LettingGo;
-                if !self.begin(&mut world, home, Purpose::Terminate) {
-                    return None;
-                }
-            }
-            Event::Recreate(site) => {
-                world.budget.recreates -= 1;
-                // its disks are deleted, which leaves mirrored ones as they are
-                world.vms[site] = Vm::Pending;
-            }
-            Event::Share(site) => {
-                world.budget.shares -= 1;
-                world.shared[site] = true;
-            }
-            Event::Unshare(site) => world.shared[site] = false,
-            Event::Restart(site) => {
-                world.budget.restarts -= 1;
-                for process in world.processes.iter_mut().flatten() {
-                    let has_driver = matches!(process.purpose, Purpose::Gate { .. } | Purpose::Terminate);
-                    process.orphan |= process.site == site && has_driver;
-                }
-                // a domain that is up by then is found by monitoring, as if nothing had been
-                world.vms[site] = match world.vms[site] {
-                    Vm::Cleared => Vm::Booting,
-                    Vm::RestoreCleared => Vm::Restoring,
-                    other => other,
-                };
-            }
-            Event::TakeForFailed(site) => {
-                world.vms[site] = if world.vms[site] == Vm::Restoring { Vm::Saved } else { Vm::Off };
-            }
-            Event::Suspend(site) => {
-                world.budget.suspends -= 1;
-                world.vms[site] = Vm::Saved;
-                for (image, saved) in world.images.iter().zip(&mut world.saved[site]) {
-                    *saved = image.copies[site].data;
-                }
-            }
-            Event::Run(place, how) => world.step(place, how, self.mutation),
-            Event::Kill(place) => {
-                world.budget.crashes -= 1;
-                self.kill(&mut world, place);
-            }
-            Event::Expire(place, site) => {
-                world.budget.pauses -= 1;
-                for locks in &mut world.locks {
-                    if locks[site] == Lock::Held(u8::try_from(place).unwrap_or(u8::MAX)) {
-                        locks[site] = Lock::Free;
-                    }
-                }
-            }
-            Event::ExpireOrphan(image, site) => world.locks[image][site] = Lock::Free,
-            Event::Reconcile(site, image) => {
-                world.budget.reconciles -= 1;
-                if !self.begin(&mut world, site, Purpose::Reconcile(image)) {
-                    return None;
-                }
-            }
-            Event::Hook(site) => {
-                world.budget.hooks -= 1;
-                if !self.begin(&mut world, site, Purpose::Hook) {
-                    return None;
-                }
-            }
-            Event::Force(site) => {
-                world.budget.forces -= 1;
-                if !self.begin(&mut world, site, Purpose::Force) {
-                    return None;
-                }
-            }
-            Event::DemoteByHand(site, image) => {
-                world.budget.hand_demotions -= 1;
-                world.by_hand = true;
-                world.images[image].demote(site);
-            }
-            Event::ResyncByHand(site, image) => {
-                world.budget.hand_resyncs -= 1;
-                world.by_hand = true;
-                world.images[image].request_resync(site);
-            }
-            Event::Replay(site, image) => world.images[image].replay(site),
-            Event::DeleteForResync(site, image) => world.images[image].delete_for_resync(site),
-            Event::Copy(site, image) => world.images[image].copy(site),
-            Event::Cut(link) => {
-                match link {
-                    Link::Whole => {}
-                    Link::Broken => world.budget.cuts -= 1,
-                    Link::ClusterSilent => world.budget.cluster_cuts -= 1,
-                    Link::FrontEndSilent => world.budget.front_end_cuts -= 1,
-                }
-                world.link = link;
-            }
-            Event::Mend => world.link = Link::Whole,
-            Event::LoseHome => {
-                world.budget.losses -= 1;
-                world.home_lost = true;
-                let home = world.home;
-                world.shared[home] = false;
-                for sites in &mut world.in_touch {
-                    sites[home] = false;
-                }
-                for place in 0..PROCESSES {
-                    if world.processes[place].as_ref().is_some_and(|process| process.site == home) {
-                        self.kill(&mut world, place);
-                    }
-                }
-                // oned finds the domain gone; saved memory is on a disk
-                if world.vms[home] != Vm::Saved {
-                    world.vms[home] = Vm::Off;
-                }
-            }
-            Event::HomeReturns => {
-                world.home_lost = false;
-                // what is forced while it comes back is at the operator's risk
-                world.home_returned = world.force_completed;
-            }
+        spend(&mut world, event);
+        self.happen(&mut world, event);
+        if let Some((site, purpose)) = begun_by(event, world.home)
+            && !self.begin(&mut world, site, purpose)
+        {
+            return None;
         }
         if let Some(only) = self.only {
             world.violation = world.violation.filter(|violation| only.forbids(*violation));
@@ -466,24 +506,6 @@ impl Drill {
     /// Why the VM would not become bootable at home if all faults ended now.
     pub fn stuck(&self, world: &World) -> Option<Stuck> {
         settle(world, self.mutation).err()
-    }
-
-    fn kill(&self, world: &mut World, place: usize) {
-        let Some(process) = world.processes[place].take() else { return };
-        let own = Lock::Held(u8::try_from(place).unwrap_or(u8::MAX));
-        for lock in world.locks.iter_mut().flatten() {
-            if *lock == own {
-                *lock = Lock::Orphaned(process.site);
-            }
-        }
-        match process.purpose {
-            _ if process.orphan => {}
-            // the transfer fails: a failed boot uses no disk
-            Purpose::Gate { restore: false } => world.vms[process.site] = Vm::Off,
-            Purpose::Gate { restore: true } => world.vms[process.site] = Vm::Saved,
-            // EPILOG_FAILURE: stays until an operator recovers it
-            Purpose::Terminate | Purpose::Hook | Purpose::Reconcile(_) | Purpose::Force => {}
-        }
     }
 }
 
