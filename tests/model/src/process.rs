@@ -356,33 +356,10 @@ impl World {
 
     /// `Some`: the run is over.
     fn go(&mut self, process: &mut Process, place: usize, which: u8, mutation: Mutation) -> Option<Ended> {
-        let (here, there) = (process.site, other(process.site));
         match process.at {
             At::FirstLook if self.is_being_set_aside(process) => process.at = At::Finish,
-            At::FirstLook => {
-                let dues = self.first_look(process, mutation);
-                match dues.get(usize::from(which)) {
-                    None | Some(Due::Nothing) => return Some(Ended::Well),
-                    Some(Due::Tidy) => {}
-                    Some(Due::Release) => process.rules = Rules::Release { at_its_end: false },
-                }
-                process.run = process.rules.run(mutation);
-                process.begin();
-            }
-            At::Finish => {
-                self.lock(process, place, here, mutation);
-                process.locked[0] = true;
-                if !self.reaches_cluster(here) || !self.can_lock(process, there, mutation) {
-                    return Some(Ended::Badly);
-                }
-                self.lock(process, place, there, mutation);
-                process.locked[1] = true;
-                process.steps = self.last_steps_aside(process);
-                (process.then, process.at) = (Then::End(Ended::Well), At::Step);
-                if process.steps.is_empty() {
-                    return Some(Ended::Badly);
-                }
-            }
+            At::FirstLook => return self.see_what_is_due(process, which, mutation),
+            At::Finish => return self.finish(process, place, mutation),
             At::Belongings => {
                 self.look_for_belongings(process, mutation);
                 if process.about == 0 {
@@ -390,42 +367,10 @@ impl World {
                 }
                 process.begin();
             }
-            At::Begin => {
-                let ways = self.begin(process, mutation);
-                let (run, order) = ways.get(usize::from(which)).cloned()?;
-                process.run = run;
-                match order {
-                    Order::Lock(Side::Here) => {
-                        (process.at, process.told) = (At::LockHere, Told::Go);
-                        if mutation.looks_under_locks() {
-                            process.views = [None; IMAGES];
-                            process.vm_here = Vm::Off;
-                        }
-                    }
-                    // whatever it decides without a lock, others may act before it does
-                    Order::Act(steps) => process.is_about_to(steps, Then::Tell),
-                    Order::End(steps, ended @ Ended::Well) => process.is_about_to(steps, Then::End(ended)),
-                    order => return self.follow(process, place, order, mutation),
-                }
-            }
-            At::LockHere => {
-                self.lock(process, place, here, mutation);
-                process.locked[0] = true;
-                process.told = Told::Locked;
-                return self.decide(process, place, 0, mutation);
-            }
-            At::LockThere => {
-                process.told = Told::Locked;
-                if self.reaches_cluster(here) {
-                    self.lock(process, place, there, mutation);
-                    process.locked[1] = true;
-                } else {
-                    process.told = Told::Failed(Trouble::Lasting);
-                }
-                return self.decide(process, place, 0, mutation);
-            }
+            At::Begin => return self.set_out(process, place, which, mutation),
+            At::LockHere | At::LockThere => return self.take_locks(process, place, mutation),
             At::LookVmHere => {
-                process.vm_here = self.vms[here];
+                process.vm_here = self.vms[process.site];
                 (process.at, process.told) = (At::Decide, Told::Saw);
                 if process.rules == Rules::Upkeep {
                     // it looks at the images next, whatever the VM does
@@ -451,30 +396,100 @@ impl World {
             }
             At::Decide => return self.decide(process, place, which, mutation),
             At::Step if process.steps.is_empty() => return self.after_steps(process, place, mutation),
-            At::Step => {
-                let step = process.steps.remove(0);
-                let holds = self.holds(process, place, step.image(), mutation);
-                if step.site() != here && !self.reaches_cluster(here) {
-                    process.steps.clear();
-                    process.told = Told::Failed(Trouble::Lasting);
-                    return self.decide(process, place, 0, mutation);
-                }
-                if holds {
-                    self.note_intent(process, step);
-                }
-                let done = holds && self.carry_out(step);
-                if done && !process.is_release() {
-                    self.note_term(step);
-                }
-                if !done {
-                    self.halt(process, step, if holds { Carried::Halted } else { Carried::LockRanOut });
-                }
-                if process.steps.is_empty() {
-                    return self.after_steps(process, place, mutation);
-                }
-            }
+            At::Step => return self.take_step(process, place, mutation),
         }
         None
+    }
+
+    /// Reconcile looks without a lock, and begins with what is due.
+    fn see_what_is_due(&mut self, process: &mut Process, which: u8, mutation: Mutation) -> Option<Ended> {
+        let dues = self.first_look(process, mutation);
+        match dues.get(usize::from(which)) {
+            None | Some(Due::Nothing) => return Some(Ended::Well),
+            Some(Due::Tidy) => {}
+            Some(Due::Release) => process.rules = Rules::Release { at_its_end: false },
+        }
+        process.run = process.rules.run(mutation);
+        process.begin();
+        None
+    }
+
+    /// Locks both copies of an image that a killed run has begun to set aside, and is about to end that.
+    fn finish(&mut self, process: &mut Process, place: usize, mutation: Mutation) -> Option<Ended> {
+        let (here, there) = (process.site, other(process.site));
+        self.lock(process, place, here, mutation);
+        process.locked[0] = true;
+        if !self.reaches_cluster(here) || !self.can_lock(process, there, mutation) {
+            return Some(Ended::Badly);
+        }
+        self.lock(process, place, there, mutation);
+        process.locked[1] = true;
+        process.is_about_to(self.last_steps_aside(process), Then::End(Ended::Well));
+        process.steps.is_empty().then_some(Ended::Badly)
+    }
+
+    /// Looks without a lock, and follows what is decided by that.
+    fn set_out(
+        &mut self,
+        process: &mut Process,
+        place: usize,
+        which: u8,
+        mutation: Mutation,
+    ) -> Option<Ended> {
+        let ways = self.begin(process, mutation);
+        let (run, order) = ways.get(usize::from(which)).cloned()?;
+        process.run = run;
+        match order {
+            Order::Lock(Side::Here) => {
+                (process.at, process.told) = (At::LockHere, Told::Go);
+                if mutation.looks_under_locks() {
+                    process.views = [None; IMAGES];
+                    process.vm_here = Vm::Off;
+                }
+            }
+            // whatever it decides without a lock, others may act before it does
+            Order::Act(steps) => process.is_about_to(steps, Then::Tell),
+            Order::End(steps, ended @ Ended::Well) => process.is_about_to(steps, Then::End(ended)),
+            order => return self.follow(process, place, order, mutation),
+        }
+        None
+    }
+
+    /// Locks the copies of one side, where the cluster is reached, and goes on.
+    fn take_locks(&mut self, process: &mut Process, place: usize, mutation: Mutation) -> Option<Ended> {
+        let is_here = process.at == At::LockHere;
+        if is_here || self.reaches_cluster(process.site) {
+            let site = if is_here { process.site } else { other(process.site) };
+            self.lock(process, place, site, mutation);
+            process.locked[usize::from(!is_here)] = true;
+            process.told = Told::Locked;
+        } else {
+            process.told = Told::Failed(Trouble::Lasting);
+        }
+        self.decide(process, place, 0, mutation)
+    }
+
+    /// Carries the next step out, if the locks still hold and its cluster is reached.
+    fn take_step(&mut self, process: &mut Process, place: usize, mutation: Mutation) -> Option<Ended> {
+        let here = process.site;
+        let step = process.steps.remove(0);
+        let holds = self.holds(process, place, step.image(), mutation);
+        if step.site() != here && !self.reaches_cluster(here) {
+            process.steps.clear();
+            process.told = Told::Failed(Trouble::Lasting);
+            return self.decide(process, place, 0, mutation);
+        }
+        if holds {
+            self.note_intent(process, step);
+        }
+        let done = holds && self.carry_out(step);
+        if done && !process.is_release() {
+            self.note_term(step);
+        }
+        if !done {
+            self.halt(process, step, if holds { Carried::Halted } else { Carried::LockRanOut });
+        }
+        if process.steps.is_empty() { self.after_steps(process, place, mutation) } else { None }
     }
 
     /// Nothing more is done to the image; a force ends.
