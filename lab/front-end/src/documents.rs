@@ -227,54 +227,75 @@ pub fn oneadmin() -> Element {
 
 /// A host's document, with the VMs that count as being on it.
 pub fn host(records: &Records, host: &Host) -> Element {
-    let on_it: Vec<i64> = records
-        .machines
-        .iter()
-        .filter(|(_, machine)| {
-            matches!(machine.state, VmState::Active | VmState::Suspended | VmState::Poweroff)
-                && machine.history.last().is_some_and(|record| record.host_id == host.id)
-        })
-        .map(|(id, _)| id)
-        .collect();
-    let data = |pairs: &[(&str, &str)]| -> Vec<Element> {
-        pairs.iter().map(|(name, value)| Element::data(name, *value)).collect()
-    };
-    let core = |id: &str, cpus: &str| {
-        Element::group("CORE", data(&[("CPUS", cpus), ("DEDICATED", "NO"), ("FREE", "1"), ("ID", id)]))
-    };
-    let page = |pairs: &[(&str, &str)]| Element::group("HUGEPAGE", data(pairs));
-    let numa = Element::group(
-        "NODE",
+    let on_it = machines_on(records, host);
+    let monitoring = if host.monitored > 0 { host_monitoring(host) } else { vec![] };
+    Element::group(
+        "HOST",
         vec![
-            core("1", "1:-1"),
-            core("0", "0:-1"),
-            page(&[("PAGES", "0"), ("SIZE", "2048"), ("USAGE", "0")]),
-            page(&[("PAGES", "0"), ("SIZE", "1048576"), ("USAGE", "0")]),
-            Element::group("MEMORY", data(&[("DISTANCE", "0"), ("TOTAL", "7563480"), ("USAGE", "0")])),
-            Element::data("NODE_ID", "0"),
+            Element::text("ID", host.id),
+            Element::text("NAME", &host.name),
+            Element::text("STATE", host.state.code()),
+            Element::text("PREV_STATE", host.prev_state.code()),
+            Element::data("IM_MAD", &*host.im_mad),
+            Element::data("VM_MAD", &*host.vm_mad),
+            Element::text("CLUSTER_ID", 0),
+            Element::text("CLUSTER", "default"),
+            Element::group("HOST_SHARE", host_share(on_it.len())),
+            ids("VMS", on_it.into_iter()),
+            host_template(host).element("TEMPLATE"),
+            Element::group("MONITORING", monitoring),
         ],
-    );
-    let share = vec![
-        Element::text("MEM_USAGE", 98304 * on_it.len()),
-        Element::text("CPU_USAGE", 10 * on_it.len()),
+    )
+}
+
+fn machines_on(records: &Records, host: &Host) -> Vec<i64> {
+    let counts = |machine: &Machine| {
+        matches!(machine.state, VmState::Active | VmState::Suspended | VmState::Poweroff)
+            && machine.history.last().is_some_and(|record| record.host_id == host.id)
+    };
+    records.machines.iter().filter(|(_, machine)| counts(machine)).map(|(id, _)| id).collect()
+}
+
+/// What a host has, and what as many VMs take of it.
+fn host_share(machines: usize) -> Vec<Element> {
+    let datastores =
+        [("DISK_USAGE", "0"), ("FREE_DISK", "78801"), ("MAX_DISK", "258020"), ("USED_DISK", "14253")];
+    vec![
+        Element::text("MEM_USAGE", 98304 * machines),
+        Element::text("CPU_USAGE", 10 * machines),
         Element::text("TOTAL_MEM", 24684096),
         Element::text("TOTAL_CPU", 200),
         Element::text("MAX_MEM", 24684096),
         Element::text("MAX_CPU", 200),
-        Element::text("RUNNING_VMS", on_it.len()),
+        Element::text("RUNNING_VMS", machines),
         Element::text("VMS_THREAD", 1),
-        Element::group(
-            "DATASTORES",
-            data(&[
-                ("DISK_USAGE", "0"),
-                ("FREE_DISK", "78801"),
-                ("MAX_DISK", "258020"),
-                ("USED_DISK", "14253"),
-            ]),
-        ),
+        group_of_data("DATASTORES", &datastores),
         Element::group("PCI_DEVICES", vec![]),
-        Element::group("NUMA_NODES", vec![numa]),
-    ];
+        Element::group("NUMA_NODES", vec![numa_node()]),
+    ]
+}
+
+/// The one node that a host's cores and memory are on.
+fn numa_node() -> Element {
+    let core = |id: &str, cpus: &str| {
+        group_of_data("CORE", &[("CPUS", cpus), ("DEDICATED", "NO"), ("FREE", "1"), ("ID", id)])
+    };
+    let page = |size| group_of_data("HUGEPAGE", &[("PAGES", "0"), ("SIZE", size), ("USAGE", "0")]);
+    Element::group(
+        "NODE",
+        vec![
+            core("1", "1:-1"),
+            core("0", "0:-1"),
+            page("2048"),
+            page("1048576"),
+            group_of_data("MEMORY", &[("DISTANCE", "0"), ("TOTAL", "7563480"), ("USAGE", "0")]),
+            Element::data("NODE_ID", "0"),
+        ],
+    )
+}
+
+/// What the probes of a host say once.
+fn host_template(host: &Host) -> Template {
     let mut template = Template::default();
     for (name, value) in [
         ("ARCH", "x86_64"),
@@ -296,47 +317,31 @@ pub fn host(records: &Records, host: &Host) -> Element {
     ] {
         template.set(name, value);
     }
-    let free_page = |size| Element::group("HUGEPAGE", data(&[("FREE", "0"), ("SIZE", size)]));
-    let monitoring = vec![
+    template
+}
+
+/// What they say again and again.
+fn host_monitoring(host: &Host) -> Vec<Element> {
+    let capacity =
+        [("FREE_CPU", "190"), ("FREE_MEMORY", "22447008"), ("USED_CPU", "10"), ("USED_MEMORY", "2237088")];
+    let free_page = |size| group_of_data("HUGEPAGE", &[("FREE", "0"), ("SIZE", size)]);
+    let numa_node = vec![
+        free_page("2048"),
+        free_page("1048576"),
+        group_of_data("MEMORY", &[("FREE", "4758384"), ("USED", "2805096")]),
+        Element::data("NODE_ID", "0"),
+    ];
+    vec![
         Element::text("TIMESTAMP", host.monitored),
         Element::text("ID", host.id),
-        Element::group(
-            "CAPACITY",
-            data(&[
-                ("FREE_CPU", "190"),
-                ("FREE_MEMORY", "22447008"),
-                ("USED_CPU", "10"),
-                ("USED_MEMORY", "2237088"),
-            ]),
-        ),
-        Element::group("SYSTEM", data(&[("NETRX", "424172950"), ("NETTX", "379941")])),
-        Element::group(
-            "NUMA_NODE",
-            vec![
-                free_page("2048"),
-                free_page("1048576"),
-                Element::group("MEMORY", data(&[("FREE", "4758384"), ("USED", "2805096")])),
-                Element::data("NODE_ID", "0"),
-            ],
-        ),
-    ];
-    Element::group(
-        "HOST",
-        vec![
-            Element::text("ID", host.id),
-            Element::text("NAME", &host.name),
-            Element::text("STATE", host.state.code()),
-            Element::text("PREV_STATE", host.prev_state.code()),
-            Element::data("IM_MAD", &*host.im_mad),
-            Element::data("VM_MAD", &*host.vm_mad),
-            Element::text("CLUSTER_ID", 0),
-            Element::text("CLUSTER", "default"),
-            Element::group("HOST_SHARE", share),
-            ids("VMS", on_it.into_iter()),
-            template.element("TEMPLATE"),
-            Element::group("MONITORING", if host.monitored > 0 { monitoring } else { vec![] }),
-        ],
-    )
+        group_of_data("CAPACITY", &capacity),
+        group_of_data("SYSTEM", &[("NETRX", "424172950"), ("NETTX", "379941")]),
+        Element::group("NUMA_NODE", numa_node),
+    ]
+}
+
+fn group_of_data(name: &str, members: &[(&str, &str)]) -> Element {
+    Element::group(name, members.iter().map(|(name, value)| Element::data(name, *value)).collect())
 }
 
 /// A hook's document; only `one.hook.info` has the log member.
