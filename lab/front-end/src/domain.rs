@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use serde_json::json;
 use tokio::process::Command;
+use tokio::sync::oneshot;
 
 use crate::front_end::lock;
 use crate::log;
@@ -113,13 +114,19 @@ impl Hypervisor {
         let Some(_starting) = Starting::begin(&self.starting, vm).filter(|_| self.pid(vm).is_none()) else {
             return Err(format!("Error: Domain one-{vm} is already running"));
         };
-        let ready = self.file(vm, "domain.ready");
-        let failure = self.file(vm, "domain.error");
-        let deployment = self.file(vm, &format!("deployment.{}", record.seq));
-        for stale in [&ready, &failure, &self.file(vm, "domain.pid")] {
-            let _ = std::fs::remove_file(stale);
+        for stale in ["domain.ready", "domain.error", "domain.pid"] {
+            let _ = std::fs::remove_file(self.file(vm, stale));
         }
-        let text = json!({
+        let has_ended = self
+            .launch(machine, record)
+            .map_err(|error| format!("Error: cannot start the domain: {error}"))?;
+        self.wait_until_it_writes(machine, has_ended).await
+    }
+
+    /// What the writer is told of the VM.
+    fn deployment(&self, machine: &Machine, record: &History) -> serde_json::Value {
+        let vm = machine.id;
+        json!({
             "vm": vm,
             "name": machine.name,
             "uuid": machine.uuid(),
@@ -130,38 +137,51 @@ impl Hypervisor {
             "reload_file": self.file(vm, "domain.reload"),
             "reloaded_file": self.file(vm, "domain.reloaded"),
             "pid_file": self.file(vm, "domain.pid"),
-            "ready_file": ready,
-            "error_file": failure,
+            "ready_file": self.file(vm, "domain.ready"),
+            "error_file": self.file(vm, "domain.error"),
             "run": format!("{}.{}", record.seq, jiff::Timestamp::now().as_millisecond()),
-        });
-        let io = |error: std::io::Error| format!("Error: cannot start the domain: {error}");
-        std::fs::create_dir_all(self.location.join("var/domain-locks")).map_err(io)?;
-        std::fs::write(&deployment, text.to_string()).map_err(io)?;
-        let output = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.file(vm, "domain.log"))
-            .map_err(io)?;
+        })
+    }
+
+    /// Starts the writer; what comes back tells when it has ended.
+    fn launch(&self, machine: &Machine, record: &History) -> std::io::Result<oneshot::Receiver<()>> {
+        let vm = machine.id;
+        let deployment = self.file(vm, &format!("deployment.{}", record.seq));
+        let text = self.deployment(machine, record);
+        std::fs::create_dir_all(self.location.join("var/domain-locks"))?;
+        std::fs::write(&deployment, text.to_string())?;
+        let output =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.file(vm, "domain.log"))?;
         let mut command = in_ceph(&[
             "/usr/bin/python3",
             &self.writer.display().to_string(),
             &deployment.display().to_string(),
         ]);
         process::environment(&mut command, &self.location);
-        command.stdin(Stdio::null()).stdout(output.try_clone().map_err(io)?).stderr(output);
-        let mut child = command.spawn().map_err(io)?;
-        let (ended, mut has_ended) = tokio::sync::oneshot::channel();
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let mut child = command.spawn()?;
+        let (ended, has_ended) = oneshot::channel();
         tokio::spawn(async move {
             let _ = child.wait().await; // reaps it, whenever that is
             let _ = ended.send(());
         });
+        Ok(has_ended)
+    }
+
+    /// The domain's name, or the reason why it does not run; one that is too slow is killed.
+    async fn wait_until_it_writes(
+        &self,
+        machine: &Machine,
+        mut has_ended: oneshot::Receiver<()>,
+    ) -> Result<String, String> {
+        let vm = machine.id;
         let deadline = tokio::time::Instant::now() + START_LIMIT;
         loop {
-            if ready.exists() {
+            if self.file(vm, "domain.ready").exists() {
                 return Ok(machine.uuid().to_owned());
             }
             if has_ended.try_recv().is_ok() {
-                let reason = std::fs::read_to_string(&failure).unwrap_or_default();
+                let reason = std::fs::read_to_string(self.file(vm, "domain.error")).unwrap_or_default();
                 let reason = reason.trim();
                 return Err(if reason.is_empty() {
                     format!("Error: Domain one-{vm} ended while starting")
