@@ -1,7 +1,7 @@
 //! The XML that oned writes: documents as trees, printed as oned and as onehem print them.
 
 use quick_xml::Reader;
-use quick_xml::events::Event;
+use quick_xml::events::{BytesRef, Event};
 
 /// Documents and requests larger than this are refused, in bytes.
 pub const SIZE_LIMIT: usize = 4 << 20;
@@ -159,16 +159,7 @@ pub fn parse(text: &str) -> Result<Element, String> {
                 }
             }
             Event::GeneralRef(reference) => {
-                let resolved =
-                    match reference.resolve_char_ref().map_err(|error| format!("malformed XML: {error}"))? {
-                        Some(character) => character.to_string(),
-                        None => {
-                            let name = reference.xml10_content();
-                            quick_xml::escape::resolve_xml_entity(&name)
-                                .ok_or_else(|| format!("unknown entity &{name};"))?
-                                .to_owned()
-                        }
-                    };
+                let resolved = resolved(&reference)?;
                 if let Some(top) = open.last_mut() {
                     top.1.push_str(&resolved);
                 }
@@ -181,6 +172,17 @@ pub fn parse(text: &str) -> Result<Element, String> {
         (Some(root), true) => Ok(root),
         _ => Err("the XML document breaks off".to_owned()),
     }
+}
+
+/// The character that is referred to, by its number or its name.
+fn resolved(reference: &BytesRef) -> Result<String, String> {
+    let character = reference.resolve_char_ref().map_err(|error| format!("malformed XML: {error}"))?;
+    if let Some(character) = character {
+        return Ok(character.to_string());
+    }
+    let name = reference.xml10_content();
+    let entity = quick_xml::escape::resolve_xml_entity(&name);
+    entity.map(str::to_owned).ok_or_else(|| format!("unknown entity &{name};"))
 }
 
 /// Name, text so far, whether any of it was CDATA, elements so far.
