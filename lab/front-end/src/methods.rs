@@ -157,46 +157,49 @@ const METHODS: [&str; 50] = [
     "one.zonepool.info",
 ];
 
+/// By what the method is about, the second word of its name.
 async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments<'_>) -> Outcome {
-    let id = || arguments.number(0);
+    match method.split('.').nth(1).unwrap_or_default() {
+        "control" => control(front_end, arguments).await,
+        "vm" => vm_method(front_end, method, arguments),
+        "vmpool" => vm_pool_method(front_end, method, arguments),
+        "image" | "imagepool" => image_method(front_end, method, arguments),
+        "datastore" | "datastorepool" => datastore_method(front_end, method, arguments),
+        "host" | "hostpool" => host_method(front_end, method, arguments),
+        "hook" | "hookpool" => hook_method(front_end, method, arguments),
+        _ => site_method(front_end, method, arguments),
+    }
+}
+
+/// A method of [`METHODS`] that its table lacks.
+fn without_implementation() -> Outcome {
+    Err(Failure::new(Code::Internal, "a method without an implementation"))
+}
+
+/// The front-end as a whole.
+fn site_method(front_end: &FrontEnd, method: &str, arguments: &Arguments) -> Outcome {
     match method {
         "one.system.version" => Ok(Value::Text(crate::VERSION.to_owned())),
-        // there is one user; -1 asks for the caller's own
-        "one.user.info" if matches!(id()?, -1 | 0) => Ok(Value::Text(documents::oneadmin().compact())),
-        "one.user.info" => Err(Failure::no_exists("user", id()?)),
-        "lab.control" => {
-            let text = format!("{}={}", arguments.text(0)?, arguments.text(1)?);
-            let request = text.parse().map_err(|error: String| Failure::new(Code::Api, error))?;
-            front_end.obey(request).await;
-            Ok(Value::Truth(true))
-        }
+        "one.user.info" => match arguments.number(0)? {
+            // there is one user; -1 asks for the caller's own
+            -1 | 0 => Ok(Value::Text(documents::oneadmin().compact())),
+            other => Err(Failure::no_exists("user", other)),
+        },
+        "one.zonepool.info" => Ok(Value::Text(documents::zone_pool(front_end.control().servers).compact())),
+        _ => without_implementation(),
+    }
+}
+
+fn vm_method(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments) -> Outcome {
+    match method {
         "one.vm.allocate" => allocate_vm(front_end, arguments),
-        "one.vm.info" => show(front_end, id()?, "virtual machine", |records, id| {
+        "one.vm.info" => show(front_end, arguments.number(0)?, "virtual machine", |records, id| {
             Some(documents::machine(records.machines.get(id)?, Detail::Full))
         }),
         "one.vm.update" => update_vm(front_end, arguments),
-        "one.vm.rename" => {
-            let (id, name) = (id()?, arguments.text(1)?.to_owned());
-            front_end.change(|records, _| {
-                records.machines.get_mut(id).map(|machine| machine.name = name).ok_or_else(|| no_vm(id))
-            })?;
-            Ok(Value::Number(id))
-        }
-        "one.vm.action" => {
-            let name = arguments.text(0)?;
-            let vm = arguments.number(1)?;
-            let action = Action::from_name(name)
-                .filter(|action| !matches!(action, Action::None | Action::Monitor | Action::Delete))
-                .ok_or_else(|| Failure::new(Code::Action, format!("Action \"{name}\" is not supported")))?;
-            happen(front_end, vm, Event::Asked(action))
-                .map_err(|refusal| refusal.with(vm, &format!("Error performing action \"{name}\": ")))
-        }
-        "one.vm.recover" => {
-            let vm = id()?;
-            let recovery = Recovery::from_code(arguments.number(1)?)
-                .ok_or_else(|| Failure::new(Code::Action, "Wrong recovery operation code"))?;
-            happen(front_end, vm, Event::Recover(recovery)).map_err(|refusal| refusal.with(vm, ""))
-        }
+        "one.vm.rename" => rename_vm(front_end, arguments),
+        "one.vm.action" => act_on_vm(front_end, arguments),
+        "one.vm.recover" => recover_vm(front_end, arguments),
         "one.vm.deploy" => deploy(front_end, arguments),
         "one.vm.attach" => disks::attach(front_end, arguments),
         "one.vm.detach" => disks::detach(front_end, arguments),
@@ -208,59 +211,57 @@ async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments
         "one.vm.backup" => disks::backup(front_end, arguments),
         "one.vm.restore" => disks::restore(front_end, arguments),
         "one.vm.migrate" => disks::migrate(front_end, arguments),
+        _ => without_implementation(),
+    }
+}
+
+fn vm_pool_method(front_end: &FrontEnd, method: &str, arguments: &Arguments) -> Outcome {
+    match method {
         "one.vmpool.info" => machines(front_end, arguments, documents::machine_short),
         "one.vmpool.infoextended" => {
             machines(front_end, arguments, |machine| documents::machine(machine, Detail::Pool))
         }
         "one.vmpool.infoset" => machine_set(front_end, arguments),
+        _ => without_implementation(),
+    }
+}
+
+fn image_method(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments) -> Outcome {
+    let id = || arguments.number(0);
+    match method {
         "one.image.allocate" => allocate_image(front_end, arguments),
         "one.image.info" => show(front_end, id()?, "image", |records, id| {
             Some(documents::image(records, records.images.get(id)?))
         }),
-        "one.imagepool.info" => {
-            let page = Page::of(arguments)?;
-            Ok(pool(
-                "IMAGE_POOL",
-                front_end.read(|records| {
-                    page.cut(records.images.iter(), |image| documents::image(records, image))
-                }),
-            ))
-        }
         "one.image.delete" => delete_image(front_end, id()?, arguments.truth(1).unwrap_or(false)),
         "one.image.clone" => clone_image(front_end, arguments),
         "one.image.enable" => enable_image(front_end, id()?, arguments.truth(1)?),
         "one.image.snapshotdelete" => snapshot_of_image(front_end, arguments, DriverAction::SnapDelete),
         "one.image.snapshotflatten" => snapshot_of_image(front_end, arguments, DriverAction::SnapFlatten),
         "one.image.snapshotrevert" => snapshot_of_image(front_end, arguments, DriverAction::SnapRevert),
-        "one.image.update" => {
-            let id = id()?;
-            let template = parse(arguments.text(1)?)?;
-            let append = arguments.number(2)? == 1;
-            front_end.change(|records, _| {
-                let image = records.images.get_mut(id).ok_or_else(|| Failure::no_exists("image", id))?;
-                merge(&mut image.template, template, append);
-                Ok(Value::Number(id))
-            })
-        }
+        "one.image.update" => update_template(front_end, arguments, "image", |records, id| {
+            Some(&mut records.images.get_mut(id)?.template)
+        }),
         "one.image.persistent" => persistent_image(front_end, id()?, arguments.truth(1)?),
-        "one.datastore.allocate" => allocate_datastore(front_end, arguments),
-        "one.datastore.update" => {
-            let id = id()?;
-            let template = parse(arguments.text(1)?)?;
-            let append = arguments.number(2)? == 1;
-            front_end.change(|records, _| {
-                let datastore =
-                    records.datastores.get_mut(id).ok_or_else(|| Failure::no_exists("datastore", id))?;
-                merge(&mut datastore.template, template, append);
-                Ok(Value::Number(id))
-            })
+        "one.imagepool.info" => {
+            let page = Page::of(arguments)?;
+            let images = front_end
+                .read(|records| page.cut(records.images.iter(), |image| documents::image(records, image)));
+            Ok(pool("IMAGE_POOL", images))
         }
+        _ => without_implementation(),
+    }
+}
+
+fn datastore_method(front_end: &FrontEnd, method: &str, arguments: &Arguments) -> Outcome {
+    let id = || arguments.number(0);
+    match method {
+        "one.datastore.allocate" => allocate_datastore(front_end, arguments),
+        "one.datastore.update" => update_template(front_end, arguments, "datastore", |records, id| {
+            Some(&mut records.datastores.get_mut(id)?.template)
+        }),
         "one.datastore.delete" => {
-            let id = id()?;
-            front_end
-                .change(|records, _| records.datastores.remove(id))
-                .map(|_| Value::Number(id))
-                .ok_or_else(|| Failure::no_exists("datastore", id))
+            remove(front_end, id()?, "datastore", |records, id| records.datastores.remove(id).is_some())
         }
         "one.datastore.info" => {
             let folder = front_end.places().datastores;
@@ -270,74 +271,46 @@ async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments
         }
         "one.datastorepool.info" => {
             let folder = front_end.places().datastores;
-            Ok(pool(
-                "DATASTORE_POOL",
-                front_end.read(|records| {
-                    Page::ALL.cut(records.datastores.iter(), |datastore| {
-                        documents::datastore(records, datastore, &folder)
-                    })
-                }),
-            ))
+            let datastores = front_end.read(|records| {
+                Page::ALL.cut(records.datastores.iter(), |datastore| {
+                    documents::datastore(records, datastore, &folder)
+                })
+            });
+            Ok(pool("DATASTORE_POOL", datastores))
         }
+        _ => without_implementation(),
+    }
+}
+
+fn host_method(front_end: &FrontEnd, method: &str, arguments: &Arguments) -> Outcome {
+    let id = || arguments.number(0);
+    match method {
         "one.host.allocate" => allocate_host(front_end, arguments),
         "one.host.delete" => {
-            let id = id()?;
-            front_end
-                .change(|records, _| records.hosts.remove(id))
-                .map(|_| Value::Number(id))
-                .ok_or_else(|| Failure::no_exists("host", id))
+            remove(front_end, id()?, "host", |records, id| records.hosts.remove(id).is_some())
         }
-        "one.host.status" => {
-            let id = id()?;
-            // HostAPI::status of 7.4.0, src/rm/api/HostAPI.cc
-            let state = match arguments.number(1)? {
-                0 => HostState::Init,
-                1 => HostState::Disabled,
-                2 => HostState::Offline,
-                other => return Err(Failure::new(Code::Api, format!("Wrong status {other}"))),
-            };
-            front_end
-                .change(|records, _| records.hosts.get_mut(id).map(|host| host.state = state))
-                .map(|()| Value::Number(id))
-                .ok_or_else(|| Failure::no_exists("host", id))
-        }
+        "one.host.status" => set_host_status(front_end, arguments),
         "one.host.info" => show(front_end, id()?, "host", |records, id| {
             Some(documents::host(records, records.hosts.get(id)?))
         }),
-        "one.hostpool.info" => Ok(pool(
-            "HOST_POOL",
-            front_end
-                .read(|records| Page::ALL.cut(records.hosts.iter(), |host| documents::host(records, host))),
-        )),
-        "one.hook.allocate" => {
-            let template = parse(arguments.text(0)?)?;
-            let name = template.get("NAME").unwrap_or_default().to_owned();
-            front_end.change(|records, _| {
-                if records.hooks.iter().any(|(_, hook)| hook.name == name) {
-                    let why = format!("NAME is already taken by HOOK {name}.");
-                    return Err(Failure::new(Code::Internal, why));
-                }
-                let hook = hooks::define(records.hooks.next_id(), template)
-                    .map_err(|why| Failure::new(Code::Internal, why))?;
-                Ok(Value::Number(records.hooks.insert(|_| hook)))
-            })
+        "one.hostpool.info" => {
+            let hosts = front_end
+                .read(|records| Page::ALL.cut(records.hosts.iter(), |host| documents::host(records, host)));
+            Ok(pool("HOST_POOL", hosts))
         }
-        "one.hook.update" => {
-            let id = id()?;
-            let template = parse(arguments.text(1)?)?;
-            let append = arguments.number(2)? == 1;
-            front_end.change(|records, _| {
-                let hook = records.hooks.get_mut(id).ok_or_else(|| Failure::no_exists("hook", id))?;
-                merge(&mut hook.template, template, append);
-                Ok(Value::Number(id))
-            })
-        }
+        _ => without_implementation(),
+    }
+}
+
+fn hook_method(front_end: &FrontEnd, method: &str, arguments: &Arguments) -> Outcome {
+    let id = || arguments.number(0);
+    match method {
+        "one.hook.allocate" => allocate_hook(front_end, arguments),
+        "one.hook.update" => update_template(front_end, arguments, "hook", |records, id| {
+            Some(&mut records.hooks.get_mut(id)?.template)
+        }),
         "one.hook.delete" => {
-            let id = id()?;
-            front_end
-                .change(|records, _| records.hooks.remove(id))
-                .map(|_| Value::Number(id))
-                .ok_or_else(|| Failure::no_exists("hook", id))
+            remove(front_end, id()?, "hook", |records, id| records.hooks.remove(id).is_some())
         }
         "one.hook.info" => {
             let id = id()?;
@@ -346,12 +319,12 @@ async fn dispatch(front_end: &Arc<FrontEnd>, method: &str, arguments: &Arguments
                 Some(documents::hook(records.hooks.get(id)?, Some(&log)))
             })
         }
-        "one.hookpool.info" => Ok(pool(
-            "HOOK_POOL",
-            front_end.read(|records| Page::ALL.cut(records.hooks.iter(), |hook| documents::hook(hook, None))),
-        )),
-        "one.zonepool.info" => Ok(Value::Text(documents::zone_pool(front_end.control().servers).compact())),
-        _ => Err(Failure::new(Code::Internal, "a method without an implementation")),
+        "one.hookpool.info" => {
+            let hooks = front_end
+                .read(|records| Page::ALL.cut(records.hooks.iter(), |hook| documents::hook(hook, None)));
+            Ok(pool("HOOK_POOL", hooks))
+        }
+        _ => without_implementation(),
     }
 }
 
@@ -432,6 +405,34 @@ fn show(
         .ok_or_else(|| Failure::no_exists(what, id))
 }
 
+/// Takes an object out.
+fn remove(
+    front_end: &FrontEnd,
+    id: i64,
+    what: &str,
+    take_out: impl FnOnce(&mut Records, i64) -> bool,
+) -> Outcome {
+    let was_there = front_end.change(|records, _| take_out(records, id));
+    if was_there { Ok(Value::Number(id)) } else { Err(Failure::no_exists(what, id)) }
+}
+
+/// Merges a template into the object's own, or puts it in its place.
+fn update_template(
+    front_end: &FrontEnd,
+    arguments: &Arguments,
+    what: &str,
+    template_of: impl FnOnce(&mut Records, i64) -> Option<&mut Template>,
+) -> Outcome {
+    let id = arguments.number(0)?;
+    let new = parse(arguments.text(1)?)?;
+    let append = arguments.number(2)? == 1;
+    front_end.change(|records, _| {
+        let template = template_of(records, id).ok_or_else(|| Failure::no_exists(what, id))?;
+        merge(template, new, append);
+        Ok(Value::Number(id))
+    })
+}
+
 fn parse(text: &str) -> Result<Template, Failure> {
     Template::parse(text).map_err(|error| Failure::new(Code::Internal, format!("Parse error: {error}")))
 }
@@ -459,6 +460,14 @@ impl NotPossible {
 
 fn happen(front_end: &Arc<FrontEnd>, vm: i64, event: Event) -> Result<Value, NotPossible> {
     front_end.happen(vm, event).map(|()| Value::Number(vm))
+}
+
+/// `lab.control(name, value)`
+async fn control(front_end: &FrontEnd, arguments: &Arguments<'_>) -> Outcome {
+    let text = format!("{}={}", arguments.text(0)?, arguments.text(1)?);
+    let request = text.parse().map_err(|error: String| Failure::new(Code::Api, error))?;
+    front_end.obey(request).await;
+    Ok(Value::Truth(true))
 }
 
 fn machines(front_end: &FrontEnd, arguments: &Arguments, document: impl Fn(&Machine) -> Element) -> Outcome {
@@ -508,6 +517,31 @@ fn update_vm(front_end: &FrontEnd, arguments: &Arguments) -> Outcome {
         merge(&mut machine.user_template, template, append);
         Ok(Value::Number(id))
     })
+}
+
+fn rename_vm(front_end: &FrontEnd, arguments: &Arguments) -> Outcome {
+    let (id, name) = (arguments.number(0)?, arguments.text(1)?.to_owned());
+    front_end.change(|records, _| {
+        records.machines.get_mut(id).map(|machine| machine.name = name).ok_or_else(|| no_vm(id))
+    })?;
+    Ok(Value::Number(id))
+}
+
+fn act_on_vm(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
+    let name = arguments.text(0)?;
+    let vm = arguments.number(1)?;
+    let action = Action::from_name(name)
+        .filter(|action| !matches!(action, Action::None | Action::Monitor | Action::Delete))
+        .ok_or_else(|| Failure::new(Code::Action, format!("Action \"{name}\" is not supported")))?;
+    happen(front_end, vm, Event::Asked(action))
+        .map_err(|refusal| refusal.with(vm, &format!("Error performing action \"{name}\": ")))
+}
+
+fn recover_vm(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
+    let vm = arguments.number(0)?;
+    let recovery = Recovery::from_code(arguments.number(1)?)
+        .ok_or_else(|| Failure::new(Code::Action, "Wrong recovery operation code"))?;
+    happen(front_end, vm, Event::Recover(recovery)).map_err(|refusal| refusal.with(vm, ""))
 }
 
 fn deploy(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
@@ -714,8 +748,21 @@ fn uuid() -> String {
 }
 
 fn allocate_image(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
-    let mut template = parse(arguments.text(0)?)?;
-    let datastore_id = arguments.number(1)?;
+    let image = new_image(parse(arguments.text(0)?)?, arguments.number(1)?)?;
+    let (registered, copied) = (image.state == ImageState::Ready, !image.path.is_empty());
+    let id = front_end.change(|records, _| add_image(records, image))?;
+    if !registered {
+        images::drive_in_background(
+            front_end,
+            id,
+            if copied { DriverAction::Cp } else { DriverAction::Mkfs },
+        );
+    }
+    Ok(Value::Number(id))
+}
+
+/// The image that a template asks for; READY at once if it says where the image is.
+fn new_image(mut template: Template, datastore_id: i64) -> Result<Image, Failure> {
     let mut take = |name: &str| {
         let value = template.get(name).map(str::to_owned);
         template.remove(name);
@@ -734,56 +781,51 @@ fn allocate_image(front_end: &Arc<FrontEnd>, arguments: &Arguments) -> Outcome {
         return Err(fail("SIZE or SOURCE is needed."));
     }
     template.set_default("DEV_PREFIX", "vd");
-    let (registered, copied) = (source.is_some(), !path.is_empty());
-    let id = front_end.change(|records, _| {
-        let datastore = records
-            .datastores
-            .get(datastore_id)
-            .ok_or_else(|| Failure::no_exists("datastore", datastore_id))?;
-        if datastore.is_system() {
-            return Err(fail("New images cannot be allocated in a system datastore."));
-        }
-        if records.images.iter().any(|(_, image)| image.name == name) {
-            return Err(fail(&format!("NAME is already taken by IMAGE {name}.")));
-        }
-        let rbd = datastore.template.get("DISK_TYPE") == Some("RBD");
-        let now = log::now();
-        let state = if registered { ImageState::Ready } else { ImageState::Locked };
-        Ok(records.images.insert(|id| Image {
-            id,
-            name,
-            kind: match kind.as_str() {
-                "OS" => 0,
-                "CDROM" => 1,
-                _ => 2,
-            },
-            disk_type: if rbd { 3 } else { 0 },
-            persistent,
-            regtime: now,
-            modtime: now,
-            source: source.unwrap_or_default(), // else the driver tells where it has put the image
-            path,
-            format,
-            size: size.unwrap_or(0),
-            state,
-            prev_state: state,
-            datastore_id,
-            vms: vec![],
-            cloning_id: None,
-            clones: vec![],
-            snapshots: Default::default(),
-            target_snapshot: None,
-            template,
-        }))
-    })?;
-    if !registered {
-        images::drive_in_background(
-            front_end,
-            id,
-            if copied { DriverAction::Cp } else { DriverAction::Mkfs },
-        );
+    let state = if source.is_some() { ImageState::Ready } else { ImageState::Locked };
+    Ok(Image {
+        id: -1, // its number and the two times come with its place among the others
+        name,
+        kind: match kind.as_str() {
+            "OS" => 0,
+            "CDROM" => 1,
+            _ => 2,
+        },
+        disk_type: 0,
+        persistent,
+        regtime: 0,
+        modtime: 0,
+        source: source.unwrap_or_default(), // else the driver tells where it has put the image
+        path,
+        format,
+        size: size.unwrap_or(0),
+        state,
+        prev_state: state,
+        datastore_id,
+        vms: vec![],
+        cloning_id: None,
+        clones: vec![],
+        snapshots: Default::default(),
+        target_snapshot: None,
+        template,
+    })
+}
+
+/// Its number, if its datastore takes it and nothing has its name.
+fn add_image(records: &mut Records, image: Image) -> Result<i64, Failure> {
+    let fail = |why: &str| Failure::allocate("image", why);
+    let datastore = records
+        .datastores
+        .get(image.datastore_id)
+        .ok_or_else(|| Failure::no_exists("datastore", image.datastore_id))?;
+    if datastore.is_system() {
+        return Err(fail("New images cannot be allocated in a system datastore."));
     }
-    Ok(Value::Number(id))
+    if records.images.iter().any(|(_, other)| other.name == image.name) {
+        return Err(fail(&format!("NAME is already taken by IMAGE {}.", image.name)));
+    }
+    let disk_type = if datastore.template.get("DISK_TYPE") == Some("RBD") { 3 } else { 0 };
+    let now = log::now();
+    Ok(records.images.insert(|id| Image { id, disk_type, regtime: now, modtime: now, ..image }))
 }
 
 /// `ImageManager::delete_image` (src/image/ImageManagerActions.cc): the datastore's driver removes what is stored.
@@ -967,5 +1009,34 @@ fn allocate_host(front_end: &FrontEnd, arguments: &Arguments) -> Outcome {
             vm_mad,
             monitored: 0,
         })))
+    })
+}
+
+fn set_host_status(front_end: &FrontEnd, arguments: &Arguments) -> Outcome {
+    let id = arguments.number(0)?;
+    // HostAPI::status of 7.4.0, src/rm/api/HostAPI.cc
+    let state = match arguments.number(1)? {
+        0 => HostState::Init,
+        1 => HostState::Disabled,
+        2 => HostState::Offline,
+        other => return Err(Failure::new(Code::Api, format!("Wrong status {other}"))),
+    };
+    front_end
+        .change(|records, _| records.hosts.get_mut(id).map(|host| host.state = state))
+        .map(|()| Value::Number(id))
+        .ok_or_else(|| Failure::no_exists("host", id))
+}
+
+fn allocate_hook(front_end: &FrontEnd, arguments: &Arguments) -> Outcome {
+    let template = parse(arguments.text(0)?)?;
+    let name = template.get("NAME").unwrap_or_default().to_owned();
+    front_end.change(|records, _| {
+        if records.hooks.iter().any(|(_, hook)| hook.name == name) {
+            let why = format!("NAME is already taken by HOOK {name}.");
+            return Err(Failure::new(Code::Internal, why));
+        }
+        let hook = hooks::define(records.hooks.next_id(), template)
+            .map_err(|why| Failure::new(Code::Internal, why))?;
+        Ok(Value::Number(records.hooks.insert(|_| hook)))
     })
 }
