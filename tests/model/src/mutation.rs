@@ -50,7 +50,7 @@ pub enum Mutation {
     /// A copy that was half demoted is taken for a primary one.
     OverlookHalfDemoted,
     /// A release opens a token on a copy that was promoted by force and never booted on, while the other site is silent.
-    ReignWithoutBoot,
+    TermWithoutBoot,
     /// A copy that is outranked is thrown away, whatever only it has.
     ThrowAway,
     /// A force outranks the other site whether a VM was booted after it or not.
@@ -88,7 +88,7 @@ impl Mutation {
         Self::TrustTerminate,
         Self::OverlookResync,
         Self::OverlookHalfDemoted,
-        Self::ReignWithoutBoot,
+        Self::TermWithoutBoot,
         Self::ThrowAway,
         Self::ForceWithoutBoot,
         Self::ForceAsksNobody,
@@ -151,7 +151,7 @@ impl Mutation {
             observation.vm_there = PeerVm::None;
         }
         observation.in_touch_since_reboot |= self == Self::NoTouchNeeded;
-        if self == Self::ReignWithoutBoot && matches!(rules, Rules::Release { .. }) {
+        if self == Self::TermWithoutBoot && matches!(rules, Rules::Release { .. }) {
             close_in_silence(site, observation);
         }
         if let (Here::Mirrored(here), There::Mirrored(there)) =

@@ -101,10 +101,11 @@ fn report(world: &World, image: usize, site: Site) -> Report {
 
 fn views(world: &World, site: Site, images: &[usize]) -> Vec<View> {
     let there = other(site);
-    // tokens travel with the writes of a journal, so nothing may hang on what daemons tell of their positions
+    // tokens travel with the writes of a journal, so nothing may hang on what daemons tell of their positions, but where
+    // somebody demoted a copy without a token
     let positions = |image: usize, site: Site| match world.images[image].mode() {
-        Mirroring::Journal => Positions::Unknown,
-        Mirroring::Snapshot => world.positions(image, site),
+        Mirroring::Journal if !world.by_hand => Positions::Unknown,
+        Mirroring::Journal | Mirroring::Snapshot => world.positions(image, site),
     };
     images
         .iter()

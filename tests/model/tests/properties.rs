@@ -60,6 +60,9 @@ fn breaks_in(drill: Drill, mutation: Mutation, promise: Promise) {
     let found = outcome.found.as_ref().map(|(promise, path)| (*promise, path.len()));
     println!("without {mutation:?}: {found:?} after {} states, {:?}", outcome.states, outcome.took);
     assert_eq!(found.map(|found| found.0), Some(promise), "without {mutation:?}");
+    // and it is that rule which keeps the promise so far
+    let kept = explore(&Drill { mutation: Mutation::None, ..drill }, 1, Some(outcome.states));
+    assert!(kept.found.is_none(), "{promise:?} is broken without {mutation:?} and with it");
 }
 
 fn two_boots() -> Budget {
@@ -96,7 +99,7 @@ fn no_rule_about_force_can_be_left_out() {
     alone(Mutation::ThrowAway, lost, Kept);
     alone(Mutation::ForceWithoutBoot, Budget { boots: 1, crashes: 1, ..lost }, Home);
     let killed = Budget { forces: 1, crashes: 1, cuts: 1, hooks: 1, ..Budget::default() };
-    alone(Mutation::ReignWithoutBoot, Budget { boots: 1, writes: 1, ..killed }, Home);
+    alone(Mutation::TermWithoutBoot, Budget { boots: 1, writes: 1, ..killed }, Home);
     alone(Mutation::OverlookLeftover, Budget { hand_demotions: 1, ..lost }, Home);
 }
 
