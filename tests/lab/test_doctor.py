@@ -379,7 +379,7 @@ CASES = [
 
 
 # those that make VMs take half a minute each
-LONG = {"context", "disks", "names", "parents", "split-brain", "replication"}
+LONG = {"context", "counterparts", "disks", "names", "parents", "split-brain", "replication"}
 
 
 def cases():

@@ -104,6 +104,7 @@ def test_home_is_started_from_whatever_state_it_was_left_in(lab, a, b, state):
     machine.assert_complete(a)
 
 
+@full
 def test_a_handoff_whose_home_could_not_be_resumed_is_listed_until_it_runs(lab, a, b):
     """Nobody would look otherwise: the disks are where they should be, and the VM is off on both sites."""
     machine = lab.vm_with_one_disk(unique("listed"), "journal")
