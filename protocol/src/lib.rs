@@ -46,9 +46,7 @@ pub use rules::removal::{Kept, Removal};
 pub use rules::running::Running;
 pub use rules::take_up::{hinders_rehome, is_primary_nowhere, take_up_advice};
 pub use rules::tidy::{Task, Undecided, Upkeep, UpkeepJudgement, released_by};
-pub use run::{
-    Carried, Depth, Event, Lateness, LetGo, Request, Run, Setting, Standing, Time, Trouble, Users, Verdict,
-};
+pub use run::{Carried, Depth, Event, Lateness, Request, Run, Setting, Standing, Time, Trouble, Verdict};
 pub use sight::{
     Apart, Copy, Denial, DenialCause, Domain, Here, Keeping, Mode, Observation, PeerVm, Positions, Report,
     Resync, Role, SetAside, There, TokenSeen, UsesHere, WayOut, tell_sets_apart, without_saved_memory,
@@ -57,7 +55,7 @@ pub use token::{
     BOOTED_KEY, FORCED_KEY, Mark, RELEASE_KEY, SITE_IS_OFF, Seal, TOKEN_KEY, Token, Unreadable,
     forced_with_site_off,
 };
-pub use users::{Activity, ImageUser, UserHere};
+pub use users::{Activity, ImageUser, LetGo, UserHere, Users};
 pub use whole_copy::WholeCopy;
 pub use words::Unfit;
 

@@ -11,6 +11,7 @@ use crate::rules::force::{Force, Forced, PassOver};
 use crate::rules::give_up::{Pending, Release, ReleaseJudgement};
 use crate::rules::tidy::{Task, Upkeep, UpkeepJudgement};
 use crate::sight::{Here, Observation, Role, There, UsesHere};
+use crate::users::{LetGo, Users};
 use crate::{Locks, Patience};
 use alloc::vec::Vec;
 
@@ -44,17 +45,6 @@ pub enum Standing {
     Forced(PassOver),
 }
 
-/// Whether the VM that let go of the images is still there. Who uses them is asked under the lock at every look: a
-/// VM is ACTIVE before its gate asks for the lock, so one that is seen inactive cannot have passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LetGo {
-    /// It is at its end, and oned waits for the answer; unless oned was restarted and has forgotten that it asked. So it
-    /// is no user as long as it neither boots, nor runs, nor has saved memory.
-    ByEndingVm,
-    /// It is at rest, or gone; whoever uses the images took them since.
-    Earlier,
-}
-
 /// How deep a look goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Depth {
@@ -66,19 +56,6 @@ pub enum Depth {
     GiveUp,
     /// What reconcile depends on.
     Tidy,
-}
-
-/// Which VMs of this site count as users of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Users {
-    /// Those that are not inactive, but for the run's own VM.
-    Others,
-    /// Those that let go of the images, or may not have.
-    Since(LetGo),
-    /// All that are not inactive.
-    All,
-    /// All, with what they do: [`crate::UsesHere`].
-    Uses,
 }
 
 /// What is to be done next.

@@ -1,6 +1,5 @@
 //! Which VMs of a site count as users of an image.
 
-use crate::run::{LetGo, Users};
 use crate::sight::{UsesHere, WayOut};
 
 /// What the state of a VM says of its disks.
@@ -30,6 +29,30 @@ impl Activity {
     pub fn keeps_disks(self) -> bool {
         matches!(self, Self::ToBeStarted | Self::Holding)
     }
+}
+
+/// Whether the VM that let go of the images is still there. Who uses them is asked under the lock at every look: a
+/// VM is ACTIVE before its gate asks for the lock, so one that is seen inactive cannot have passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LetGo {
+    /// It is at its end, and oned waits for the answer; unless oned was restarted and has forgotten that it asked. So it
+    /// is no user as long as it neither boots, nor runs, nor has saved memory.
+    ByEndingVm,
+    /// It is at rest, or gone; whoever uses the images took them since.
+    Earlier,
+}
+
+/// Which VMs of this site count as users of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Users {
+    /// Those that are not inactive, but for the run's own VM.
+    Others,
+    /// Those that let go of the images, or may not have.
+    Since(LetGo),
+    /// All that are not inactive.
+    All,
+    /// All, with what they do: [`crate::UsesHere`].
+    Uses,
 }
 
 /// A VM that has the image among its disks.

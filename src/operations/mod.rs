@@ -12,6 +12,7 @@ pub mod rehome;
 pub mod removal;
 #[cfg(test)]
 mod tests;
+mod undone;
 
 pub use boot::{GateOutcome, GateScope};
 pub use failover::FailoverOutcome;

@@ -2,13 +2,10 @@
 
 use super::boot;
 use super::failover;
-use super::lost;
-use super::lost::LostImage;
-use super::pass_on;
-use super::pass_on::PassOn;
-use super::protection;
-use super::protection::Watched;
-use super::reconcile;
+use super::lost::{self, LostImage};
+use super::pass_on::{self, PassOn};
+use super::protection::{self, Watched};
+use super::undone::{self, Undone};
 use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::opennebula::{Vm, VmState};
 use crate::protection::Concern;
@@ -20,7 +17,7 @@ use crate::sites::{
 };
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
-    Belongs, BootKind, Copy, Decision, Depth, Finding, Here, Locks, Mode, Patience, PeerVm, Refusal, Release,
+    Belongs, BootKind, Copy, Decision, Depth, Finding, Here, Locks, Mode, Patience, PeerVm, Release,
     ReleaseJudgement, Role, Rule, Step, Task, There, TokenSeen, Unfit, UserHere, released_by,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,32 +93,6 @@ pub struct PendingView {
     pub handoff: String,
     /// What to do about that, where somebody has to.
     pub advice: Option<Advice>,
-}
-
-/// Something that is undone about an image.
-pub(crate) struct Undone {
-    /// What, and what to do about it.
-    pub(crate) text: String,
-    /// The latter as data.
-    pub(crate) advice: Option<Advice>,
-}
-
-impl Undone {
-    /// Something that ends by itself.
-    fn by_itself(text: impl Into<String>) -> Self {
-        Self { text: text.into(), advice: None }
-    }
-
-    /// Something that needs somebody.
-    pub(crate) fn needs(what: impl std::fmt::Display, advice: Advice) -> Self {
-        Self { text: format!("{what}; {advice}"), advice: Some(advice) }
-    }
-
-    /// What a boot would be told.
-    fn refused(refusal: Refusal) -> Self {
-        let code = refusal.rule.code().map(|code| format!("{code} ")).unwrap_or_default();
-        Self::needs(format!("{code}{}", refusal.cause), refusal.advice)
-    }
 }
 
 /// Everything at a glance.
@@ -244,7 +215,7 @@ async fn pending_views(sites: &Sites, image: VmImage) -> Vec<PendingView> {
         Ok(seen) => {
             let mut views = Vec::new();
             for seen in &seen {
-                let undone = undone(sites, seen, None).await;
+                let undone = what_is_undone(sites, seen, None).await;
                 let homeless = || homeless(sites, seen, None).map(|what| (None, what));
                 if let Some((vm, Undone { text, advice })) = undone.or_else(homeless) {
                     views.push(PendingView { image: name.clone(), vm, handoff: text, advice });
@@ -356,7 +327,7 @@ async fn vm_view(sites: &Sites, vm_images: &VmImages, errors: Vec<RunError>, wat
         let pool = pools::pool_id(&one.image.cluster, &one.spec().pool_spec()).await;
         let status = watched.reports(&pool).and_then(|reports| reports.of(one.spec()));
         let mut disk = disk_view(sites, one, status);
-        let undone = undone(sites, one, Some(user)).await.map(|(_, handoff)| handoff);
+        let undone = what_is_undone(sites, one, Some(user)).await.map(|(_, handoff)| handoff);
         let undone = undone
             .or_else(|| missing(sites, one, vm))
             .or_else(|| stuck(sites, one, &seen, vm))
@@ -502,9 +473,9 @@ fn homeless(sites: &Sites, seen: &Seen, vm: Option<i32>) -> Option<Undone> {
 }
 
 /// What upkeep would still have to do about an image.
-async fn undone(sites: &Sites, seen: &Seen, user: Option<UserHere>) -> Option<(Option<i32>, Undone)> {
-    let ended_here = reconcile::ended_here(sites, seen, user.as_slice()).await;
-    let judgement = reconcile::judge_upkeep(sites, seen, user.as_slice(), ended_here);
+async fn what_is_undone(sites: &Sites, seen: &Seen, user: Option<UserHere>) -> Option<(Option<i32>, Undone)> {
+    let ended_here = undone::ended_here(sites, seen, user.as_slice()).await;
+    let judgement = undone::judge_upkeep(sites, seen, user.as_slice(), ended_here);
     match judgement.task {
         Task::Nothing => None,
         Task::Act(steps) => {
@@ -528,7 +499,7 @@ async fn undone(sites: &Sites, seen: &Seen, user: Option<UserHere>) -> Option<(O
         Task::PassOn => not_passed_on(sites, seen).await.map(|text| (None, text)),
         Task::Undecided => {
             let rule = judgement.finding.rule;
-            let trouble = reconcile::trouble(sites, rule, &seen.observation, user.as_slice());
+            let trouble = undone::trouble(sites, rule, &seen.observation, user.as_slice());
             let code = rule.code().map(|code| format!("{code} ")).unwrap_or_default();
             Some((None, Undone { text: format!("{code}{}", trouble.text), ..trouble }))
         }

@@ -3,13 +3,11 @@
 
 use super::give_up;
 use super::lost;
-use super::overview::Undone;
-use super::pass_on;
-use super::pass_on::PassOn;
+use super::pass_on::{self, PassOn};
 use super::protection;
+use super::undone;
 use crate::audit::Outcome;
-use crate::config::ReleaseOn;
-use crate::opennebula::{Vm, VmState};
+use crate::opennebula::Vm;
 use crate::sites::drive::Subject;
 use crate::sites::journal::{Attempt, Ground};
 use crate::sites::look::Seen;
@@ -18,10 +16,7 @@ use crate::sites::{
     NotReached, RunError, Sites, VmImage, activity, drive, images, journal, look, pools, set_aside, users,
 };
 use crate::state::{locked_before, remember_locked};
-use onemirror_protocol::{
-    Depth, Here, ImageSpec, LetGo, Observation, Role, Rule, Run, Step, Task, Undecided, Unfit,
-    UpkeepJudgement, UserHere, UsesHere, Verdict,
-};
+use onemirror_protocol::{Depth, Here, ImageSpec, LetGo, Rule, Run, Step, Task, Unfit, UserHere, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -293,7 +288,7 @@ async fn keep_one_up(sites: &Sites, kept: &ImageWithUsers) -> KeptUp {
 /// What is due of an image that was just seen.
 async fn do_what_is_due(sites: &Sites, kept: &ImageWithUsers, seen: &Seen, kept_up: &mut KeptUp) {
     let ImageWithUsers { image, users } = kept;
-    let judgement = judge_upkeep(sites, seen, users, ended_here(sites, seen, users).await);
+    let judgement = undone::judge_upkeep(sites, seen, users, undone::ended_here(sites, seen, users).await);
     let rule = judgement.finding.rule;
     let vm = users.first().map(|user| user.vm);
     let item = |done: String, error: Option<String>| ReconcileItem {
@@ -308,7 +303,7 @@ async fn do_what_is_due(sites: &Sites, kept: &ImageWithUsers, seen: &Seen, kept_
     match judgement.task {
         Task::Nothing => {}
         Task::Undecided => {
-            let trouble = trouble(sites, rule, &seen.observation, users);
+            let trouble = undone::trouble(sites, rule, &seen.observation, users);
             let code = rule.code().map(|code| code.to_string());
             kept_up.item = Some(ReconcileItem { code, ..item(String::new(), Some(trouble.text)) });
         }
@@ -333,36 +328,6 @@ async fn do_what_is_due(sites: &Sites, kept: &ImageWithUsers, seen: &Seen, kept_
         }
         Task::PassOn => kept_up.to_pass_on = Some((released_for(seen), image.clone())),
     }
-}
-
-pub(crate) fn judge_upkeep(
-    sites: &Sites,
-    seen: &Seen,
-    users: &[UserHere],
-    ended_here: Option<i32>,
-) -> UpkeepJudgement {
-    let uses = UsesHere::of(users, ended_here);
-    drive::setting(sites, None, "").upkeep(&uses).judge(&seen.observation)
-}
-
-/// The VM that was last booted on an image that no VM uses, if it is gone and should have handed the image over.
-pub(crate) async fn ended_here(sites: &Sites, seen: &Seen, users: &[UserHere]) -> Option<i32> {
-    let Here::Mirrored(copy) = &seen.observation.here else { return None };
-    if !users.is_empty() || copy.role != Role::Primary || !sites.config().releases_on(ReleaseOn::Terminate) {
-        return None;
-    }
-    let booted_by = copy.booted.as_ref()?.vm;
-    let vm = sites.here.ask(async |one| one.vm(booted_by).await).await;
-    let vm = vm.inspect_err(|error| tracing::info!("{}: {error}", seen.spec())).ok()?;
-    (vm.state == VmState::Done).then_some(vm.id)
-}
-
-/// What is wrong where only an operator can help.
-pub(crate) fn trouble(sites: &Sites, rule: Rule, seen: &Observation, users: &[UserHere]) -> Undone {
-    let uses = UsesHere::of(users, None);
-    let Undecided { cause, advice } =
-        drive::setting(sites, None, "").upkeep(&uses).undecided(rule, seen, users);
-    Undone::needs(cause, advice)
 }
 
 /// The end of what a killed run began.

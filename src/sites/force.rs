@@ -3,8 +3,7 @@
 use super::Sites;
 use super::cluster::Cluster;
 use super::error::RunError;
-use super::journal;
-use super::journal::{Attempt, Ground};
+use super::journal::{self, Attempt, Ground};
 use super::look::Seen;
 use crate::audit::Outcome;
 use crate::ceph::{CephError, Promotion};

@@ -3,8 +3,7 @@
 use super::CONCURRENCY;
 use super::Sites;
 use super::cluster::Cluster;
-use super::error;
-use super::error::RunError;
+use super::error::{self, RunError};
 use super::images::VmImage;
 use super::locks;
 use super::reach;
