@@ -10,7 +10,7 @@ use crate::sites::journal::Attempt;
 use crate::sites::look::Seen;
 use crate::sites::pools::{ImageKey, PoolHere, PoolId};
 use crate::sites::reach;
-use crate::sites::{Cluster, NotReached, RunError, Sites, VmImages, journal, look, pools};
+use crate::sites::{Cluster, NotReached, RunError, Sites, VmImages, copies, journal, look, pools};
 use jiff::Timestamp;
 use onemirror_protocol::{Here, ImageSpec, Role, There};
 use std::collections::{BTreeMap, BTreeSet};
@@ -324,7 +324,7 @@ fn image_of_snapshot(text: &str) -> Option<ImageSpec> {
 
 async fn parent_of(cluster: &Cluster, text: &str) -> Option<Parent> {
     let image = image_of_snapshot(text)?;
-    let home = look::home_written_on(cluster, &image).await;
+    let home = copies::home_written_on(cluster, &image).await;
     let mirroring = cluster.info(&image).await.ok()??.mirroring;
     let is_mirrored = mirroring.is_some();
     let sends_snapshots = mirroring.is_some_and(|it| it.primary && it.mode == MirrorMode::Snapshot);

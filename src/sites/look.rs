@@ -3,27 +3,21 @@
 use super::CONCURRENCY;
 use super::Sites;
 use super::cluster::Cluster;
+use super::copies::{self, CopyHere, CopySeen, CopyThere};
 use super::error::{self, RunError};
 use super::images::VmImage;
 use super::locks;
 use super::reach;
 use super::set_aside;
 use super::users;
-use crate::ceph::{
-    self, CephError, DaemonState, ImageInfo, MirrorMode, MirrorSnapshotState, MirrorState, Mirroring,
-    ReplayState, Snapshots,
-};
-use crate::opennebula::stock::left_behind;
+use crate::ceph::{self, CephError, ImageInfo, MirrorState};
 use crate::state::{BootId, is_later_report, peer_contact, peer_contacted_since_boot, remember_peer_contact};
 use futures::{StreamExt, TryStreamExt, stream};
 use onemirror_protocol::{
-    Apart, Belongs, Copy, Depth, HOME_KEY, Here, Home, ImageSpec, Keeping, Marks, Mode, Named, Observation,
-    Positions, Report, Resync, Role, Side, SiteRole, There, Token, TokenSeen, Unfit, home_written,
+    Belongs, Copy, Depth, HOME_KEY, Here, ImageSpec, Keeping, Mode, Named, Observation, Report, Resync, Role,
+    Side, SiteRole, There, Token, TokenSeen, Unfit, home_written,
 };
 use std::collections::BTreeMap;
-
-/// Reverts beyond that are not looked at.
-const MOST_REVERTS: usize = 100;
 
 /// Whether a boot depends on the look.
 fn is_of_boot(depth: Depth) -> bool {
@@ -76,19 +70,6 @@ pub(crate) enum Belonging {
     Primary(Belongs),
 }
 
-/// What one cluster says of its copy.
-struct CopySeen {
-    info: ImageInfo,
-    mirroring: Mirroring,
-    metadata: BTreeMap<String, String>,
-    /// What reverts to its own snapshots have left behind, where its home may be that of one of these.
-    left_behind: Vec<ImageInfo>,
-}
-
-async fn snapshots(cluster: &Cluster, image: &ImageSpec) -> Result<Snapshots, RunError> {
-    cluster.snapshots(image).await.map_err(|error| cluster.error(image, error))
-}
-
 /// Observes all these images, a few at a time.
 pub(crate) async fn observe(sites: &Sites, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, RunError> {
     let started = sites.time().now();
@@ -136,7 +117,7 @@ async fn observe_image(sites: &Sites, image: &VmImage, depth: Depth) -> Result<S
             if is_of_boot(depth) {
                 let there = ask_there(sites, &mut seen).await;
                 seen.observation.set_aside = set_aside::set_aside_of(image).await;
-                seen.observation.there = alone_there(there);
+                seen.observation.there = copies::alone_there(there);
             }
         }
         CopyHere::Mirrored(here) => {
@@ -160,7 +141,7 @@ async fn ask_there(sites: &Sites, seen: &mut Seen) -> CopyThere {
                     detail: "it did not answer a moment ago".into(),
                 })
             } else {
-                copy_there(&cluster, spec).await.inspect_err(|error| {
+                copies::copy_there(&cluster, spec).await.inspect_err(|error| {
                     if error.is_unreachable() {
                         sites.there.silence.note(String::new());
                     }
@@ -191,13 +172,13 @@ async fn observe_both(
     let global_id = here.mirroring.global_id.clone();
     seen.id_here = Some(here.info.id.clone());
     seen.info_here = Some(here.info.clone());
-    seen.observation.lacks_its_base = lacks_its_base(here);
+    seen.observation.lacks_its_base = copies::lacks_its_base(here);
     seen.global_id = Some(global_id.clone());
-    let mut copy_here = copy(here, &[]);
+    let mut copy_here = copies::copy(here, &[]);
     seen.observation.there = match there {
         CopyThere::Unseen(there) => there,
         CopyThere::Absent => There::Absent,
-        CopyThere::NotMirrored(metadata) => apart(&metadata, &[&global_id]),
+        CopyThere::NotMirrored(metadata) => copies::apart(&metadata, &[&global_id]),
         CopyThere::Mirrored(there) if there.info.id == here.info.id => {
             return Err(RunError::Unfit(Unfit::PeerIsOwnCluster {
                 here: sites.here.name().to_owned(),
@@ -210,13 +191,13 @@ async fn observe_both(
                 seen.spec(),
                 sites.there.name()
             );
-            copy_here = copy(here, &[&there]);
-            apart(&there.metadata, &[&global_id, &there.mirroring.global_id])
+            copy_here = copies::copy(here, &[&there]);
+            copies::apart(&there.metadata, &[&global_id, &there.mirroring.global_id])
         }
         CopyThere::Mirrored(there) => {
             seen.id_there = Some(there.info.id.clone());
-            copy_here = copy(here, &[&there]);
-            let mut copy_there = copy(&there, &[here]);
+            copy_here = copies::copy(here, &[&there]);
+            let mut copy_there = copies::copy(&there, &[here]);
             complete(sites, seen, [here, &there], [&mut copy_here, &mut copy_there], depth).await?;
             There::Mirrored(copy_there)
         }
@@ -243,7 +224,7 @@ pub async fn look_here(image: &VmImage) -> Result<Here, RunError> {
     Ok(match copy_here(image).await? {
         CopyHere::Absent => Here::Absent,
         CopyHere::NotMirrored(_) => Here::NotMirrored,
-        CopyHere::Mirrored(seen) => Here::Mirrored(copy(&seen, &[])),
+        CopyHere::Mirrored(seen) => Here::Mirrored(copies::copy(&seen, &[])),
     })
 }
 
@@ -253,7 +234,7 @@ pub(crate) async fn belongings(sites: &Sites, images: &[VmImage]) -> Result<Vec<
         Ok(match copy_here(image).await? {
             CopyHere::Absent | CopyHere::NotMirrored(_) => Belonging::NotMirrored,
             CopyHere::Mirrored(seen) => {
-                let belongs = sites.residence().of(&copy(&seen, &[]), image.is_own());
+                let belongs = sites.residence().of(&copies::copy(&seen, &[]), image.is_own());
                 match seen.mirroring.primary {
                     true => Belonging::Primary(belongs),
                     false => Belonging::GivenUp(belongs),
@@ -285,7 +266,7 @@ pub(crate) async fn remember_home(sites: &Sites, seen: &Seen) {
 }
 
 async fn copy_here(image: &VmImage) -> Result<CopyHere, RunError> {
-    copy_of(&image.cluster, image.spec()).await.map_err(|error| image.error(error))
+    copies::copy_of(&image.cluster, image.spec()).await.map_err(|error| image.error(error))
 }
 
 /// Asks for reports and positions where the decision depends on them.
@@ -327,18 +308,20 @@ async fn complete(
     }
     match here.mode {
         Mode::Snapshot => {
-            let (snapshots_here, snapshots_there) =
-                futures::try_join!(snapshots(cluster_here, spec), snapshots(cluster_there, spec))?;
-            here.positions = snapshot_positions(&snapshots_here, &snapshots_there);
-            there.positions = snapshot_positions(&snapshots_there, &snapshots_here);
+            let (snapshots_here, snapshots_there) = futures::try_join!(
+                copies::snapshots(cluster_here, spec),
+                copies::snapshots(cluster_there, spec)
+            )?;
+            here.positions = copies::snapshot_positions(&snapshots_here, &snapshots_there);
+            there.positions = copies::snapshot_positions(&snapshots_there, &snapshots_here);
         }
         // positions are no second proof beside a token
         Mode::Journal
             if here.token.token() == there.token.token()
                 && !here.token.token().is_some_and(|t| t.is_closed()) =>
         {
-            here.positions = journal_positions(cluster_here, cluster_there, spec).await?;
-            there.positions = journal_positions(cluster_there, cluster_here, spec).await?;
+            here.positions = copies::journal_positions(cluster_here, cluster_there, spec).await?;
+            there.positions = copies::journal_positions(cluster_there, cluster_here, spec).await?;
         }
         Mode::Journal => {}
     }
@@ -360,7 +343,7 @@ async fn report(sites: &Sites, side: Side, cluster: &Cluster, spec: &ImageSpec, 
     let name = format!("{}-{}", said.mirroring.global_id, side.name());
     let written = report.last_update.map(|time| time.to_string()).unwrap_or_default();
     let is_on_this_copy = is_later_report(sites.state_dir(), &name, &said.info.id, &written);
-    match translate(&report) {
+    match copies::translate(&report) {
         Report::SplitBrain if !is_on_this_copy => Report::Other,
         report => report,
     }
@@ -381,7 +364,7 @@ async fn observe_resyncs(
         let failed = |error| cluster.error(spec, error);
         // one that is just being made is not to be built on either
         let asked = said.mirroring.state != MirrorState::Enabled
-            || resync_asked(cluster, spec, said).await.map_err(failed)?;
+            || copies::resync_asked(cluster, spec, said).await.map_err(failed)?;
         let noted = async || locks::resync_noted(cluster, spec, global_id, &said.info.id).await;
         copy.resync = match asked {
             true => Resync::Asked,
@@ -390,52 +373,6 @@ async fn observe_resyncs(
         };
     }
     Ok(())
-}
-
-/// The id of the copy that is there now, if Ceph keeps a request for its resync, or is meeting it. Not that of one which
-/// is just being made: the request was met before it.
-pub(crate) async fn copy_to_be_thrown_away(
-    cluster: &Cluster,
-    spec: &ImageSpec,
-) -> Result<Option<String>, CephError> {
-    let CopyHere::Mirrored(said) = copy_of(cluster, spec).await? else { return Ok(None) };
-    if is_going_away(&said.mirroring) || resync_asked(cluster, spec, &said).await? {
-        return Ok(Some(said.info.id));
-    }
-    // the request goes with the journal, before the copy goes; then the copy is in transition
-    let now = cluster.info(spec).await?.filter(|now| now.id == said.info.id);
-    let going = now.filter(|now| now.mirroring.as_ref().is_some_and(is_going_away));
-    Ok(going.map(|now| now.id))
-}
-
-/// Whether Ceph keeps a request for a resync of this copy.
-async fn resync_asked(cluster: &Cluster, spec: &ImageSpec, said: &CopySeen) -> Result<bool, CephError> {
-    match said.mirroring.mode {
-        MirrorMode::Journal => {
-            let asked = cluster.journal_resync(spec, &said.info.id).await?;
-            Ok(asked.unwrap_or(true))
-        }
-        MirrorMode::Snapshot => {
-            let uuid = cluster.uuid_of_pool(&spec.pool_spec()).await?;
-            Ok(ceph::parse::metadata_resync(&said.metadata, uuid.as_deref()))
-        }
-    }
-}
-
-/// Whether the copy in `mine` has everything that the journal of the copy in `other` holds.
-async fn journal_positions(mine: &Cluster, other: &Cluster, spec: &ImageSpec) -> Result<Positions, RunError> {
-    let uuid = mine.uuid_of_pool(&spec.pool_spec()).await.map_err(|error| mine.error(spec, error))?;
-    let status = other.journal_status(spec).await.map_err(|error| other.error(spec, error))?;
-    let Some(follower) = uuid.and_then(|uuid| status.clients.get(&uuid).cloned()) else {
-        return Ok(Positions::Unknown);
-    };
-    let Some(own) = status.clients.get("") else { return Ok(Positions::Unknown) };
-    let sorted = |position: &ceph::JournalPosition| {
-        let mut objects = position.objects.clone();
-        objects.sort_unstable();
-        objects
-    };
-    Ok(if sorted(own) == sorted(&follower) { Positions::Complete } else { Positions::Behind })
 }
 
 /// Whether copies that are outranked have to be kept, and whether there is room for all of them together.
@@ -518,170 +455,6 @@ fn contact(here: &Copy, there: &There) -> Option<bool> {
     }
 }
 
-fn is_going_away(mirroring: &Mirroring) -> bool {
-    mirroring.state == MirrorState::Disabling
-}
-
-enum CopyHere {
-    Absent,
-    NotMirrored(ImageInfo),
-    Mirrored(CopySeen),
-}
-
-async fn copy_of(cluster: &Cluster, spec: &ImageSpec) -> Result<CopyHere, CephError> {
-    let Some(info) = cluster.info(spec).await? else { return Ok(CopyHere::Absent) };
-    let Some(mirroring) = info.mirroring.clone() else { return Ok(CopyHere::NotMirrored(info)) };
-    match cluster.metadata(spec).await {
-        Ok(metadata) => {
-            let mut seen = CopySeen { info, mirroring, metadata, left_behind: Vec::new() };
-            if copy(&seen, &[]).home == Home::OfAnother {
-                seen.left_behind = left_behind_by(cluster, spec, &seen.info).await?;
-            }
-            Ok(CopyHere::Mirrored(seen))
-        }
-        // a resync deletes the copy and makes a new one
-        Err(CephError::NotFound { .. }) => Ok(CopyHere::Absent),
-        Err(error) => Err(error),
-    }
-}
-
-/// Where a mirrored image belongs, if that is written on it and can be seen.
-pub(crate) async fn home_written_on(cluster: &Cluster, image: &ImageSpec) -> Option<String> {
-    let CopyHere::Mirrored(seen) = copy_of(cluster, image).await.ok()? else { return None };
-    copy(&seen, &[]).home.site().map(ToOwned::to_owned)
-}
-
-/// Whether a copy is brought by mirror snapshots of a clone.
-fn lacks_its_base(seen: &CopySeen) -> bool {
-    let Mirroring { primary, mode, .. } = seen.mirroring;
-    !primary && mode == MirrorMode::Snapshot && seen.info.parent.is_some()
-}
-
-/// What reverts to its own snapshots have left behind of an image, the newest first.
-async fn left_behind_by(
-    cluster: &Cluster,
-    spec: &ImageSpec,
-    info: &ImageInfo,
-) -> Result<Vec<ImageInfo>, CephError> {
-    let mut found: Vec<ImageInfo> = Vec::new();
-    while let Some(parent) = found.last().unwrap_or(info).parent.as_deref()
-        && let Some(parent) = left_behind(spec, parent)
-        && found.len() < MOST_REVERTS
-    {
-        match cluster.info(&parent).await? {
-            Some(info) => found.push(info),
-            None => break,
-        }
-    }
-    Ok(found)
-}
-
-/// The copy there; of an image that is not mirrored what it says of itself.
-async fn copy_there(cluster: &Cluster, spec: &ImageSpec) -> Result<CopyThere, CephError> {
-    match copy_of(cluster, spec).await? {
-        CopyHere::Mirrored(seen) => Ok(CopyThere::Mirrored(seen)),
-        CopyHere::Absent => Ok(CopyThere::Absent),
-        CopyHere::NotMirrored(_) => match cluster.metadata(spec).await {
-            Ok(metadata) => Ok(CopyThere::NotMirrored(metadata)),
-            Err(CephError::NotFound { .. }) => Ok(CopyThere::Absent),
-            Err(error) => Err(error),
-        },
-    }
-}
-
-enum CopyThere {
-    Unseen(There),
-    Absent,
-    NotMirrored(BTreeMap<String, String>),
-    Mirrored(CopySeen),
-}
-
-/// The copy there of an image that is not here.
-fn alone_there(there: CopyThere) -> There {
-    match there {
-        CopyThere::Mirrored(there) => There::Mirrored(copy(&there, &[])),
-        CopyThere::NotMirrored(metadata) => apart(&metadata, &[]),
-        CopyThere::Absent => There::Absent,
-        CopyThere::Unseen(there) => there,
-    }
-}
-
-/// An image of the same name that is not the other copy; what was written for one of these images counts.
-fn apart(metadata: &BTreeMap<String, String>, images: &[&str]) -> There {
-    let Marks { token, forced, .. } = Marks::read(metadata, images);
-    There::Apart(Apart { token, forced })
-}
-
-/// A copy in the terms of the rules. What was written for it counts, or for one that it is compared with.
-fn copy(seen: &CopySeen, beside: &[&CopySeen]) -> Copy {
-    let images = || std::iter::once(seen).chain(beside.iter().copied());
-    let global_ids: Vec<&str> = images().map(|seen| seen.mirroring.global_id.as_str()).collect();
-    let Marks { token, is_unbound, booted, release, forced, other_site_is_off } =
-        Marks::read(&seen.metadata, &global_ids);
-    let named = images().flat_map(|seen| named_by(&seen.info));
-    let home = seen.metadata.get(HOME_KEY).map(String::as_str);
-    let left_behind: Vec<Named<'_>> = seen.left_behind.iter().flat_map(named_by).collect();
-    Copy {
-        role: match (seen.mirroring.primary, seen.info.is_read_only) {
-            (true, false) => Role::Primary,
-            (true, true) => Role::HalfDemoted,
-            (false, _) => Role::NonPrimary,
-        },
-        mode: match seen.mirroring.mode {
-            MirrorMode::Journal => Mode::Journal,
-            MirrorMode::Snapshot => Mode::Snapshot,
-        },
-        token,
-        is_unbound,
-        booted,
-        release,
-        forced,
-        other_site_is_off,
-        home: Home::read(home, &named.collect::<Vec<_>>(), &left_behind),
-        report: Report::Other,
-        resync: Resync::None,
-        positions: Positions::Unknown,
-    }
-}
-
-/// The ids that an image may be named by.
-fn named_by(info: &ImageInfo) -> impl Iterator<Item = Named<'_>> {
-    let global = info.mirroring.iter().map(|mirroring| Named::Global(&mirroring.global_id));
-    global.chain([Named::Local(&info.id)])
-}
-
-/// A report in the terms of the rules.
-pub(crate) fn translate(report: &ceph::StatusReport) -> Report {
-    if report.daemon == DaemonState::Down {
-        return Report::Down;
-    }
-    match &report.replay {
-        ReplayState::Replaying(_) => Report::Replaying,
-        ReplayState::Syncing { percent } => Report::Syncing(*percent),
-        ReplayState::SplitBrain => Report::SplitBrain,
-        ReplayState::RemoteNotPrimary | ReplayState::Stopped | ReplayState::Error(_) => Report::Stopped,
-        ReplayState::LocalPrimary | ReplayState::Unknown(_) => Report::Other,
-    }
-}
-
-/// Whether a copy has everything that the other one has, by the newest mirror snapshots of both.
-fn snapshot_positions(mine: &Snapshots, other: &Snapshots) -> Positions {
-    let (Some(newest), Some(newest_there)) = (mine.mirror.last(), other.mirror.last()) else {
-        return Positions::Unknown;
-    };
-    if newest.state != MirrorSnapshotState::Demoted || !newest.complete {
-        return Positions::Behind;
-    }
-    match newest.primary_snap_id {
-        // a copy of the other's demotion, and the other has nothing newer
-        Some(original) if original == newest_there.id => Positions::Complete,
-        Some(_) => Positions::Behind,
-        // demoted here, and the other only followed
-        None if newest_there.primary_snap_id.is_some() => Positions::Complete,
-        None => Positions::Behind,
-    }
-}
-
 /// Observes these images, unless their cluster did not answer a moment ago.
 pub(crate) async fn look(sites: &Sites, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, RunError> {
     if let Some(why) = images.iter().find_map(|image| image.cluster.silence()) {
@@ -714,100 +487,5 @@ fn in_touch_since_reboot(sites: &Sites, global_id: &str, token: &TokenSeen) -> b
     match peer_contact(sites.state_dir(), global_id, &boot_id) {
         Some(agrees) => agrees,
         None => *token == TokenSeen::None && peer_contacted_since_boot(sites.state_dir(), &boot_id),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ceph::MirrorSnapshot;
-
-    fn snapshots(mirror: &[(u64, MirrorSnapshotState, bool, Option<u64>)]) -> Snapshots {
-        let mirror = mirror
-            .iter()
-            .map(|&(id, state, complete, primary_snap_id)| MirrorSnapshot {
-                id,
-                state,
-                complete,
-                primary_mirror_uuid: primary_snap_id.map(|_| "uuid".into()),
-                primary_snap_id,
-            })
-            .collect();
-        Snapshots { mirror, ..Snapshots::default() }
-    }
-
-    /// A daemon that is fast has met the request, and makes the next copy by now.
-    #[test]
-    fn a_copy_that_is_just_being_made_is_not_the_one_that_goes_away() {
-        let cases =
-            [(MirrorState::Enabled, false), (MirrorState::Creating, false), (MirrorState::Disabling, true)];
-        for (state, goes) in cases {
-            let mirroring =
-                Mirroring { mode: MirrorMode::Journal, global_id: "77aa".into(), primary: false, state };
-            assert_eq!(is_going_away(&mirroring), goes, "{state:?}");
-        }
-    }
-
-    #[test]
-    fn only_a_complete_copy_of_the_newest_demotion_is_complete() {
-        use MirrorSnapshotState::{Demoted, NonPrimary, Primary};
-        let demoted = snapshots(&[(5, Primary, true, None), (6, Demoted, true, None)]);
-        let behind = snapshots(&[(5, NonPrimary, true, Some(5))]);
-        let copying = snapshots(&[(7, Demoted, false, Some(6))]);
-        let copied = snapshots(&[(7, Demoted, true, Some(6))]);
-        assert_eq!(snapshot_positions(&behind, &demoted), Positions::Behind);
-        assert_eq!(snapshot_positions(&copying, &demoted), Positions::Behind);
-        assert_eq!(snapshot_positions(&copied, &demoted), Positions::Complete);
-        // the last writer itself
-        assert_eq!(snapshot_positions(&demoted, &copied), Positions::Complete);
-        assert_eq!(snapshot_positions(&demoted, &behind), Positions::Complete);
-        // written and demoted there again since
-        let again = snapshots(&[(6, Demoted, true, None), (9, Demoted, true, None)]);
-        assert_eq!(snapshot_positions(&copied, &again), Positions::Behind);
-        // demoted on both sites, each for itself
-        assert_eq!(snapshot_positions(&demoted, &again), Positions::Behind);
-        assert_eq!(snapshot_positions(&Snapshots::default(), &demoted), Positions::Unknown);
-    }
-
-    /// Daemons of Ceph 19.2 and later remove what was superseded on either copy, demotions too; the newest one stays.
-    #[test]
-    fn superseded_snapshots_that_are_missing_change_no_verdict() {
-        use MirrorSnapshotState::{Demoted, NonPrimary, Primary};
-        // there and back: A demotes at 4, B is primary to 23, A again to 9
-        let a = [
-            (3, Primary, true, None),
-            (4, Demoted, true, None),
-            (6, NonPrimary, true, Some(21)),
-            (7, Demoted, true, Some(23)),
-            (8, Primary, true, None),
-            (9, Demoted, true, None),
-        ];
-        let b = [
-            (19, NonPrimary, true, Some(3)),
-            (20, Demoted, true, Some(4)),
-            (21, Primary, true, None),
-            (23, Demoted, true, None),
-            (25, NonPrimary, true, Some(8)),
-            (26, Demoted, true, Some(9)),
-        ];
-        let kept = |all: &[(u64, MirrorSnapshotState, bool, Option<u64>)], mask: usize| {
-            let newest = all.len() - 1;
-            let kept =
-                |(at, snapshot): (usize, _)| (at == newest || mask & (1 << at) != 0).then_some(snapshot);
-            snapshots(&all.iter().copied().enumerate().filter_map(kept).collect::<Vec<_>>())
-        };
-        // every moment of both copies that is not pruned yet, with everything older or any part of it
-        for (until_a, until_b) in (1..=a.len()).flat_map(|of_a| (1..=b.len()).map(move |of_b| (of_a, of_b))) {
-            let (of_a, of_b) = (&a[..until_a], &b[..until_b]);
-            let whole = usize::MAX;
-            let verdicts = |mask_a, mask_b| {
-                let (a, b) = (kept(of_a, mask_a), kept(of_b, mask_b));
-                (snapshot_positions(&a, &b), snapshot_positions(&b, &a))
-            };
-            let expected = verdicts(whole, whole);
-            for (mask_a, mask_b) in (0..32).flat_map(|mask_a| (0..32).map(move |mask_b| (mask_a, mask_b))) {
-                assert_eq!(verdicts(mask_a, mask_b), expected, "{until_a} {until_b} {mask_a:b} {mask_b:b}");
-            }
-        }
     }
 }

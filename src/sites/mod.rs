@@ -3,6 +3,7 @@
 pub mod activity;
 mod clock;
 mod cluster;
+pub(crate) mod copies;
 pub(crate) mod drive;
 pub(crate) mod error;
 pub(crate) mod force;

@@ -3,6 +3,7 @@
 use super::CONCURRENCY;
 use super::Sites;
 use super::cluster::Cluster;
+use super::copies;
 use super::error::{ForcedInPart, RunError};
 use super::force::{self, ForceOrder};
 use super::images::VmImage;
@@ -342,7 +343,7 @@ async fn ask_for_new_copy(cluster: &Cluster, seen: &Seen, global_id: &str) -> Re
     if now != seen.id_here {
         return Ok(Carried::Halted);
     }
-    let asked = async || look::copy_to_be_thrown_away(cluster, image).await;
+    let asked = async || copies::copy_to_be_thrown_away(cluster, image).await;
     locks::request_resync(cluster, image, global_id, asked).await?;
     Ok(Carried::Out)
 }
