@@ -106,7 +106,7 @@ pub struct PeerCeph {
     pub conf: PathBuf,
     /// Ceph user there, without `client.`.
     pub user: String,
-    /// Where `rbd` runs; never [`RunOn::Datastore`], whose hosts belong to the own cluster.
+    /// Where `rbd` runs; never [`ConfiguredRunOn::Datastore`], whose hosts belong to the own cluster.
     pub run_on: ConfiguredRunOn,
 }
 

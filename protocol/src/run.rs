@@ -637,7 +637,8 @@ impl<'a> Setting<'a> {
         }
     }
 
-    fn release(&self, patience: Patience, locks: Locks) -> Release<'a> {
+    /// The rules of a handoff.
+    pub fn release(&self, patience: Patience, locks: Locks) -> Release<'a> {
         let Self { here, there, role, closing_id, .. } = *self;
         let vm = self.vm.unwrap_or_default();
         Release { here, there, role, vm, patience, locks, closing_id }

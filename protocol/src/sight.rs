@@ -36,8 +36,7 @@ pub struct Observation {
     /// The copy there was seen since this host was booted, and did not contradict the one here. Only looked up while
     /// the peer cannot be asked.
     pub in_touch_since_reboot: bool,
-    /// The copy here is a clone that comes by mirror snapshots, and Ceph leaves out of these what its base holds
-    /// ([`crate::protection::Kind::CloneBySnapshots`]).
+    /// The copy here is a clone that comes by mirror snapshots, and Ceph leaves out of these what its base holds.
     pub lacks_its_base: bool,
     /// What may become of the copy here, if the other one outranks it.
     pub keeping: Keeping,
@@ -430,7 +429,7 @@ pub enum PeerVm {
     Denied(Denial),
     /// None.
     None,
-    /// It cannot be using the disk: POWEROFF, UNDEPLOYED, PENDING, a failed boot …
+    /// It cannot be using the disk: POWEROFF, UNDEPLOYED, HOLD, a failed boot …
     Inactive {
         /// Its id there.
         vm: i32,

@@ -1,4 +1,4 @@
-//! The words of what is refused before any rule is asked: an action of OpenNebula, or a command, that cannot be done.
+//! The words of what no rule refuses: an action of OpenNebula, or a command, that cannot be done, or not to its end.
 
 use crate::advice::Advice;
 use crate::decision::Code;
@@ -22,7 +22,7 @@ pub enum Unfit {
     MirroringUnknown { vm: i32, error: String },
     #[error("{image}: cannot tell whether it is mirrored: {error}")]
     ImageMirroringUnknown { image: ImageSpec, error: String },
-    #[error("{action} does not run: {error}")]
+    #[error("{action} does not run: {error}; onemirror setup --repair")]
     StockActionGone { action: String, error: String },
     #[error("cannot read what {action} is about: {error}")]
     CallNotRead { action: String, error: String },
@@ -124,6 +124,19 @@ impl Unfit {
     /// What it is known by in OpenNebula and in docs/refusals.md.
     pub fn code(&self) -> Code {
         UnfitKind::from(self).code()
+    }
+
+    /// Whether nothing was changed: the others are told when a run could not finish what it had begun, or could not look.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(
+            self,
+            Self::NotFollowed { .. }
+                | Self::SetAsideTooSlow { .. }
+                | Self::LockRanOut { .. }
+                | Self::NotAccepted { .. }
+                | Self::ClusterSilent { .. }
+                | Self::Bug
+        )
     }
 }
 

@@ -33,8 +33,7 @@ enum DatastoreAction {
     SnapFlatten,
 }
 
-/// Answers a call of `one_datastore`. Returns only if the stock action
-/// is not to run.
+/// Answers a call of `one_datastore`. Returns only if the stock action is not to run.
 pub(super) async fn run(config_path: &Path, called: &DriverCall) -> ExitCode {
     let DriverCall { stock, action, arguments } = called;
     let mut subject = Entry::new("", &format!("datastore {action}"), Outcome::Refused);

@@ -30,7 +30,7 @@ pub enum HookError {
     Input(String),
     /// The rest.
     #[error(transparent)]
-    Sites(#[from] RunError),
+    Run(#[from] RunError),
 }
 
 /// Serves one event with the document from `input`.

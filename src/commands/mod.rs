@@ -22,7 +22,7 @@ use crate::protection::Concern;
 use crate::setup::SetupError;
 use crate::sites::{RunError, Sites};
 use clap::{Parser, Subcommand};
-use onemirror_protocol::Code;
+use onemirror_protocol::{Code, Unfit};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -85,7 +85,7 @@ enum Invocation {
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error("{0}")]
-    Sites(#[from] RunError),
+    Run(#[from] RunError),
     #[error("{0}")]
     State(#[from] crate::state::StateError),
     #[error("{0}")]
@@ -109,12 +109,13 @@ enum CommandError {
 impl CommandError {
     fn exit_status(&self) -> u8 {
         match self {
-            Self::Sites(RunError::Config(_)) | Self::Usage(_) => 2,
+            Self::Run(RunError::Config(_)) | Self::Usage(_) => 2,
             Self::Setup(SetupError::NoRole | SetupError::NotRoot) => 2,
             Self::Setup(SetupError::NoFrontEnd { .. } | SetupError::NotSetUp { .. })
             | Self::NotInPlace(_) => 1,
-            Self::Sites(error) if error.is_refusal() => 1,
-            Self::Hook(hook::HookError::Sites(error)) if error.is_refusal() => 1,
+            Self::Run(RunError::Unfit(Unfit::Bug)) => 255,
+            Self::Run(error) if error.is_refusal() => 1,
+            Self::Hook(hook::HookError::Run(error)) if error.is_refusal() => 1,
             Self::Hook(hook::HookError::Input(_)) => 2,
             _ => 3,
         }
@@ -123,7 +124,7 @@ impl CommandError {
     /// What a refusal is known by in docs/refusals.md.
     fn code(&self) -> Option<Code> {
         match self {
-            Self::Sites(error) | Self::Hook(hook::HookError::Sites(error)) => Some(error.code()),
+            Self::Run(error) | Self::Hook(hook::HookError::Run(error)) => Some(error.code()),
             _ => None,
         }
     }
@@ -222,7 +223,6 @@ fn or_dash(text: Option<&str>) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onemirror_protocol::Unfit;
 
     #[test]
     fn a_refusal_is_told_with_its_code_and_a_wrong_call_without() {

@@ -19,8 +19,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Answers a call of `one_tm`. Returns only if the stock action
-/// is not to run.
+/// Answers a call of `one_tm`. Returns only if the stock action is not to run.
 pub(super) async fn run(config_path: &Path, called: &DriverCall) -> ExitCode {
     let DriverCall { stock, action, arguments } = called;
     let mut subject = Entry {

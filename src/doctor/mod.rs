@@ -193,7 +193,7 @@ fn about_onemirror(facts: &Examined, found: &mut Findings) {
             Check::Configuration,
             Level::Failure,
             why,
-            Advice::decide("correct what it names; a new one: install.sh --role home|recovery"),
+            Advice::decide("correct what it names; a new one: onemirror setup --role home|recovery"),
         );
     }
     if let Some(reason) = &facts.switched_off {
@@ -215,7 +215,9 @@ fn about_onemirror(facts: &Examined, found: &mut Findings) {
                 );
             }
         }
-        Err(why) => found.add(Check::Setup, Level::Failure, why, Advice::decide("install.sh")),
+        Err(why) => {
+            found.add(Check::Setup, Level::Failure, why, Advice::command(Place::Here, "onemirror setup"))
+        }
     }
     for (hook, said) in &facts.failed_hooks {
         found.add(

@@ -3,9 +3,10 @@
 use crate::audit::Outcome;
 use crate::opennebula::Vm;
 use crate::sites::journal::{Attempt, Ground};
+use crate::sites::look::Seen;
 use crate::sites::{RunError, Sites, VmImage, VmImages, activity, drive, journal, look};
 use onemirror_protocol::{
-    BootKind, Depth, ImageSpec, Locks, Patience, Run, Running, Standing, Step, Verdict,
+    BootKind, Depth, ImageSpec, Judgement, Locks, Patience, Run, Running, Standing, Step, Verdict,
 };
 
 /// Which disks a boot is about.
@@ -76,6 +77,13 @@ pub async fn gate(
         journal::note(sites, &attempt, outcome, Some(error.to_string()));
     }
     result
+}
+
+/// What the gate before the VM's next boot would say of what was seen without locks.
+pub(crate) fn would_judge(sites: &Sites, vm: &Vm, seen: &[Seen], patience: Patience) -> Judgement {
+    let (id, kind) = (sites.closing_id(), activity::next_boot(vm));
+    let gate = drive::setting(sites, Some(vm.id), &id).gate(kind, next_standing(vm), patience, Locks::Both);
+    gate.judge(&drive::observations(seen))
 }
 
 /// What the `running` hook has to do about a VM that runs; nothing is changed.

@@ -6,9 +6,9 @@ use crate::opennebula::{Vm, VmState};
 use crate::sites::drive::Subject;
 use crate::sites::journal::Attempt;
 use crate::sites::look::Seen;
-use crate::sites::{ForceOrder, RunError, Sites, Start, VmImages, activity, drive, journal, look, start};
+use crate::sites::{ForceOrder, RunError, Sites, Start, VmImages, drive, journal, look, start};
 use onemirror_protocol::advice::Place;
-use onemirror_protocol::{Decision, Depth, Locks, Patience, Refusal, Run, Unfit, Verdict};
+use onemirror_protocol::{Decision, Depth, Patience, Refusal, Run, Unfit, Verdict};
 
 /// What a failover did.
 #[derive(Debug, Default, serde::Serialize)]
@@ -69,16 +69,7 @@ async fn try_failover(
 /// What the gate would refuse now, if anything; what it would wait for counts too, since the other site may be
 /// lost for good.
 pub(crate) fn would_refuse(sites: &Sites, vm: &Vm, seen: &[Seen]) -> Option<Refusal> {
-    let (sights, id, kind) = (drive::observations(seen), sites.closing_id(), activity::saved_memory(vm));
-    let judge = |patience| {
-        let gate = drive::setting(sites, Some(vm.id), &id).gate(
-            kind,
-            boot::next_standing(vm),
-            patience,
-            Locks::Both,
-        );
-        gate.judge(&sights).decision
-    };
+    let judge = |patience| boot::would_judge(sites, vm, seen, patience).decision;
     let decision = match judge(Patience::Fresh) {
         Decision::Wait { .. } => judge(Patience::Exhausted),
         decision => decision,
@@ -89,7 +80,7 @@ pub(crate) fn would_refuse(sites: &Sites, vm: &Vm, seen: &[Seen]) -> Option<Refu
     }
 }
 
-/// Has all images primary here, or none.
+/// Has all images primary here. If that fails half-way, the error says which are.
 pub(crate) async fn promote_all(
     sites: &Sites,
     vm: &VmImages,

@@ -1,5 +1,4 @@
-//! What a site had written and not sent when the other one outranked it: set aside under another name, listed, put to
-//! use again, dropped.
+//! What was set aside: listed, put to use again, dropped.
 
 use crate::audit::Outcome;
 use crate::ceph::ImageInfo;

@@ -17,7 +17,7 @@ use crate::sites::{
 };
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
-    Belongs, BootKind, Copy, Decision, Depth, Finding, Here, Locks, Mode, Patience, PeerVm, Release,
+    Belongs, BootKind, Copy, Decision, Depth, Finding, Here, Locks, Mode, Patience, PeerVm,
     ReleaseJudgement, Role, Rule, Step, Task, There, TokenSeen, Unfit, UserHere, released_by,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -266,16 +266,7 @@ async fn plan_boot(sites: &Sites, vm: &Vm, seen: &[Seen]) -> PlanPart {
             advice: Some(advice),
         };
     }
-    let (id, kind) = (sites.closing_id(), activity::saved_memory(vm));
-    let judge = |patience| {
-        let gate = drive::setting(sites, Some(vm.id), &id).gate(
-            kind,
-            boot::next_standing(vm),
-            patience,
-            Locks::Both,
-        );
-        gate.judge(&drive::observations(seen))
-    };
+    let judge = |patience| boot::would_judge(sites, vm, seen, patience);
     let judgement = judge(Patience::Fresh);
     let part = plan_part(&judgement.decision, &judgement.findings, "boot");
     if !matches!(judgement.decision, Decision::Wait { .. }) {
@@ -483,15 +474,7 @@ async fn what_is_undone(sites: &Sites, seen: &Seen, user: Option<UserHere>) -> O
         }
         Task::Release { vm } => {
             let id = sites.closing_id();
-            let rules = Release {
-                here: sites.here.name(),
-                there: sites.there.name(),
-                role: sites.residence().role,
-                vm,
-                patience: Patience::Exhausted,
-                locks: Locks::Here,
-                closing_id: &id,
-            };
+            let rules = drive::setting(sites, Some(vm), &id).release(Patience::Exhausted, Locks::Here);
             let ReleaseJudgement { pending, .. } = rules.judge(std::slice::from_ref(&seen.observation));
             let cause = pending.first().map_or("reconcile will finish it", |pending| pending.cause.as_str());
             Some((Some(vm), Undone::by_itself(format!("handoff pending: {cause}"))))
@@ -568,15 +551,7 @@ pub async fn plan(sites: &Sites, vm: i32) -> Result<Plan, RunError> {
     });
     let terminate = if is_away && sites.config().releases_on(crate::config::ReleaseOn::Terminate) {
         let seen = look::observe(sites, &vm_images.images, Depth::GiveUp).await?;
-        let rules = Release {
-            here: sites.here.name(),
-            there: sites.there.name(),
-            role: sites.residence().role,
-            vm,
-            patience: Patience::Fresh,
-            locks: Locks::Here,
-            closing_id: &id,
-        };
+        let rules = drive::setting(sites, Some(vm), &id).release(Patience::Fresh, Locks::Here);
         let ReleaseJudgement { judgement, pending } = rules.judge(&drive::observations(&seen));
         let mut part = plan_part(&judgement.decision, &judgement.findings, "nothing to hand over");
         for pending in pending {

@@ -114,7 +114,6 @@ struct KeptUp {
     to_give_way: Option<Option<i32>>,
 }
 
-/// Why a copy does not give way yet.
 /// Looks at every mirrored image of this site's Ceph datastores and finishes what is undone. What cannot be looked at
 /// keeps nothing else waiting, and is told at the end.
 pub async fn reconcile(sites: &Sites) -> Result<ReconcileReport, RunError> {

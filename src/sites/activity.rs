@@ -121,7 +121,7 @@ pub(crate) fn has_its_disks(vm: &Vm) -> bool {
 }
 
 /// What starting the VM from its present state would do with its disks.
-pub(crate) fn saved_memory(vm: &Vm) -> onemirror_protocol::BootKind {
+pub(crate) fn next_boot(vm: &Vm) -> onemirror_protocol::BootKind {
     match vm.state {
         VmState::Suspended | VmState::Stopped => onemirror_protocol::BootKind::Restore,
         _ => boot_kind(vm).unwrap_or(onemirror_protocol::BootKind::Cold),
@@ -357,10 +357,10 @@ mod tests {
     fn saved_memory_is_known_before_the_boot() {
         for (number, name, _) in STATES {
             let expected = if matches!(name, "SUSPENDED" | "STOPPED") { Restore } else { Cold };
-            assert_eq!(saved_memory(&vm(number, 0)), expected, "{name}");
+            assert_eq!(next_boot(&vm(number, 0)), expected, "{name}");
         }
         for (number, name, _, boot) in LCM_STATES {
-            assert_eq!(saved_memory(&vm(ACTIVE, number)), boot.unwrap_or(Cold), "{name}");
+            assert_eq!(next_boot(&vm(ACTIVE, number)), boot.unwrap_or(Cold), "{name}");
         }
     }
 }

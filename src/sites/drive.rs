@@ -60,11 +60,20 @@ impl Driven {
         images
     }
 
-    /// By which rule what was done at the end with the image.
+    /// By which rule what was done at the end with the image, or is to be done by the next run.
     pub(crate) fn told_of(&self, image: &ImageSpec) -> Option<(Rule, String)> {
         let rule = self.findings.iter().find(|finding| finding.image == *image)?.rule;
-        let steps: Vec<&str> = self.due.iter().filter(|step| step.image() == image).map(Step::name).collect();
-        Some((rule, if steps.is_empty() { "settled meanwhile".to_owned() } else { steps.join(", ") }))
+        let due: Vec<&Step> = self.due.iter().filter(|step| step.image() == image).collect();
+        let names = due.iter().map(|step| step.name()).collect::<Vec<_>>().join(", ");
+        let is_done = due.iter().all(|step| self.steps.contains(step));
+        Some((
+            rule,
+            match due[..] {
+                [] => "settled meanwhile".to_owned(),
+                _ if is_done => names,
+                _ => format!("not accepted yet: {names}"),
+            },
+        ))
     }
 
     /// What made it fail.
@@ -384,6 +393,29 @@ impl<'a> Drive<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ceph_did_not_accept_is_not_told_as_done() {
+        let image: ImageSpec = "one/one-7".parse().unwrap();
+        let due = vec![Step::Resync { image: image.clone() }];
+        let findings = vec![Finding { image: image.clone(), rule: Rule::UpkeepSplitBrainedCopyHere }];
+        let told = |due: &[Step], steps: &[Step]| {
+            let driven = Driven {
+                verdict: Verdict::Tidied,
+                seen: Vec::new(),
+                steps: steps.to_vec(),
+                mirrored: 0,
+                due: due.to_vec(),
+                findings: findings.clone(),
+                taken_over: Vec::new(),
+                trouble: None,
+            };
+            driven.told_of(&image).unwrap().1
+        };
+        assert_eq!(told(&due, &due), "resync");
+        assert_eq!(told(&due, &[]), "not accepted yet: resync");
+        assert_eq!(told(&[], &[]), "settled meanwhile");
+    }
 
     #[test]
     fn what_could_not_be_done_is_named_with_its_cause() {

@@ -1,4 +1,4 @@
-//! Why the sites could not find out, or could not finish.
+//! Why a run could not find out, or could not finish.
 
 use crate::ceph::CephError;
 use crate::config::ConfigError;
@@ -181,7 +181,11 @@ impl RunError {
 
     /// Whether everything is as it was: refused, not failed half-way.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Unfit(_) | Self::Disk(_)) || self.is_passing()
+        match self {
+            Self::Unfit(unfit) => unfit.is_refusal(),
+            Self::Refused(_) | Self::Disk(_) => true,
+            other => other.is_passing(),
+        }
     }
 
     /// Whether a run that begins again, with new locks and a new look, may well get through.

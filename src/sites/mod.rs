@@ -72,12 +72,12 @@ impl Index<Side> for Sites {
 }
 
 impl Sites {
-    /// The sites for one run on behalf of `event`.
+    /// The two sites, for one run on behalf of `event`.
     pub fn new(config: Config, event: &str) -> Result<Self, RunError> {
         Self::within(config, event, Environment::real())
     }
 
-    /// The same in other environment.
+    /// The same in another environment.
     pub fn within(config: Config, event: &str, environment: Environment) -> Result<Self, RunError> {
         let site = |name: &str, options: Box<dyn Fn() -> Result<ClientOptions, FrontEndError>>| {
             let connector = environment.connector.clone();

@@ -1,5 +1,4 @@
-//! What a site had written and not sent when the other one outranked it: set aside under another name, listed, put to
-//! use again, dropped.
+//! What a site had written and not sent when the other one outranked it is set aside under another name, and found again.
 
 use super::Sites;
 use super::cluster::Cluster;

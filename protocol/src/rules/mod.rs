@@ -1,4 +1,4 @@
-//! Pure judgement of what was seen: no order, no time.
+//! Pure judgement of what was seen. Which look, lock or wait comes next is the matter of [`crate::run`].
 
 pub(crate) mod boot;
 pub(crate) mod force;

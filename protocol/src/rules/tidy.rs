@@ -277,7 +277,7 @@ impl Upkeep<'_> {
         if let Some(vm) = self.running_here
             && term.is_none()
         {
-            // booted without a gate: there was no CONTEXT section, or the plugin came later
+            // booted without a gate: there was no CONTEXT section, or onemirror came later
             let image = &observation.image;
             let token = opening_token(here, &observation.there, self.here);
             let mark = Mark::of(&token, vm);

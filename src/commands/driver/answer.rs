@@ -23,7 +23,7 @@ pub(crate) enum Answer {
     /// The action fails with one plain sentence.
     Refused {
         sentence: String,
-        /// The sites has written it into the audit log already.
+        /// The operation has written it into the audit log already.
         noted: bool,
     },
 }
@@ -60,7 +60,7 @@ pub(crate) fn refuse_ceph(error: &CephError) -> Answer {
     Answer::Refused { sentence: format!("{} {error}", Code::CEPH), noted: false }
 }
 
-/// A refusal that the sites gave, and has written into the audit log.
+/// A refusal of an operation, which has written it into the audit log.
 pub(crate) fn refuse_as_noted(vm: i32, error: &RunError) -> Answer {
     Answer::Refused { sentence: error.for_oned(vm), noted: true }
 }
@@ -115,7 +115,9 @@ impl Called<'_> {
             }
             Err(error) => error,
         };
-        eprintln!("{} does not run: {error}; run install.sh again", self.stock.display());
+        let gone =
+            Unfit::StockActionGone { action: self.stock.display().to_string(), error: error.to_string() };
+        eprintln!("{} {gone}", gone.code());
         ExitCode::FAILURE
     }
 }
@@ -138,7 +140,7 @@ fn tell_instead(why: &str, subject: Entry) {
     note(Entry { outcome: Outcome::Skipped, reason: Some(why), ..subject });
 }
 
-/// One line in the audit log for what is answered without an sites.
+/// One line in the audit log for what is answered without a run.
 pub(crate) fn note(entry: Entry) {
     // the log warns by itself, once
     let _ = AuditLog::open(&config::audit_log_path()).record(&entry);
