@@ -17,8 +17,8 @@ use crate::sites::{
 };
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
-    Belongs, BootKind, Copy, Decision, Depth, Finding, Here, Locks, Mode, Patience, PeerVm,
-    ReleaseJudgement, Role, Rule, Step, Task, There, TokenSeen, Unfit, UserHere, released_by,
+    Belongs, BootKind, Copy, Decision, Depth, Finding, Here, Locks, Mode, Patience, PeerVm, ReleaseJudgement,
+    Role, Rule, Step, Task, There, TokenSeen, Unfit, UserHere, released_by,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
