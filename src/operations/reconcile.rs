@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// What was found and done about one image.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, Default, serde::Serialize)]
 pub struct ReconcileItem {
     /// The image, as `pool[/namespace]/image`.
     pub image: String,
@@ -48,8 +48,8 @@ impl ReconcileItem {
             RunError::Locked { holder, .. } => Some(holder.clone()),
             _ => None,
         };
-        let code = Some(error.code().to_string());
-        Self { image, vm, rule, done: String::new(), error: Some(error.to_string()), code, locked_by }
+        let (code, error) = (Some(error.code().to_string()), Some(error.to_string()));
+        Self { image, vm, rule, error, code, locked_by, ..Self::default() }
     }
 }
 
@@ -82,15 +82,7 @@ impl ReconcileReport {
         for (holder, images) in by_holder {
             let (image, done) = (images.join(" "), format!("another run works at it: {holder}"));
             let locked_by = Some(holder);
-            self.items.push(ReconcileItem {
-                image,
-                vm: None,
-                rule: None,
-                done,
-                error: None,
-                code: None,
-                locked_by,
-            });
+            self.items.push(ReconcileItem { image, done, locked_by, ..ReconcileItem::default() });
         }
         locked
     }
@@ -252,19 +244,7 @@ async fn keep_one_up(sites: &Sites, kept: &ImageWithUsers) -> KeptUp {
         return kept_up;
     }
     let (name, vm) = (image.spec().to_string(), users.first().map(|user| user.vm));
-    let item = |done: String, error: Option<String>| ReconcileItem {
-        image: name.clone(),
-        vm,
-        rule: None,
-        done,
-        error,
-        code: None,
-        locked_by: None,
-    };
-    let failed = |error: &RunError| ReconcileItem {
-        code: Some(error.code().to_string()),
-        ..item(String::new(), Some(error.to_string()))
-    };
+    let failed = |error: &RunError| ReconcileItem::of_error(name.clone(), vm, None, error);
     let seen = match look::look(sites, std::slice::from_ref(image), Depth::Tidy).await {
         Ok(seen) => seen,
         Err(error) => {
@@ -275,7 +255,10 @@ async fn keep_one_up(sites: &Sites, kept: &ImageWithUsers) -> KeptUp {
     kept_up.is_mirrored = seen.iter().any(|seen| seen.global_id.is_some());
     match protection::send_new_name(sites, &seen).await {
         Ok(None) => {}
-        Ok(Some(left)) => kept_up.item = Some(item(format!("mirror-snapshot {left}"), None)),
+        Ok(Some(left)) => {
+            let (image, done) = (name.clone(), format!("mirror-snapshot {left}"));
+            kept_up.item = Some(ReconcileItem { image, vm, done, ..ReconcileItem::default() });
+        }
         Err(error) => kept_up.item = Some(failed(&error)),
     }
     if let Some(first) = seen.first() {
@@ -296,8 +279,7 @@ async fn do_what_is_due(sites: &Sites, kept: &ImageWithUsers, seen: &Seen, kept_
         rule: Some(rule),
         done,
         error,
-        code: None,
-        locked_by: None,
+        ..ReconcileItem::default()
     };
     match judgement.task {
         Task::Nothing => {}
@@ -335,7 +317,7 @@ async fn finished(sites: &Sites, image: &VmImage) -> ReconcileItem {
     match ended {
         Ok(()) => {
             let done = "set aside".to_owned();
-            ReconcileItem { image, vm: None, rule: None, done, error: None, code: None, locked_by: None }
+            ReconcileItem { image, done, ..ReconcileItem::default() }
         }
         Err(error) => ReconcileItem::of_error(image, None, None, &error),
     }
