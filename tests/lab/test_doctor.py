@@ -345,7 +345,7 @@ def gone_apart(world):
 
 # what is broken, the check that finds it, how bad it is, a word of its fix, and which other checks may say something
 CASES = [
-    (configuration, "configuration", "failure", "install.sh", ()),
+    (configuration, "configuration", "failure", "onemirror setup --role", ()),
     (readable_credentials, "credentials", "failure", "600", ("front-end-there",)),
     (plain_http, "encryption", "warning", "TLS", ("front-end-there",)),
     (switched_off, "switch", "failure", "onemirror on", ()),
