@@ -70,7 +70,10 @@ pub async fn lost_images(sites: &Sites) -> Result<Vec<LostImage>, RunError> {
                 of: found.note.image,
                 vm: found.note.vm,
                 since: found.note.since,
-                why: found.note.why,
+                why: match found.info.mirroring {
+                    Some(_) => format!("{}; being set aside, reconcile will finish it", found.note.why),
+                    None => found.note.why,
+                },
                 size,
             });
         }

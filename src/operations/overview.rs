@@ -225,7 +225,7 @@ async fn pending_views(sites: &Sites, image: VmImage) -> Vec<PendingView> {
         }
         // it may well be pending; nobody can tell
         Err(error) => {
-            vec![PendingView { image: name, vm: None, handoff: error.to_string(), advice: None }]
+            vec![PendingView { image: name, vm: None, handoff: error.coded(), advice: None }]
         }
     }
 }
@@ -298,7 +298,7 @@ async fn without_room(sites: &Sites, seen: &[Seen]) -> Option<(String, Advice)> 
 async fn vm_view(sites: &Sites, vm_images: &VmImages, errors: Vec<RunError>, watched: &Watched) -> VmView {
     let vm = &vm_images.vm;
     let user = users::user_here(vm);
-    let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let mut errors: Vec<String> = errors.iter().map(RunError::coded).collect();
     let mut by_way: BTreeMap<u64, Vec<VmImage>> = BTreeMap::new();
     for image in &vm_images.images {
         by_way.entry(image.cluster.number()).or_default().push(image.clone());
@@ -307,7 +307,7 @@ async fn vm_view(sites: &Sites, vm_images: &VmImages, errors: Vec<RunError>, wat
     for images in by_way.into_values() {
         match look::look(sites, &images, Depth::Boot).await {
             Ok(found) => seen.extend(found),
-            Err(error) => errors.push(error.to_string()),
+            Err(error) => errors.push(error.coded()),
         }
     }
     seen.sort_by_key(|seen| seen.image.disk_id);

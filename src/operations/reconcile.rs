@@ -392,7 +392,7 @@ pub fn note_reconcile(sites: &Sites, report: &ReconcileReport, started: Instant)
 
 /// Why disks of a VM could not be looked at.
 pub(crate) fn of_vm(vm: i32, error: &RunError) -> NotReached {
-    NotReached { what: format!("VM {vm}"), why: error.to_string() }
+    NotReached { what: format!("VM {vm}"), why: error.coded() }
 }
 
 /// The VM that was last booted on it.

@@ -155,6 +155,14 @@ fn of_ceph(image: &ImageSpec, site: &str, error: &CephError) -> String {
     }
 }
 
+/// What an error of a cluster is known by.
+pub(crate) fn code_of_ceph(error: &CephError) -> Code {
+    match error {
+        CephError::PoolFull { .. } => Rule::NoRoomHere.code().unwrap_or(Code::NO_RULE),
+        _ => Code::CEPH,
+    }
+}
+
 impl RunError {
     /// What it is known by in OpenNebula and in docs/refusals.md.
     pub fn code(&self) -> Code {
@@ -162,15 +170,17 @@ impl RunError {
             Self::Refused(refusal) => refusal.rule.code().unwrap_or(Code::NO_RULE),
             Self::Locked { .. } | Self::Changed { .. } => Code::BUSY,
             Self::OpenNebula { .. } => Code::OPENNEBULA,
-            Self::Ceph { error: CephError::PoolFull { .. }, .. } => {
-                Rule::NoRoomHere.code().unwrap_or(Code::NO_RULE)
-            }
-            Self::Ceph { .. } => Code::CEPH,
+            Self::Ceph { error, .. } => code_of_ceph(error),
             Self::Disk(_) => Code::DISK,
             Self::Config(_) => Code::CONFIGURATION,
             Self::ForcedInPart(_) => Code::FORCED_IN_PART,
             Self::Unfit(unfit) => unfit.code(),
         }
+    }
+
+    /// The sentence, with its code first.
+    pub(crate) fn coded(&self) -> String {
+        format!("{} {self}", self.code())
     }
 
     /// One line for OpenNebula, which cuts it after about 60 characters for `onevm show`, and writes all of it into the

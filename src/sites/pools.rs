@@ -3,13 +3,13 @@
 use super::CONCURRENCY;
 use super::Sites;
 use super::cluster::Cluster;
-use super::error::RunError;
+use super::error::{RunError, code_of_ceph};
 use super::images::{self, VmImage};
 use super::reach;
 use crate::ceph::{CephError, PoolStatus};
 use crate::opennebula::{Datastore, DatastoreKind, Image};
 use futures::{StreamExt, stream};
-use onemirror_protocol::ImageSpec;
+use onemirror_protocol::{Code, ImageSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A pool of one cluster: pools of one name in two clusters are two.
@@ -76,7 +76,7 @@ pub(crate) async fn pools_here(sites: &Sites) -> Result<(Vec<PoolHere>, Vec<NotR
             Ok(cluster) => {
                 ways.entry((cluster.number(), pool)).or_insert((cluster, datastore));
             }
-            Err(error) => not_reached.push(of_datastore(&datastore, error.to_string())),
+            Err(error) => not_reached.push(of_datastore(&datastore, error.coded())),
         }
     }
     not_reached.dedup();
@@ -154,9 +154,11 @@ async fn pool_here(
     datastore: Datastore,
 ) -> (Option<PoolHere>, Option<NotReached>) {
     if let Some(why) = cluster.silence() {
-        return (None, Some(of_datastore(&datastore, why)));
+        return (None, Some(of_datastore(&datastore, format!("{} {why}", Code::CEPH))));
     }
-    let told = |error| of_datastore(&datastore, format!("Ceph on {}: {error}", sites.here.name()));
+    let told = |error: CephError| {
+        of_datastore(&datastore, format!("{} Ceph on {}: {error}", code_of_ceph(&error), sites.here.name()))
+    };
     let (status, trouble) = match cluster.pool_status(&name).await {
         Ok(status) => (status, None),
         Err(error @ CephError::NotPossible { .. }) => {
