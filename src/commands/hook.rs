@@ -179,12 +179,11 @@ async fn stop(sites: &Sites, vm: i32, refusal: Refusal) -> Result<(), RunError> 
     let rule = refusal.rule.name();
     let error = RunError::Refused(refusal);
     let message: String = error.for_oned(vm).chars().filter(|c| !matches!(c, '"' | '\\')).collect();
-    let client = sites.here.front_end().map_err(|error| sites.here.error(error))?;
-    let site = sites.here.name().to_owned();
-    let failed =
-        |error: crate::opennebula::OneError| RunError::OpenNebula { site: site.clone(), error: error.into() };
-    client.vm_action(VmAction::PoweroffHard, vm).await.map_err(failed)?;
-    client.vm_update_append(vm, &format!("ERROR=\"{message}\"")).await.map_err(failed)?;
+    let stopped = sites.here.ask(async |one| {
+        one.vm_action(VmAction::PoweroffHard, vm).await?;
+        one.vm_update_append(vm, &format!("ERROR=\"{message}\"")).await
+    });
+    stopped.await?;
     tracing::warn!("VM {vm} powered off ({rule}): {error}");
     Err(error)
 }

@@ -109,14 +109,15 @@ enum CommandError {
 impl CommandError {
     fn exit_status(&self) -> u8 {
         match self {
-            Self::Run(RunError::Config(_)) | Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Run(RunError::Config(_)) | Self::Hook(hook::HookError::Input(_)) => 2,
             Self::Setup(SetupError::NoRole | SetupError::NotRoot) => 2,
             Self::Setup(SetupError::NoFrontEnd { .. } | SetupError::NotSetUp { .. })
             | Self::NotInPlace(_) => 1,
-            Self::Run(RunError::Unfit(Unfit::Bug)) => 255,
-            Self::Run(error) if error.is_refusal() => 1,
-            Self::Hook(hook::HookError::Run(error)) if error.is_refusal() => 1,
-            Self::Hook(hook::HookError::Input(_)) => 2,
+            Self::Run(error) | Self::Hook(hook::HookError::Run(error)) => match error {
+                RunError::Unfit(Unfit::Bug) => 255,
+                error if error.is_refusal() => 1,
+                _ => 3,
+            },
             _ => 3,
         }
     }
@@ -223,6 +224,27 @@ fn or_dash(text: Option<&str>) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_changed_nothing_ends_with_1() {
+        let image: onemirror_protocol::ImageSpec = "one/one-7".parse().unwrap();
+        let (steps, there) = (String::from("promote one/one-7"), String::from("site-b"));
+        for (error, status) in [
+            (RunError::Unfit(Unfit::VmIsDone { vm: 3 }), 1),
+            (RunError::Changed { image: image.clone() }, 1),
+            (RunError::Unfit(Unfit::NotFollowed { image: image.clone(), there }), 3),
+            (RunError::Unfit(Unfit::LockRanOut { steps: steps.clone() }), 3),
+            (RunError::Unfit(Unfit::NotAccepted { steps }), 3),
+            (RunError::Unfit(Unfit::SetAsideTooSlow { image: image.clone() }), 3),
+            (RunError::Unfit(Unfit::ClusterSilent { why: String::new() }), 3),
+            (RunError::Unfit(Unfit::Bug), 255),
+        ] {
+            let told = error.to_string();
+            assert_eq!(CommandError::Run(error).exit_status(), status, "{told}");
+        }
+        let of_hook = hook::HookError::Run(RunError::Unfit(Unfit::Bug));
+        assert_eq!(CommandError::Hook(of_hook).exit_status(), 255);
+    }
 
     #[test]
     fn a_refusal_is_told_with_its_code_and_a_wrong_call_without() {

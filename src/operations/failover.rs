@@ -110,7 +110,7 @@ pub(crate) async fn promote_all(
 /// Starts the VM by what its state takes.
 async fn start(sites: &Sites, vm: &Vm) -> Result<Option<&'static str>, RunError> {
     let (how, started) = (start::start_of(vm), sites.time().now());
-    let front_end = sites.here.front_end().map_err(|error| sites.here.error(error))?;
+    let front_end = sites.here.reached()?;
     let result = start::ask(&**front_end, vm.id, how).await;
     let name = how.command().unwrap_or_default();
     let (outcome, reason) = match &result {

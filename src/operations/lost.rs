@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 /// The image metadata key under which the days are counted on which reconcile saw the image.
 const DAYS_KEY: &str = "onemirror.lost-days";
 
+/// What is said of a copy that a killed run has left half-way.
+pub(crate) const BEING_SET_ASIDE: &str = "being set aside; reconcile will finish it";
+
 /// A copy that was set aside.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct LostImage {
@@ -71,7 +74,7 @@ pub async fn lost_images(sites: &Sites) -> Result<Vec<LostImage>, RunError> {
                 vm: found.note.vm,
                 since: found.note.since,
                 why: match found.info.mirroring {
-                    Some(_) => format!("{}; being set aside, reconcile will finish it", found.note.why),
+                    Some(_) => format!("{}; {BEING_SET_ASIDE}", found.note.why),
                     None => found.note.why,
                 },
                 size,

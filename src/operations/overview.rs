@@ -208,7 +208,7 @@ pub async fn overview(sites: &Sites) -> Result<Overview, RunError> {
 async fn pending_views(sites: &Sites, image: VmImage) -> Vec<PendingView> {
     let name = image.spec().to_string();
     if set_aside::is_being_set_aside(&image).await {
-        let handoff = "being set aside; reconcile will finish it".to_owned();
+        let handoff = lost::BEING_SET_ASIDE.to_owned();
         return vec![PendingView { image: name, vm: None, handoff, advice: None }];
     }
     match look::look(sites, &[image], Depth::Tidy).await {

@@ -144,8 +144,7 @@ pub async fn pass_on(sites: &Sites, vm: Option<i32>, images: &[VmImage]) -> Resu
 async fn start_user_of(sites: &Sites, images: &BTreeSet<ImageSpec>) -> Result<PassOn, RunError> {
     let next = user_to_start(sites, images).await?;
     if let PassOn::Start { vm, how, .. } = &next {
-        let client = sites.there.front_end().map_err(|error| sites.there.error(error))?;
-        start::ask(&**client, *vm, *how).await.map_err(|error| sites.there.error(error))?;
+        sites.there.ask(async |one| start::ask(&**one, *vm, *how).await).await?;
     }
     Ok(next)
 }
@@ -158,8 +157,7 @@ pub(crate) async fn user_to_start(sites: &Sites, images: &BTreeSet<ImageSpec>) -
         [vm] => vm,
         ref vms => return Ok(PassOn::Ambiguous { vms: vms.to_vec() }),
     };
-    let client = sites.there.front_end().map_err(|error| sites.there.error(error))?;
-    let there = client.vm(vm).await.map_err(|error| sites.there.error(error))?;
+    let there = sites.there.ask(async |one| one.vm(vm).await).await?;
     let state = there.state_name();
     Ok(match start::start_of(&there) {
         how @ (Start::Resume | Start::Release | Start::Retry) => PassOn::Start { vm, state, how },

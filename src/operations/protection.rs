@@ -106,9 +106,7 @@ async fn names_there(
         }
         Err(error) => {
             tracing::info!("{error}");
-            if error.is_unreachable() {
-                sites.there.silence.note(String::new());
-            }
+            cluster.note_silence(&error);
             (None, None)
         }
     }

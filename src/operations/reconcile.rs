@@ -165,7 +165,7 @@ pub async fn take_back_refusal(sites: &Sites, vm: &Vm) -> Result<(), RunError> {
         return Ok(());
     }
     let started = sites.time().now();
-    let front_end = sites.here.front_end().map_err(|error| sites.here.error(error))?;
+    let front_end = sites.here.reached()?;
     let result = front_end.vm_update_append(vm.id, "ERROR=\"\"").await;
     let (outcome, reason) = match &result {
         Ok(()) => (Outcome::Done, None),

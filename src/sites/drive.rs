@@ -71,7 +71,7 @@ impl Driven {
             match due[..] {
                 [] => "settled meanwhile".to_owned(),
                 _ if is_done => names,
-                _ => format!("not accepted yet: {names}"),
+                _ => format!("not done yet: {names}"),
             },
         ))
     }
@@ -395,7 +395,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ceph_did_not_accept_is_not_told_as_done() {
+    fn what_was_not_carried_out_is_not_told_as_done() {
         let image: ImageSpec = "one/one-7".parse().unwrap();
         let due = vec![Step::Resync { image: image.clone() }];
         let findings = vec![Finding { image: image.clone(), rule: Rule::UpkeepSplitBrainedCopyHere }];
@@ -413,7 +413,7 @@ mod tests {
             driven.told_of(&image).unwrap().1
         };
         assert_eq!(told(&due, &due), "resync");
-        assert_eq!(told(&due, &[]), "not accepted yet: resync");
+        assert_eq!(told(&due, &[]), "not done yet: resync");
         assert_eq!(told(&[], &[]), "settled meanwhile");
     }
 

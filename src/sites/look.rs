@@ -134,18 +134,14 @@ async fn ask_there(sites: &Sites, seen: &mut Seen) -> CopyThere {
     let there = match reach::cluster_there(sites, own, &spec.pool_spec()).await {
         Ok(Some(cluster)) => {
             seen.cluster_there = Some(cluster.clone());
-            if sites.there.silence.lasts().is_some() {
+            if cluster.silence().is_some() {
                 Err(CephError::Unreachable {
                     what: spec.to_string(),
                     cluster: sites.there.name().to_owned(),
                     detail: "it did not answer a moment ago".into(),
                 })
             } else {
-                copies::copy_there(&cluster, spec).await.inspect_err(|error| {
-                    if error.is_unreachable() {
-                        sites.there.silence.note(String::new());
-                    }
-                })
+                copies::copy_there(&cluster, spec).await.inspect_err(|error| cluster.note_silence(error))
             }
         }
         Ok(None) => Err(CephError::NoWay {

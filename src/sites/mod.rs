@@ -88,7 +88,7 @@ impl Sites {
         let here = site(&config.site.name, Box::new(move || reach::options_here(Some(&own))));
         let there = site(&config.peer.name, Box::new(move || reach::options_there(&other)));
         // without the own one nothing begins
-        here.front_end().map_err(|error| here.error(error))?;
+        here.reached()?;
         let slowest_look = Cell::new(Duration::ZERO);
         Ok(Self { here, there, slowest_look, event: event.to_owned(), environment, config })
     }

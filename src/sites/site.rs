@@ -64,13 +64,17 @@ impl Site {
         Ok(self.front_end.get_or_init(|| front_end))
     }
 
+    /// The same for a run, which ends where there is no way to it.
+    pub(crate) fn reached(&self) -> Result<&FrontEnd, RunError> {
+        self.front_end().map_err(|error| self.error(error))
+    }
+
     /// Asks its front-end.
     pub(crate) async fn ask<T>(
         &self,
         call: impl AsyncFnOnce(&FrontEnd) -> Result<T, OneError>,
     ) -> Result<T, RunError> {
-        let front_end = self.front_end().map_err(|error| self.error(error))?;
-        call(front_end).await.map_err(|error| self.error(error))
+        call(self.reached()?).await.map_err(|error| self.error(error))
     }
 
     /// An error of its front-end.

@@ -201,9 +201,9 @@ pub(crate) async fn observe_users_there(sites: &Sites, seen: &mut [Seen], depth:
     if asked.is_empty() {
         return;
     }
-    let users = match sites.there.front_end_silence.lasts().is_some() {
-        true => None,
-        false => Some(users_there(sites, &asked).await),
+    let users = match sites.there.front_end_silence.lasts() {
+        Some(_) => None,
+        None => Some(users_there(sites, &asked).await),
     };
     for seen in seen.iter_mut().filter(|seen| asked.contains(seen.image.spec())) {
         match &users {
@@ -217,7 +217,7 @@ pub(crate) async fn observe_users_there(sites: &Sites, seen: &mut [Seen], depth:
                 tracing::info!("front-end of {}: {error}", sites.there.name());
                 let denial = error.denial();
                 if denial.is_none() {
-                    sites.there.front_end_silence.note(String::new());
+                    sites.there.front_end_silence.note(error.to_string());
                 }
                 seen.observation.vm_there = denial.map_or(PeerVm::Silent, PeerVm::Denied);
                 seen.trouble = Some(format!("front-end of {}: {error}", sites.there.name()));
