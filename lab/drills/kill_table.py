@@ -367,6 +367,7 @@ class Table:
         words = [(site.conf, "here"), (other.conf, "there"), (os.path.join(site.location, "etc/peer.conf"), "there"),
                  (site.name, "here"), (other.name, "there"), (self.subject.image.partition("/")[2], "IMAGE")]
         calls = [masked(call, words) for call in calls]
+        os.makedirs(self.folder, exist_ok=True)
         with open(os.path.join(self.folder, self.name.replace("/", "-")), "w") as file:
             file.writelines(line + "\n" for line in comparable(calls, lambda call: CHANGES.match(short(call))))
 
