@@ -9,6 +9,7 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub(crate) const OFF: &str = "off";
 const PEER_CONTACTS: &str = "peer-contacts";
@@ -227,6 +228,48 @@ pub fn is_later_report(folder: &Path, name: &str, copy: &str, report: &str) -> b
     false
 }
 
+/// Who did not answer a moment ago.
+const SILENT: &str = "silent";
+/// How long that is a moment.
+const SILENT_FOR: Duration = Duration::from_secs(60);
+
+/// Somebody who may be lost, such as `192.0.2.1:6789`: whether he was silent a moment ago, so that he is not waited for so long
+/// again. That decides nothing, so it need not last, nor be exact.
+#[derive(Clone, Debug)]
+pub(crate) struct MayBeLost {
+    folder: PathBuf,
+    name: String,
+}
+
+impl MayBeLost {
+    /// By any name of his. `folder`: the front-end's own.
+    pub(crate) fn new(folder: &Path, name: &str) -> Self {
+        let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        Self { folder: folder.to_owned(), name: name.chars().map(word).take(64).collect() }
+    }
+
+    pub(crate) fn was_silent(&self) -> bool {
+        let text = note_path(&self.folder, SILENT, &self.name).and_then(|path| read(&path).ok());
+        let noted = text.and_then(|text| serde_json::from_str::<Timestamp>(&text).ok());
+        noted.is_some_and(|noted| Timestamp::now().duration_since(noted).unsigned_abs() < SILENT_FOR)
+    }
+
+    pub(crate) fn note_silence(&self) {
+        let folder = self.folder.join(SILENT);
+        let noted = private_folder(&self.folder).and_then(|()| write(&folder, &self.name, &Timestamp::now()));
+        if let Err(error) = noted {
+            tracing::debug!("{}: cannot note a silence: {error}", folder.display());
+        }
+    }
+
+    pub(crate) fn note_answer(&self) {
+        if let Some(path) = note_path(&self.folder, SILENT, &self.name) {
+            // mostly there is none
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Reconciled {
     time: Timestamp,
@@ -381,6 +424,26 @@ pub(crate) fn give_to_owner_of_folder(created: &File, path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_was_silent_is_remembered_until_he_answers() {
+        let (_parent, folder) = fresh();
+        let (one, other) =
+            (MayBeLost::new(&folder, "192.0.2.1:6789"), MayBeLost::new(&folder, "http://[::1]/RPC2"));
+        assert!(!one.was_silent());
+        one.note_answer();
+        one.note_silence();
+        assert!(one.was_silent() && !other.was_silent());
+        other.note_silence();
+        one.note_answer();
+        assert!(!one.was_silent() && other.was_silent());
+        // a moment is over
+        let long_ago = Timestamp::now() - SILENT_FOR;
+        std::fs::write(folder.join(SILENT).join(&other.name), format!("\"{long_ago}\"")).unwrap();
+        assert!(!other.was_silent());
+        std::fs::write(folder.join(SILENT).join(&other.name), "{").unwrap();
+        assert!(!other.was_silent());
+    }
 
     #[test]
     fn the_last_reconcile_is_remembered() {

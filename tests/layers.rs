@@ -12,9 +12,9 @@ const ROWS: &[&[&str]] = &[
     &["operations"],
     &["sites"],
     &["audit", "protection", "storage"],
-    &["config", "events", "actions", "state"],
+    &["config", "events", "actions"],
     &["ceph", "opennebula"],
-    &["process"],
+    &["process", "state"],
     &["text"],
 ];
 

@@ -172,6 +172,12 @@ pub(super) fn ssh_error(question: &Question, said: &str) -> CephError {
     }
 }
 
+/// Nobody is there who could be asked.
+pub(super) fn silent(question: &Question, detail: &str) -> CephError {
+    let (what, cluster) = (question.what.clone(), question.cluster.clone());
+    CephError::Unreachable { what, cluster, detail: excerpt(detail) }
+}
+
 /// Whether the program crashed, here or on a bridge host.
 pub(super) fn is_crash(output: &Output) -> bool {
     CRASHED.contains(&output.status)

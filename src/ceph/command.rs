@@ -6,6 +6,7 @@ pub use aside::{PoolRoom, is_committed_by};
 
 use super::bridge::{Bridge, SharedConnection};
 use super::classify::{self, Question};
+use super::monitors::Monitors;
 use super::parse::{FullBy, NotUnderstood};
 use super::{
     Ceph, CephError, CephPools, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking,
@@ -18,7 +19,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempPath;
@@ -101,6 +102,8 @@ pub struct RbdCommand {
     bridge: Option<Bridge>,
     /// Pools that were found full, and when.
     full: RefCell<BTreeMap<String, (Instant, Fullness)>>,
+    /// Those of a peer, which may be lost.
+    monitors: Option<Monitors>,
     /// Removed with us.
     _keyfile: Option<TempPath>,
 }
@@ -137,13 +140,15 @@ impl RbdCommand {
             RunOn::Hosts(hosts) => Some(Bridge::new(hosts.clone())),
         };
         let full = RefCell::default();
-        Self { connection, programs: Programs::default(), bridge, full, _keyfile: None }
+        Self { connection, programs: Programs::default(), bridge, full, monitors: None, _keyfile: None }
     }
 
-    /// A peer cluster; keeps its keyfile as long as needed.
-    pub fn to_peer(peer: PeerConnection) -> Self {
+    /// A peer cluster; keeps its keyfile as long as needed. It may be lost: before it is asked anything its monitors have to
+    /// answer. `memory`: where this front-end remembers that they did not.
+    pub fn to_peer(peer: PeerConnection, memory: &Path) -> Self {
         let PeerConnection { connection, keyfile } = peer;
-        Self { _keyfile: Some(keyfile), ..Self::new(connection) }
+        let monitors = Some(Monitors::of(&connection, memory));
+        Self { monitors, _keyfile: keyfile, ..Self::new(connection) }
     }
 
     /// Calls other programs, for tests and unusual installations.
@@ -305,6 +310,10 @@ impl RbdCommand {
             Question { what: call.what.clone(), cluster: self.connection.site.clone(), bridge: None };
         let words = self.command_line(call);
         let Some(bridge) = &self.bridge else {
+            // what is changed was looked at a moment ago
+            if let Some(monitors) = self.monitors.as_ref().filter(|_| call.only_asks) {
+                monitors.answer().await.map_err(|detail| classify::silent(&question, &detail))?;
+            }
             let output = self.spawn(&words, call.deadline).await;
             return output.map_err(|error| classify::run_error(&question, &error)).map(|it| (question, it));
         };

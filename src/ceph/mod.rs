@@ -6,6 +6,7 @@
 mod bridge;
 mod classify;
 mod command;
+mod monitors;
 pub mod parse;
 mod peer;
 

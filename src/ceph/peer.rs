@@ -11,8 +11,15 @@ use tempfile::TempPath;
 pub struct PeerConnection {
     /// Runs locally, because the keyfile is local; the deadline is [`DEFAULT_DEADLINE`], change it as needed.
     pub connection: Connection,
-    /// Removes the file when dropped.
-    pub(super) keyfile: TempPath,
+    /// Removes the file when dropped; none where a configuration names one that stays.
+    pub(super) keyfile: Option<TempPath>,
+}
+
+impl PeerConnection {
+    /// As configured.
+    pub fn configured(connection: Connection) -> Self {
+        Self { connection, keyfile: None }
+    }
 }
 
 /// The direction of a peer to which is only sent.
@@ -80,7 +87,7 @@ pub fn connection_to_peer(pool_info: &PoolInfo, peer_site: &str) -> std::io::Res
         run_on: RunOn::Local,
         deadline: DEFAULT_DEADLINE,
     };
-    Ok(Some(PeerConnection { connection, keyfile }))
+    Ok(Some(PeerConnection { connection, keyfile: Some(keyfile) }))
 }
 
 #[cfg(test)]

@@ -46,8 +46,11 @@ pub async fn front_end_there(sites: &Sites) -> (Result<ExaminedFrontEnd, String>
         Ok(client) => client,
         Err(error) => return (Err(sites.there.error(error).to_string()), None),
     };
-    let found = front_end(&**client).await.map_err(|error| sites.there.error(error).to_string());
-    (found, client.clock_ahead())
+    let found = async {
+        client.greeted(sites.state_dir()).await?;
+        front_end(&**client).await
+    };
+    (found.await.map_err(|error| sites.there.error(error).to_string()), client.clock_ahead())
 }
 
 /// The pools of this front-end's Ceph datastores, on both clusters.

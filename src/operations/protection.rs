@@ -113,7 +113,9 @@ async fn names_there(
 }
 
 async fn registered_there(sites: &Sites) -> Option<BTreeSet<ImageSpec>> {
-    let images = sites.there.front_end().ok()?.image_pool().await;
+    let client = sites.there.front_end().ok()?;
+    client.greeted(sites.state_dir()).await.inspect_err(|error| tracing::info!("{error}")).ok()?;
+    let images = client.image_pool().await;
     let images = images.inspect_err(|error| tracing::info!("{error}")).ok()?;
     Some(images.into_iter().filter_map(|image| image.source.parse().ok()).collect())
 }

@@ -1,10 +1,19 @@
 //! A front-end, and what a run remembers of it.
 
-use crate::opennebula::{Datastore, OneError, OpenNebula};
+use crate::opennebula::{Datastore, OneError, OpenNebula, User};
+use crate::state::MayBeLost;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
+
+/// How long a front-end that may be lost has for its first answer. Who its user is oned tells without looking far.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// The same where it was silent a moment ago.
+const PATIENCE_WITH_THE_SILENT: Duration = Duration::from_millis(1_500);
 
 /// A front-end.
 #[derive(Clone)]
@@ -28,6 +37,26 @@ impl Deref for FrontEnd {
 impl FrontEnd {
     pub(crate) fn new(calls: Rc<dyn OpenNebula>) -> Self {
         Self(Rc::new(Asked { calls, datastores: RefCell::default(), unusable_hosts: RefCell::default() }))
+    }
+
+    /// Whether it was silent a moment ago.
+    pub(crate) fn may_be_lost(&self, memory: &Path) -> MayBeLost {
+        MayBeLost::new(memory, self.endpoint())
+    }
+
+    /// Its user, which is asked for before all else of a front-end that may be lost: so that it is lost is known in seconds,
+    /// however long an answer may take. `memory`: where this front-end remembers that it was silent.
+    pub(crate) async fn greeted(&self, memory: &Path) -> Result<User, OneError> {
+        let memory = self.may_be_lost(memory);
+        let patience = if memory.was_silent() { PATIENCE_WITH_THE_SILENT } else { PATIENCE };
+        let answer = tokio::time::timeout(patience, self.own_user()).await.unwrap_or_else(|_| {
+            Err(OneError::Timeout { endpoint: self.endpoint().to_owned(), deadline: patience })
+        });
+        match &answer {
+            Err(error) if error.is_unreachable() => memory.note_silence(),
+            _ => memory.note_answer(),
+        }
+        answer
     }
 
     /// These datastores, looked up once a run.

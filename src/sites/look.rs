@@ -73,10 +73,13 @@ pub(crate) enum Belonging {
 /// Observes all these images, a few at a time.
 pub(crate) async fn observe(sites: &Sites, images: &[VmImage], depth: Depth) -> Result<Vec<Seen>, RunError> {
     let started = sites.time().now();
-    let mut seen: Vec<Seen> = stream::iter(images.iter().map(|image| observe_image(sites, image, depth)))
-        .buffered(CONCURRENCY)
-        .try_collect()
-        .await?;
+    let looks = stream::iter(images.iter().map(|image| observe_image(sites, image, depth)));
+    // where a site is lost both its cluster and its front-end are waited for, and not one after the other
+    let (seen, ()) = futures::join!(
+        looks.buffered(CONCURRENCY).try_collect::<Vec<Seen>>(),
+        users::greet_there(sites, depth)
+    );
+    let mut seen = seen?;
     users::observe_users_there(sites, &mut seen, depth).await;
     if depth != Depth::GiveUp {
         observe_keeping(&mut seen).await;

@@ -18,7 +18,7 @@ pub trait Connector {
     fn front_end(&self, options: ClientOptions) -> Result<Rc<dyn OpenNebula>, OneError>;
     /// A cluster; nothing is asked yet.
     fn cluster(&self, connection: Connection) -> Rc<dyn CephCalls>;
-    /// The peer's cluster, as the own one tells of it.
+    /// The peer's cluster, which may be lost.
     fn peer_cluster(&self, peer: PeerConnection) -> Rc<dyn CephCalls>;
 }
 
@@ -53,7 +53,9 @@ impl Audit for AuditLog {
 }
 
 /// The programs of Ceph, and XML-RPC.
-struct RealConnector;
+struct RealConnector {
+    state_dir: PathBuf,
+}
 
 impl Connector for RealConnector {
     fn front_end(&self, options: ClientOptions) -> Result<Rc<dyn OpenNebula>, OneError> {
@@ -65,7 +67,7 @@ impl Connector for RealConnector {
     }
 
     fn peer_cluster(&self, peer: PeerConnection) -> Rc<dyn CephCalls> {
-        Rc::new(RbdCommand::to_peer(peer))
+        Rc::new(RbdCommand::to_peer(peer, &self.state_dir))
     }
 }
 
@@ -108,7 +110,7 @@ impl Environment {
     /// Those of this machine.
     pub(crate) fn real() -> Self {
         Self {
-            connector: Rc::new(RealConnector),
+            connector: Rc::new(RealConnector { state_dir: config::state_dir() }),
             time: Rc::new(RealTime),
             audit: Rc::new(AuditLog::open(&config::audit_log_path())),
             state_dir: config::state_dir(),

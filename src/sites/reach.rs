@@ -5,7 +5,7 @@ use super::cluster::Cluster;
 use super::error::{FrontEndError, RunError};
 use super::silence::Silence;
 use super::site::ClusterWay;
-use crate::ceph::{CephError, Connection, DEFAULT_DEADLINE, RunOn, connection_to_peer};
+use crate::ceph::{CephError, Connection, DEFAULT_DEADLINE, PeerConnection, RunOn, connection_to_peer};
 use crate::config::{Config, ConfiguredRunOn};
 use crate::opennebula::{
     Client, ClientOptions, Datastore, StorageCredentials, discover_auth_file, discover_endpoint, read_session,
@@ -89,7 +89,7 @@ pub(crate) async fn cluster_there(
     }
     let (connector, deadline) = (&sites.environment.connector, sites.config.policy.command_timeout);
     let calls = match configured {
-        Some(ceph) => connector.cluster(Connection {
+        Some(ceph) => connector.peer_cluster(PeerConnection::configured(Connection {
             site: sites.there.name().to_owned(),
             conf: Some(ceph.conf.clone()),
             user: Some(ceph.user.clone()),
@@ -100,7 +100,7 @@ pub(crate) async fn cluster_there(
                 ConfiguredRunOn::Local | ConfiguredRunOn::Datastore => RunOn::Local,
             },
             deadline,
-        }),
+        })),
         None => {
             let info = own.pool_info(pool).await?;
             match connection_to_peer(&info, sites.there.name()) {

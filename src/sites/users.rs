@@ -57,7 +57,7 @@ pub(crate) async fn users_there(
 ) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, FrontEndError> {
     let client = sites.there.front_end()?;
     // "no VM uses it" is only true if every VM is seen
-    let user = client.own_user().await?;
+    let user = client.greeted(sites.state_dir()).await?;
     if !user.sees_everything() {
         return Err(FrontEndError::SeesTooLittle(crate::text::printable(&user.name)));
     }
@@ -191,6 +191,24 @@ pub(crate) async fn observe_users_here(
     Ok(())
 }
 
+/// Finds out whether the peer's front-end is there, where that will be asked in any case, or where it was silent a moment ago.
+pub(crate) async fn greet_there(sites: &Sites, depth: Depth) {
+    let Ok(client) = sites.there.front_end() else { return };
+    let is_asked = match depth {
+        Depth::Force => true,
+        Depth::Boot => client.may_be_lost(sites.state_dir()).was_silent(),
+        Depth::GiveUp | Depth::Tidy => false,
+    };
+    if !is_asked || sites.there.front_end_silence.lasts().is_some() {
+        return;
+    }
+    if let Err(error) = client.greeted(sites.state_dir()).await
+        && error.is_unreachable()
+    {
+        sites.there.front_end_silence.note(error.to_string());
+    }
+}
+
 /// Asks the peer's front-end who uses the images whose fate depends on it.
 pub(crate) async fn observe_users_there(sites: &Sites, seen: &mut [Seen], depth: Depth) {
     let asked: BTreeSet<ImageSpec> = seen
@@ -202,7 +220,12 @@ pub(crate) async fn observe_users_there(sites: &Sites, seen: &mut [Seen], depth:
         return;
     }
     let users = match sites.there.front_end_silence.lasts() {
-        Some(_) => None,
+        Some(why) => {
+            for seen in seen.iter_mut().filter(|seen| asked.contains(seen.image.spec())) {
+                seen.trouble.get_or_insert(format!("front-end of {}: {why}", sites.there.name()));
+            }
+            None
+        }
         None => Some(users_there(sites, &asked).await),
     };
     for seen in seen.iter_mut().filter(|seen| asked.contains(seen.image.spec())) {
