@@ -32,7 +32,7 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 pub const FORCED_PROMOTE_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Bytes of an answer: about a kilobyte per image of `mirror pool status`.
-const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+pub(super) const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
 
 /// How much earlier than the deadline the command itself should give up, so that it can say why.
 const HEAD_START: Duration = Duration::from_secs(2);
@@ -232,12 +232,7 @@ impl RbdCommand {
     /// Runs a call and collects what it left. One that waits for room in its pool is told from one that nobody answers.
     async fn output(&self, call: &CephCall) -> Result<(Question, Output), CephError> {
         let Some(pool) = &call.writes_in else { return self.answer(call).await };
-        let no_room = |fullness: Fullness| CephError::PoolFull {
-            what: call.what.clone(),
-            cluster: self.connection.site.clone(),
-            pool: pool.clone(),
-            fullness,
-        };
+        let no_room = |fullness| self.no_room(&call.what, pool, fullness);
         // one deadline is waited for where there is no room, not one per call
         if let Some(fullness) = self.lacks_room_still(pool).await {
             return Err(no_room(fullness));
@@ -251,6 +246,17 @@ impl RbdCommand {
             return Err(no_room(fullness));
         }
         answer
+    }
+
+    pub(super) fn no_room(&self, what: &str, pool: &str, fullness: Fullness) -> CephError {
+        let cluster = self.connection.site.clone();
+        CephError::PoolFull { what: what.to_owned(), cluster, pool: pool.to_owned(), fullness }
+    }
+
+    /// Whether anybody is there who can be asked, of a cluster that may be lost.
+    pub(super) async fn is_there(&self, question: &Question) -> Result<(), CephError> {
+        let Some(monitors) = &self.monitors else { return Ok(()) };
+        monitors.answer().await.map_err(|detail| classify::silent(question, &detail))
     }
 
     /// An image's metadata without opening it: `rbd` registers a watch, which is a write, before it reads them.
@@ -311,8 +317,8 @@ impl RbdCommand {
         let words = self.command_line(call);
         let Some(bridge) = &self.bridge else {
             // what is changed was looked at a moment ago
-            if let Some(monitors) = self.monitors.as_ref().filter(|_| call.only_asks) {
-                monitors.answer().await.map_err(|detail| classify::silent(&question, &detail))?;
+            if call.only_asks {
+                self.is_there(&question).await?;
             }
             let output = self.spawn(&words, call.deadline).await;
             return output.map_err(|error| classify::run_error(&question, &error)).map(|it| (question, it));
@@ -396,7 +402,7 @@ impl CephCall {
     }
 }
 
-fn split_pool(pool: &str) -> (&str, Option<&str>) {
+pub(super) fn split_pool(pool: &str) -> (&str, Option<&str>) {
     match pool.split_once('/') {
         Some((pool, namespace)) => (pool, Some(namespace)),
         None => (pool, None),
@@ -404,7 +410,7 @@ fn split_pool(pool: &str) -> (&str, Option<&str>) {
 }
 
 /// Rounded up, at least 1: a lock of 0 seconds would never expire.
-fn whole_seconds(duration: Duration) -> u64 {
+pub(super) fn whole_seconds(duration: Duration) -> u64 {
     let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     seconds.max(1)
 }

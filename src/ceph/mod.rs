@@ -6,6 +6,7 @@
 mod bridge;
 mod classify;
 mod command;
+mod library;
 mod monitors;
 pub mod parse;
 mod peer;
@@ -17,6 +18,8 @@ pub use command::{
     Connection, DEFAULT_DEADLINE, FORCED_PROMOTE_DEADLINE, PoolRoom, Programs, RbdCommand, RunOn,
     is_committed_by,
 };
+pub(crate) use library::COMMAND as LIBRARY_COMMAND;
+pub use library::Librbd;
 pub use peer::{PeerConnection, connection_to_peer, is_fsid};
 
 use async_trait::async_trait;

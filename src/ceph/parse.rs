@@ -44,7 +44,7 @@ fn filled(text: Option<String>) -> Option<String> {
 }
 
 /// `2026-11-23 00:03:25`
-const TIME_REPORTED: &str = "%Y-%m-%d %H:%M:%S";
+pub(super) const TIME_REPORTED: &str = "%Y-%m-%d %H:%M:%S";
 
 /// A time of day that `rbd` printed; `None` for what it prints where there was none.
 fn time(text: &str) -> Option<DateTime> {
@@ -169,25 +169,25 @@ pub fn metadata(bytes: &[u8]) -> Parsed<BTreeMap<String, String>> {
 // ---- mirror image status, mirror pool status
 
 #[derive(Deserialize)]
-struct RawImageStatus {
-    name: String,
-    global_id: String,
+pub(super) struct RawImageStatus {
+    pub(super) name: String,
+    pub(super) global_id: String,
     /// Not there while no daemon here has ever reported on the image.
-    state: Option<String>,
-    description: Option<String>,
+    pub(super) state: Option<String>,
+    pub(super) description: Option<String>,
     #[serde(default)]
-    last_update: String,
+    pub(super) last_update: String,
     #[serde(default)]
-    peer_sites: Vec<RawPeerStatus>,
+    pub(super) peer_sites: Vec<RawPeerStatus>,
 }
 
 #[derive(Deserialize)]
-struct RawPeerStatus {
-    site_name: String,
-    state: String,
-    description: String,
+pub(super) struct RawPeerStatus {
+    pub(super) site_name: String,
+    pub(super) state: String,
+    pub(super) description: String,
     #[serde(default)]
-    last_update: String,
+    pub(super) last_update: String,
 }
 
 #[derive(Deserialize)]
@@ -219,7 +219,7 @@ pub fn pool_status(bytes: &[u8]) -> Parsed<PoolStatus> {
     Ok(PoolStatus { daemons_up: listed.max(usize::from(held)), images })
 }
 
-fn image_status_of(raw: RawImageStatus) -> ImageStatus {
+pub(super) fn image_status_of(raw: RawImageStatus) -> ImageStatus {
     let mut peers: BTreeMap<String, StatusReport> = BTreeMap::new();
     for peer in raw.peer_sites {
         let report = status_report(&peer.state, &peer.description, &peer.last_update);
@@ -622,8 +622,12 @@ pub const JOURNAL_OWN_CLIENT: &str = "client_";
 /// Whether that client, as `rados getomapval` prints it, carries a request for a resync: `cls::journal::Client` around
 /// `librbd::journal::ImageClientMeta` (Ceph's src/cls/journal/cls_journal_types.h, src/librbd/journal/Types.h).
 pub fn journal_resync(bytes: &[u8]) -> Parsed<bool> {
-    let value = omap_value(bytes)?;
-    let mut rest = Encoded(&value);
+    journal_resync_of(&omap_value(bytes)?)
+}
+
+/// The same of the value itself.
+pub fn journal_resync_of(value: &[u8]) -> Parsed<bool> {
+    let mut rest = Encoded(value);
     rest.header()?;
     rest.sized()?; // the client's id
     let mut data = Encoded(rest.sized()?);
@@ -747,7 +751,12 @@ pub fn header_metadata(bytes: &[u8]) -> Parsed<BTreeMap<String, String>> {
 
 /// An omap value that is printable text.
 pub fn omap_text(bytes: &[u8]) -> Parsed<String> {
-    match String::from_utf8(omap_value(bytes)?) {
+    omap_text_of(omap_value(bytes)?)
+}
+
+/// The same of the value itself.
+pub(super) fn omap_text_of(value: Vec<u8>) -> Parsed<String> {
+    match String::from_utf8(value) {
         Ok(text) if text.chars().all(|c| c.is_ascii_graphic()) => Ok(text),
         _ => Err(NotUnderstood("the omap value is not text".into())),
     }

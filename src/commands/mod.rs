@@ -5,6 +5,7 @@ mod doctor;
 pub mod driver;
 mod failover;
 pub mod hook;
+mod librbd;
 mod list;
 mod lost;
 mod off;
@@ -79,6 +80,9 @@ enum Invocation {
         /// The event
         event: HookEvent,
     },
+    /// Makes calls of Ceph's libraries, which are read from stdin
+    #[command(hide = true, name = crate::ceph::LIBRARY_COMMAND)]
+    Librbd,
 }
 
 /// Why a command ended without success, and its exit status.
@@ -174,6 +178,7 @@ impl Invocation {
             Self::Setup(arguments) => setup::run(config_path, &arguments).await?,
             Self::Off(arguments) => off::off(config_path, &arguments).await?,
             Self::On => off::on(config_path).await?,
+            Self::Librbd => return Ok(librbd::run()),
             Self::Hook { event } => hook::run(config_path, event, &mut std::io::stdin().lock()).await?,
         }
         Ok(ExitCode::SUCCESS)

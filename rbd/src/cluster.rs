@@ -1,0 +1,366 @@
+//! A cluster and its pools, as librados has them.
+
+use crate::bindings::{self, rados_ioctx_t, rados_t, size_t, timeval};
+use crate::calls::{Failure, LockedBy, Options, Place, Stage};
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::ptr::{null, null_mut};
+use std::sync::Arc;
+
+/// The library that is opened; librados comes with it.
+const LIBRARY: &str = "librbd.so.1";
+
+/// `EINVAL`
+pub(crate) const EINVAL: i32 = 22;
+const ENOENT: i32 = 2;
+const ERANGE: i32 = 34;
+
+/// What the answer about a lock may take at first, in bytes.
+const BUFFER: usize = 4096;
+/// And at most: more is no answer.
+const LIMIT: usize = 1 << 24;
+
+/// Ceph's libraries.
+#[derive(Clone)]
+pub struct Library(pub(crate) Arc<bindings::Library>);
+
+impl Library {
+    /// Opens them, or says why not.
+    pub fn open() -> Result<Self, String> {
+        // SAFETY: Ceph's library runs nothing when it is opened but constructors of its own, and has the functions that the
+        // bindings were made of; one that lacks any is refused.
+        let opened = unsafe {
+            libloading::Library::new(LIBRARY).and_then(|library| bindings::Library::from_library(library))
+        };
+        opened.map(|library| Self(Arc::new(library))).map_err(|error| error.to_string())
+    }
+}
+
+/// A string as C has it; one with a NUL byte is none.
+pub(crate) fn c_string(text: &str, stage: Stage) -> Result<CString, Failure> {
+    CString::new(text).map_err(|_| Failure { stage, errno: EINVAL })
+}
+
+/// What a call returned: negative is an error.
+pub(crate) fn checked(returned: c_int, stage: Stage) -> Result<c_int, Failure> {
+    if returned < 0 { Err(Failure { stage, errno: -returned }) } else { Ok(returned) }
+}
+
+/// A string of C, copied; none is empty.
+///
+/// # Safety
+///
+/// `text` is null or points to bytes that end with a NUL and stay as they are meanwhile.
+pub(crate) unsafe fn owned(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: as the caller has it
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// Strings that stand one after the other, each with a NUL at its end.
+pub(crate) fn separated(bytes: &[u8]) -> Vec<String> {
+    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// A cluster that is connected.
+pub struct Cluster {
+    pub(crate) library: Library,
+    handle: rados_t,
+}
+
+// SAFETY: librados' own locks keep a handle whole, however many threads use it (librados.h: "thread safe").
+unsafe impl Send for Cluster {}
+// SAFETY: the same
+unsafe impl Sync for Cluster {}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // SAFETY: the handle was made by rados_create2, and nothing that was made of it outlives this value
+        unsafe { (self.library.0.rados_shutdown)(self.handle) };
+    }
+}
+
+impl Cluster {
+    /// Connects, which takes at most the time that the options give.
+    pub fn connect(library: &Library, options: &Options) -> Result<Self, Failure> {
+        let text = |text: &str| c_string(text, Stage::Connect);
+        let (name, user) = (text("ceph")?, text(&format!("client.{}", options.user))?);
+        let mut handle: rados_t = null_mut();
+        // SAFETY: both strings live through the call, which sets the handle if it returns 0
+        let created = unsafe { (library.0.rados_create2)(&mut handle, name.as_ptr(), user.as_ptr(), 0) };
+        checked(created, Stage::Connect)?;
+        let cluster = Self { library: library.clone(), handle };
+        let conf = options.conf.as_deref().map(text).transpose()?;
+        if conf.is_some() || options.mon_host.is_none() {
+            let path = conf.as_ref().map_or(null(), |conf| conf.as_ptr());
+            // SAFETY: the handle is made and not connected yet; the path is null, for Ceph's own, or lives through the call
+            let read = unsafe { (cluster.library.0.rados_conf_read_file)(cluster.handle, path) };
+            checked(read, Stage::Connect)?;
+        }
+        cluster.set("client_mount_timeout", &options.mount_timeout.to_string())?;
+        // one thread is enough for a few questions
+        cluster.set("ms_async_op_threads", "1")?;
+        cluster.set("rbd_cache", "false")?;
+        for (option, value) in [("mon_host", &options.mon_host), ("keyfile", &options.keyfile)] {
+            if let Some(value) = value {
+                cluster.set(option, value)?;
+            }
+        }
+        // SAFETY: the handle is made and not connected yet
+        checked(unsafe { (cluster.library.0.rados_connect)(cluster.handle) }, Stage::Connect)?;
+        Ok(cluster)
+    }
+
+    fn set(&self, option: &str, value: &str) -> Result<(), Failure> {
+        let (option, value) = (c_string(option, Stage::Connect)?, c_string(value, Stage::Connect)?);
+        // SAFETY: the handle is made; both strings live through the call
+        let set = unsafe { (self.library.0.rados_conf_set)(self.handle, option.as_ptr(), value.as_ptr()) };
+        checked(set, Stage::Connect).map(drop)
+    }
+
+    /// A pool, and one of its namespaces.
+    pub fn pool(&self, place: &Place) -> Result<Pool<'_>, Failure> {
+        let name = c_string(&place.pool, Stage::Pool)?;
+        let mut handle: rados_ioctx_t = null_mut();
+        // SAFETY: the cluster is connected; the name lives through the call, which sets the handle if it returns 0
+        let created = unsafe { (self.library.0.rados_ioctx_create)(self.handle, name.as_ptr(), &mut handle) };
+        checked(created, Stage::Pool)?;
+        let pool = Pool { cluster: self, handle, namespace: place.namespace.clone() };
+        if let Some(namespace) = &place.namespace {
+            let namespace = c_string(namespace, Stage::Pool)?;
+            // SAFETY: the handle is that of a pool; the name lives through the call, which copies it
+            unsafe { (self.library.0.rados_ioctx_set_namespace)(pool.handle, namespace.as_ptr()) };
+        }
+        Ok(pool)
+    }
+}
+
+/// A pool, in one of its namespaces.
+pub struct Pool<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) handle: rados_ioctx_t,
+    namespace: Option<String>,
+}
+
+impl Drop for Pool<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the handle was made by rados_ioctx_create, and no image of it outlives this value
+        unsafe { (self.cluster.library.0.rados_ioctx_destroy)(self.handle) };
+    }
+}
+
+impl Pool<'_> {
+    fn library(&self) -> &bindings::Library {
+        &self.cluster.library.0
+    }
+
+    /// Where an image could not be opened since something is not there: its namespace, the image itself, or something
+    /// behind it.
+    pub(crate) fn what_is_missing(&self, image: &str, failure: Failure) -> Failure {
+        let stage = match (self.has_its_namespace(), self.has_object(&format!("rbd_id.{image}"))) {
+            (Ok(false), _) => Stage::Pool,
+            (Ok(true), Ok(false)) => Stage::Image,
+            (Ok(true), Ok(true)) => Stage::Call,
+            (Err(other), _) | (_, Err(other)) => return other,
+        };
+        Failure { stage, ..failure }
+    }
+
+    fn has_its_namespace(&self) -> Result<bool, Failure> {
+        let Some(namespace) = &self.namespace else { return Ok(true) };
+        let namespace = c_string(namespace, Stage::Pool)?;
+        let mut exists = false;
+        // SAFETY: the name lives through the call, which sets the answer
+        let asked =
+            unsafe { (self.library().rbd_namespace_exists)(self.handle, namespace.as_ptr(), &mut exists) };
+        checked(asked, Stage::Pool).map(|_| exists)
+    }
+
+    fn has_object(&self, object: &str) -> Result<bool, Failure> {
+        let object = c_string(object, Stage::Call)?;
+        let (mut size, mut time) = (0, 0);
+        // SAFETY: the name and the numbers live through the call, which sets them
+        let found =
+            unsafe { (self.library().rados_stat)(self.handle, object.as_ptr(), &mut size, &mut time) };
+        match checked(found, Stage::Call) {
+            Err(Failure { errno: ENOENT, .. }) => Ok(false),
+            other => other.map(|_| true),
+        }
+    }
+
+    /// The value of a key of an object; `None`: no such object or key.
+    pub fn omap_value(&self, object: &str, key: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let (object, key_text) = (c_string(object, Stage::Call)?, c_string(key, Stage::Call)?);
+        let library = self.library();
+        let (keys, lengths) = ([key_text.as_ptr()], [key.len() as size_t]);
+        let (mut found, mut returned) = (null_mut(), 0);
+        // SAFETY: keys and lengths have one element each and live until the operation is carried out, as do `found` and
+        // `returned`, which it sets; it is released once, after that
+        let operated = unsafe {
+            let operation = (library.rados_create_read_op)();
+            (library.rados_read_op_omap_get_vals_by_keys2)(
+                operation,
+                keys.as_ptr(),
+                1,
+                lengths.as_ptr(),
+                &mut found,
+                &mut returned,
+            );
+            let operated = (library.rados_read_op_operate)(operation, self.handle, object.as_ptr(), 0);
+            (library.rados_release_read_op)(operation);
+            operated
+        };
+        let mut value = None;
+        if !found.is_null() {
+            let (mut at_key, mut at_value, mut key_length, mut length) = (null_mut(), null_mut(), 0, 0);
+            // SAFETY: the list was made by the operation; what it points to lives until it is ended, and is copied before
+            unsafe {
+                let next = (library.rados_omap_get_next2)(
+                    found,
+                    &mut at_key,
+                    &mut at_value,
+                    &mut key_length,
+                    &mut length,
+                );
+                if operated == 0 && next == 0 && !at_key.is_null() {
+                    value = Some(bytes_at(at_value, length));
+                }
+                (library.rados_omap_get_end)(found);
+            }
+        }
+        match checked(operated, Stage::Call) {
+            Err(Failure { errno: ENOENT, .. }) => Ok(None),
+            Err(failure) => Err(failure),
+            Ok(_) => checked(returned, Stage::Call).map(|_| value),
+        }
+    }
+
+    /// Takes a lock; it is held by this client and cookie. Without `seconds` it never ends by itself.
+    pub fn lock(&self, object: &str, name: &str, cookie: &str, seconds: Option<u64>) -> Result<(), Failure> {
+        let text = |text: &str| c_string(text, Stage::Call);
+        let (object, name, cookie) = (text(object)?, text(name)?, text(cookie)?);
+        let mut life =
+            seconds.map(|seconds| timeval { tv_sec: seconds.min(i64::MAX as u64) as i64, tv_usec: 0 });
+        let life = life.as_mut().map_or(null_mut(), |life| life as *mut timeval);
+        // SAFETY: the strings live through the call, as does the duration, which is null for none
+        let locked = unsafe {
+            (self.library().rados_lock_exclusive)(
+                self.handle,
+                object.as_ptr(),
+                name.as_ptr(),
+                cookie.as_ptr(),
+                c"".as_ptr(),
+                life,
+                0,
+            )
+        };
+        checked(locked, Stage::Call).map(drop)
+    }
+
+    /// Who holds a lock; nobody where there is no such object or lock.
+    pub fn lock_holders(&self, object: &str, name: &str) -> Result<Vec<LockedBy>, Failure> {
+        let (object, name) = (c_string(object, Stage::Call)?, c_string(name, Stage::Call)?);
+        let mut size = BUFFER;
+        loop {
+            let [mut tag, mut clients, mut cookies, mut addresses] = [(); 4].map(|()| vec![0_u8; size]);
+            let mut exclusive = 0;
+            let mut lengths = [size as size_t; 4];
+            let [tag_length, clients_length, cookies_length, addresses_length] = &mut lengths;
+            // SAFETY: each buffer is as long as the length beside it says; the call writes no more, and sets the lengths
+            let listed = unsafe {
+                (self.library().rados_list_lockers)(
+                    self.handle,
+                    object.as_ptr(),
+                    name.as_ptr(),
+                    &mut exclusive,
+                    tag.as_mut_ptr().cast(),
+                    tag_length,
+                    clients.as_mut_ptr().cast(),
+                    clients_length,
+                    cookies.as_mut_ptr().cast(),
+                    cookies_length,
+                    addresses.as_mut_ptr().cast(),
+                    addresses_length,
+                )
+            };
+            if listed == -(ERANGE as isize as i64) && size < LIMIT {
+                size *= 4;
+                continue;
+            }
+            let listed = c_int::try_from(listed).unwrap_or(c_int::MAX);
+            let count = match checked(listed, Stage::Call) {
+                Err(Failure { errno: ENOENT, .. }) => return Ok(Vec::new()),
+                other => other? as usize,
+            };
+            let words = |buffer: &[u8], length: size_t| {
+                let mut words = separated(buffer.get(..length as usize).unwrap_or_default());
+                // an empty word at the end is no separator
+                words.resize(count, String::new());
+                words
+            };
+            let [_, clients_length, cookies_length, addresses_length] = lengths;
+            let holders = words(&clients, clients_length)
+                .into_iter()
+                .zip(words(&cookies, cookies_length))
+                .zip(words(&addresses, addresses_length));
+            return Ok(holders
+                .map(|((client, cookie), address)| LockedBy { client, cookie, address })
+                .collect());
+        }
+    }
+
+    /// Ends a lock that this client or another one holds. That nobody holds it is success.
+    pub fn unlock(&self, object: &str, name: &str, holder: &LockedBy) -> Result<(), Failure> {
+        let text = |text: &str| c_string(text, Stage::Call);
+        let (object, name) = (text(object)?, text(name)?);
+        let (client, cookie) = (text(&holder.client)?, text(&holder.cookie)?);
+        // SAFETY: the strings live through the call
+        let broken = unsafe {
+            (self.library().rados_break_lock)(
+                self.handle,
+                object.as_ptr(),
+                name.as_ptr(),
+                client.as_ptr(),
+                cookie.as_ptr(),
+            )
+        };
+        match checked(broken, Stage::Call) {
+            Err(Failure { errno: ENOENT, .. }) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+/// # Safety
+///
+/// `at` is null, or that many bytes are there.
+unsafe fn bytes_at(at: *const c_char, length: size_t) -> Vec<u8> {
+    if at.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: as the caller has it
+    unsafe { std::slice::from_raw_parts(at.cast::<u8>(), length as usize) }.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_end_with_a_nul() {
+        assert_eq!(separated(b""), Vec::<String>::new());
+        assert_eq!(separated(b"\0"), Vec::<String>::new());
+        assert_eq!(separated(b"one\0"), ["one"]);
+        assert_eq!(separated(b"one\0\0two\0"), ["one", "", "two"]);
+    }
+
+    #[test]
+    fn a_nul_byte_is_refused() {
+        assert_eq!(c_string("a\0b", Stage::Pool), Err(Failure { stage: Stage::Pool, errno: EINVAL }));
+    }
+}

@@ -1,0 +1,30 @@
+//! What onemirror asks of Ceph's own libraries.
+//!
+//! `librbd.so.1` is opened at run time. Its calls can neither be given a deadline nor be taken back, so they are made in a
+//! process of their own, which [`serve`] is all of: whoever started it kills it when an answer does not come in time, and
+//! nothing that it had begun goes on.
+
+#[allow(
+    missing_docs,
+    non_camel_case_types,
+    dead_code,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn,
+    clippy::all,
+    clippy::undocumented_unsafe_blocks,
+    clippy::too_many_lines,
+    reason = "made by bindgen"
+)]
+mod bindings;
+mod calls;
+mod cluster;
+mod image;
+mod serve;
+
+pub use calls::{
+    Answer, Call, Failure, ImageInfo, LockedBy, Mirroring, Options, Parent, Place, Request, Response,
+    SiteStatus, Snapshot, Stage,
+};
+pub use cluster::{Cluster, Library, Pool};
+pub use image::Image;
+pub use serve::serve;

@@ -1,0 +1,519 @@
+//! [`Ceph`] on Ceph's own libraries, and on its commands for what those have no call for.
+//!
+//! Each call is made in a process of this program, which is killed should the call take longer than its deadline: so nothing
+//! that was given up goes on. Questions share a process; what changes something has one to itself.
+
+mod answers;
+mod process;
+
+pub(crate) use process::COMMAND;
+
+use super::classify::Question;
+use super::command::{
+    Connection, FORCED_PROMOTE_DEADLINE, PoolRoom, RbdCommand, RunOn, split_pool, whole_seconds,
+};
+use super::{
+    Ceph, CephError, CephImages, CephPools, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder,
+    Locking, MirrorMode, PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
+};
+use crate::process::ProcessError;
+use answers::error_of;
+use async_trait::async_trait;
+use onemirror_protocol::{Fullness, ImageSpec};
+use onemirror_rbd::{Answer, Call, Failure, LockedBy, Options, Place, Stage};
+use process::{Ended, LibraryProcess};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// This program, also where a newer one has taken its place.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// How much earlier than the deadline the search for a monitor ends, so that it can say why.
+const HEAD_START: Duration = Duration::from_secs(2);
+
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const EROFS: i32 = 30;
+
+/// One cluster, reached with Ceph's libraries; with its commands where there are no libraries, or on a bridge host.
+pub struct Librbd {
+    command: RbdCommand,
+    /// Is started as such a process.
+    program: PathBuf,
+    options: Options,
+    deadline: Duration,
+    processes: RefCell<Vec<Rc<LibraryProcess>>>,
+    /// There are no libraries here, or they are not to be used.
+    unavailable: Cell<bool>,
+}
+
+/// One call, and how it is told.
+struct LibraryCall {
+    /// The operation and its object.
+    what: String,
+    place: Place,
+    call: Call,
+    deadline: Duration,
+    /// Ceph lets a write to a full pool wait until there is room.
+    writes: bool,
+}
+
+impl Librbd {
+    /// Starts nothing; the first call does.
+    pub fn new(connection: &Connection, command: RbdCommand) -> Self {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let user = connection.user.as_deref().unwrap_or("admin");
+        let options = Options {
+            conf: path(&connection.conf),
+            user: user.strip_prefix("client.").unwrap_or(user).to_owned(),
+            keyfile: path(&connection.keyfile),
+            mon_host: connection.mon_host.clone(),
+            mount_timeout: whole_seconds(connection.deadline.saturating_sub(HEAD_START)),
+        };
+        Self {
+            options,
+            command,
+            program: OWN_PROGRAM.into(),
+            deadline: connection.deadline,
+            processes: RefCell::default(),
+            unavailable: Cell::new(connection.run_on != RunOn::Local),
+        }
+    }
+
+    /// Starts another program, for tests.
+    #[must_use]
+    pub fn with_program(self, program: PathBuf) -> Self {
+        Self { program, ..self }
+    }
+
+    fn about(&self, words: &str, image: &ImageSpec, call: Call) -> LibraryCall {
+        let place =
+            Place { pool: image.pool().to_owned(), namespace: image.namespace().map(ToOwned::to_owned) };
+        let writes = !call.only_asks();
+        LibraryCall { what: format!("{words} {image}"), place, call, deadline: self.deadline, writes }
+    }
+
+    /// Makes a call. `None`: there are no libraries, so the command has to.
+    async fn call(&self, call: LibraryCall) -> Result<Option<Result<Answer, CephError>>, CephError> {
+        match self.outcome(&call).await? {
+            None => Ok(None),
+            Some(outcome) => Ok(Some(outcome.map_err(|failure| error_of(&self.question(&call), failure)))),
+        }
+    }
+
+    fn question(&self, call: &LibraryCall) -> Question {
+        Question { what: call.what.clone(), cluster: self.command.site().to_owned(), bridge: None }
+    }
+
+    async fn outcome(&self, call: &LibraryCall) -> Result<Option<Result<Answer, Failure>>, CephError> {
+        if self.unavailable.get() {
+            return Ok(None);
+        }
+        let question = self.question(call);
+        let pool = call.place.pool.as_str();
+        if call.writes
+            && let Some(fullness) = self.command.lacks_room_still(pool).await
+        {
+            return Err(self.command.no_room(&call.what, pool, fullness));
+        }
+        if call.call.only_asks() {
+            self.command.is_there(&question).await?;
+        }
+        let outcome = self.made(call, &question).await;
+        if call.writes
+            && outcome.as_ref().is_err_and(CephError::is_unreachable)
+            && let Some(fullness) = self.command.lacks_room(pool).await
+        {
+            return Err(self.command.no_room(&call.what, pool, fullness));
+        }
+        outcome
+    }
+
+    /// A question whose process has ended in the middle is put once more. A change is not: it may have been made.
+    async fn made(
+        &self,
+        call: &LibraryCall,
+        question: &Question,
+    ) -> Result<Option<Result<Answer, Failure>>, CephError> {
+        match self.made_once(call, question).await? {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(Ended::WithoutALine) => {
+                tracing::debug!("Ceph's libraries cannot be used here, so its commands are");
+                self.unavailable.set(true);
+                Ok(None)
+            }
+            Err(Ended::InTheMiddle) if call.call.only_asks() => match self.made_once(call, question).await? {
+                Ok(outcome) => Ok(Some(outcome)),
+                Err(_) => Err(answers::crashed(question)),
+            },
+            Err(Ended::InTheMiddle) => Err(answers::crashed(question)),
+        }
+    }
+
+    async fn made_once(
+        &self,
+        call: &LibraryCall,
+        question: &Question,
+    ) -> Result<Result<Result<Answer, Failure>, Ended>, CephError> {
+        let process = match self.process_for(&call.call) {
+            Ok(process) => process,
+            Err(error) => {
+                tracing::debug!("{}: {error}", self.program.display());
+                return Ok(Err(Ended::WithoutALine));
+            }
+        };
+        tracing::debug!(site = self.command.site(), call = call.what, "ask librbd");
+        let began = Instant::now();
+        let outcome =
+            tokio::time::timeout(call.deadline, process.call(call.place.clone(), call.call.clone())).await;
+        let milliseconds = began.elapsed().as_millis();
+        tracing::debug!(
+            call = call.what,
+            milliseconds,
+            outcome = answers::outcome_in_words(&outcome),
+            "ended"
+        );
+        let Ok(outcome) = outcome else {
+            process.kill();
+            let error = ProcessError::Deadline(call.deadline);
+            return Err(super::classify::run_error(question, &error));
+        };
+        match &outcome {
+            // it would go on saying so
+            Ok(Err(Failure { stage: Stage::Connect, .. })) | Err(_) => process.kill(),
+            Ok(_) if !call.call.only_asks() => self.processes.borrow_mut().push(process),
+            Ok(_) => {}
+        }
+        Ok(outcome)
+    }
+
+    /// A question may be put to one that others ask, too. What changes something takes one out of the list for itself: it ends
+    /// with that, unless it is put back.
+    fn process_for(&self, call: &Call) -> std::io::Result<Rc<LibraryProcess>> {
+        let mut processes = self.processes.borrow_mut();
+        processes.retain(|process| !process.has_ended());
+        let found = match call.only_asks() {
+            true => processes.first().cloned(),
+            false => {
+                let idle = processes.iter().position(|process| !process.is_at_work());
+                idle.map(|place| processes.swap_remove(place))
+            }
+        };
+        if let Some(process) = found {
+            return Ok(process);
+        }
+        let process = Rc::new(LibraryProcess::start(&self.program, &self.options)?);
+        if call.only_asks() {
+            processes.push(Rc::clone(&process));
+        }
+        Ok(process)
+    }
+
+    /// A change that answers nothing.
+    async fn change(&self, call: LibraryCall) -> Result<Option<Result<(), CephError>>, CephError> {
+        let question = self.question(&call);
+        let outcome = self.call(call).await?;
+        Ok(outcome.map(|outcome| match outcome? {
+            Answer::Done => Ok(()),
+            _ => Err(answers::another(&question)),
+        }))
+    }
+}
+
+#[async_trait(?Send)]
+impl Ceph for Librbd {
+    fn site(&self) -> &str {
+        self.command.site()
+    }
+
+    async fn info(&self, image: &ImageSpec) -> Result<Option<ImageInfo>, CephError> {
+        let call = self.about("info", image, Call::Info(image.image().to_owned()));
+        let question = self.question(&call);
+        match self.outcome(&call).await? {
+            None => self.command.info(image).await,
+            Some(Err(failure)) if failure.is_absent_image() => Ok(None),
+            Some(Err(failure)) => Err(error_of(&question, failure)),
+            Some(Ok(Answer::Info(info))) => answers::info(&question, info).map(Some),
+            Some(Ok(_)) => Err(answers::another(&question)),
+        }
+    }
+
+    async fn metadata(&self, image: &ImageSpec) -> Result<BTreeMap<String, String>, CephError> {
+        let call = self.about("image-meta list", image, Call::Metadata(image.image().to_owned()));
+        let question = self.question(&call);
+        match self.call(call).await? {
+            None => self.command.metadata(image).await,
+            Some(answer) => match answer? {
+                Answer::Metadata(metadata) => Ok(metadata),
+                _ => Err(answers::another(&question)),
+            },
+        }
+    }
+
+    async fn set_metadata(&self, image: &ImageSpec, key: &str, value: &str) -> Result<(), CephError> {
+        let (name, key_, value_) = (image.image().to_owned(), key.to_owned(), value.to_owned());
+        let call = Call::SetMetadata { image: name, key: key_, value: value_ };
+        match self.change(self.about("image-meta set", image, call)).await? {
+            None => self.command.set_metadata(image, key, value).await,
+            Some(outcome) => outcome,
+        }
+    }
+
+    async fn promote(&self, image: &ImageSpec, force: bool) -> Result<Promotion, CephError> {
+        let promote = Call::Promote { image: image.image().to_owned(), force };
+        let mut call = self.about("mirror image promote", image, promote);
+        if force {
+            call.deadline = call.deadline.max(FORCED_PROMOTE_DEADLINE);
+        }
+        let question = self.question(&call);
+        match self.outcome(&call).await? {
+            None => self.command.promote(image, force).await,
+            Some(Ok(_)) => Ok(Promotion::Promoted),
+            Some(Err(Failure { stage: Stage::Call, errno }))
+                if errno == EROFS || errno == EBUSY && !force =>
+            {
+                Ok(Promotion::NotYet)
+            }
+            Some(Err(failure)) => Err(error_of(&question, failure)),
+        }
+    }
+
+    async fn demote(&self, image: &ImageSpec) -> Result<(), CephError> {
+        let call = Call::Demote(image.image().to_owned());
+        match self.change(self.about("mirror image demote", image, call)).await? {
+            None => self.command.demote(image).await,
+            Some(outcome) => outcome,
+        }
+    }
+
+    async fn fence(&self, image: &ImageSpec) -> Result<bool, CephError> {
+        self.command.fence(image).await
+    }
+
+    async fn is_open_for_writing(&self, image: &ImageSpec) -> Result<bool, CephError> {
+        self.command.is_open_for_writing(image).await
+    }
+
+    async fn resync(&self, image: &ImageSpec) -> Result<(), CephError> {
+        let call = Call::Resync(image.image().to_owned());
+        match self.change(self.about("mirror image resync", image, call)).await? {
+            None => self.command.resync(image).await,
+            Some(outcome) => outcome,
+        }
+    }
+
+    async fn mirror_snapshot(&self, image: &ImageSpec) -> Result<(), CephError> {
+        let call = Call::MirrorSnapshot(image.image().to_owned());
+        match self.change(self.about("mirror image snapshot", image, call)).await? {
+            None => self.command.mirror_snapshot(image).await,
+            Some(outcome) => outcome,
+        }
+    }
+
+    async fn image_status(&self, image: &ImageSpec) -> Result<ImageStatus, CephError> {
+        let call = self.about("mirror image status", image, Call::Status(image.image().to_owned()));
+        let question = self.question(&call);
+        match self.call(call).await? {
+            None => self.command.image_status(image).await,
+            Some(answer) => match answer? {
+                Answer::Status { global_id, sites } => {
+                    Ok(parse::image_status_of(answers::status(image, global_id, sites)))
+                }
+                _ => Err(answers::another(&question)),
+            },
+        }
+    }
+
+    async fn pool_status(&self, pool: &str) -> Result<PoolStatus, CephError> {
+        self.command.pool_status(pool).await
+    }
+
+    async fn journal_status(&self, image: &ImageSpec) -> Result<JournalStatus, CephError> {
+        self.command.journal_status(image).await
+    }
+
+    async fn snapshots(&self, image: &ImageSpec) -> Result<Snapshots, CephError> {
+        let call = self.about("snap ls", image, Call::Snapshots(image.image().to_owned()));
+        let question = self.question(&call);
+        match self.call(call).await? {
+            None => self.command.snapshots(image).await,
+            Some(answer) => match answer? {
+                Answer::Snapshots(snapshots) => answers::snapshots(&question, snapshots),
+                _ => Err(answers::another(&question)),
+            },
+        }
+    }
+
+    async fn pool_info(&self, pool: &str) -> Result<PoolInfo, CephError> {
+        self.command.pool_info(pool).await
+    }
+
+    async fn mirror_uuid(&self, pool: &str) -> Result<Option<String>, CephError> {
+        // the pool's own, also for its namespaces: that is the one under which the daemon appears elsewhere
+        let place = Place { pool: split_pool(pool).0.to_owned(), namespace: None };
+        let call = Call::OmapValue { object: "rbd_mirroring".into(), key: "mirror_uuid".into() };
+        let (what, deadline) = (format!("mirror uuid of {}", place.pool), self.deadline);
+        let call = LibraryCall { what, place, call, deadline, writes: false };
+        let question = self.question(&call);
+        match self.call(call).await? {
+            None => self.command.mirror_uuid(pool).await,
+            Some(answer) => match answer? {
+                Answer::Value(None) => Ok(None),
+                Answer::Value(Some(value)) => {
+                    let uuid = answers::understood(&question, parse::omap_text_of(value))?;
+                    Ok(Some(uuid).filter(|uuid| !uuid.is_empty()))
+                }
+                _ => Err(answers::another(&question)),
+            },
+        }
+    }
+
+    async fn journal_resync(&self, image: &ImageSpec, id: &str) -> Result<Option<bool>, CephError> {
+        let (object, key) = (format!("journal.{id}"), parse::JOURNAL_OWN_CLIENT.to_owned());
+        let call = self.about("journal of", image, Call::OmapValue { object, key });
+        let question = self.question(&call);
+        match self.call(call).await? {
+            None => self.command.journal_resync(image, id).await,
+            Some(answer) => match answer? {
+                Answer::Value(None) => Ok(None),
+                Answer::Value(Some(value)) => {
+                    answers::understood(&question, parse::journal_resync_of(&value)).map(Some)
+                }
+                _ => Err(answers::another(&question)),
+            },
+        }
+    }
+
+    async fn lock(
+        &self,
+        image: &ImageSpec,
+        object: &str,
+        name: &str,
+        cookie: &str,
+        expiry: Expiry,
+    ) -> Result<Locking, CephError> {
+        let seconds = match expiry {
+            Expiry::After(duration) => Some(whole_seconds(duration)),
+            Expiry::Never => None,
+        };
+        let (object_, name_, cookie_) = (object.to_owned(), name.to_owned(), cookie.to_owned());
+        let lock = Call::Lock { object: object_, name: name_, cookie: cookie_, seconds };
+        let call = self.about("lock get", image, lock);
+        let question = self.question(&call);
+        match self.outcome(&call).await? {
+            None => self.command.lock(image, object, name, cookie, expiry).await,
+            Some(Ok(_)) => Ok(Locking::Acquired),
+            // EEXIST: the same owner, by the same connection
+            Some(Err(Failure { stage: Stage::Call, errno: EBUSY | EEXIST })) => Ok(Locking::Held),
+            Some(Err(failure)) => Err(error_of(&question, failure)),
+        }
+    }
+
+    async fn lock_names(&self, image: &ImageSpec, object: &str) -> Result<Vec<String>, CephError> {
+        self.command.lock_names(image, object).await
+    }
+
+    async fn lock_holder(
+        &self,
+        image: &ImageSpec,
+        object: &str,
+        name: &str,
+    ) -> Result<Option<LockHolder>, CephError> {
+        let holders = Call::LockHolders { object: object.to_owned(), name: name.to_owned() };
+        let call = self.about("lock info", image, holders);
+        let question = self.question(&call);
+        match self.call(call).await? {
+            None => self.command.lock_holder(image, object, name).await,
+            Some(answer) => match answer? {
+                Answer::Locked(holders) => answers::lock_holder(&question, holders),
+                _ => Err(answers::another(&question)),
+            },
+        }
+    }
+
+    async fn unlock(
+        &self,
+        image: &ImageSpec,
+        object: &str,
+        name: &str,
+        holder: &LockHolder,
+    ) -> Result<(), CephError> {
+        let LockHolder { client, cookie, address } = holder.clone();
+        let (object_, name_) = (object.to_owned(), name.to_owned());
+        let unlock =
+            Call::Unlock { object: object_, name: name_, holder: LockedBy { client, cookie, address } };
+        match self.change(self.about("lock break", image, unlock)).await? {
+            None => self.command.unlock(image, object, name, holder).await,
+            Some(outcome) => outcome,
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl CephImages for Librbd {
+    async fn rename(&self, image: &ImageSpec, name: &ImageSpec) -> Result<(), CephError> {
+        self.command.rename(image, name).await
+    }
+
+    async fn stop_mirroring(&self, image: &ImageSpec, mode: MirrorMode) -> Result<(), CephError> {
+        self.command.stop_mirroring(image, mode).await
+    }
+
+    async fn remove_metadata(&self, image: &ImageSpec, key: &str) -> Result<(), CephError> {
+        self.command.remove_metadata(image, key).await
+    }
+
+    async fn is_held(&self, image: &ImageSpec) -> Result<bool, CephError> {
+        self.command.is_held(image).await
+    }
+
+    async fn image_names(&self, pool: &str) -> Result<Vec<String>, CephError> {
+        self.command.image_names(pool).await
+    }
+
+    async fn used(&self, image: &ImageSpec) -> Result<u64, CephError> {
+        self.command.used(image).await
+    }
+
+    async fn room(&self, pool: &str) -> Result<PoolRoom, CephError> {
+        self.command.room(pool).await
+    }
+
+    async fn remove(&self, image: &ImageSpec) -> Result<(), CephError> {
+        self.command.remove(image).await
+    }
+
+    async fn descendants(&self, image: &ImageSpec) -> Result<Vec<ImageSpec>, CephError> {
+        self.command.descendants(image).await
+    }
+}
+
+#[async_trait(?Send)]
+impl CephPools for Librbd {
+    fn user(&self) -> String {
+        self.command.user()
+    }
+
+    async fn pool_settings(&self, pool: &str) -> Result<BTreeMap<String, String>, CephError> {
+        self.command.pool_settings(pool).await
+    }
+
+    async fn client_settings(&self) -> Result<BTreeMap<String, String>, CephError> {
+        self.command.client_settings().await
+    }
+
+    async fn snapshot_schedules(&self) -> Result<Vec<SnapshotSchedule>, CephError> {
+        self.command.snapshot_schedules().await
+    }
+
+    async fn lacks_room(&self, pool: &str) -> Option<Fullness> {
+        self.command.lacks_room(pool).await
+    }
+
+    async fn lacks_room_still(&self, pool: &str) -> Option<Fullness> {
+        self.command.lacks_room_still(pool).await
+    }
+}

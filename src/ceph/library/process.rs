@@ -1,0 +1,177 @@
+//! A process that makes calls of Ceph's libraries, and ends with whoever drops it.
+
+use super::super::command::ANSWER_LIMIT;
+use onemirror_rbd::{Answer, Call, Failure, Options, Place, Request, Response};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::oneshot;
+
+/// What this program is called with, to be such a process.
+pub(crate) const COMMAND: &str = "librbd";
+
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Answer, Failure>>>>>;
+
+/// Why no answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It said nothing at all: there are no libraries, or it could not be started.
+    WithoutALine,
+    /// In the middle.
+    InTheMiddle,
+}
+
+/// The process.
+pub(super) struct LibraryProcess {
+    /// Killed when dropped.
+    _child: Child,
+    group: Option<Pid>,
+    input: tokio::sync::Mutex<Input>,
+    waiting: Waiting,
+    has_spoken: Arc<AtomicBool>,
+    has_ended: Arc<AtomicBool>,
+    next: AtomicU64,
+    /// Calls.
+    under_way: AtomicUsize,
+}
+
+struct Input {
+    pipe: ChildStdin,
+    /// What is written before the first call.
+    options: Option<Options>,
+}
+
+/// Counts a call as long as it is under way.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Input {
+    async fn send(&mut self, request: &Request) -> std::io::Result<()> {
+        if let Some(options) = self.options.take() {
+            self.write(&options).await?;
+        }
+        self.write(request).await
+    }
+
+    async fn write(&mut self, value: &impl Serialize) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        self.pipe.write_all(&line).await
+    }
+}
+
+impl LibraryProcess {
+    /// Starts `program`; nothing is connected before the first call.
+    pub(super) fn start(program: &Path, options: &Options) -> std::io::Result<Self> {
+        let mut command = Command::new(program);
+        command
+            .arg(COMMAND)
+            .env("LC_ALL", "C")
+            .env_remove("CEPH_ARGS")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // what Ceph's libraries log is not for oned
+            .stderr(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let no_pipe = || std::io::Error::other("no pipe to the process that was started");
+        let pipe = child.stdin.take().ok_or_else(no_pipe)?;
+        let output = child.stdout.take().ok_or_else(no_pipe)?;
+        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let (waiting, has_spoken, has_ended) = (Waiting::default(), Arc::default(), Arc::default());
+        tokio::spawn(listen(
+            output,
+            Waiting::clone(&waiting),
+            Arc::clone(&has_spoken),
+            Arc::clone(&has_ended),
+        ));
+        let input = tokio::sync::Mutex::new(Input { pipe, options: Some(options.clone()) });
+        let (next, under_way) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Ok(Self { _child: child, group, input, waiting, has_spoken, has_ended, next, under_way })
+    }
+
+    /// Whether no answer comes from it any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// Whether a call is under way.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    /// Ends it, and all that it has begun, also for others who wait for it.
+    pub(super) fn kill(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        if let Some(group) = self.group {
+            // an error says that it has ended already
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+
+    /// Makes a call; it has no deadline.
+    pub(super) async fn call(&self, place: Place, call: Call) -> Result<Result<Answer, Failure>, Ended> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let _under_way = UnderWay(&self.under_way);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        if let Ok(mut waiting) = self.waiting.lock() {
+            waiting.insert(number, sender);
+        }
+        let sent = self.input.lock().await.send(&Request { number, place, call }).await;
+        // it may have ended before this call waited
+        let outcome = match sent.is_err() || self.has_ended() {
+            true => None,
+            false => answer.await.ok(),
+        };
+        outcome.ok_or(match self.has_spoken.load(Ordering::Acquire) {
+            true => Ended::InTheMiddle,
+            false => Ended::WithoutALine,
+        })
+    }
+}
+
+/// Hands each answer to who waits for it. At the end nobody waits any longer.
+async fn listen(
+    output: ChildStdout,
+    waiting: Waiting,
+    has_spoken: Arc<AtomicBool>,
+    has_ended: Arc<AtomicBool>,
+) {
+    let limit = u64::try_from(ANSWER_LIMIT).unwrap_or(u64::MAX);
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut output).take(limit).read_until(b'\n', &mut line).await;
+        if !read.is_ok_and(|length| length > 0) {
+            break;
+        }
+        has_spoken.store(true, Ordering::Release);
+        if line.len() == 1 {
+            continue;
+        }
+        let Ok(Response { number, outcome }) = serde_json::from_slice(&line) else { break };
+        let waits = waiting.lock().ok().and_then(|mut waiting| waiting.remove(&number));
+        if let Some(waits) = waits {
+            // who gave up does not listen
+            let _ = waits.send(outcome);
+        }
+    }
+    has_ended.store(true, Ordering::Release);
+    if let Ok(mut waiting) = waiting.lock() {
+        waiting.clear();
+    }
+}
