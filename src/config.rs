@@ -153,6 +153,8 @@ pub struct Policy {
     pub resume_on_peer: bool,
     /// After as many days on which reconcile ran here a copy that was set aside is dropped. `None`: never.
     pub drop_lost_after: Option<u32>,
+    /// Whether Ceph's libraries are called where they can be, in place of its commands.
+    pub librbd: bool,
 }
 
 impl Default for Policy {
@@ -165,6 +167,7 @@ impl Default for Policy {
             release_on: None,
             resume_on_peer: true,
             drop_lost_after: None,
+            librbd: false,
         }
     }
 }

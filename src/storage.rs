@@ -18,5 +18,6 @@ pub(crate) fn connection(datastore: &Datastore, site: &str) -> Connection {
             false => RunOn::Hosts(credentials.bridge_hosts),
         },
         deadline: DEFAULT_DEADLINE,
+        librbd: false,
     }
 }

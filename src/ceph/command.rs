@@ -69,6 +69,8 @@ pub struct Connection {
     pub run_on: RunOn,
     /// For one call; a forced promotion has [`FORCED_PROMOTE_DEADLINE`] if that is longer.
     pub deadline: Duration,
+    /// Whether Ceph's libraries may be called in place of its commands.
+    pub librbd: bool,
 }
 
 /// The programs that are called; by their names, as `PATH` finds them.
@@ -736,6 +738,7 @@ mod tests {
             keyfile: None,
             mon_host: None,
             run_on: RunOn::Local,
+            librbd: false,
             deadline: Duration::from_secs(20),
         }
     }

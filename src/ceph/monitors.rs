@@ -278,6 +278,7 @@ mod tests {
                 keyfile: None,
                 mon_host: Some(mon_host),
                 run_on: super::super::RunOn::Local,
+                librbd: false,
                 deadline: Duration::from_secs(30),
             },
             folder.path(),

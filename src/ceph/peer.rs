@@ -85,6 +85,7 @@ pub fn connection_to_peer(pool_info: &PoolInfo, peer_site: &str) -> std::io::Res
         keyfile: Some(keyfile.to_path_buf()),
         mon_host: Some(mon_host.clone()),
         run_on: RunOn::Local,
+        librbd: false,
         deadline: DEFAULT_DEADLINE,
     };
     Ok(Some(PeerConnection { connection, keyfile: Some(keyfile) }))

@@ -21,6 +21,7 @@ fn connection(variable: &str) -> Connection {
         keyfile: None,
         mon_host: None,
         run_on: RunOn::Local,
+        librbd: false,
         deadline: DEFAULT_DEADLINE,
     }
 }

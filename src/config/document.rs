@@ -77,6 +77,7 @@ struct PolicyTable {
     release_on: Option<Vec<Word<ReleaseOn>>>,
     resume_on_peer: Option<bool>,
     drop_lost_after: Option<Keep>,
+    librbd: Option<bool>,
 }
 
 // Values. Their messages never repeat what was written: a password put where its file belongs must not end up
@@ -352,6 +353,7 @@ fn policy(table: PolicyTable) -> Policy {
         release_on: table.release_on.map(|events| events.into_iter().map(|word| word.0).collect()),
         resume_on_peer: table.resume_on_peer.unwrap_or(default.resume_on_peer),
         drop_lost_after: table.drop_lost_after.map_or(default.drop_lost_after, |Keep(days)| days),
+        librbd: table.librbd.unwrap_or(default.librbd),
     }
 }
 

@@ -85,6 +85,7 @@ impl Folder {
             keyfile: None,
             mon_host: None,
             run_on: RunOn::Local,
+            librbd: false,
             deadline: Duration::from_secs(20),
         };
         Self { folder, calls: Rc::new(RbdCommand::new(connection).with_programs(programs)) }

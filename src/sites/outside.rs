@@ -2,7 +2,7 @@
 //! can stand there, and the same run goes on in it.
 
 use crate::audit::{AuditLog, Entry};
-use crate::ceph::{CephCalls, Connection, PeerConnection, RbdCommand};
+use crate::ceph::{CephCalls, Connection, Librbd, PeerConnection, RbdCommand};
 use crate::config;
 use crate::opennebula::{Client, ClientOptions, OneError, OpenNebula};
 use async_trait::async_trait;
@@ -52,7 +52,15 @@ impl Audit for AuditLog {
     }
 }
 
-/// The programs of Ceph, and XML-RPC.
+/// By Ceph's libraries, if they may be called, else by its commands.
+fn reached(connection: Connection, command: RbdCommand) -> Rc<dyn CephCalls> {
+    match connection.librbd {
+        true => Rc::new(Librbd::new(&connection, command)),
+        false => Rc::new(command),
+    }
+}
+
+/// Ceph, and XML-RPC.
 struct RealConnector {
     state_dir: PathBuf,
 }
@@ -63,11 +71,11 @@ impl Connector for RealConnector {
     }
 
     fn cluster(&self, connection: Connection) -> Rc<dyn CephCalls> {
-        Rc::new(RbdCommand::new(connection))
+        reached(connection.clone(), RbdCommand::new(connection))
     }
 
     fn peer_cluster(&self, peer: PeerConnection) -> Rc<dyn CephCalls> {
-        Rc::new(RbdCommand::to_peer(peer, &self.state_dir))
+        reached(peer.connection.clone(), RbdCommand::to_peer(peer, &self.state_dir))
     }
 }
 

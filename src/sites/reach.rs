@@ -60,6 +60,7 @@ pub(crate) async fn cluster_here(sites: &Sites, datastore: &Datastore) -> Result
         mon_host: None,
         run_on,
         deadline: sites.config.policy.command_timeout,
+        librbd: sites.config.policy.librbd,
     });
     let silence = Silence::none(sites.environment.time.clone());
     Ok(sites.here.remember_cluster(way, Cluster::new(calls, silence)))
@@ -87,7 +88,8 @@ pub(crate) async fn cluster_there(
     if let Some(cluster) = sites.there.known_cluster(&way) {
         return Ok(Some(cluster));
     }
-    let (connector, deadline) = (&sites.environment.connector, sites.config.policy.command_timeout);
+    let (connector, policy) = (&sites.environment.connector, &sites.config.policy);
+    let (deadline, librbd) = (policy.command_timeout, policy.librbd);
     let calls = match configured {
         Some(ceph) => connector.peer_cluster(PeerConnection::configured(Connection {
             site: sites.there.name().to_owned(),
@@ -100,12 +102,13 @@ pub(crate) async fn cluster_there(
                 ConfiguredRunOn::Local | ConfiguredRunOn::Datastore => RunOn::Local,
             },
             deadline,
+            librbd,
         })),
         None => {
             let info = own.pool_info(pool).await?;
             match connection_to_peer(&info, sites.there.name()) {
                 Ok(Some(mut peer)) => {
-                    peer.connection.deadline = deadline;
+                    (peer.connection.deadline, peer.connection.librbd) = (deadline, librbd);
                     connector.peer_cluster(peer)
                 }
                 Ok(None) => return Ok(None),
