@@ -10,7 +10,7 @@ import time
 from harness.laboratory import LAB, Lab, LabError, end_on_signals
 
 from . import kill_table, plan
-from .faults import BY_HAND, Faults
+from .faults import BY_HAND, POLICY, Faults
 from .schedule import Group, Lane, Log
 
 
@@ -29,10 +29,12 @@ def arguments():
     parser.add_argument("--from-call", type=int, default=1, metavar="N", help="with --kill-table: begin with this call")
     parser.add_argument("--only-changes", action="store_true", help="with --kill-table: not at calls that only read")
     parser.add_argument("--calls", metavar="FOLDER", help="with --kill-table: kill nothing; write there what each operation calls")
+    parser.add_argument("--commands", action="store_true", help="Ceph's commands on both sites; default: its libraries where a site has no bridge hosts")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell everything as it happens")
     options = parser.parse_args()
     if len(options.seed) > 1 and options.schedules is not None:
         parser.error("--schedules goes with one --seed: the first")
+    POLICY["librbd"] = not options.commands
     if options.schedules is None:
         options.schedules = 100000 if options.minutes else 1
     return options

@@ -12,7 +12,7 @@ from .proxy import Proxy
 
 DRILLS = os.path.join(LAB, "drills")
 # shorter than the defaults, so that deadlines are really reached
-POLICY = {"sync_timeout": "40s", "command_timeout": "8s", "release_timeout": "20s"}
+POLICY = {"sync_timeout": "40s", "command_timeout": "8s", "release_timeout": "20s", "librbd": True}
 # faults that are operations of a plan
 BY_HAND = ("operators-at-once", "image-vanishes", "site-lost", "cluster-cut", "vm-recreated", "disk-attached", "disk-reverted", "image-deleted")
 

@@ -89,6 +89,8 @@ class Site:
         environment["PATH"] = ":".join(
             [*self.lab.programs, os.path.join(self.lab.clusters, "bin"), os.path.join(self.location, "bin"), os.environ["PATH"]]
         )
+        if self.lab.programs:
+            environment["ONEMIRROR_LIBRBD_PROGRAM"] = os.path.join(self.lab.programs[0], "librbd")
         environment["ONE_XMLRPC"] = self.endpoint
         environment["ONE_AUTH"] = self.auth_file
         return environment

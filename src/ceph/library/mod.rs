@@ -31,6 +31,9 @@ use std::time::{Duration, Instant};
 /// This program, also where a newer one has taken its place.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
+/// What the drills start in place of it, as they put programs of theirs before `rbd` in `PATH`.
+const PROGRAM_VARIABLE: &str = "ONEMIRROR_LIBRBD_PROGRAM";
+
 /// How much earlier than the deadline the search for a monitor ends, so that it can say why.
 const HEAD_START: Duration = Duration::from_secs(2);
 
@@ -76,7 +79,7 @@ impl Librbd {
         Self {
             options,
             command,
-            program: OWN_PROGRAM.into(),
+            program: std::env::var_os(PROGRAM_VARIABLE).unwrap_or_else(|| OWN_PROGRAM.into()).into(),
             deadline: connection.deadline,
             processes: RefCell::default(),
             unavailable: Cell::new(connection.run_on != RunOn::Local),
