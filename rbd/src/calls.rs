@@ -45,7 +45,7 @@ pub enum Call {
     Info(String),
     /// [`Answer::Metadata`] of an image.
     Metadata(String),
-    /// [`Answer::Look`]: both, of one opening of the image.
+    /// [`Answer::Look`]: both, of one opening of the image; of one that is not mirrored without its metadata.
     Look(String),
     /// Sets one metadata value.
     SetMetadata {

@@ -3,6 +3,7 @@
 use crate::calls::{Answer, Call, Failure, Options, Request, Response, Stage};
 use crate::cluster::{Cluster, Library};
 use crate::image::Image;
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -86,7 +87,9 @@ fn answer(pool: &crate::Pool<'_>, call: Call) -> Result<Answer, Failure> {
         Call::Metadata(image) => looked_at(&image)?.metadata().map(Answer::Metadata),
         Call::Look(image) => {
             let image = looked_at(&image)?;
-            Ok(Answer::Look(image.info()?, image.metadata()?))
+            let info = image.info()?;
+            let metadata = if info.mirroring.is_some() { image.metadata()? } else { BTreeMap::new() };
+            Ok(Answer::Look(info, metadata))
         }
         Call::SetMetadata { image, key, value } => changed(&image, &|image| image.set_metadata(&key, &value)),
         Call::Promote { image, force } => changed(&image, &|image| image.promote(force)),

@@ -458,6 +458,22 @@ pub trait Ceph {
     fn site(&self) -> &str;
     /// `None`: no such image.
     async fn info(&self, image: &ImageSpec) -> Result<Option<ImageInfo>, CephError>;
+    /// A mirrored image and its metadata; of one that is not mirrored the metadata are not told. `None`: no such image.
+    async fn look(
+        &self,
+        image: &ImageSpec,
+    ) -> Result<Option<(ImageInfo, BTreeMap<String, String>)>, CephError> {
+        let Some(info) = self.info(image).await? else { return Ok(None) };
+        if info.mirroring.is_none() {
+            return Ok(Some((info, BTreeMap::new())));
+        }
+        match self.metadata(image).await {
+            Ok(metadata) => Ok(Some((info, metadata))),
+            // a resync deletes the copy and makes a new one
+            Err(CephError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
     /// All metadata of the image. An absent image is an error.
     async fn metadata(&self, image: &ImageSpec) -> Result<BTreeMap<String, String>, CephError>;
     /// Sets one metadata value; [`CephError::ReadOnly`] on a non-primary copy.

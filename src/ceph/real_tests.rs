@@ -114,6 +114,7 @@ async fn what_is_not_there_is_told_apart() {
     for [a, _] in clusters() {
         let nothing: ImageSpec = "one/no-such-image".parse().unwrap();
         assert_eq!(a.info(&nothing).await.unwrap(), None);
+        assert_eq!(a.look(&nothing).await.unwrap(), None);
         assert!(matches!(a.metadata(&nothing).await, Err(CephError::NotFound { .. })));
         assert!(matches!(a.promote(&nothing, false).await, Err(CephError::NotFound { .. })));
         assert!(matches!(a.demote(&nothing).await, Err(CephError::NotFound { .. })));
@@ -270,6 +271,8 @@ async fn followed(pool: &str, features: &str) {
         let image = &image.0;
         let here = a.info(image).await.unwrap().unwrap().mirroring.unwrap();
         assert!(here.primary && here.state == MirrorState::Enabled);
+        let (info, metadata) = a.look(image).await.unwrap().unwrap();
+        assert_eq!((Some(info), metadata), (a.info(image).await.unwrap(), a.metadata(image).await.unwrap()));
         let there = until("the copy", || async { b.info(image).await.ok().flatten()?.mirroring }).await;
         assert!(!there.primary && there.global_id == here.global_id && there.mode == here.mode);
         until("replay", || async {

@@ -38,20 +38,13 @@ pub(super) enum CopyThere {
 }
 
 pub(super) async fn copy_of(cluster: &Cluster, spec: &ImageSpec) -> Result<CopyHere, CephError> {
-    let Some(info) = cluster.info(spec).await? else { return Ok(CopyHere::Absent) };
+    let Some((info, metadata)) = cluster.look(spec).await? else { return Ok(CopyHere::Absent) };
     let Some(mirroring) = info.mirroring.clone() else { return Ok(CopyHere::NotMirrored(info)) };
-    match cluster.metadata(spec).await {
-        Ok(metadata) => {
-            let mut seen = CopySeen { info, mirroring, metadata, left_behind: Vec::new() };
-            if copy(&seen, &[]).home == Home::OfAnother {
-                seen.left_behind = left_behind_by(cluster, spec, &seen.info).await?;
-            }
-            Ok(CopyHere::Mirrored(seen))
-        }
-        // a resync deletes the copy and makes a new one
-        Err(CephError::NotFound { .. }) => Ok(CopyHere::Absent),
-        Err(error) => Err(error),
+    let mut seen = CopySeen { info, mirroring, metadata, left_behind: Vec::new() };
+    if copy(&seen, &[]).home == Home::OfAnother {
+        seen.left_behind = left_behind_by(cluster, spec, &seen.info).await?;
     }
+    Ok(CopyHere::Mirrored(seen))
 }
 
 /// The copy there; of an image that is not mirrored what it says of itself.

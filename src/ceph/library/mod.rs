@@ -244,6 +244,23 @@ impl Ceph for Librbd {
         }
     }
 
+    async fn look(
+        &self,
+        image: &ImageSpec,
+    ) -> Result<Option<(ImageInfo, BTreeMap<String, String>)>, CephError> {
+        let call = self.about("info and image-meta list", image, Call::Look(image.image().to_owned()));
+        let question = self.question(&call);
+        match self.outcome(&call).await? {
+            None => self.command.look(image).await,
+            Some(Err(failure)) if failure.is_absent_image() => Ok(None),
+            Some(Err(failure)) => Err(error_of(&question, failure)),
+            Some(Ok(Answer::Look(info, metadata))) => {
+                answers::info(&question, info).map(|info| Some((info, metadata)))
+            }
+            Some(Ok(_)) => Err(answers::another(&question)),
+        }
+    }
+
     async fn metadata(&self, image: &ImageSpec) -> Result<BTreeMap<String, String>, CephError> {
         let call = self.about("image-meta list", image, Call::Metadata(image.image().to_owned()));
         let question = self.question(&call);
