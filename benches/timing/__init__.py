@@ -1,0 +1,1 @@
+"""Times what onemirror does, on the lab."""

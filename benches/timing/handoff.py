@@ -1,0 +1,144 @@
+"""N VMs handed back: by onemirror, by the page of commands it replaces, and what Ceph itself needs."""
+import time
+
+from harness.laboratory import LabError, unique
+
+from .measure import stretch
+
+POOLS = {"journal": "one", "snapshot": "two"}
+PATIENCE = 600
+
+
+def wait_all(site, vms, state, log=None):
+    """Until all of them are in that state, by one question for all."""
+    end = time.monotonic() + PATIENCE
+    wanted = set(vms)
+    while wanted:
+        for vm in list(wanted):
+            if site.state_name(vm) == state:
+                wanted.discard(vm)
+            else:
+                break
+        if time.monotonic() > end:
+            vm = min(wanted)
+            raise LabError("VM %d of %s is %s, not %s: %s" % (vm, site.name, site.state_name(vm), state, site.vm_error(vm)))
+        if wanted:
+            time.sleep(0.05)
+
+
+class Fleet:
+    """N VMs with one mirrored disk each; all off at home, with images and doubles on the other site."""
+
+    def __init__(self, lab, count, mode):
+        self.lab, self.count, self.mode, self.pool = lab, count, mode, POOLS[mode]
+        self.a, self.b = lab.sites
+        name = unique("bench-%s" % mode)
+        images = [self.a.image_create("%s-%d" % (name, number), self.pool, True) for number in range(count)]
+        if mode == "snapshot":
+            for image in images:
+                self.a.rbd("mirror", "image", "enable", self.a.source(image), "snapshot")
+        homes = [self.a.vm_create("%s-%d" % (name, number), [image]) for number, image in enumerate(images)]
+        wait_all(self.a, homes, "RUNNING")
+        self.homes = homes
+        for vm in homes:
+            self.a.action("poweroff", vm)
+        wait_all(self.a, homes, "POWEROFF")
+        self.machines = []
+        self.images = [self.a.source(image) for image in images]
+        self.registered = []
+        for number, image in enumerate(self.images):
+            self.b.wait_replaying(image)
+            self.registered.append(self.b.image_create("%s-%d" % (name, number), self.pool, True, source=image))
+        self.name, self.away = name, []
+
+    def takes_over(self):
+        """`onevm create` of all doubles at once, until they run."""
+        with stretch() as found:
+            self.away = [self.b.vm_create("%s-%d" % (self.name, number), [image]) for number, image in enumerate(self.registered)]
+            wait_all(self.b, self.away, "RUNNING")
+        return found
+
+    def comes_back(self):
+        """`onevm terminate` of all of them at once, until they run at home."""
+        for vm in self.away:
+            self.b.wait_records(vm, 1)
+        with stretch() as found:
+            for vm in self.away:
+                self.b.action("terminate", vm)
+            wait_all(self.a, self.homes, "RUNNING")
+        wait_all(self.b, self.away, "DONE")
+        return found
+
+    def rests(self):
+        for vm in self.homes:
+            self.a.action("poweroff", vm)
+        wait_all(self.a, self.homes, "POWEROFF")
+
+    # ------------------------------------------------------------ the rivals
+
+    def floor(self):
+        """The whole pool at once, and back, of which the way back is timed."""
+        self.pool_goes(self.a, self.b)
+        with stretch() as found:
+            self.pool_goes(self.b, self.a)
+        return found
+
+    def pool_goes(self, giver, taker):
+        giver.rbd("mirror", "pool", "demote", self.pool)
+        left = set(self.images)
+        end = time.monotonic() + PATIENCE
+        while left:
+            taker.rbd("mirror", "pool", "promote", self.pool, check=False)
+            left = {image for image in left if not taker.is_primary(image)}
+            if time.monotonic() > end:
+                raise LabError("%s does not become primary" % min(left))
+
+    def by_hand(self):
+        """The page of commands, image by image, as a careful script would type them: without any of its checks."""
+        self.images_go(self.a, self.b)
+        with stretch() as found:
+            self.images_go(self.b, self.a)
+        return found
+
+    def images_go(self, giver, taker):
+        for image in self.images:
+            giver.rbd("mirror", "image", "demote", image)
+        for image in self.images:
+            end = time.monotonic() + PATIENCE
+            while taker.rbd("mirror", "image", "promote", image, check=False).returncode:
+                if time.monotonic() > end:
+                    raise LabError("%s does not become primary" % image)
+
+
+class Plain:
+    """N VMs on either site whose disks are not mirrored: what terminate and resume cost without onemirror."""
+
+    def __init__(self, lab, count):
+        self.a, self.b = lab.sites
+        self.homes, self.away = [], []
+        self.images = []
+        name = unique("plain")
+        for site, vms in ((self.a, self.homes), (self.b, self.away)):
+            for number in range(count):
+                # pool three is not mirrored
+                image = site.image_create("%s-%s-%d" % (name, site.name[-1], number), "three", True)
+                self.images.append((site, image))
+                vms.append(site.vm_create("%s-%d" % (name, number), [image]))
+        wait_all(self.a, self.homes, "RUNNING")
+        wait_all(self.b, self.away, "RUNNING")
+        for vm in self.homes:
+            self.a.action("poweroff", vm)
+        wait_all(self.a, self.homes, "POWEROFF")
+
+    def ends_and_starts(self):
+        with stretch() as found:
+            for vm in self.away:
+                self.b.action("terminate", vm)
+            for vm in self.homes:
+                self.a.action("resume", vm)
+            wait_all(self.b, self.away, "DONE")
+            wait_all(self.a, self.homes, "RUNNING")
+        for vm in self.homes:
+            self.a.action("terminate", vm)
+        wait_all(self.a, self.homes, "DONE")
+        return found
