@@ -32,11 +32,10 @@ def fleet_of(lab, count, mode, rounds):
     fleet = handoff.Fleet(lab, count, mode)
     floor, by_hand, over, back = [], [], [], []
     for _ in range(rounds):
-        floor.append(fleet.floor())
-        by_hand.append(fleet.by_hand())
         over.append(fleet.takes_over())
         back.append(fleet.comes_back())
-        fleet.rests()
+        floor.append(fleet.floor())
+        by_hand.append(fleet.by_hand())
     return [("stock terminate and resume", plain), ("floor: pool demote, replay, pool promote", floor),
             ("documented procedure, image by image", by_hand), ("onemirror: take over", over), ("onemirror: hand back", back)]
 

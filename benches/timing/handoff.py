@@ -53,20 +53,25 @@ class Fleet:
 
     def takes_over(self):
         """`onevm create` of all doubles at once, until they run."""
+        for image in self.images:
+            self.b.wait_replaying(image)
         with stretch() as found:
             self.away = [self.b.vm_create("%s-%d" % (self.name, number), [image]) for number, image in enumerate(self.registered)]
             wait_all(self.b, self.away, "RUNNING")
+        for vm in self.away:
+            self.b.wait_records(vm, 1)
+        for image in self.images:
+            self.a.wait_replaying(image)
         return found
 
     def comes_back(self):
         """`onevm terminate` of all of them at once, until they run at home."""
-        for vm in self.away:
-            self.b.wait_records(vm, 1)
         with stretch() as found:
             for vm in self.away:
                 self.b.action("terminate", vm)
             wait_all(self.a, self.homes, "RUNNING")
         wait_all(self.b, self.away, "DONE")
+        self.rests()
         return found
 
     def rests(self):
@@ -76,12 +81,31 @@ class Fleet:
 
     # ------------------------------------------------------------ the rivals
 
-    def floor(self):
-        """The whole pool at once, and back, of which the way back is timed."""
-        self.pool_goes(self.a, self.b)
+    def without(self, way):
+        """The images alone, from the end of the VMs there until the last one is primary here, with onemirror switched off."""
+        self.takes_over()
+        for site in self.lab.sites:
+            site.onemirror("off", "--reason", "benches")
+        for vm in self.away:
+            self.b.action("terminate", vm)
+        wait_all(self.b, self.away, "DONE")
         with stretch() as found:
-            self.pool_goes(self.b, self.a)
+            way(self.b, self.a)
+        for site in self.lab.sites:
+            site.onemirror("on")
+        for vm in self.homes:
+            self.a.action("resume", vm)
+        wait_all(self.a, self.homes, "RUNNING")
+        self.rests()
         return found
+
+    def floor(self):
+        """The whole pool at once."""
+        return self.without(self.pool_goes)
+
+    def by_hand(self):
+        """The page of commands, image by image, as a careful script would type them: without any of its checks."""
+        return self.without(self.images_go)
 
     def pool_goes(self, giver, taker):
         giver.rbd("mirror", "pool", "demote", self.pool)
@@ -92,13 +116,6 @@ class Fleet:
             left = {image for image in left if not taker.is_primary(image)}
             if time.monotonic() > end:
                 raise LabError("%s does not become primary" % min(left))
-
-    def by_hand(self):
-        """The page of commands, image by image, as a careful script would type them: without any of its checks."""
-        self.images_go(self.a, self.b)
-        with stretch() as found:
-            self.images_go(self.b, self.a)
-        return found
 
     def images_go(self, giver, taker):
         for image in self.images:
