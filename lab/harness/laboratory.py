@@ -216,6 +216,22 @@ user = "rbd-mirror-peer"
             self.clusters("daemon-start")
 
     @contextlib.contextmanager
+    def hanging(self):
+        """All of the site is stopped in the middle: whoever connects is let in by the kernel, and hears nothing."""
+        front_end = self.lab.processes["front-end." + self.name]
+        self.kill_domains()
+        self.clusters("osd-pause")
+        for daemon in ("daemon", "monitor"):
+            self.lab.run_clusters(daemon + "-stop", "--signal", "STOP", "--site", self.name)
+        os.kill(front_end, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(front_end, signal.SIGCONT)
+            for part in ("monitor-start", "osd-continue", "daemon-start"):
+                self.clusters(part)
+
+    @contextlib.contextmanager
     def peer_key_rotated(self, **policy):
         """The key of this site's onemirror is not that of the other cluster any more."""
         keyring = os.path.join(self.location, "etc/rotated.keyring")

@@ -62,6 +62,32 @@ def test_a_force_is_refused_while_only_the_cluster_there_is_cut_off(lab, a, b):
     machine.assert_complete(a)
 
 
+@pytest.mark.parametrize("librbd", [False, True])
+def test_a_cluster_that_is_not_there_is_asked_nothing(lab, a, b, librbd):
+    """Whether its monitors greet is known before Ceph's programs would wait for them."""
+    machine, image = one_disk(lab, "dead")
+    before = a.acknowledged(machine.home)
+    with a.hanging():
+        b.configure(librbd=librbd)
+        vm = machine.start_on_b(mirrored=False)
+        assert b.settle(vm) == "PROLOG_FAILURE", b.vm_error(vm)
+        assert "is not primary here and site-a does not answer" in b.vm_error(vm)
+        for words in (["plan", vm], ["show", vm], ["failover", vm, "--force", "--reason", "test"]):
+            told = b.onemirror("-vv", *words, check=False).stderr
+            asked = [line for line in told.splitlines() if 'site="site-a"' in line]
+            assert not asked and "none of its monitors answers" in told and "does not greet" in told, told
+            assert 'site="site-b"' in told, told
+        b.wait_vm(vm, RUNNING)
+        assert b.is_primary(image)
+        machine.may_lose_tail += before
+    b.configure()
+    a.wait_vm(machine.home, "POWEROFF")
+    wait_until("the copy at home to follow", lambda: a.reconcile(check=False) and a.token(image) == b.token(image), 120, 2)
+    machine.end_away(vm)
+    machine.comes_home()
+    machine.assert_complete(a)
+
+
 @full
 @pytest.mark.advice("running-there", "here: onemirror failover N --force --site-is-off --reason TEXT")
 def test_an_operator_may_say_that_a_site_is_off_though_its_front_end_answers(lab, a, b, adviser):
