@@ -62,7 +62,7 @@ def test_a_force_is_refused_while_only_the_cluster_there_is_cut_off(lab, a, b):
     machine.assert_complete(a)
 
 
-@pytest.mark.parametrize("librbd", [False, True])
+@pytest.mark.parametrize("librbd", [True, pytest.param(False, marks=full)])
 def test_a_cluster_that_is_not_there_is_asked_nothing(lab, a, b, librbd):
     """Whether its monitors greet is known before Ceph's programs would wait for them."""
     machine, image = one_disk(lab, "dead")
