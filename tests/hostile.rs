@@ -373,7 +373,7 @@ impl Site {
                     "[site]\nname = \"site-b\"\nrole = \"recovery\"\nendpoint = \"{here}\"\nauth = \"{0}/auth\"\n\
                      [peer]\nname = \"site-a\"\nendpoint = \"{there}\"\nauth = \"{0}/auth\"\n\
                      [peer.ceph]\nconf = \"/etc/ceph/there.conf\"\nuser = \"peer\"\n\
-                     [policy]\nsync_timeout = \"2s\"\nrelease_timeout = \"2s\"\n",
+                     [policy]\nsync_timeout = \"2s\"\nrelease_timeout = \"2s\"\nlibrbd = false\n",
                     path.display()
                 ),
                 0o600,

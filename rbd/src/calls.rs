@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// How a cluster is reached. Holds no secret, only the path of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Options {
+pub struct ConnectOptions {
     /// Its configuration file. `None`: where Ceph looks by itself; none at all where `mon_host` is given.
     pub conf: Option<String>,
     /// The Ceph user, without `client.`.
@@ -20,7 +20,7 @@ pub struct Options {
 
 /// A pool, and the namespace within it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Place {
+pub struct PoolPlace {
     /// Its name.
     pub pool: String,
     /// `None`: the default one.
@@ -29,11 +29,11 @@ pub struct Place {
 
 /// One call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Request {
+pub struct LibraryRequest {
     /// Comes back with the answer.
     pub number: u64,
     /// Where.
-    pub place: Place,
+    pub place: PoolPlace,
     /// What.
     pub call: Call,
 }
@@ -41,11 +41,11 @@ pub struct Request {
 /// What is asked for. Strings with a NUL byte are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {
-    /// [`Answer::Info`] of an image, as `rbd info` tells it.
+    /// [`LibraryAnswer::Info`] of an image, as `rbd info` tells it.
     Info(String),
-    /// [`Answer::Metadata`] of an image.
+    /// [`LibraryAnswer::Metadata`] of an image.
     Metadata(String),
-    /// [`Answer::Look`]: both, of one opening of the image; of one that is not mirrored without its metadata.
+    /// [`LibraryAnswer::Look`]: both, of one opening of the image; of one that is not mirrored without its metadata.
     Look(String),
     /// Sets one metadata value.
     SetMetadata {
@@ -69,11 +69,11 @@ pub enum Call {
     Resync(String),
     /// Takes a mirror snapshot.
     MirrorSnapshot(String),
-    /// [`Answer::Status`]: what the daemons have reported of an image.
+    /// [`LibraryAnswer::Status`]: what the daemons have reported of an image.
     Status(String),
-    /// [`Answer::Snapshots`] of an image.
+    /// [`LibraryAnswer::Snapshots`] of an image.
     Snapshots(String),
-    /// [`Answer::Value`] of an object's key.
+    /// [`LibraryAnswer::Value`] of an object's key.
     OmapValue {
         /// The object.
         object: String,
@@ -91,7 +91,7 @@ pub enum Call {
         /// How long; `None`: for ever.
         seconds: Option<u64>,
     },
-    /// [`Answer::Locked`]: who holds it.
+    /// [`LibraryAnswer::Locked`]: who holds it.
     LockHolders {
         /// The object.
         object: String,
@@ -133,24 +133,24 @@ impl Call {
 
 /// What came of a call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Response {
+pub struct LibraryResponse {
     /// That of its request.
     pub number: u64,
     /// It.
-    pub outcome: Result<Answer, Failure>,
+    pub outcome: Result<LibraryAnswer, Failure>,
 }
 
 /// What was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum LibraryAnswer {
     /// It is done.
     Done,
     /// An image.
-    Info(ImageInfo),
+    Info(ImageTold),
     /// Keys and values. What is no UTF-8 is replaced.
     Metadata(BTreeMap<String, String>),
     /// Both.
-    Look(ImageInfo, BTreeMap<String, String>),
+    Look(ImageTold, BTreeMap<String, String>),
     /// By mirror uuid; this cluster's own is empty.
     Status {
         /// The same for both copies.
@@ -175,7 +175,7 @@ pub enum Stage {
     Pool,
     /// To open the image.
     Image,
-    /// Mirroring is off, which Ceph's command calls EINVAL.
+    /// MirroringTold is off, which Ceph's command calls EINVAL.
     NotMirrored,
     /// The call itself.
     Call,
@@ -192,7 +192,7 @@ pub struct Failure {
 
 /// An image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageInfo {
+pub struct ImageTold {
     /// Its id.
     pub id: String,
     /// Bytes.
@@ -202,14 +202,14 @@ pub struct ImageInfo {
     /// Whether it takes no writes (the feature `non-primary`).
     pub is_read_only: bool,
     /// What it is a clone of.
-    pub parent: Option<Parent>,
+    pub parent: Option<ParentTold>,
     /// `None`: off.
-    pub mirroring: Option<Mirroring>,
+    pub mirroring: Option<MirroringTold>,
 }
 
 /// A snapshot that has clones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Parent {
+pub struct ParentTold {
     /// The pool.
     pub pool: String,
     /// Empty: the default one.
@@ -222,7 +222,7 @@ pub struct Parent {
 
 /// How an image is mirrored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mirroring {
+pub struct MirroringTold {
     /// By snapshots; else by its journal.
     pub by_snapshots: bool,
     /// The same for both copies.

@@ -1,7 +1,7 @@
 //! A cluster and its pools, as librados has them.
 
 use crate::bindings::{self, rados_ioctx_t, rados_t, size_t, timeval};
-use crate::calls::{Failure, LockedBy, Options, Place, Stage};
+use crate::calls::{ConnectOptions, Failure, LockedBy, PoolPlace, Stage};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
@@ -21,9 +21,9 @@ const LIMIT: usize = 1 << 24;
 
 /// Ceph's libraries.
 #[derive(Clone)]
-pub struct Library(pub(crate) Arc<bindings::Library>);
+pub struct CephLibrary(pub(crate) Arc<bindings::Library>);
 
-impl Library {
+impl CephLibrary {
     /// Opens them, or says why not.
     pub fn open() -> Result<Self, String> {
         // SAFETY: Ceph's library runs nothing when it is opened but constructors of its own, and has the functions that the
@@ -68,26 +68,26 @@ pub(crate) fn separated(bytes: &[u8]) -> Vec<String> {
 }
 
 /// A cluster that is connected.
-pub struct Cluster {
-    pub(crate) library: Library,
+pub struct RadosCluster {
+    pub(crate) library: CephLibrary,
     handle: rados_t,
 }
 
 // SAFETY: librados' own locks keep a handle whole, however many threads use it (librados.h: "thread safe").
-unsafe impl Send for Cluster {}
+unsafe impl Send for RadosCluster {}
 // SAFETY: the same
-unsafe impl Sync for Cluster {}
+unsafe impl Sync for RadosCluster {}
 
-impl Drop for Cluster {
+impl Drop for RadosCluster {
     fn drop(&mut self) {
         // SAFETY: the handle was made by rados_create2, and nothing that was made of it outlives this value
         unsafe { (self.library.0.rados_shutdown)(self.handle) };
     }
 }
 
-impl Cluster {
+impl RadosCluster {
     /// Connects, which takes at most the time that the options give.
-    pub fn connect(library: &Library, options: &Options) -> Result<Self, Failure> {
+    pub fn connect(library: &CephLibrary, options: &ConnectOptions) -> Result<Self, Failure> {
         let text = |text: &str| c_string(text, Stage::Connect);
         let (name, user) = (text("ceph")?, text(&format!("client.{}", options.user))?);
         let mut handle: rados_t = null_mut();
@@ -124,13 +124,13 @@ impl Cluster {
     }
 
     /// A pool, and one of its namespaces.
-    pub fn pool(&self, place: &Place) -> Result<Pool<'_>, Failure> {
+    pub fn pool(&self, place: &PoolPlace) -> Result<OpenPool<'_>, Failure> {
         let name = c_string(&place.pool, Stage::Pool)?;
         let mut handle: rados_ioctx_t = null_mut();
         // SAFETY: the cluster is connected; the name lives through the call, which sets the handle if it returns 0
         let created = unsafe { (self.library.0.rados_ioctx_create)(self.handle, name.as_ptr(), &mut handle) };
         checked(created, Stage::Pool)?;
-        let pool = Pool { cluster: self, handle, namespace: place.namespace.clone() };
+        let pool = OpenPool { cluster: self, handle, namespace: place.namespace.clone() };
         if let Some(namespace) = &place.namespace {
             let namespace = c_string(namespace, Stage::Pool)?;
             // SAFETY: the handle is that of a pool; the name lives through the call, which copies it
@@ -141,20 +141,20 @@ impl Cluster {
 }
 
 /// A pool, in one of its namespaces.
-pub struct Pool<'a> {
-    pub(crate) cluster: &'a Cluster,
+pub struct OpenPool<'a> {
+    pub(crate) cluster: &'a RadosCluster,
     pub(crate) handle: rados_ioctx_t,
     namespace: Option<String>,
 }
 
-impl Drop for Pool<'_> {
+impl Drop for OpenPool<'_> {
     fn drop(&mut self) {
         // SAFETY: the handle was made by rados_ioctx_create, and no image of it outlives this value
         unsafe { (self.cluster.library.0.rados_ioctx_destroy)(self.handle) };
     }
 }
 
-impl Pool<'_> {
+impl OpenPool<'_> {
     fn library(&self) -> &bindings::Library {
         &self.cluster.library.0
     }

@@ -1,8 +1,8 @@
 //! An image that is open.
 
 use crate::bindings::{self, *};
-use crate::calls::{Failure, ImageInfo, Mirroring, Parent, SiteStatus, Snapshot, Stage};
-use crate::cluster::{Pool, c_string, checked, owned, separated};
+use crate::calls::{Failure, ImageTold, MirroringTold, ParentTold, SiteStatus, Snapshot, Stage};
+use crate::cluster::{OpenPool, c_string, checked, owned, separated};
 use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::mem::{MaybeUninit, size_of};
@@ -26,12 +26,12 @@ const LIMIT: usize = 1 << 26;
 const EXPECTED: usize = 32;
 
 /// An image that is open; it is closed with this value.
-pub struct Image<'a> {
-    pool: &'a Pool<'a>,
+pub struct OpenImage<'a> {
+    pool: &'a OpenPool<'a>,
     handle: rbd_image_t,
 }
 
-impl Drop for Image<'_> {
+impl Drop for OpenImage<'_> {
     fn drop(&mut self) {
         // SAFETY: the handle was made by rbd_open or rbd_open_read_only and is closed once
         unsafe { (self.library().rbd_close)(self.handle) };
@@ -46,19 +46,19 @@ fn nonsense() -> Failure {
     Failure { stage: Stage::Call, errno: EBADMSG }
 }
 
-impl<'a> Image<'a> {
+impl<'a> OpenImage<'a> {
     /// For looks only: sets no watch and takes no lock.
-    pub fn look_at(pool: &'a Pool<'a>, name: &str) -> Result<Self, Failure> {
+    pub fn look_at(pool: &'a OpenPool<'a>, name: &str) -> Result<Self, Failure> {
         Self::open(pool, name, pool.cluster.library.0.rbd_open_read_only)
     }
 
     /// For changes.
-    pub fn change(pool: &'a Pool<'a>, name: &str) -> Result<Self, Failure> {
+    pub fn change(pool: &'a OpenPool<'a>, name: &str) -> Result<Self, Failure> {
         Self::open(pool, name, pool.cluster.library.0.rbd_open)
     }
 
     fn open(
-        pool: &'a Pool<'a>,
+        pool: &'a OpenPool<'a>,
         text: &str,
         how: unsafe extern "C" fn(rados_ioctx_t, *const i8, *mut rbd_image_t, *const i8) -> c_int,
     ) -> Result<Self, Failure> {
@@ -79,7 +79,7 @@ impl<'a> Image<'a> {
     }
 
     /// As `rbd info` tells it.
-    pub fn info(&self) -> Result<ImageInfo, Failure> {
+    pub fn info(&self) -> Result<ImageTold, Failure> {
         let (mut size, mut features) = (0, 0);
         // SAFETY: the image is open; the numbers live through the calls, which set them
         unsafe {
@@ -87,7 +87,7 @@ impl<'a> Image<'a> {
             called((self.library().rbd_get_features)(self.handle, &mut features))?;
         }
         let has = |feature: u32| features & u64::from(feature) != 0;
-        Ok(ImageInfo {
+        Ok(ImageTold {
             id: self.id()?,
             size,
             has_journal: has(RBD_FEATURE_JOURNALING),
@@ -106,7 +106,7 @@ impl<'a> Image<'a> {
         }
     }
 
-    fn parent(&self) -> Result<Option<Parent>, Failure> {
+    fn parent(&self) -> Result<Option<ParentTold>, Failure> {
         let (mut image, mut snapshot) =
             (MaybeUninit::<rbd_linked_image_spec_t>::zeroed(), MaybeUninit::<rbd_snap_spec_t>::zeroed());
         // SAFETY: the call fills both if it returns 0; then their strings are copied, and both are cleaned up once
@@ -118,7 +118,7 @@ impl<'a> Image<'a> {
                 other => other?,
             };
             let (mut image, mut snapshot) = (image.assume_init(), snapshot.assume_init());
-            let parent = Parent {
+            let parent = ParentTold {
                 pool: owned(image.pool_name),
                 namespace: owned(image.pool_namespace),
                 image: owned(image.image_name),
@@ -130,7 +130,7 @@ impl<'a> Image<'a> {
         }
     }
 
-    fn mirroring(&self) -> Result<Option<Mirroring>, Failure> {
+    fn mirroring(&self) -> Result<Option<MirroringTold>, Failure> {
         let mut info = MaybeUninit::<rbd_mirror_image_info_t>::zeroed();
         // SAFETY: the call is told the size of what it fills if it returns 0; then its string is copied, and it is cleaned up
         // once
@@ -153,7 +153,7 @@ impl<'a> Image<'a> {
             RBD_MIRROR_IMAGE_MODE_SNAPSHOT => true,
             _ => return Err(nonsense()),
         };
-        Ok(Some(Mirroring { by_snapshots, global_id, primary, state }))
+        Ok(Some(MirroringTold { by_snapshots, global_id, primary, state }))
     }
 
     /// All keys and values.
@@ -214,7 +214,7 @@ impl<'a> Image<'a> {
 
     /// As Ceph's command does before it changes anything of an image's mirroring.
     fn needs_mirroring(&self, by_snapshots: bool) -> Result<(), Failure> {
-        let is_fit = |mirroring: &Mirroring| {
+        let is_fit = |mirroring: &MirroringTold| {
             mirroring.state == RBD_MIRROR_IMAGE_ENABLED && (mirroring.by_snapshots || !by_snapshots)
         };
         match self.mirroring()?.filter(is_fit) {

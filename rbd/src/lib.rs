@@ -22,9 +22,9 @@ mod image;
 mod serve;
 
 pub use calls::{
-    Answer, Call, Failure, ImageInfo, LockedBy, Mirroring, Options, Parent, Place, Request, Response,
-    SiteStatus, Snapshot, Stage,
+    Call, ConnectOptions, Failure, ImageTold, LibraryAnswer, LibraryRequest, LibraryResponse, LockedBy,
+    MirroringTold, ParentTold, PoolPlace, SiteStatus, Snapshot, Stage,
 };
-pub use cluster::{Cluster, Library, Pool};
-pub use image::Image;
+pub use cluster::{CephLibrary, OpenPool, RadosCluster};
+pub use image::OpenImage;
 pub use serve::serve;

@@ -1,8 +1,8 @@
 //! The process that makes the calls.
 
-use crate::calls::{Answer, Call, Failure, Options, Request, Response, Stage};
-use crate::cluster::{Cluster, Library};
-use crate::image::Image;
+use crate::calls::{Call, ConnectOptions, Failure, LibraryAnswer, LibraryRequest, LibraryResponse, Stage};
+use crate::cluster::{CephLibrary, RadosCluster};
+use crate::image::OpenImage;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,22 +15,22 @@ const THREADS: usize = 16;
 /// `EIO`
 const EIO: i32 = 5;
 
-/// Writes an empty line once the libraries are open. Reads [`Options`], then [`Request`]s, a line each, until there are no
-/// more, and writes [`Response`]s in the order in which they come. What is still under way at the end is given up: the caller has to end the process, and Ceph's threads with
+/// Writes an empty line once the libraries are open. Reads [`ConnectOptions`], then [`LibraryRequest`]s, a line each, until there are no
+/// more, and writes [`LibraryResponse`]s in the order in which they come. What is still under way at the end is given up: the caller has to end the process, and Ceph's threads with
 /// it. An error says why the libraries cannot be had, or that what is read makes no sense.
 pub fn serve(input: impl BufRead, mut output: impl Write + Send + 'static) -> Result<(), String> {
-    let library = Library::open()?;
+    let library = CephLibrary::open()?;
     output.write_all(b"\n").and_then(|()| output.flush()).map_err(|error| error.to_string())?;
     let mut lines = input.lines();
     let line = |line: Option<io::Result<String>>| line.transpose().map_err(|error| error.to_string());
     let Some(options) = line(lines.next())? else { return Ok(()) };
-    let options: Options = serde_json::from_str(&options).map_err(|error| error.to_string())?;
+    let options: ConnectOptions = serde_json::from_str(&options).map_err(|error| error.to_string())?;
     let worker = Arc::new(Worker { library, options, cluster: OnceLock::new(), output: Mutex::new(output) });
-    let (sender, receiver) = channel::<Request>();
+    let (sender, receiver) = channel::<LibraryRequest>();
     let receiver = Arc::new(Mutex::new(receiver));
     let mut threads = 0;
     while let Some(request) = line(lines.next())? {
-        let request: Request = serde_json::from_str(&request).map_err(|error| error.to_string())?;
+        let request: LibraryRequest = serde_json::from_str(&request).map_err(|error| error.to_string())?;
         if threads < THREADS {
             threads += 1;
             let (worker, receiver) = (worker.clone(), receiver.clone());
@@ -41,34 +41,34 @@ pub fn serve(input: impl BufRead, mut output: impl Write + Send + 'static) -> Re
     Ok(())
 }
 
-fn send(sender: &Sender<Request>, request: Request) -> Result<(), String> {
+fn send(sender: &Sender<LibraryRequest>, request: LibraryRequest) -> Result<(), String> {
     sender.send(request).map_err(|_| "no thread is left".to_owned())
 }
 
 struct Worker<W> {
-    library: Library,
-    options: Options,
-    cluster: OnceLock<Result<Cluster, Failure>>,
+    library: CephLibrary,
+    options: ConnectOptions,
+    cluster: OnceLock<Result<RadosCluster, Failure>>,
     output: Mutex<W>,
 }
 
 impl<W: Write> Worker<W> {
-    fn work(&self, receiver: &Mutex<Receiver<Request>>) {
+    fn work(&self, receiver: &Mutex<Receiver<LibraryRequest>>) {
         loop {
             let next = receiver.lock().ok().and_then(|receiver| receiver.recv().ok());
-            let Some(Request { number, place, call }) = next else { return };
-            let connected = self.cluster.get_or_init(|| Cluster::connect(&self.library, &self.options));
+            let Some(LibraryRequest { number, place, call }) = next else { return };
+            let connected = self.cluster.get_or_init(|| RadosCluster::connect(&self.library, &self.options));
             let outcome = match connected {
                 Ok(cluster) => cluster.pool(&place).and_then(|pool| answer(&pool, call)),
                 Err(failure) => Err(*failure),
             };
-            if self.respond(&Response { number, outcome }).is_err() {
+            if self.respond(&LibraryResponse { number, outcome }).is_err() {
                 return;
             }
         }
     }
 
-    fn respond(&self, response: &Response) -> io::Result<()> {
+    fn respond(&self, response: &LibraryResponse) -> io::Result<()> {
         let mut line = serde_json::to_vec(response)?;
         line.push(b'\n');
         let mut output = self.output.lock().map_err(|_| io::Error::from_raw_os_error(EIO))?;
@@ -77,19 +77,19 @@ impl<W: Write> Worker<W> {
     }
 }
 
-fn answer(pool: &crate::Pool<'_>, call: Call) -> Result<Answer, Failure> {
-    let looked_at = |image: &str| Image::look_at(pool, image);
-    let changed = |image: &str, change: &dyn Fn(&Image<'_>) -> Result<(), Failure>| {
-        change(&Image::change(pool, image)?).map(|()| Answer::Done)
+fn answer(pool: &crate::OpenPool<'_>, call: Call) -> Result<LibraryAnswer, Failure> {
+    let looked_at = |image: &str| OpenImage::look_at(pool, image);
+    let changed = |image: &str, change: &dyn Fn(&OpenImage<'_>) -> Result<(), Failure>| {
+        change(&OpenImage::change(pool, image)?).map(|()| LibraryAnswer::Done)
     };
     match call {
-        Call::Info(image) => looked_at(&image)?.info().map(Answer::Info),
-        Call::Metadata(image) => looked_at(&image)?.metadata().map(Answer::Metadata),
+        Call::Info(image) => looked_at(&image)?.info().map(LibraryAnswer::Info),
+        Call::Metadata(image) => looked_at(&image)?.metadata().map(LibraryAnswer::Metadata),
         Call::Look(image) => {
             let image = looked_at(&image)?;
             let info = image.info()?;
             let metadata = if info.mirroring.is_some() { image.metadata()? } else { BTreeMap::new() };
-            Ok(Answer::Look(info, metadata))
+            Ok(LibraryAnswer::Look(info, metadata))
         }
         Call::SetMetadata { image, key, value } => changed(&image, &|image| image.set_metadata(&key, &value)),
         Call::Promote { image, force } => changed(&image, &|image| image.promote(force)),
@@ -98,15 +98,17 @@ fn answer(pool: &crate::Pool<'_>, call: Call) -> Result<Answer, Failure> {
         Call::MirrorSnapshot(image) => changed(&image, &|image| image.mirror_snapshot()),
         Call::Status(image) => {
             let (global_id, sites) = looked_at(&image)?.status()?;
-            Ok(Answer::Status { global_id, sites })
+            Ok(LibraryAnswer::Status { global_id, sites })
         }
-        Call::Snapshots(image) => looked_at(&image)?.snapshots().map(Answer::Snapshots),
-        Call::OmapValue { object, key } => pool.omap_value(&object, &key).map(Answer::Value),
+        Call::Snapshots(image) => looked_at(&image)?.snapshots().map(LibraryAnswer::Snapshots),
+        Call::OmapValue { object, key } => pool.omap_value(&object, &key).map(LibraryAnswer::Value),
         Call::Lock { object, name, cookie, seconds } => {
-            pool.lock(&object, &name, &cookie, seconds).map(|()| Answer::Done)
+            pool.lock(&object, &name, &cookie, seconds).map(|()| LibraryAnswer::Done)
         }
-        Call::LockHolders { object, name } => pool.lock_holders(&object, &name).map(Answer::Locked),
-        Call::Unlock { object, name, holder } => pool.unlock(&object, &name, &holder).map(|()| Answer::Done),
+        Call::LockHolders { object, name } => pool.lock_holders(&object, &name).map(LibraryAnswer::Locked),
+        Call::Unlock { object, name, holder } => {
+            pool.unlock(&object, &name, &holder).map(|()| LibraryAnswer::Done)
+        }
     }
 }
 

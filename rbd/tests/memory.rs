@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
-use onemirror_rbd::{Answer, Call, Failure, LockedBy, Options, Place, Request, Response, Stage};
+use onemirror_rbd::{
+    Call, ConnectOptions, Failure, LibraryAnswer, LibraryRequest, LibraryResponse, LockedBy, PoolPlace, Stage,
+};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,7 +26,7 @@ fn program() -> PathBuf {
 }
 
 /// What becomes of these calls, in their order.
-fn called(place: &Place, calls: &[Call], times: usize) -> Vec<Result<Answer, Failure>> {
+fn called(place: &PoolPlace, calls: &[Call], times: usize) -> Vec<Result<LibraryAnswer, Failure>> {
     let folder = tempfile::tempdir().unwrap();
     fake(folder.path());
     let log = folder.path().join("valgrind");
@@ -45,20 +47,24 @@ fn called(place: &Place, calls: &[Call], times: usize) -> Vec<Result<Answer, Fai
     let mut input = child.stdin.take().unwrap();
     let mut line = |value: String| writeln!(input, "{value}").unwrap();
     line(
-        serde_json::to_string(&Options { user: "libvirt".into(), mount_timeout: 5, ..Options::default() })
-            .unwrap(),
+        serde_json::to_string(&ConnectOptions {
+            user: "libvirt".into(),
+            mount_timeout: 5,
+            ..ConnectOptions::default()
+        })
+        .unwrap(),
     );
     let all = calls.iter().cycle().take(calls.len() * times).cloned().enumerate();
     for (number, call) in all {
-        let request = Request { number: number as u64, place: place.clone(), call };
+        let request = LibraryRequest { number: number as u64, place: place.clone(), call };
         line(serde_json::to_string(&request).unwrap());
     }
     // the process ends with its input, whatever is under way: so the input ends after the last answer
     let mut output = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     assert_eq!(output.next().unwrap().unwrap(), "");
-    let mut outcomes: Vec<Option<Result<Answer, Failure>>> = vec![None; calls.len() * times];
+    let mut outcomes: Vec<Option<Result<LibraryAnswer, Failure>>> = vec![None; calls.len() * times];
     for line in output.by_ref().take(calls.len() * times) {
-        let Response { number, outcome } = serde_json::from_str(&line.unwrap()).unwrap();
+        let LibraryResponse { number, outcome } = serde_json::from_str(&line.unwrap()).unwrap();
         outcomes[number as usize] = Some(outcome);
     }
     drop(input);
@@ -67,8 +73,8 @@ fn called(place: &Place, calls: &[Call], times: usize) -> Vec<Result<Answer, Fai
     outcomes.into_iter().map(Option::unwrap).collect()
 }
 
-fn place(pool: &str, namespace: Option<&str>) -> Place {
-    Place { pool: pool.into(), namespace: namespace.map(Into::into) }
+fn place(pool: &str, namespace: Option<&str>) -> PoolPlace {
+    PoolPlace { pool: pool.into(), namespace: namespace.map(Into::into) }
 }
 
 #[test]
@@ -107,27 +113,35 @@ fn what_is_given_out_is_read_to_its_end_and_given_back() {
     }
     let outcomes = called(&place("one", Some("space")), &calls, 3);
     let of = |call: Call| outcomes[calls.iter().position(|other| *other == call).unwrap()].clone();
-    let Ok(Answer::Metadata(all)) = of(Call::Metadata("many".into())) else { panic!("no metadata") };
+    let Ok(LibraryAnswer::Metadata(all)) = of(Call::Metadata("many".into())) else { panic!("no metadata") };
     assert_eq!((all.len(), all["key-000"].len(), all["key-599"].as_str()), (600, 400, ""));
-    let Ok(Answer::Snapshots(all)) = of(Call::Snapshots("many-snapshot".into())) else {
+    let Ok(LibraryAnswer::Snapshots(all)) = of(Call::Snapshots("many-snapshot".into())) else {
         panic!("no snapshots")
     };
     assert_eq!((all.len(), all[0].mirror.clone()), (40, Some(("non-primary".to_owned(), true))));
-    let Ok(Answer::Status { sites, .. }) = of(Call::Status("journal".into())) else { panic!("no status") };
+    let Ok(LibraryAnswer::Status { sites, .. }) = of(Call::Status("journal".into())) else {
+        panic!("no status")
+    };
     let names: Vec<_> = sites.iter().map(|site| site.site_name.as_deref()).collect();
     assert_eq!((names, sites[0].state.as_str()), (vec![None, Some("site-b")], "up+replaying"));
-    let Ok(Answer::Info(info)) = of(Call::Info("clone".into())) else { panic!("no info") };
+    let Ok(LibraryAnswer::Info(info)) = of(Call::Info("clone".into())) else { panic!("no info") };
     assert_eq!(info.parent.unwrap().image, "base");
-    let Ok(Answer::Locked(holders)) =
+    let Ok(LibraryAnswer::Locked(holders)) =
         of(Call::LockHolders { object: "lock-many".into(), name: "lock".into() })
     else {
         panic!("no holder")
     };
     assert_eq!((holders.len(), holders[0].cookie.len()), (1, 5999));
     let value = of(Call::OmapValue { object: "object".into(), key: "key".into() });
-    assert_eq!(value, Ok(Answer::Value(Some(b"a\0b".to_vec()))));
-    assert_eq!(of(Call::OmapValue { object: "object".into(), key: "other".into() }), Ok(Answer::Value(None)));
-    assert_eq!(of(Call::OmapValue { object: "absent".into(), key: "key".into() }), Ok(Answer::Value(None)));
+    assert_eq!(value, Ok(LibraryAnswer::Value(Some(b"a\0b".to_vec()))));
+    assert_eq!(
+        of(Call::OmapValue { object: "object".into(), key: "other".into() }),
+        Ok(LibraryAnswer::Value(None))
+    );
+    assert_eq!(
+        of(Call::OmapValue { object: "absent".into(), key: "key".into() }),
+        Ok(LibraryAnswer::Value(None))
+    );
     assert_eq!(
         of(Call::Demote("plain".into())),
         Err(Failure { stage: Stage::NotMirrored, errno: 22 }),

@@ -27,10 +27,10 @@ fn connection(variable: &str) -> Connection {
 }
 
 /// What reaches a cluster.
-type Way = fn(Connection) -> Rc<dyn CephCalls>;
+type Reaching = fn(Connection) -> Rc<dyn CephCalls>;
 
 /// Both ways to a cluster: whatever is asked, they answer the same.
-const WAYS: [(&str, Way); 2] = [
+const WAYS: [(&str, Reaching); 2] = [
     ("commands", |connection| Rc::new(RbdCommand::new(connection))),
     ("librbd", |connection| {
         // target/debug/deps/onemirror-… is a test, target/debug/onemirror the program

@@ -11,7 +11,7 @@ use crate::text::excerpt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use onemirror_protocol::ImageSpec;
-use onemirror_rbd::{self as rbd, Answer, Failure, LockedBy, Parent, SiteStatus, Snapshot, Stage};
+use onemirror_rbd::{self as rbd, Failure, LibraryAnswer, LockedBy, ParentTold, SiteStatus, Snapshot, Stage};
 
 /// The states of mirroring in librbd.h that Ceph's command has words for.
 const DISABLING: u32 = 0;
@@ -71,7 +71,9 @@ fn not_understood(question: &Question, detail: &str) -> CephError {
 }
 
 /// For the log.
-pub(super) fn outcome_in_words<T>(outcome: &Result<Result<Result<Answer, Failure>, Ended>, T>) -> String {
+pub(super) fn outcome_in_words<T>(
+    outcome: &Result<Result<Result<LibraryAnswer, Failure>, Ended>, T>,
+) -> String {
     match outcome {
         Ok(Ok(Ok(_))) => "ok".to_owned(),
         Ok(Ok(Err(Failure { stage, errno }))) => format!("{stage:?}: {}", in_words(*errno)),
@@ -80,13 +82,13 @@ pub(super) fn outcome_in_words<T>(outcome: &Result<Result<Result<Answer, Failure
     }
 }
 
-pub(super) fn info(question: &Question, info: rbd::ImageInfo) -> Result<ImageInfo, CephError> {
-    let rbd::ImageInfo { id, size, has_journal, is_read_only, parent, mirroring } = info;
+pub(super) fn info(question: &Question, info: rbd::ImageTold) -> Result<ImageInfo, CephError> {
+    let rbd::ImageTold { id, size, has_journal, is_read_only, parent, mirroring } = info;
     if id.is_empty() {
         return Err(not_understood(question, "the image has no id"));
     }
     let mirroring = mirroring.map(|mirroring| {
-        let rbd::Mirroring { by_snapshots, global_id, primary, state } = mirroring;
+        let rbd::MirroringTold { by_snapshots, global_id, primary, state } = mirroring;
         if global_id.is_empty() {
             return Err(not_understood(question, "mirroring without a global id"));
         }
@@ -98,7 +100,7 @@ pub(super) fn info(question: &Question, info: rbd::ImageInfo) -> Result<ImageInf
         };
         Ok(Mirroring { mode, global_id, primary, state })
     });
-    let parent = parent.map(|Parent { pool, namespace, image, snapshot }| {
+    let parent = parent.map(|ParentTold { pool, namespace, image, snapshot }| {
         let namespace = if namespace.is_empty() { namespace } else { format!("{namespace}/") };
         format!("{pool}/{namespace}{image}@{snapshot}")
     });

@@ -20,7 +20,7 @@ use crate::process::ProcessError;
 use answers::error_of;
 use async_trait::async_trait;
 use onemirror_protocol::{Fullness, ImageSpec};
-use onemirror_rbd::{Answer, Call, Failure, LockedBy, Options, Place, Stage};
+use onemirror_rbd::{Call, ConnectOptions, Failure, LibraryAnswer, LockedBy, PoolPlace, Stage};
 use process::{Ended, LibraryProcess};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ pub struct Librbd {
     command: RbdCommand,
     /// Is started as such a process.
     program: PathBuf,
-    options: Options,
+    options: ConnectOptions,
     deadline: Duration,
     processes: RefCell<Vec<Rc<LibraryProcess>>>,
     /// There are no libraries here, or they are not to be used.
@@ -57,7 +57,7 @@ pub struct Librbd {
 struct LibraryCall {
     /// The operation and its object.
     what: String,
-    place: Place,
+    place: PoolPlace,
     call: Call,
     deadline: Duration,
     /// Ceph lets a write to a full pool wait until there is room.
@@ -69,7 +69,7 @@ impl Librbd {
     pub fn new(connection: &Connection, command: RbdCommand) -> Self {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
         let user = connection.user.as_deref().unwrap_or("admin");
-        let options = Options {
+        let options = ConnectOptions {
             conf: path(&connection.conf),
             user: user.strip_prefix("client.").unwrap_or(user).to_owned(),
             keyfile: path(&connection.keyfile),
@@ -94,13 +94,13 @@ impl Librbd {
 
     fn about(&self, words: &str, image: &ImageSpec, call: Call) -> LibraryCall {
         let place =
-            Place { pool: image.pool().to_owned(), namespace: image.namespace().map(ToOwned::to_owned) };
+            PoolPlace { pool: image.pool().to_owned(), namespace: image.namespace().map(ToOwned::to_owned) };
         let writes = !call.only_asks();
         LibraryCall { what: format!("{words} {image}"), place, call, deadline: self.deadline, writes }
     }
 
     /// Makes a call. `None`: there are no libraries, so the command has to.
-    async fn call(&self, call: LibraryCall) -> Result<Option<Result<Answer, CephError>>, CephError> {
+    async fn call(&self, call: LibraryCall) -> Result<Option<Result<LibraryAnswer, CephError>>, CephError> {
         match self.outcome(&call).await? {
             None => Ok(None),
             Some(outcome) => Ok(Some(outcome.map_err(|failure| error_of(&self.question(&call), failure)))),
@@ -111,7 +111,7 @@ impl Librbd {
         Question { what: call.what.clone(), cluster: self.command.site().to_owned(), bridge: None }
     }
 
-    async fn outcome(&self, call: &LibraryCall) -> Result<Option<Result<Answer, Failure>>, CephError> {
+    async fn outcome(&self, call: &LibraryCall) -> Result<Option<Result<LibraryAnswer, Failure>>, CephError> {
         if self.unavailable.get() {
             return Ok(None);
         }
@@ -140,7 +140,7 @@ impl Librbd {
         &self,
         call: &LibraryCall,
         question: &Question,
-    ) -> Result<Option<Result<Answer, Failure>>, CephError> {
+    ) -> Result<Option<Result<LibraryAnswer, Failure>>, CephError> {
         match self.made_once(call, question).await? {
             Ok(outcome) => Ok(Some(outcome)),
             Err(Ended::WithoutALine) => {
@@ -160,7 +160,7 @@ impl Librbd {
         &self,
         call: &LibraryCall,
         question: &Question,
-    ) -> Result<Result<Result<Answer, Failure>, Ended>, CephError> {
+    ) -> Result<Result<Result<LibraryAnswer, Failure>, Ended>, CephError> {
         let process = match self.process_for(&call.call) {
             Ok(process) => process,
             Err(error) => {
@@ -220,7 +220,7 @@ impl Librbd {
         let question = self.question(&call);
         let outcome = self.call(call).await?;
         Ok(outcome.map(|outcome| match outcome? {
-            Answer::Done => Ok(()),
+            LibraryAnswer::Done => Ok(()),
             _ => Err(answers::another(&question)),
         }))
     }
@@ -239,7 +239,7 @@ impl Ceph for Librbd {
             None => self.command.info(image).await,
             Some(Err(failure)) if failure.is_absent_image() => Ok(None),
             Some(Err(failure)) => Err(error_of(&question, failure)),
-            Some(Ok(Answer::Info(info))) => answers::info(&question, info).map(Some),
+            Some(Ok(LibraryAnswer::Info(info))) => answers::info(&question, info).map(Some),
             Some(Ok(_)) => Err(answers::another(&question)),
         }
     }
@@ -254,7 +254,7 @@ impl Ceph for Librbd {
             None => self.command.look(image).await,
             Some(Err(failure)) if failure.is_absent_image() => Ok(None),
             Some(Err(failure)) => Err(error_of(&question, failure)),
-            Some(Ok(Answer::Look(info, metadata))) => {
+            Some(Ok(LibraryAnswer::Look(info, metadata))) => {
                 answers::info(&question, info).map(|info| Some((info, metadata)))
             }
             Some(Ok(_)) => Err(answers::another(&question)),
@@ -267,7 +267,7 @@ impl Ceph for Librbd {
         match self.call(call).await? {
             None => self.command.metadata(image).await,
             Some(answer) => match answer? {
-                Answer::Metadata(metadata) => Ok(metadata),
+                LibraryAnswer::Metadata(metadata) => Ok(metadata),
                 _ => Err(answers::another(&question)),
             },
         }
@@ -339,7 +339,7 @@ impl Ceph for Librbd {
         match self.call(call).await? {
             None => self.command.image_status(image).await,
             Some(answer) => match answer? {
-                Answer::Status { global_id, sites } => {
+                LibraryAnswer::Status { global_id, sites } => {
                     Ok(parse::image_status_of(answers::status(image, global_id, sites)))
                 }
                 _ => Err(answers::another(&question)),
@@ -361,7 +361,7 @@ impl Ceph for Librbd {
         match self.call(call).await? {
             None => self.command.snapshots(image).await,
             Some(answer) => match answer? {
-                Answer::Snapshots(snapshots) => answers::snapshots(&question, snapshots),
+                LibraryAnswer::Snapshots(snapshots) => answers::snapshots(&question, snapshots),
                 _ => Err(answers::another(&question)),
             },
         }
@@ -373,7 +373,7 @@ impl Ceph for Librbd {
 
     async fn mirror_uuid(&self, pool: &str) -> Result<Option<String>, CephError> {
         // the pool's own, also for its namespaces: that is the one under which the daemon appears elsewhere
-        let place = Place { pool: split_pool(pool).0.to_owned(), namespace: None };
+        let place = PoolPlace { pool: split_pool(pool).0.to_owned(), namespace: None };
         let call = Call::OmapValue { object: "rbd_mirroring".into(), key: "mirror_uuid".into() };
         let (what, deadline) = (format!("mirror uuid of {}", place.pool), self.deadline);
         let call = LibraryCall { what, place, call, deadline, writes: false };
@@ -381,8 +381,8 @@ impl Ceph for Librbd {
         match self.call(call).await? {
             None => self.command.mirror_uuid(pool).await,
             Some(answer) => match answer? {
-                Answer::Value(None) => Ok(None),
-                Answer::Value(Some(value)) => {
+                LibraryAnswer::Value(None) => Ok(None),
+                LibraryAnswer::Value(Some(value)) => {
                     let uuid = answers::understood(&question, parse::omap_text_of(value))?;
                     Ok(Some(uuid).filter(|uuid| !uuid.is_empty()))
                 }
@@ -398,8 +398,8 @@ impl Ceph for Librbd {
         match self.call(call).await? {
             None => self.command.journal_resync(image, id).await,
             Some(answer) => match answer? {
-                Answer::Value(None) => Ok(None),
-                Answer::Value(Some(value)) => {
+                LibraryAnswer::Value(None) => Ok(None),
+                LibraryAnswer::Value(Some(value)) => {
                     answers::understood(&question, parse::journal_resync_of(&value)).map(Some)
                 }
                 _ => Err(answers::another(&question)),
@@ -448,7 +448,7 @@ impl Ceph for Librbd {
         match self.call(call).await? {
             None => self.command.lock_holder(image, object, name).await,
             Some(answer) => match answer? {
-                Answer::Locked(holders) => answers::lock_holder(&question, holders),
+                LibraryAnswer::Locked(holders) => answers::lock_holder(&question, holders),
                 _ => Err(answers::another(&question)),
             },
         }

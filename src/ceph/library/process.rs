@@ -1,7 +1,9 @@
 //! A process that makes calls of Ceph's libraries, and ends with whoever drops it.
 
 use super::super::command::ANSWER_LIMIT;
-use onemirror_rbd::{Answer, Call, Failure, Options, Place, Request, Response};
+use onemirror_rbd::{
+    Call, ConnectOptions, Failure, LibraryAnswer, LibraryRequest, LibraryResponse, PoolPlace,
+};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -16,7 +18,7 @@ use tokio::sync::oneshot;
 /// What this program is called with, to be such a process.
 pub(crate) const COMMAND: &str = "librbd";
 
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Answer, Failure>>>>>;
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<LibraryAnswer, Failure>>>>>;
 
 /// Why no answer came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub(super) struct LibraryProcess {
 struct Input {
     pipe: ChildStdin,
     /// What is written before the first call.
-    options: Option<Options>,
+    options: Option<ConnectOptions>,
 }
 
 /// Counts a call as long as it is under way.
@@ -57,7 +59,7 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Input {
-    async fn send(&mut self, request: &Request) -> std::io::Result<()> {
+    async fn send(&mut self, request: &LibraryRequest) -> std::io::Result<()> {
         if let Some(options) = self.options.take() {
             self.write(&options).await?;
         }
@@ -73,7 +75,7 @@ impl Input {
 
 impl LibraryProcess {
     /// Starts `program`; nothing is connected before the first call.
-    pub(super) fn start(program: &Path, options: &Options) -> std::io::Result<Self> {
+    pub(super) fn start(program: &Path, options: &ConnectOptions) -> std::io::Result<Self> {
         let mut command = Command::new(program);
         command
             .arg(COMMAND)
@@ -122,7 +124,11 @@ impl LibraryProcess {
     }
 
     /// Makes a call; it has no deadline.
-    pub(super) async fn call(&self, place: Place, call: Call) -> Result<Result<Answer, Failure>, Ended> {
+    pub(super) async fn call(
+        &self,
+        place: PoolPlace,
+        call: Call,
+    ) -> Result<Result<LibraryAnswer, Failure>, Ended> {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         let _under_way = UnderWay(&self.under_way);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -130,7 +136,7 @@ impl LibraryProcess {
         if let Ok(mut waiting) = self.waiting.lock() {
             waiting.insert(number, sender);
         }
-        let sent = self.input.lock().await.send(&Request { number, place, call }).await;
+        let sent = self.input.lock().await.send(&LibraryRequest { number, place, call }).await;
         // it may have ended before this call waited
         let outcome = match sent.is_err() || self.has_ended() {
             true => None,
@@ -163,7 +169,7 @@ async fn listen(
         if line.len() == 1 {
             continue;
         }
-        let Ok(Response { number, outcome }) = serde_json::from_slice(&line) else { break };
+        let Ok(LibraryResponse { number, outcome }) = serde_json::from_slice(&line) else { break };
         let waits = waiting.lock().ok().and_then(|mut waiting| waiting.remove(&number));
         if let Some(waits) = waits {
             // who gave up does not listen
