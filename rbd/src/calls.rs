@@ -175,7 +175,7 @@ pub enum Stage {
     Pool,
     /// To open the image.
     Image,
-    /// MirroringTold is off, which Ceph's command calls EINVAL.
+    /// Mirroring is off, which Ceph's command calls EINVAL.
     NotMirrored,
     /// The call itself.
     Call,

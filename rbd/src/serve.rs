@@ -15,9 +15,10 @@ const THREADS: usize = 16;
 /// `EIO`
 const EIO: i32 = 5;
 
-/// Writes an empty line once the libraries are open. Reads [`ConnectOptions`], then [`LibraryRequest`]s, a line each, until there are no
-/// more, and writes [`LibraryResponse`]s in the order in which they come. What is still under way at the end is given up: the caller has to end the process, and Ceph's threads with
-/// it. An error says why the libraries cannot be had, or that what is read makes no sense.
+/// Writes an empty line once the libraries are open. Reads [`ConnectOptions`], then [`LibraryRequest`]s, a line each, until
+/// there are no more, and writes [`LibraryResponse`]s in the order in which they come. What is still under way at the end is
+/// given up: the caller has to end the process, and Ceph's threads with it. An error says why the libraries cannot be had, or
+/// that what is read makes no sense.
 pub fn serve(input: impl BufRead, mut output: impl Write + Send + 'static) -> Result<(), String> {
     let library = CephLibrary::open()?;
     output.write_all(b"\n").and_then(|()| output.flush()).map_err(|error| error.to_string())?;
