@@ -123,6 +123,8 @@ class Site:
 
     def front_end_tells(self):
         """How its process is and what it said last, for a test that failed: one that ended takes the reason along."""
+        if self.lab.ended:
+            return "It is down, with its lab."
         process = self.lab.children.get("front-end." + self.name)
         state = "was not started by this test, or ended by it"
         if process:
