@@ -19,7 +19,7 @@ def mirrored_machine(lab, name, kind):
 
 def write_unsent(lab, machine):
     """Has home's VM write records that nobody else gets: the recovery site's daemon is stopped."""
-    lab.b.configure(command_timeout="8s")
+    lab.b.configure(command_timeout="20s")
     lab.b.clusters("daemon-stop")
     with open(lab.a.acknowledged(machine.home)[-1]) as log:
         sent = len(log.readlines())
@@ -169,7 +169,7 @@ def test_a_copy_whose_every_write_had_arrived_is_not_kept(lab, a, b):
         places = [client["commit_position"]["object_positions"] for client in clients["registered_clients"]]
         return len(places) == 2 and places[0] == places[1]
     wait_until("everything to arrive", is_sent, 60, 0.5)
-    b.configure(command_timeout="8s")
+    b.configure(command_timeout="20s")
     a.front_end_kill()
     a.clusters("site-lost")
     try:
@@ -456,7 +456,7 @@ def test_what_was_set_aside_of_a_disk_that_is_gone_is_had_where_the_other_site_i
     a.wait_vm(machine.home, "POWEROFF")
     unsent = a.acknowledged(machine.home)
     a.clusters("daemon-stop")
-    a.configure(command_timeout="8s")
+    a.configure(command_timeout="20s")
     wait_until("it to be set aside", lambda: a.reconcile(check=False) and lost_of(a, machine), 60, 1)
     (lost,) = lost_of(a, machine)
     b.front_end_kill()
@@ -531,7 +531,7 @@ def test_what_was_half_set_aside_is_had_where_the_other_site_is_lost(lab, a, b, 
     with killed_at(lab, "*'mirror image disable'*") as is_killed:
         forced_while_home_was_away(lab, machine)
         a.clusters("daemon-stop")
-        a.configure(command_timeout="8s")
+        a.configure(command_timeout="20s")
         wait_until("a reconcile to be killed", lambda: a.reconcile(check=False) and is_killed(), 60, 1)
     unsent = a.acknowledged(machine.home)
     b.front_end_kill()
