@@ -167,7 +167,7 @@ impl Default for Policy {
             release_on: None,
             resume_on_peer: true,
             drop_lost_after: None,
-            librbd: true,
+            librbd: false,
         }
     }
 }

@@ -175,7 +175,8 @@ class Site:
         auth = os.path.join(self.location, "etc/peer_auth")
         shutil.copyfile(peer.auth_file, auth)
         os.chmod(auth, 0o600)
-        values = {"sync_timeout": "60s", "command_timeout": "20s", "release_timeout": "40s"}
+        # one site has Ceph's libraries called, the other one its commands: both are tried by each test
+        values = {"sync_timeout": "60s", "command_timeout": "20s", "release_timeout": "40s", "librbd": self.name == "site-b"}
         values.update(policy)
         text = """[site]
 name = "{0.name}"

@@ -66,7 +66,7 @@ fn the_sample_parses() {
             release_on: None,
             resume_on_peer: true,
             drop_lost_after: None,
-            librbd: true,
+            librbd: false,
         },
     }
     "#);
