@@ -5,7 +5,7 @@ import sys
 
 from harness.laboratory import LAB, Lab, LabError, end_on_signals
 
-from . import handoff
+from . import dead, handoff
 from .measure import median
 
 
@@ -17,6 +17,7 @@ def arguments():
                         help="journal, snapshot (default: both)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each is done; the median counts (default 3)")
     parser.add_argument("--ceph", choices=("16", "18", "20"), help="release of Ceph; default: this machine's own")
+    parser.add_argument("--dead", action="store_true", help="instead: how long things take while the other site is dead")
     parser.add_argument("--commands", action="store_true", help="Ceph's commands in place of its libraries")
     return parser.parse_args()
 
@@ -51,6 +52,13 @@ def show(title, rows):
         print("%-44s %9.2f %9.1f %10d %8.2f" % (name, found.seconds, found.processor, found.processes, found.seconds / needs), flush=True)
 
 
+def show_plain(title, rows):
+    print("\n%s" % title)
+    for name, stretches in rows:
+        found = median(stretches)
+        print("%-44s %9.2f %9.1f %10d" % (name, found.seconds, found.processor, found.processes), flush=True)
+
+
 def main():
     options = arguments()
     end_on_signals()
@@ -62,6 +70,11 @@ def main():
             site.configure(librbd=not options.commands, sync_timeout="600s", release_timeout="300s")
         print("Ceph %s, %d processors, onemirror by %s" % (
             lab.a.rbd("--version").stdout.strip(), os.cpu_count(), "Ceph's commands" if options.commands else "Ceph's libraries"))
+        if options.dead:
+            for death in dead.DEATHS:
+                show_plain("site-a %s" % death, dead.beside(lab, death))
+                lab.clear()
+            return
         for mode in options.modes:
             for count in options.vms:
                 show("%d VMs, %s mode" % (count, mode), fleet_of(lab, count, mode, options.rounds))
