@@ -69,7 +69,12 @@ fn main() -> ExitCode {
         std::process::exit(255);
     }));
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(cli.run()),
+        Ok(runtime) => {
+            let status = runtime.block_on(cli.run());
+            // a name that is still looked up keeps nobody waiting
+            runtime.shutdown_background();
+            status
+        }
         Err(error) => {
             eprintln!("onemirror: cannot start: {error}");
             ExitCode::from(255)

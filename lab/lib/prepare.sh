@@ -15,6 +15,7 @@ prepare() { # lab folder, release of Ceph or nothing
 release_of() { # arguments of the caller: the release that --ceph names
   case ${1-} in
     '') ;;
+    -h | --help) sed -n 's/^# \(usage: .*\)/\1/p' "$0" >&2 ;;
     --ceph)
       suite_of "${2-}" > /dev/null
       echo "$2"

@@ -21,11 +21,11 @@ const LIMIT: usize = 1 << 24;
 
 /// Ceph's libraries.
 #[derive(Clone)]
-pub struct CephLibrary(pub(crate) Arc<bindings::Library>);
+pub(crate) struct CephLibrary(pub(crate) Arc<bindings::Library>);
 
 impl CephLibrary {
     /// Opens them, or says why not.
-    pub fn open() -> Result<Self, String> {
+    pub(crate) fn open() -> Result<Self, String> {
         // SAFETY: Ceph's library runs nothing when it is opened but constructors of its own, and has the functions that the
         // bindings were made of; one that lacks any is refused.
         let opened = unsafe {
@@ -68,7 +68,7 @@ pub(crate) fn separated(bytes: &[u8]) -> Vec<String> {
 }
 
 /// A cluster that is connected.
-pub struct RadosCluster {
+pub(crate) struct RadosCluster {
     pub(crate) library: CephLibrary,
     handle: rados_t,
 }
@@ -87,7 +87,7 @@ impl Drop for RadosCluster {
 
 impl RadosCluster {
     /// Connects, which takes at most the time that the options give.
-    pub fn connect(library: &CephLibrary, options: &ConnectOptions) -> Result<Self, Failure> {
+    pub(crate) fn connect(library: &CephLibrary, options: &ConnectOptions) -> Result<Self, Failure> {
         let text = |text: &str| c_string(text, Stage::Connect);
         let (name, user) = (text("ceph")?, text(&format!("client.{}", options.user))?);
         let mut handle: rados_t = null_mut();
@@ -124,7 +124,7 @@ impl RadosCluster {
     }
 
     /// A pool, and one of its namespaces.
-    pub fn pool(&self, place: &PoolPlace) -> Result<OpenPool<'_>, Failure> {
+    pub(crate) fn pool(&self, place: &PoolPlace) -> Result<OpenPool<'_>, Failure> {
         let name = c_string(&place.pool, Stage::Pool)?;
         let mut handle: rados_ioctx_t = null_mut();
         // SAFETY: the cluster is connected; the name lives through the call, which sets the handle if it returns 0
@@ -141,7 +141,7 @@ impl RadosCluster {
 }
 
 /// A pool, in one of its namespaces.
-pub struct OpenPool<'a> {
+pub(crate) struct OpenPool<'a> {
     pub(crate) cluster: &'a RadosCluster,
     pub(crate) handle: rados_ioctx_t,
     namespace: Option<String>,
@@ -194,7 +194,7 @@ impl OpenPool<'_> {
     }
 
     /// The value of a key of an object; `None`: no such object or key.
-    pub fn omap_value(&self, object: &str, key: &str) -> Result<Option<Vec<u8>>, Failure> {
+    pub(crate) fn omap_value(&self, object: &str, key: &str) -> Result<Option<Vec<u8>>, Failure> {
         let (object, key_text) = (c_string(object, Stage::Call)?, c_string(key, Stage::Call)?);
         let library = self.library();
         let (keys, lengths) = ([key_text.as_ptr()], [key.len() as size_t]);
@@ -241,7 +241,13 @@ impl OpenPool<'_> {
     }
 
     /// Takes a lock; it is held by this client and cookie. Without `seconds` it never ends by itself.
-    pub fn lock(&self, object: &str, name: &str, cookie: &str, seconds: Option<u64>) -> Result<(), Failure> {
+    pub(crate) fn lock(
+        &self,
+        object: &str,
+        name: &str,
+        cookie: &str,
+        seconds: Option<u64>,
+    ) -> Result<(), Failure> {
         let text = |text: &str| c_string(text, Stage::Call);
         let (object, name, cookie) = (text(object)?, text(name)?, text(cookie)?);
         let mut life =
@@ -263,7 +269,7 @@ impl OpenPool<'_> {
     }
 
     /// Who holds a lock; nobody where there is no such object or lock.
-    pub fn lock_holders(&self, object: &str, name: &str) -> Result<Vec<LockedBy>, Failure> {
+    pub(crate) fn lock_holders(&self, object: &str, name: &str) -> Result<Vec<LockedBy>, Failure> {
         let (object, name) = (c_string(object, Stage::Call)?, c_string(name, Stage::Call)?);
         let mut size = BUFFER;
         loop {
@@ -288,7 +294,7 @@ impl OpenPool<'_> {
                     addresses_length,
                 )
             };
-            if listed == -(ERANGE as isize as i64) && size < LIMIT {
+            if listed == -i64::from(ERANGE) && size < LIMIT {
                 size *= 4;
                 continue;
             }
@@ -315,7 +321,7 @@ impl OpenPool<'_> {
     }
 
     /// Ends a lock that this client or another one holds. That nobody holds it is success.
-    pub fn unlock(&self, object: &str, name: &str, holder: &LockedBy) -> Result<(), Failure> {
+    pub(crate) fn unlock(&self, object: &str, name: &str, holder: &LockedBy) -> Result<(), Failure> {
         let text = |text: &str| c_string(text, Stage::Call);
         let (object, name) = (text(object)?, text(name)?);
         let (client, cookie) = (text(&holder.client)?, text(&holder.cookie)?);

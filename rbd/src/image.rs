@@ -4,7 +4,7 @@ use crate::bindings::{self, *};
 use crate::calls::{Failure, ImageTold, MirroringTold, ParentTold, SiteStatus, Snapshot, Stage};
 use crate::cluster::{OpenPool, c_string, checked, owned, separated};
 use std::collections::BTreeMap;
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 use std::mem::{MaybeUninit, size_of};
 use std::ptr::null;
 
@@ -26,7 +26,7 @@ const LIMIT: usize = 1 << 26;
 const EXPECTED: usize = 32;
 
 /// An image that is open; it is closed with this value.
-pub struct OpenImage<'a> {
+pub(crate) struct OpenImage<'a> {
     pool: &'a OpenPool<'a>,
     handle: rbd_image_t,
 }
@@ -48,19 +48,19 @@ fn nonsense() -> Failure {
 
 impl<'a> OpenImage<'a> {
     /// For looks only: sets no watch and takes no lock.
-    pub fn look_at(pool: &'a OpenPool<'a>, name: &str) -> Result<Self, Failure> {
+    pub(crate) fn look_at(pool: &'a OpenPool<'a>, name: &str) -> Result<Self, Failure> {
         Self::open(pool, name, pool.cluster.library.0.rbd_open_read_only)
     }
 
     /// For changes.
-    pub fn change(pool: &'a OpenPool<'a>, name: &str) -> Result<Self, Failure> {
+    pub(crate) fn change(pool: &'a OpenPool<'a>, name: &str) -> Result<Self, Failure> {
         Self::open(pool, name, pool.cluster.library.0.rbd_open)
     }
 
     fn open(
         pool: &'a OpenPool<'a>,
         text: &str,
-        how: unsafe extern "C" fn(rados_ioctx_t, *const i8, *mut rbd_image_t, *const i8) -> c_int,
+        how: unsafe extern "C" fn(rados_ioctx_t, *const c_char, *mut rbd_image_t, *const c_char) -> c_int,
     ) -> Result<Self, Failure> {
         let name = c_string(text, Stage::Image)?;
         let mut handle: rbd_image_t = std::ptr::null_mut();
@@ -79,7 +79,7 @@ impl<'a> OpenImage<'a> {
     }
 
     /// As `rbd info` tells it.
-    pub fn info(&self) -> Result<ImageTold, Failure> {
+    pub(crate) fn info(&self) -> Result<ImageTold, Failure> {
         let (mut size, mut features) = (0, 0);
         // SAFETY: the image is open; the numbers live through the calls, which set them
         unsafe {
@@ -157,7 +157,7 @@ impl<'a> OpenImage<'a> {
     }
 
     /// All keys and values.
-    pub fn metadata(&self) -> Result<BTreeMap<String, String>, Failure> {
+    pub(crate) fn metadata(&self) -> Result<BTreeMap<String, String>, Failure> {
         let mut all = BTreeMap::new();
         let mut start = String::new();
         loop {
@@ -205,7 +205,7 @@ impl<'a> OpenImage<'a> {
     }
 
     /// Sets one metadata value.
-    pub fn set_metadata(&self, key: &str, value: &str) -> Result<(), Failure> {
+    pub(crate) fn set_metadata(&self, key: &str, value: &str) -> Result<(), Failure> {
         let (key, value) = (c_string(key, Stage::Call)?, c_string(value, Stage::Call)?);
         // SAFETY: both strings live through the call
         called(unsafe { (self.library().rbd_metadata_set)(self.handle, key.as_ptr(), value.as_ptr()) })
@@ -224,28 +224,28 @@ impl<'a> OpenImage<'a> {
     }
 
     /// Makes the copy primary.
-    pub fn promote(&self, force: bool) -> Result<(), Failure> {
+    pub(crate) fn promote(&self, force: bool) -> Result<(), Failure> {
         self.needs_mirroring(false)?;
         // SAFETY: the image is open
         called(unsafe { (self.library().rbd_mirror_image_promote)(self.handle, force) }).map(drop)
     }
 
     /// Makes it non-primary.
-    pub fn demote(&self) -> Result<(), Failure> {
+    pub(crate) fn demote(&self) -> Result<(), Failure> {
         self.needs_mirroring(false)?;
         // SAFETY: the image is open
         called(unsafe { (self.library().rbd_mirror_image_demote)(self.handle) }).map(drop)
     }
 
     /// Has the daemon throw it away and copy it again.
-    pub fn resync(&self) -> Result<(), Failure> {
+    pub(crate) fn resync(&self) -> Result<(), Failure> {
         self.needs_mirroring(false)?;
         // SAFETY: the image is open
         called(unsafe { (self.library().rbd_mirror_image_resync)(self.handle) }).map(drop)
     }
 
     /// Takes a mirror snapshot.
-    pub fn mirror_snapshot(&self) -> Result<(), Failure> {
+    pub(crate) fn mirror_snapshot(&self) -> Result<(), Failure> {
         self.needs_mirroring(true)?;
         let mut id = 0;
         // SAFETY: the number lives through the call, which sets it
@@ -253,7 +253,7 @@ impl<'a> OpenImage<'a> {
     }
 
     /// The global id, and what the daemons have reported.
-    pub fn status(&self) -> Result<(String, Vec<SiteStatus>), Failure> {
+    pub(crate) fn status(&self) -> Result<(String, Vec<SiteStatus>), Failure> {
         self.needs_mirroring(false)?;
         let names = self.peers()?;
         let mut status = MaybeUninit::<rbd_mirror_image_global_status_t>::zeroed();
@@ -328,7 +328,7 @@ impl<'a> OpenImage<'a> {
     }
 
     /// All snapshots, those of mirroring among them.
-    pub fn snapshots(&self) -> Result<Vec<Snapshot>, Failure> {
+    pub(crate) fn snapshots(&self) -> Result<Vec<Snapshot>, Failure> {
         let mut room = EXPECTED;
         loop {
             let mut listed: Vec<MaybeUninit<rbd_snap_info_t>> =
@@ -353,7 +353,7 @@ impl<'a> OpenImage<'a> {
             });
             let named: Vec<(u64, String)> = named.collect();
             if filled > 0 {
-                // SAFETY: the list was filled, and ends where its room does: what comes after the filled ones is zero
+                // SAFETY: the list was filled, and librbd has set the mark behind its last one: it wants room for one more
                 unsafe { (self.library().rbd_snap_list_end)(listed.as_mut_ptr().cast()) };
             }
             return named.into_iter().map(|(id, name)| self.snapshot(id, name)).collect();

@@ -1,7 +1,7 @@
 //! The process that makes the calls.
 
 use crate::calls::{Call, ConnectOptions, Failure, LibraryAnswer, LibraryRequest, LibraryResponse, Stage};
-use crate::cluster::{CephLibrary, RadosCluster};
+use crate::cluster::{CephLibrary, OpenPool, RadosCluster};
 use crate::image::OpenImage;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 /// Calls that are under way at once; the others wait.
-const THREADS: usize = 16;
+pub const THREADS: usize = 16;
 
-/// `EIO`
+const ENOENT: i32 = 2;
 const EIO: i32 = 5;
 
 /// Writes an empty line once the libraries are open. Reads [`ConnectOptions`], then [`LibraryRequest`]s, a line each, until
@@ -78,7 +78,7 @@ impl<W: Write> Worker<W> {
     }
 }
 
-fn answer(pool: &crate::OpenPool<'_>, call: Call) -> Result<LibraryAnswer, Failure> {
+fn answer(pool: &OpenPool<'_>, call: Call) -> Result<LibraryAnswer, Failure> {
     let looked_at = |image: &str| OpenImage::look_at(pool, image);
     let changed = |image: &str, change: &dyn Fn(&OpenImage<'_>) -> Result<(), Failure>| {
         change(&OpenImage::change(pool, image)?).map(|()| LibraryAnswer::Done)
@@ -87,10 +87,17 @@ fn answer(pool: &crate::OpenPool<'_>, call: Call) -> Result<LibraryAnswer, Failu
         Call::Info(image) => looked_at(&image)?.info().map(LibraryAnswer::Info),
         Call::Metadata(image) => looked_at(&image)?.metadata().map(LibraryAnswer::Metadata),
         Call::Look(image) => {
-            let image = looked_at(&image)?;
-            let info = image.info()?;
-            let metadata = if info.mirroring.is_some() { image.metadata()? } else { BTreeMap::new() };
-            Ok(LibraryAnswer::Look(info, metadata))
+            let opened = looked_at(&image)?;
+            let look = || {
+                let info = opened.info()?;
+                let metadata = if info.mirroring.is_some() { opened.metadata()? } else { BTreeMap::new() };
+                Ok(LibraryAnswer::Look(info, metadata))
+            };
+            // a resync deletes the copy under the look
+            look().map_err(|failure: Failure| match failure.errno {
+                ENOENT => pool.what_is_missing(&image, failure),
+                _ => failure,
+            })
         }
         Call::SetMetadata { image, key, value } => changed(&image, &|image| image.set_metadata(&key, &value)),
         Call::Promote { image, force } => changed(&image, &|image| image.promote(force)),
@@ -114,9 +121,8 @@ fn answer(pool: &crate::OpenPool<'_>, call: Call) -> Result<LibraryAnswer, Failu
 }
 
 impl Failure {
-    /// Whether the image, or what it lies in, is not there.
+    /// Whether there is no such image, in a pool that there is.
     pub fn is_absent_image(&self) -> bool {
-        const ENOENT: i32 = 2;
         self.stage == Stage::Image && self.errno == ENOENT
     }
 }

@@ -31,9 +31,6 @@ const GREETING: &[u8; 6] = b"ceph v";
 /// The ports of a monitor whose address names none.
 const PORTS: [u16; 2] = [3300, 6789];
 
-/// Where Ceph's programs look when they are told nothing.
-const DEFAULT_CONF: &str = "/etc/ceph/ceph.conf";
-
 /// The monitors of one cluster.
 #[derive(Debug)]
 pub(super) struct Monitors {
@@ -48,22 +45,15 @@ pub(super) struct Monitors {
 }
 
 /// Where a monitor may listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Address {
-    /// A number or a name.
-    host: String,
-    port: u16,
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Address(SocketAddr);
 
 impl Monitors {
     /// Those that the connection leads to. `memory`: where this front-end remembers who was silent a moment ago.
     pub(super) fn of(connection: &Connection, memory: &Path) -> Self {
         let addresses = match &connection.mon_host {
             Some(mon_host) => addresses(mon_host),
-            None => {
-                let conf = connection.conf.clone().or_else(|| std::env::var_os("CEPH_CONF").map(Into::into));
-                in_conf(&conf.unwrap_or(DEFAULT_CONF.into()), connection.user.as_deref())
-            }
+            None => connection.conf.as_deref().and_then(|conf| in_conf(conf, connection.user.as_deref())),
         };
         let first = addresses.iter().flatten().next().map(Address::to_string).unwrap_or_default();
         Self {
@@ -100,13 +90,14 @@ impl Monitors {
         let greetings =
             addresses.iter().zip(&troubles).map(|(address, trouble)| Box::pin(address.greets(trouble)));
         let outcome = timeout(patience, futures::future::select_all(greetings)).await;
-        // a name that nobody knows here says nothing of the cluster
-        if outcome.is_ok() || troubles.iter().any(|trouble| matches!(*trouble.borrow(), Unheard::NoSuchName))
-        {
+        if outcome.is_ok() {
             self.memory.note_answer();
             return Ok(());
         }
-        self.memory.note_silence();
+        // what was waited for a shorter time is no new silence: it must not feed itself
+        if patience == PATIENCE {
+            self.memory.note_silence();
+        }
         let reasons = addresses.iter().zip(&troubles).map(|(at, why)| format!("{at}: {}", why.borrow()));
         Err(format!("none of its monitors answers ({})", reasons.collect::<Vec<_>>().join("; ")))
     }
@@ -118,8 +109,6 @@ enum Unheard {
     #[default]
     #[error("no connection")]
     NoConnection,
-    #[error("no such name")]
-    NoSuchName,
     #[error("connected, but Ceph does not greet")]
     NoGreeting,
     #[error("{0}")]
@@ -128,10 +117,7 @@ enum Unheard {
 
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
+        self.0.fmt(f)
     }
 }
 
@@ -145,9 +131,7 @@ impl Address {
     }
 
     async fn greeting(&self, trouble: &RefCell<Unheard>) -> Result<(), Unheard> {
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        let found: Vec<SocketAddr> = found.map_err(|_| Unheard::NoSuchName)?.collect();
-        let mut stream = TcpStream::connect(&found[..]).await?;
+        let mut stream = TcpStream::connect(self.0).await?;
         *trouble.borrow_mut() = Unheard::NoGreeting;
         let mut said = [0; GREETING.len()];
         stream.read_exact(&mut said).await?;
@@ -162,16 +146,15 @@ fn in_conf(path: &Path, user: Option<&str>) -> Option<Vec<Address>> {
     let option = ParseOption { enabled_quote: true, enabled_escape: false, ..ParseOption::default() };
     let conf = Ini::load_from_file_opt(path, option).ok()?;
     let mon_host = ["global", "client", &format!("client.{user}")].into_iter().rev().find_map(|section| {
-        let properties = conf.section(Some(section))?;
-        // in Ceph's names a blank is an underscore
-        let mut named = properties.iter().filter(|(key, _)| key.replace([' ', '-'], "_") == "mon_host");
-        named.next_back().map(|(_, value)| value)
+        // Ceph reads sections of one name as one, and in its names a blank is an underscore
+        let all = conf.section_all(Some(section)).flat_map(|properties| properties.iter());
+        all.filter(|(key, _)| key.replace([' ', '-'], "_") == "mon_host").last().map(|(_, value)| value)
     })?;
     addresses(mon_host.split(['#', ';']).next().unwrap_or_default())
 }
 
-/// A list as `mon host` has it: `192.0.2.1`, `mon-1:6789`, `[v2:192.0.2.1:3300/0,v1:192.0.2.1:6789/0]`, and IPv6 numbers in
-/// brackets of their own. `None`: one of them is of no such form.
+/// A list as `mon host` has it: `192.0.2.1`, `192.0.2.1:6789`, `[v2:192.0.2.1:3300/0,v1:192.0.2.1:6789/0]`, and IPv6 numbers
+/// in brackets of their own. `None`: one of them is of no such form.
 fn addresses(mon_host: &str) -> Option<Vec<Address>> {
     let mut found = Vec::new();
     for word in mon_host.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
@@ -185,24 +168,14 @@ fn addresses(mon_host: &str) -> Option<Vec<Address>> {
     Some(found)
 }
 
+/// Of a number, with or without a port. A name is not understood: how long it takes to look it up says nothing of the cluster.
 fn host_and_ports(word: &str) -> Option<Vec<Address>> {
-    let (host, port) = match word.rsplit_once(':') {
-        _ if word.parse::<IpAddr>().is_ok() => (word, None),
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse::<u16>().ok()?)),
-        _ => (word, None),
-    };
-    let number = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-    match number {
-        Some(number) if number.parse::<IpAddr>().is_err() => return None,
-        None if host.is_empty() || !(host.parse::<IpAddr>().is_ok() || host.chars().all(is_name)) => {
-            return None;
-        }
-        _ => {}
+    if let Ok(at) = word.parse::<SocketAddr>() {
+        return Some(vec![Address(at)]);
     }
-    let ports = port.map_or(PORTS.to_vec(), |port| vec![port]);
-    let host = number.unwrap_or(host);
-    Some(ports.into_iter().map(|port| Address { host: host.to_owned(), port }).collect())
+    let number = word.strip_prefix('[').and_then(|word| word.strip_suffix(']')).unwrap_or(word);
+    let host: IpAddr = number.parse().ok()?;
+    Some(PORTS.map(|port| Address(SocketAddr::new(host, port))).to_vec())
 }
 
 #[cfg(test)]
@@ -226,10 +199,7 @@ mod tests {
             ("[v2:192.0.2.1:3300/0,v1:192.0.2.1:6789/0]", both),
             ("[v2:192.0.2.1:3300,v1:192.0.2.1:6789]", both),
             ("v1:192.0.2.1:6789/0", "192.0.2.1:6789"),
-            (
-                "192.0.2.1:6789/0, mon-2.example.org",
-                "192.0.2.1:6789 mon-2.example.org:3300 mon-2.example.org:6789",
-            ),
+            ("192.0.2.1:6789/0, 192.0.2.2:1", "192.0.2.1:6789 192.0.2.2:1"),
             ("[v2:[2001:db8::1]:3300/0,v1:[2001:db8::1]:6789/0]", "[2001:db8::1]:3300 [2001:db8::1]:6789"),
             ("[2001:db8::1]:6789", "[2001:db8::1]:6789"),
             (
@@ -240,7 +210,17 @@ mod tests {
         ] {
             assert_eq!(read(mon_host).as_deref(), Some(expected), "{mon_host}");
         }
-        for mon_host in ["192.0.2.1:port", "192.0.2.1:70000", "a_b", "[x]", "$(id)", "[v2:]", "mon:"] {
+        for mon_host in [
+            "192.0.2.1:port",
+            "192.0.2.1:70000",
+            "mon-2.example.org",
+            "mon-2:6789",
+            "a_b",
+            "[x]",
+            "$(id)",
+            "[v2:]",
+            "mon:",
+        ] {
             assert_eq!(read(mon_host), None, "{mon_host}");
         }
     }
@@ -263,6 +243,8 @@ mod tests {
         {
             assert_eq!(in_conf(&special, user).unwrap(), expected);
         }
+        let twice = format!("{line}[global]\nmon_host = 192.0.2.4:1\n");
+        assert_eq!(in_conf(&twice, None).unwrap(), "192.0.2.4:1");
         assert_eq!(in_conf("[global]\nfsid = 1\n", None), None);
         assert_eq!(in_conf("no = section\n[broken\n", None), None);
         assert_eq!(super::in_conf(&folder.path().join("none"), None), None);

@@ -49,10 +49,21 @@ impl FrontEnd {
     pub(crate) async fn greeted(&self, memory: &Path) -> Result<User, OneError> {
         let memory = self.may_be_lost(memory);
         let patience = if memory.was_silent() { PATIENCE_WITH_THE_SILENT } else { PATIENCE };
+        self.greeted_within(patience, &memory).await
+    }
+
+    /// The same for a force, for which it is all the same that it was silent a moment ago.
+    pub(crate) async fn greeted_in_full_time(&self, memory: &Path) -> Result<User, OneError> {
+        self.greeted_within(PATIENCE, &self.may_be_lost(memory)).await
+    }
+
+    async fn greeted_within(&self, patience: Duration, memory: &MayBeLost) -> Result<User, OneError> {
         let answer = tokio::time::timeout(patience, self.own_user()).await.unwrap_or_else(|_| {
             Err(OneError::Timeout { endpoint: self.endpoint().to_owned(), deadline: patience })
         });
         match &answer {
+            // what was waited for a shorter time is no new silence: it must not feed itself
+            Err(error) if error.is_unreachable() && patience < PATIENCE => {}
             Err(error) if error.is_unreachable() => memory.note_silence(),
             _ => memory.note_answer(),
         }

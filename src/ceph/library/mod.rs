@@ -1,7 +1,8 @@
 //! [`Ceph`] on Ceph's own libraries, and on its commands for what those have no call for.
 //!
-//! Each call is made in a process of this program, which is killed should the call take longer than its deadline: so nothing
-//! that was given up goes on. Questions share a process; what changes something has one to itself.
+//! Calls are made in processes of this program. One is killed should a call in it take longer than its deadline: so nothing more
+//! is sent of what was given up. What had been sent may still take effect: look again. Questions share a process; what changes
+//! something has one to itself meanwhile.
 
 mod answers;
 mod process;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// This program, also where a newer one has taken its place.
 const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -40,6 +42,8 @@ const HEAD_START: Duration = Duration::from_secs(2);
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const EROFS: i32 = 30;
+/// Of a client that was cut off from the cluster.
+const ESHUTDOWN: i32 = 108;
 
 /// One cluster, reached with Ceph's libraries; with its commands where there are no libraries, or on a bridge host.
 pub struct Librbd {
@@ -49,6 +53,8 @@ pub struct Librbd {
     options: ConnectOptions,
     deadline: Duration,
     processes: RefCell<Vec<Rc<LibraryProcess>>>,
+    /// As many calls are under way at once.
+    turns: Semaphore,
     /// There are no libraries here, or they are not to be used.
     unavailable: Cell<bool>,
 }
@@ -60,8 +66,6 @@ struct LibraryCall {
     place: PoolPlace,
     call: Call,
     deadline: Duration,
-    /// Ceph lets a write to a full pool wait until there is room.
-    writes: bool,
 }
 
 impl Librbd {
@@ -82,6 +86,7 @@ impl Librbd {
             program: std::env::var_os(PROGRAM_VARIABLE).unwrap_or_else(|| OWN_PROGRAM.into()).into(),
             deadline: connection.deadline,
             processes: RefCell::default(),
+            turns: Semaphore::new(onemirror_rbd::THREADS),
             unavailable: Cell::new(connection.run_on != RunOn::Local),
         }
     }
@@ -95,8 +100,7 @@ impl Librbd {
     fn about(&self, words: &str, image: &ImageSpec, call: Call) -> LibraryCall {
         let place =
             PoolPlace { pool: image.pool().to_owned(), namespace: image.namespace().map(ToOwned::to_owned) };
-        let writes = !call.only_asks();
-        LibraryCall { what: format!("{words} {image}"), place, call, deadline: self.deadline, writes }
+        LibraryCall { what: format!("{words} {image}"), place, call, deadline: self.deadline }
     }
 
     /// Makes a call. `None`: there are no libraries, so the command has to.
@@ -117,16 +121,16 @@ impl Librbd {
         }
         let question = self.question(call);
         let pool = call.place.pool.as_str();
-        if call.writes
-            && let Some(fullness) = self.command.lacks_room_still(pool).await
-        {
+        // Ceph lets a write to a full pool wait until there is room
+        let writes = !call.call.only_asks();
+        if writes && let Some(fullness) = self.command.lacks_room_still(pool).await {
             return Err(self.command.no_room(&call.what, pool, fullness));
         }
-        if call.call.only_asks() {
+        if !writes {
             self.command.is_there(&question).await?;
         }
         let outcome = self.made(call, &question).await;
-        if call.writes
+        if writes
             && outcome.as_ref().is_err_and(CephError::is_unreachable)
             && let Some(fullness) = self.command.lacks_room(pool).await
         {
@@ -135,32 +139,39 @@ impl Librbd {
         outcome
     }
 
-    /// A question whose process has ended in the middle is put once more. A change is not: it may have been made.
+    /// A question whose process has ended in the middle is put once more, and one whose process was killed for another call as
+    /// long as it has time. A change is not: it may have been made.
     async fn made(
         &self,
         call: &LibraryCall,
         question: &Question,
     ) -> Result<Option<Result<LibraryAnswer, Failure>>, CephError> {
-        match self.made_once(call, question).await? {
-            Ok(outcome) => Ok(Some(outcome)),
-            Err(Ended::WithoutALine) => {
-                tracing::debug!("Ceph's libraries cannot be used here, so its commands are");
-                self.unavailable.set(true);
-                Ok(None)
+        let began = Instant::now();
+        let mut has_crashed = false;
+        loop {
+            let deadline = call.deadline.saturating_sub(began.elapsed());
+            match self.made_once(call, deadline, question).await? {
+                Ok(outcome) => return Ok(Some(outcome)),
+                Err(Ended::WithoutALine) => {
+                    tracing::info!("Ceph's libraries cannot be used here, so its commands are");
+                    self.unavailable.set(true);
+                    return Ok(None);
+                }
+                Err(Ended::Killed) if call.call.only_asks() => {}
+                Err(Ended::InTheMiddle) if call.call.only_asks() && !has_crashed => has_crashed = true,
+                Err(Ended::InTheMiddle | Ended::Killed) => return Err(answers::crashed(question)),
             }
-            Err(Ended::InTheMiddle) if call.call.only_asks() => match self.made_once(call, question).await? {
-                Ok(outcome) => Ok(Some(outcome)),
-                Err(_) => Err(answers::crashed(question)),
-            },
-            Err(Ended::InTheMiddle) => Err(answers::crashed(question)),
         }
     }
 
     async fn made_once(
         &self,
         call: &LibraryCall,
+        deadline: Duration,
         question: &Question,
     ) -> Result<Result<Result<LibraryAnswer, Failure>, Ended>, CephError> {
+        // those who ask more than the process has threads wait before their time begins
+        let _turn = self.turns.acquire().await;
         let process = match self.process_for(&call.call) {
             Ok(process) => process,
             Err(error) => {
@@ -171,7 +182,7 @@ impl Librbd {
         tracing::debug!(site = self.command.site(), call = call.what, "ask librbd");
         let began = Instant::now();
         let outcome =
-            tokio::time::timeout(call.deadline, process.call(call.place.clone(), call.call.clone())).await;
+            tokio::time::timeout(deadline, process.call(call.place.clone(), call.call.clone())).await;
         let milliseconds = began.elapsed().as_millis();
         tracing::debug!(
             call = call.what,
@@ -186,15 +197,17 @@ impl Librbd {
         };
         match &outcome {
             // it would go on saying so
-            Ok(Err(Failure { stage: Stage::Connect, .. })) | Err(_) => process.kill(),
+            Ok(Err(Failure { stage: Stage::Connect, .. } | Failure { errno: ESHUTDOWN, .. })) | Err(_) => {
+                process.kill()
+            }
             Ok(_) if !call.call.only_asks() => self.processes.borrow_mut().push(process),
             Ok(_) => {}
         }
         Ok(outcome)
     }
 
-    /// A question may be put to one that others ask, too. What changes something takes one out of the list for itself: it ends
-    /// with that, unless it is put back.
+    /// A question may be put to one that others ask, too. What changes something takes one out of the list, and puts it back once
+    /// it is done: should it be given up before, the process ends with it.
     fn process_for(&self, call: &Call) -> std::io::Result<Rc<LibraryProcess>> {
         let mut processes = self.processes.borrow_mut();
         processes.retain(|process| !process.has_ended());
@@ -376,7 +389,7 @@ impl Ceph for Librbd {
         let place = PoolPlace { pool: split_pool(pool).0.to_owned(), namespace: None };
         let call = Call::OmapValue { object: "rbd_mirroring".into(), key: "mirror_uuid".into() };
         let (what, deadline) = (format!("mirror uuid of {}", place.pool), self.deadline);
-        let call = LibraryCall { what, place, call, deadline, writes: false };
+        let call = LibraryCall { what, place, call, deadline };
         let question = self.question(&call);
         match self.call(call).await? {
             None => self.command.mirror_uuid(pool).await,

@@ -27,6 +27,8 @@ pub(super) enum Ended {
     WithoutALine,
     /// In the middle.
     InTheMiddle,
+    /// It was killed, since another call took too long.
+    Killed,
 }
 
 /// The process.
@@ -38,9 +40,27 @@ pub(super) struct LibraryProcess {
     waiting: Waiting,
     has_spoken: Arc<AtomicBool>,
     has_ended: Arc<AtomicBool>,
+    was_killed: AtomicBool,
     next: AtomicU64,
-    /// Calls.
+    /// How many calls are.
     under_way: AtomicUsize,
+}
+
+impl Drop for LibraryProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A line that is not written to its end leaves nothing that could be written behind it.
+struct Sending<'a>(&'a AtomicBool, bool);
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.store(true, Ordering::Release);
+        }
+    }
 }
 
 struct Input {
@@ -101,7 +121,17 @@ impl LibraryProcess {
         ));
         let input = tokio::sync::Mutex::new(Input { pipe, options: Some(options.clone()) });
         let (next, under_way) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Ok(Self { _child: child, group, input, waiting, has_spoken, has_ended, next, under_way })
+        Ok(Self {
+            _child: child,
+            group,
+            input,
+            waiting,
+            has_spoken,
+            has_ended,
+            was_killed: AtomicBool::new(false),
+            next,
+            under_way,
+        })
     }
 
     /// Whether no answer comes from it any more.
@@ -116,6 +146,7 @@ impl LibraryProcess {
 
     /// Ends it, and all that it has begun, also for others who wait for it.
     pub(super) fn kill(&self) {
+        self.was_killed.store(true, Ordering::Release);
         self.has_ended.store(true, Ordering::Release);
         if let Some(group) = self.group {
             // an error says that it has ended already
@@ -136,13 +167,19 @@ impl LibraryProcess {
         if let Ok(mut waiting) = self.waiting.lock() {
             waiting.insert(number, sender);
         }
-        let sent = self.input.lock().await.send(&LibraryRequest { number, place, call }).await;
+        let mut input = self.input.lock().await;
+        let mut sending = Sending(&self.has_ended, false);
+        let sent = input.send(&LibraryRequest { number, place, call }).await;
+        sending.1 = sent.is_ok();
+        drop((sending, input));
         // it may have ended before this call waited
         let outcome = match sent.is_err() || self.has_ended() {
             true => None,
             false => answer.await.ok(),
         };
+        let was_killed = self.was_killed.load(Ordering::Acquire);
         outcome.ok_or(match self.has_spoken.load(Ordering::Acquire) {
+            _ if was_killed => Ended::Killed,
             true => Ended::InTheMiddle,
             false => Ended::WithoutALine,
         })
