@@ -148,7 +148,7 @@ fn in_conf(path: &Path, user: Option<&str>) -> Option<Vec<Address>> {
     let mon_host = ["global", "client", &format!("client.{user}")].into_iter().rev().find_map(|section| {
         // Ceph reads sections of one name as one, and in its names a blank is an underscore
         let all = conf.section_all(Some(section)).flat_map(|properties| properties.iter());
-        all.filter(|(key, _)| key.replace([' ', '-'], "_") == "mon_host").last().map(|(_, value)| value)
+        all.filter(|(key, _)| key.replace([' ', '-'], "_") == "mon_host").next_back().map(|(_, value)| value)
     })?;
     addresses(mon_host.split(['#', ';']).next().unwrap_or_default())
 }
