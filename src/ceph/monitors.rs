@@ -147,8 +147,8 @@ fn in_conf(path: &Path, user: Option<&str>) -> Option<Vec<Address>> {
     let conf = Ini::load_from_file_opt(path, option).ok()?;
     let mon_host = ["global", "client", &format!("client.{user}")].into_iter().rev().find_map(|section| {
         // Ceph reads sections of one name as one, and in its names a blank is an underscore
-        let all = conf.section_all(Some(section)).flat_map(|properties| properties.iter());
-        all.filter(|(key, _)| key.replace([' ', '-'], "_") == "mon_host").next_back().map(|(_, value)| value)
+        let mut all = conf.section_all(Some(section)).flat_map(|properties| properties.iter());
+        all.rfind(|(key, _)| key.replace([' ', '-'], "_") == "mon_host").map(|(_, value)| value)
     })?;
     addresses(mon_host.split(['#', ';']).next().unwrap_or_default())
 }
