@@ -20,6 +20,9 @@ def mirrored_machine(lab, name, kind):
 def write_unsent(lab, machine):
     """Has home's VM write records that nobody else gets: the recovery site's daemon is stopped."""
     lab.b.configure(command_timeout="20s")
+    # a copy without a token may be half copied, and is not had by force
+    for image in machine.images.values():
+        wait_until("the token of %s on site-b" % image, lambda image=image: lab.b.token(image) == lab.a.token(image))
     lab.b.clusters("daemon-stop")
     with open(lab.a.acknowledged(machine.home)[-1]) as log:
         sent = len(log.readlines())
