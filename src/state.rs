@@ -228,13 +228,13 @@ pub fn is_later_report(folder: &Path, name: &str, copy: &str, report: &str) -> b
     false
 }
 
-/// Who did not answer a moment ago.
+/// Front-ends that did not answer a moment ago.
 const SILENT: &str = "silent";
 /// How long that is a moment.
 const SILENT_FOR: Duration = Duration::from_secs(60);
 
-/// Somebody who may be lost, such as `192.0.2.1:6789`: whether he was silent a moment ago, so that he is not waited for so long
-/// again. That decides nothing, so it need not last, nor be exact.
+/// A front-end that may be lost, by its address: whether it was silent a moment ago, so that the next process asks it early, beside
+/// its cluster. It has its full time all the same. So this decides nothing, and need not last, nor be exact.
 #[derive(Clone, Debug)]
 pub(crate) struct MayBeLost {
     folder: PathBuf,
@@ -242,7 +242,7 @@ pub(crate) struct MayBeLost {
 }
 
 impl MayBeLost {
-    /// By any name of his. `folder`: the front-end's own.
+    /// `folder`: this front-end's own.
     pub(crate) fn new(folder: &Path, name: &str) -> Self {
         let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         Self { folder: folder.to_owned(), name: name.chars().map(word).take(64).collect() }
@@ -426,10 +426,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_silent_is_remembered_until_he_answers() {
+    fn who_was_silent_is_remembered_until_it_answers() {
         let (_parent, folder) = fresh();
         let (one, other) =
-            (MayBeLost::new(&folder, "192.0.2.1:6789"), MayBeLost::new(&folder, "http://[::1]/RPC2"));
+            (MayBeLost::new(&folder, "http://192.0.2.1/RPC2"), MayBeLost::new(&folder, "http://[::1]/RPC2"));
         assert!(!one.was_silent());
         one.note_answer();
         one.note_silence();

@@ -19,7 +19,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempPath;
@@ -35,7 +35,7 @@ pub const FORCED_PROMOTE_DEADLINE: Duration = Duration::from_secs(600);
 pub(super) const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
 
 /// How much earlier than the deadline the command itself should give up, so that it can say why.
-const HEAD_START: Duration = Duration::from_secs(2);
+pub(super) const HEAD_START: Duration = Duration::from_secs(2);
 
 /// For the question whether a pool is full; the monitors answer it.
 const ROOM_DEADLINE: Duration = Duration::from_secs(10);
@@ -146,10 +146,10 @@ impl RbdCommand {
     }
 
     /// A peer cluster; keeps its keyfile as long as needed. It may be lost: before it is asked anything its monitors have to
-    /// answer. `memory`: where this front-end remembers that they did not.
-    pub fn to_peer(peer: PeerConnection, memory: &Path) -> Self {
+    /// answer.
+    pub fn to_peer(peer: PeerConnection) -> Self {
         let PeerConnection { connection, keyfile } = peer;
-        let monitors = Some(Monitors::of(&connection, memory));
+        let monitors = Some(Monitors::of(&connection));
         Self { monitors, _keyfile: keyfile, ..Self::new(connection) }
     }
 
@@ -435,7 +435,7 @@ fn shown(words: &[OsString]) -> String {
     shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
 }
 
-fn understood<T>(question: &Question, parsed: Result<T, NotUnderstood>) -> Result<T, CephError> {
+pub(super) fn understood<T>(question: &Question, parsed: Result<T, NotUnderstood>) -> Result<T, CephError> {
     parsed.map_err(|error| CephError::BadAnswer { what: question.what.clone(), detail: error.to_string() })
 }
 

@@ -2,7 +2,6 @@
 //! is there is known in seconds.
 
 use super::command::Connection;
-use crate::state::MayBeLost;
 use ini::{Ini, ParseOption};
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -14,9 +13,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How long they have to greet. A lost packet is sent again after a second; and who was just being restarted is back.
 const PATIENCE: Duration = Duration::from_millis(2_500);
-
-/// The same where they were silent a moment ago. It still holds a second packet.
-const PATIENCE_WITH_THE_SILENT: Duration = Duration::from_millis(1_500);
 
 /// Between two attempts at one address.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -36,8 +32,6 @@ const PORTS: [u16; 2] = [3300, 6789];
 pub(super) struct Monitors {
     /// `None`: where they are is not known here, so Ceph's programs have to find out.
     addresses: Option<Vec<Address>>,
-    /// By the first address.
-    memory: MayBeLost,
     last: Cell<Option<Instant>>,
     /// Why they were silent then, if they were.
     silence: RefCell<Option<String>>,
@@ -49,20 +43,14 @@ pub(super) struct Monitors {
 struct Address(SocketAddr);
 
 impl Monitors {
-    /// Those that the connection leads to. `memory`: where this front-end remembers who was silent a moment ago.
-    pub(super) fn of(connection: &Connection, memory: &Path) -> Self {
+    /// Those that the connection leads to.
+    pub(super) fn of(connection: &Connection) -> Self {
         let addresses = match &connection.mon_host {
             Some(mon_host) => addresses(mon_host),
             None => connection.conf.as_deref().and_then(|conf| in_conf(conf, connection.user.as_deref())),
         };
-        let first = addresses.iter().flatten().next().map(Address::to_string).unwrap_or_default();
-        Self {
-            addresses,
-            memory: MayBeLost::new(memory, &first),
-            last: Cell::default(),
-            silence: RefCell::default(),
-            asking: tokio::sync::Mutex::default(),
-        }
+        let (last, silence) = (Cell::default(), RefCell::default());
+        Self { addresses, last, silence, asking: tokio::sync::Mutex::default() }
     }
 
     /// Whether one of them answers, or may; the error says why not. Nothing is concluded from what is not understood.
@@ -80,23 +68,13 @@ impl Monitors {
         self.silence.borrow().clone().map_or(Ok(()), Err)
     }
 
-    fn patience(&self) -> Duration {
-        if self.memory.was_silent() { PATIENCE_WITH_THE_SILENT } else { PATIENCE }
-    }
-
     async fn ask(&self, addresses: &[Address]) -> Result<(), String> {
-        let patience = self.patience();
         let troubles: Vec<RefCell<Unheard>> = addresses.iter().map(|_| RefCell::default()).collect();
         let greetings =
             addresses.iter().zip(&troubles).map(|(address, trouble)| Box::pin(address.greets(trouble)));
-        let outcome = timeout(patience, futures::future::select_all(greetings)).await;
+        let outcome = timeout(PATIENCE, futures::future::select_all(greetings)).await;
         if outcome.is_ok() {
-            self.memory.note_answer();
             return Ok(());
-        }
-        // what was waited for a shorter time is no new silence: it must not feed itself
-        if patience == PATIENCE {
-            self.memory.note_silence();
         }
         let reasons = addresses.iter().zip(&troubles).map(|(at, why)| format!("{at}: {}", why.borrow()));
         Err(format!("none of its monitors answers ({})", reasons.collect::<Vec<_>>().join("; ")))
@@ -250,21 +228,18 @@ mod tests {
         assert_eq!(super::in_conf(&folder.path().join("none"), None), None);
     }
 
-    fn monitors(folder: &TempDir, at: &[SocketAddr]) -> Monitors {
+    fn monitors(at: &[SocketAddr]) -> Monitors {
         let mon_host = at.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-        Monitors::of(
-            &Connection {
-                site: "site-a".into(),
-                conf: None,
-                user: None,
-                keyfile: None,
-                mon_host: Some(mon_host),
-                run_on: super::super::RunOn::Local,
-                librbd: false,
-                deadline: Duration::from_secs(30),
-            },
-            folder.path(),
-        )
+        Monitors::of(&Connection {
+            site: "site-a".into(),
+            conf: None,
+            user: None,
+            keyfile: None,
+            mon_host: Some(mon_host),
+            run_on: super::super::RunOn::Local,
+            librbd: false,
+            deadline: Duration::from_secs(30),
+        })
     }
 
     fn listener() -> (TcpListener, SocketAddr) {
@@ -293,24 +268,20 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_greets_is_enough() {
-        let folder = TempDir::new().unwrap();
         let (_hangs, hung) = listener();
         for greeting in [&b"ceph v027"[..], b"ceph v2\n"] {
-            let all = monitors(&folder, &[that_refuses(), hung, that_says(greeting)]);
+            let all = monitors(&[that_refuses(), hung, that_says(greeting)]);
             assert_eq!(all.answer().await, Ok(()));
         }
         // nobody knows where they are
-        let nowhere = Monitors { addresses: None, ..monitors(&folder, &[]) };
+        let nowhere = Monitors { addresses: None, ..monitors(&[]) };
         assert_eq!(nowhere.answer().await, Ok(()));
     }
 
     #[tokio::test]
-    async fn who_refuses_hangs_or_is_somebody_else_is_silent_and_remembered() {
-        let folder = TempDir::new().unwrap();
+    async fn who_refuses_hangs_or_is_somebody_else_is_silent() {
         let (_hangs, hung) = listener();
-        let all_at = that_refuses();
-        let all = monitors(&folder, &[all_at, hung, that_says(b"SSH-2.0-x")]);
-        assert_eq!(all.patience(), PATIENCE);
+        let all = monitors(&[that_refuses(), hung, that_says(b"SSH-2.0-x")]);
         let why = all.answer().await.unwrap_err();
         assert!(
             why.starts_with("none of its monitors answers (127.0.0.1:") && why.contains("refused"),
@@ -319,21 +290,17 @@ mod tests {
         assert_eq!(why.matches("does not greet").count(), 2, "{why}");
         // the next question is answered at once, with the same words
         assert_eq!(all.answer().await, Err(why));
-        // another process asks again, and waits for a shorter time
-        assert_eq!(monitors(&folder, &[all_at]).patience(), PATIENCE_WITH_THE_SILENT);
     }
 
     #[tokio::test]
     async fn who_answers_again_is_heard() {
-        let folder = TempDir::new().unwrap();
         let at = that_refuses();
-        let all = monitors(&folder, &[at]);
+        let all = monitors(&[at]);
         all.answer().await.unwrap_err();
         let listener = TcpListener::bind(at).unwrap();
         std::thread::spawn(move || {
             listener.incoming().flatten().for_each(|mut stream| drop(stream.write_all(b"ceph v2\n")))
         });
-        assert_eq!(monitors(&folder, &[at]).answer().await, Ok(()));
-        assert_eq!(all.patience(), PATIENCE);
+        assert_eq!(monitors(&[at]).answer().await, Ok(()));
     }
 }

@@ -254,8 +254,7 @@ async fn the_clusters_know_each_other() {
             // by what A's pool tells, B is reached without any configuration of its own
             let way = connection_to_peer(&from_a, &from_b.site_name).unwrap().unwrap();
             let keyfile = way.connection.keyfile.clone().unwrap();
-            let memory = tempfile::tempdir().unwrap();
-            let b_by_a = RbdCommand::to_peer(way, memory.path());
+            let b_by_a = RbdCommand::to_peer(way);
             assert_eq!(b_by_a.mirror_uuid(pool).await.unwrap(), b.mirror_uuid(pool).await.unwrap());
             assert_eq!(b_by_a.pool_info(pool).await.unwrap().peers.len(), 1);
             drop(b_by_a);

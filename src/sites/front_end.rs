@@ -12,9 +12,6 @@ use std::time::Duration;
 /// How long a front-end that may be lost has for its first answer. Who its user is oned tells without looking far.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// The same where it was silent a moment ago.
-const PATIENCE_WITH_THE_SILENT: Duration = Duration::from_millis(1_500);
-
 /// A front-end.
 #[derive(Clone)]
 pub struct FrontEnd(Rc<Asked>);
@@ -48,22 +45,10 @@ impl FrontEnd {
     /// however long an answer may take. `memory`: where this front-end remembers that it was silent.
     pub(crate) async fn greeted(&self, memory: &Path) -> Result<User, OneError> {
         let memory = self.may_be_lost(memory);
-        let patience = if memory.was_silent() { PATIENCE_WITH_THE_SILENT } else { PATIENCE };
-        self.greeted_within(patience, &memory).await
-    }
-
-    /// The same for a force, for which it is all the same that it was silent a moment ago.
-    pub(crate) async fn greeted_in_full_time(&self, memory: &Path) -> Result<User, OneError> {
-        self.greeted_within(PATIENCE, &self.may_be_lost(memory)).await
-    }
-
-    async fn greeted_within(&self, patience: Duration, memory: &MayBeLost) -> Result<User, OneError> {
-        let answer = tokio::time::timeout(patience, self.own_user()).await.unwrap_or_else(|_| {
-            Err(OneError::Timeout { endpoint: self.endpoint().to_owned(), deadline: patience })
+        let answer = tokio::time::timeout(PATIENCE, self.own_user()).await.unwrap_or_else(|_| {
+            Err(OneError::Timeout { endpoint: self.endpoint().to_owned(), deadline: PATIENCE })
         });
         match &answer {
-            // what was waited for a shorter time is no new silence: it must not feed itself
-            Err(error) if error.is_unreachable() && patience < PATIENCE => {}
             Err(error) if error.is_unreachable() => memory.note_silence(),
             _ => memory.note_answer(),
         }

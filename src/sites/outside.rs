@@ -61,9 +61,7 @@ fn reached(connection: Connection, command: RbdCommand) -> Rc<dyn CephCalls> {
 }
 
 /// Ceph, and XML-RPC.
-struct RealConnector {
-    state_dir: PathBuf,
-}
+struct RealConnector;
 
 impl Connector for RealConnector {
     fn front_end(&self, options: ClientOptions) -> Result<Rc<dyn OpenNebula>, OneError> {
@@ -75,7 +73,7 @@ impl Connector for RealConnector {
     }
 
     fn peer_cluster(&self, peer: PeerConnection) -> Rc<dyn CephCalls> {
-        reached(peer.connection.clone(), RbdCommand::to_peer(peer, &self.state_dir))
+        reached(peer.connection.clone(), RbdCommand::to_peer(peer))
     }
 }
 
@@ -118,7 +116,7 @@ impl Environment {
     /// Those of this machine.
     pub(crate) fn real() -> Self {
         Self {
-            connector: Rc::new(RealConnector { state_dir: config::state_dir() }),
+            connector: Rc::new(RealConnector),
             time: Rc::new(RealTime),
             audit: Rc::new(AuditLog::open(&config::audit_log_path())),
             state_dir: config::state_dir(),

@@ -202,11 +202,7 @@ pub(crate) async fn greet_there(sites: &Sites, depth: Depth) {
     if !is_asked || sites.there.front_end_silence.lasts().is_some() {
         return;
     }
-    let greeted = match depth {
-        Depth::Force => client.greeted_in_full_time(sites.state_dir()).await,
-        Depth::Boot | Depth::GiveUp | Depth::Tidy => client.greeted(sites.state_dir()).await,
-    };
-    if let Err(error) = greeted
+    if let Err(error) = client.greeted(sites.state_dir()).await
         && error.is_unreachable()
     {
         sites.there.front_end_silence.note(error.to_string());
