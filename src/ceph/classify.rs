@@ -128,22 +128,30 @@ pub(super) fn rbd_error(question: &Question, output: &Output) -> CephError {
     if let Some(error) = bridge_error(question, output) {
         return error;
     }
-    let Question { what, cluster, .. } = question.clone();
     let detail = detail(&output.stderr);
-    let status = output.status;
-    match status {
+    match output.status {
         ENOENT if is_missing(Missing::Image, &output.stderr) || is_missing(Missing::Pool, &output.stderr) => {
-            CephError::NotFound { what }
+            CephError::NotFound { what: question.what.clone() }
         }
         // 1 is also "no such conf", "unknown option", …
-        1 if detail.contains("(1) Operation not permitted") => CephError::PermissionDenied { what, detail },
-        13 => CephError::PermissionDenied { what, detail },
+        1 if !detail.contains("(1) Operation not permitted") => {
+            CephError::Failed { what: question.what.clone(), status: 1, detail }
+        }
+        status => of_errno(question, status, detail),
+    }
+}
+
+/// What an error number of Ceph means, where it is not about what is missing.
+pub(super) fn of_errno(question: &Question, errno: i32, detail: String) -> CephError {
+    let Question { what, cluster, .. } = question.clone();
+    match errno {
+        1 | 13 => CephError::PermissionDenied { what, detail },
         16 => CephError::Busy { what, detail },
         22 => CephError::NotPossible { what, detail },
         30 => CephError::ReadOnly { what },
         // ENETUNREACH, ENOTCONN, ETIMEDOUT, ECONNREFUSED, EHOSTUNREACH
         101 | 107 | 110 | 111 | 113 => CephError::Unreachable { what, cluster, detail },
-        _ => CephError::Failed { what, status, detail },
+        status => CephError::Failed { what, status, detail },
     }
 }
 

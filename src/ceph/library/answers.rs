@@ -1,8 +1,8 @@
 //! What Ceph's libraries answer, in the same words as its commands' answers; pure.
 
 use super::process::Ended;
-use crate::ceph::classify::Question;
-use crate::ceph::parse::{self, NotUnderstood, RawImageStatus, RawPeerStatus};
+use crate::ceph::classify::{ENOENT, Question, of_errno};
+use crate::ceph::parse::{self, RawImageStatus, RawPeerStatus};
 use crate::ceph::{
     CephError, ImageInfo, LockHolder, MirrorMode, MirrorSnapshot, MirrorSnapshotState, MirrorState,
     Mirroring, Snapshots,
@@ -17,29 +17,24 @@ use onemirror_rbd::{self as rbd, Failure, LibraryAnswer, LockedBy, ParentTold, S
 const DISABLING: u32 = 0;
 const ENABLED: u32 = 1;
 
+/// An answer of Ceph that makes no sense.
+const EBADMSG: i32 = 74;
+
 /// As which a crash is told: SIGABRT, as a shell tells it.
 const ABORTED: i32 = 134;
 
 /// A failure, by its error number as if Ceph's command had ended with it.
 pub(super) fn error_of(question: &Question, failure: Failure) -> CephError {
-    let Question { what, cluster, .. } = question.clone();
     let Failure { stage, errno } = failure;
     let detail = match stage {
         Stage::NotMirrored => "mirroring not enabled on the image".to_owned(),
         Stage::Connect => format!("couldn't connect to the cluster: {}", in_words(errno)),
         Stage::Pool | Stage::Image | Stage::Call => in_words(errno),
     };
-    const ENOENT: i32 = 2;
     match (stage, errno) {
-        (Stage::Pool | Stage::Image, ENOENT) => CephError::NotFound { what },
-        (_, 1 | 13) => CephError::PermissionDenied { what, detail },
-        (_, 16) => CephError::Busy { what, detail },
-        (_, 22) => CephError::NotPossible { what, detail },
-        (_, 30) => CephError::ReadOnly { what },
-        (_, 74) => CephError::BadAnswer { what, detail },
-        // ENETUNREACH, ENOTCONN, ETIMEDOUT, ECONNREFUSED, EHOSTUNREACH
-        (_, 101 | 107 | 110 | 111 | 113) => CephError::Unreachable { what, cluster, detail },
-        (_, status) => CephError::Failed { what, status, detail },
+        (Stage::Pool | Stage::Image, ENOENT) => CephError::NotFound { what: question.what.clone() },
+        (_, EBADMSG) => not_understood(question, &detail),
+        _ => of_errno(question, errno, detail),
     }
 }
 
@@ -58,12 +53,7 @@ pub(super) fn crashed(question: &Question) -> CephError {
 
 /// An answer to another question.
 pub(super) fn another(question: &Question) -> CephError {
-    let detail = "an answer to another question".to_owned();
-    CephError::BadAnswer { what: question.what.clone(), detail }
-}
-
-pub(super) fn understood<T>(question: &Question, parsed: Result<T, NotUnderstood>) -> Result<T, CephError> {
-    parsed.map_err(|error| CephError::BadAnswer { what: question.what.clone(), detail: error.to_string() })
+    not_understood(question, "an answer to another question")
 }
 
 fn not_understood(question: &Question, detail: &str) -> CephError {

@@ -11,7 +11,8 @@ pub(crate) use process::COMMAND;
 
 use super::classify::Question;
 use super::command::{
-    Connection, FORCED_PROMOTE_DEADLINE, PoolRoom, RbdCommand, RunOn, split_pool, whole_seconds,
+    Connection, FORCED_PROMOTE_DEADLINE, HEAD_START, PoolRoom, RbdCommand, RunOn, split_pool, understood,
+    whole_seconds,
 };
 use super::{
     Ceph, CephError, CephImages, CephPools, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder,
@@ -35,9 +36,6 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// What the drills start in place of it, as they put programs of theirs before `rbd` in `PATH`.
 const PROGRAM_VARIABLE: &str = "ONEMIRROR_LIBRBD_PROGRAM";
-
-/// How much earlier than the deadline the search for a monitor ends, so that it can say why.
-const HEAD_START: Duration = Duration::from_secs(2);
 
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
@@ -396,7 +394,7 @@ impl Ceph for Librbd {
             Some(answer) => match answer? {
                 LibraryAnswer::Value(None) => Ok(None),
                 LibraryAnswer::Value(Some(value)) => {
-                    let uuid = answers::understood(&question, parse::omap_text_of(value))?;
+                    let uuid = understood(&question, parse::omap_text_of(value))?;
                     Ok(Some(uuid).filter(|uuid| !uuid.is_empty()))
                 }
                 _ => Err(answers::another(&question)),
@@ -413,7 +411,7 @@ impl Ceph for Librbd {
             Some(answer) => match answer? {
                 LibraryAnswer::Value(None) => Ok(None),
                 LibraryAnswer::Value(Some(value)) => {
-                    answers::understood(&question, parse::journal_resync_of(&value)).map(Some)
+                    understood(&question, parse::journal_resync_of(&value)).map(Some)
                 }
                 _ => Err(answers::another(&question)),
             },
