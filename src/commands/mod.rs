@@ -29,8 +29,8 @@ use std::process::ExitCode;
 
 /// Disaster-recovery failback as part of the OpenNebula VM life cycle, on mirrored Ceph RBD images.
 ///
-/// Exit status: 0 done; 1 refused; 2 usage or configuration; 3 failed half-way, or not everything is in order. All are
-/// safe to repeat. 255 a bug.
+/// Exit status: 0 done; 1 refused, nothing is half done; 2 usage or configuration; 3 failed, or not everything is in order
+/// or could be looked at. All are safe to repeat. 255 a bug.
 #[derive(Debug, Parser)]
 #[command(name = "onemirror", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
