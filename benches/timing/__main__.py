@@ -30,13 +30,15 @@ def fleet_of(lab, count, mode, rounds):
         plain.append(handoff.Plain(lab, count).ends_and_starts())
     for site in lab.sites:
         site.onemirror("on")
+    bare = handoff.Bare(lab, count, mode)
+    floor = [bare.floor() for _ in range(rounds)]
+    by_hand = [bare.by_hand() for _ in range(rounds)]
+    bare.removed()
     fleet = handoff.Fleet(lab, count, mode)
-    floor, by_hand, over, back = [], [], [], []
+    over, back = [], []
     for _ in range(rounds):
         over.append(fleet.takes_over())
         back.append(fleet.comes_back())
-        floor.append(fleet.floor())
-        by_hand.append(fleet.by_hand())
     return [("stock terminate and resume", plain), ("floor: pool demote, replay, pool promote", floor),
             ("documented procedure, image by image", by_hand), ("onemirror: take over", over), ("onemirror: hand back", back)]
 

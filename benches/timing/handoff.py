@@ -1,7 +1,8 @@
-"""N VMs handed back: by onemirror, by the page of commands it replaces, and what Ceph itself needs."""
+"""N VMs handed back by onemirror; their images by the page of commands it replaces, and by what Ceph itself needs."""
+import re
 import time
 
-from harness.laboratory import LabError, unique
+from harness.laboratory import MEGABYTES, LabError, unique, wait_until
 
 from .measure import stretch
 
@@ -79,43 +80,56 @@ class Fleet:
             self.a.action("poweroff", vm)
         wait_all(self.a, self.homes, "POWEROFF")
 
-    # ------------------------------------------------------------ the rivals
 
-    def without(self, way):
-        """The images alone, from the end of the VMs there until the last one is primary here, with onemirror switched off."""
-        self.takes_over()
-        for site in self.lab.sites:
-            site.onemirror("off", "--reason", "benches")
-        for vm in self.away:
-            self.b.action("terminate", vm)
-        wait_all(self.b, self.away, "DONE")
-        with stretch() as found:
-            way(self.b, self.a)
-        for site in self.lab.sites:
-            site.onemirror("on")
-        for vm in self.homes:
-            self.a.action("resume", vm)
-        wait_all(self.a, self.homes, "RUNNING")
-        self.rests()
+class Bare:
+    """N images without VMs or marks, mirrored as a VM's are: what the rivals hand over."""
+
+    def __init__(self, lab, count, mode):
+        self.a, self.b = lab.sites
+        self.pool = POOLS[mode]
+        name = unique("bare")
+        self.images = ["%s/%s-%d" % (self.pool, name, number) for number in range(count)]
+        for image in self.images:
+            self.a.rbd("create", "--size", "%dM" % MEGABYTES, image)
+            if mode == "snapshot":
+                self.a.rbd("mirror", "image", "enable", image, "snapshot")
+
+    def removed(self):
+        for image in self.images:
+            self.a.rbd("rm", "--no-progress", image)
+        names = {image.split("/")[1] for image in self.images}
+        wait_until("the copies to be gone", lambda: not names & set(self.b.rbd("ls", self.pool).stdout.split()), PATIENCE, 0.3)
+
+    def round(self, way):
+        """There, which is not timed, and back."""
+        for giver, taker, is_timed in ((self.a, self.b, False), (self.b, self.a, True)):
+            for image in self.images:
+                taker.wait_replaying(image)
+                # what its VM has written last
+                giver.rbd("bench", "--io-type", "write", "--io-size", "4096", "--io-total", "4096", image)
+            with stretch() as found:
+                way(giver, taker)
+        for image in self.images:
+            self.b.wait_replaying(image)
         return found
 
     def floor(self):
         """The whole pool at once."""
-        return self.without(self.pool_goes)
+        return self.round(self.pool_goes)
 
     def by_hand(self):
         """The page of commands, image by image, as a careful script would type them: without any of its checks."""
-        return self.without(self.images_go)
+        return self.round(self.images_go)
 
     def pool_goes(self, giver, taker):
         giver.rbd("mirror", "pool", "demote", self.pool)
-        left = set(self.images)
+        left = len(self.images)
         end = time.monotonic() + PATIENCE
         while left:
-            taker.rbd("mirror", "pool", "promote", self.pool, check=False)
-            left = {image for image in left if not taker.is_primary(image)}
+            said = taker.rbd("mirror", "pool", "promote", self.pool, check=False).stdout
+            left -= int(re.search(r"Promoted (\d+) mirrored images", said)[1])
             if time.monotonic() > end:
-                raise LabError("%s does not become primary" % min(left))
+                raise LabError("%d images do not become primary" % left)
 
     def images_go(self, giver, taker):
         for image in self.images:

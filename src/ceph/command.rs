@@ -672,15 +672,21 @@ impl Ceph for RbdCommand {
         }
     }
 
-    async fn lock_names(&self, image: &ImageSpec, object: &str) -> Result<Vec<String>, CephError> {
+    async fn locks_among(
+        &self,
+        image: &ImageSpec,
+        object: &str,
+        names: &[&'static str],
+    ) -> Result<Vec<&'static str>, CephError> {
         let mut call = self.of_lock("list", image, object, None);
         call.ask_in_json();
         let (question, output) = self.output(&call).await?;
-        match output.status {
-            0 => understood(&question, parse::lock_names(&output.stdout)),
-            _ if classify::is_lock_absent(&output) => Ok(Vec::new()),
-            _ => Err(classify::rados_error(&question, &output)),
-        }
+        let known = match output.status {
+            0 => understood(&question, parse::lock_names(&output.stdout))?,
+            _ if classify::is_lock_absent(&output) => Vec::new(),
+            _ => return Err(classify::rados_error(&question, &output)),
+        };
+        Ok(names.iter().copied().filter(|name| known.iter().any(|known| known == name)).collect())
     }
 
     async fn lock_holder(

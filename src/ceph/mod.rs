@@ -520,8 +520,13 @@ pub trait Ceph {
         cookie: &str,
         expiry: Expiry,
     ) -> Result<Locking, CephError>;
-    /// The names of all locks that the object has or ever had; none where there is no object.
-    async fn lock_names(&self, image: &ImageSpec, object: &str) -> Result<Vec<String>, CephError>;
+    /// Which of these locks the object has, asked for in this order. Some that are free again may be among them.
+    async fn locks_among(
+        &self,
+        image: &ImageSpec,
+        object: &str,
+        names: &[&'static str],
+    ) -> Result<Vec<&'static str>, CephError>;
     /// Who holds the lock now, if anybody.
     async fn lock_holder(
         &self,

@@ -190,7 +190,7 @@ async fn locks_exclude_expire_and_break() {
         let object = format!("onemirror.test-{:016x}", rand::random::<u64>());
         let (long, short) = (Duration::from_secs(300), Duration::from_millis(1500));
         assert_eq!(a.lock_holder(&image, &object, "l").await.unwrap(), None);
-        assert_eq!(a.lock_names(&image, &object).await.unwrap(), [""; 0]);
+        assert_eq!(a.locks_among(&image, &object, &["l", "m"]).await.unwrap(), [""; 0]);
         assert_eq!(
             a.lock(&image, &object, "l", "-a \"1\"", Expiry::After(long)).await.unwrap(),
             Locking::Acquired
@@ -201,7 +201,7 @@ async fn locks_exclude_expire_and_break() {
             Locking::Held
         );
         let holder = a.lock_holder(&image, &object, "l").await.unwrap().unwrap();
-        assert_eq!(a.lock_names(&image, &object).await.unwrap(), ["l"]);
+        assert_eq!(a.locks_among(&image, &object, &["m", "l"]).await.unwrap(), ["l"]);
         assert!(holder.cookie == "-a \"1\"" && holder.client.starts_with("client."), "{holder:?}");
         let other = LockHolder { cookie: "b".into(), ..holder.clone() };
         a.unlock(&image, &object, "l", &other).await.unwrap();
@@ -225,7 +225,7 @@ async fn locks_exclude_expire_and_break() {
         for error in [
             a.lock(&nowhere, &object, "l", "c", Expiry::After(long)).await.unwrap_err(),
             a.lock_holder(&nowhere, &object, "l").await.unwrap_err(),
-            a.lock_names(&nowhere, &object).await.unwrap_err(),
+            a.locks_among(&nowhere, &object, &["l"]).await.unwrap_err(),
             a.unlock(&nowhere, &object, "l", &holder).await.unwrap_err(),
         ] {
             assert!(matches!(error, CephError::NotFound { .. }), "{error}");

@@ -97,7 +97,10 @@ async fn facts(config: Result<Config, ConfigError>) -> Examined {
     };
     let client = local_client(config.as_ref().ok()).map_err(|error| error.to_string());
     facts.front_end_here = match &client {
-        Ok(client) => find::front_end(client).await.map_err(|error| error.to_string()),
+        Ok(client) => {
+            let found = async { find::front_end(client, &client.own_user().await?).await };
+            found.await.map_err(|error| error.to_string())
+        }
         Err(why) => Err(why.clone()),
     };
     facts.failed_hooks = match &client {

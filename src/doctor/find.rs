@@ -6,10 +6,10 @@ use super::facts::{
 };
 use crate::ceph::{self, CephError, DaemonState, Expiry, PoolStatus, ReplayState, is_fsid};
 use crate::opennebula::disks::rbd_images;
-use crate::opennebula::{self, Datastore, DiskKind, OpenNebula};
+use crate::opennebula::{self, Datastore, DiskKind, OneError, OpenNebula, User};
 use crate::sites::images;
 use crate::sites::reach;
-use crate::sites::{CONCURRENCY, Cluster, Site, Sites, pools, users};
+use crate::sites::{CONCURRENCY, Cluster, FrontEndError, Site, Sites, pools, users};
 use futures::{StreamExt as _, stream};
 use onemirror_protocol::ImageSpec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,10 +22,9 @@ const TRIAL_LIFE: Duration = Duration::from_secs(10);
 /// What Ceph does where nobody sets it, in seconds.
 const DEFAULT_POLL_AGE: f64 = 5.0;
 
-/// What one front-end says of itself.
-pub async fn front_end(client: &dyn OpenNebula) -> Result<ExaminedFrontEnd, opennebula::OneError> {
+/// What one front-end says of itself. `user`: ours there.
+pub async fn front_end(client: &dyn OpenNebula, user: &User) -> Result<ExaminedFrontEnd, OneError> {
     let version = client.system_version().await?;
-    let user = client.own_user().await?;
     Ok(ExaminedFrontEnd {
         version,
         user: crate::text::printable(&user.name),
@@ -47,8 +46,8 @@ pub async fn front_end_there(sites: &Sites) -> (Result<ExaminedFrontEnd, String>
         Err(error) => return (Err(sites.there.error(error).to_string()), None),
     };
     let found = async {
-        client.greeted(sites.state_dir()).await?;
-        front_end(&**client).await
+        let user = sites.there.greeted(sites.state_dir()).await?;
+        Ok::<_, FrontEndError>(front_end(&**client, &user).await?)
     };
     (found.await.map_err(|error| sites.there.error(error).to_string()), client.clock_ahead())
 }
@@ -153,7 +152,7 @@ async fn examine_vm(sites: &Sites, vm: &opennebula::Vm) -> ExaminedVm {
 }
 
 /// The pools in which VMs have clones or volatile disks.
-async fn pools_of_own_disks(client: &dyn OpenNebula) -> Result<BTreeSet<String>, opennebula::OneError> {
+async fn pools_of_own_disks(client: &dyn OpenNebula) -> Result<BTreeSet<String>, OneError> {
     let datastores = client.datastore_pool().await?;
     let datastores: BTreeMap<i32, Datastore> =
         datastores.into_iter().map(|datastore| (datastore.id, datastore)).collect();

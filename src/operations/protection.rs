@@ -10,7 +10,9 @@ use crate::sites::journal::Attempt;
 use crate::sites::look::Seen;
 use crate::sites::pools::{ImageKey, PoolHere, PoolId};
 use crate::sites::reach;
-use crate::sites::{Cluster, NotReached, RunError, Sites, VmImages, copies, journal, look, pools};
+use crate::sites::{
+    Cluster, FrontEndError, NotReached, RunError, Sites, VmImages, copies, journal, look, pools,
+};
 use jiff::Timestamp;
 use onemirror_protocol::{Here, ImageSpec, Role, There};
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,9 +115,11 @@ async fn names_there(
 }
 
 async fn registered_there(sites: &Sites) -> Option<BTreeSet<ImageSpec>> {
-    let client = sites.there.front_end().ok()?;
-    client.greeted(sites.state_dir()).await.inspect_err(|error| tracing::info!("{error}")).ok()?;
-    let images = client.image_pool().await;
+    let images = async {
+        sites.there.greeted(sites.state_dir()).await?;
+        Ok::<_, FrontEndError>(sites.there.front_end()?.image_pool().await?)
+    };
+    let images = images.await;
     let images = images.inspect_err(|error| tracing::info!("{error}")).ok()?;
     Some(images.into_iter().filter_map(|image| image.source.parse().ok()).collect())
 }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long to wait between two looks while something is on its way.
-const LOOK_AGAIN: Duration = Duration::from_millis(700);
+/// How long to wait at least between two looks while something is on its way.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// The longest pause between two looks.
 const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(4);
 /// How long what moves may be expected to arrive by itself.
@@ -82,16 +82,16 @@ impl Clock {
     /// Waits before the next look.
     pub(crate) async fn wait_a_moment(&mut self) {
         // by chance, so that two gates that got in each other's way do not do so again
-        let chance = Duration::from_millis(self.time.random() % 300);
+        let chance = Duration::from_millis(self.time.random() % 100);
         self.time.pass(pause(self.time.since(self.looked), self.time.since(self.progressed)) + chance).await;
         self.looked = self.time.now();
     }
 }
 
-/// How long to wait before the next look: as long as the last one took, since a front-end that boots many VMs at once is
-/// busy enough, and longer where nothing has come of looking for long.
+/// How long to wait before the next look: three times as long as the last one took, since a front-end that boots many VMs at
+/// once is busy enough, and longer where nothing has come of looking for long.
 fn pause(look: Duration, idle: Duration) -> Duration {
-    look.max(idle / 8).clamp(LOOK_AGAIN, LOOK_AGAIN_AT_LAST)
+    (look * 3).max(idle / 16).clamp(LOOK_AGAIN, LOOK_AGAIN_AT_LAST)
 }
 
 #[cfg(test)]
@@ -110,8 +110,8 @@ mod tests {
     fn looks_get_rarer_where_they_cost_much_or_bring_nothing() {
         let seconds = Duration::from_secs;
         assert_eq!(pause(Duration::ZERO, Duration::ZERO), LOOK_AGAIN);
-        assert_eq!(pause(seconds(2), seconds(3)), seconds(2));
-        assert_eq!(pause(Duration::ZERO, seconds(16)), seconds(2));
+        assert_eq!(pause(seconds(1), seconds(4)), seconds(3));
+        assert_eq!(pause(Duration::ZERO, seconds(32)), seconds(2));
         assert_eq!(pause(seconds(9), seconds(99)), LOOK_AGAIN_AT_LAST);
     }
 }

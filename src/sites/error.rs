@@ -21,6 +21,9 @@ pub enum FrontEndError {
         "[peer] endpoint in onemirror.conf leads to this site's own front-end; put in that of the other site"
     )]
     LeadsHere,
+    /// It did not answer a moment ago, so it was not asked.
+    #[error("{0}")]
+    Silent(String),
     /// There is no way to call it: no credentials, or none that can be trusted.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -30,6 +33,7 @@ impl FrontEndError {
     /// What it means of a peer that it tells nothing; `None`: it is silent.
     pub(crate) fn denial(&self) -> Option<Denial> {
         let cause = match self {
+            Self::Silent(_) => return None,
             Self::Call(error) if error.is_unreachable() => return None,
             Self::Call(error) if error.is_without_leader() => DenialCause::NoLeader,
             Self::Call(
@@ -248,6 +252,7 @@ mod tests {
         ] {
             assert_eq!(one(error.clone()), Some(cause), "{error:?}");
         }
+        assert_eq!(FrontEndError::Silent(String::new()).denial(), None);
         let ceph = |error: &CephError| denial_of(error).map(|denial| denial.cause);
         let cluster = String::new();
         assert_eq!(

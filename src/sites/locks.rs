@@ -276,11 +276,10 @@ pub(crate) async fn resync_noted(
     id: &str,
 ) -> Result<bool, CephError> {
     let object = object(global_id);
-    let names = cluster.lock_names(image, &object).await?;
-    if !names.iter().any(|name| name == RESYNC_ASKING || name == RESYNC_ASKED) {
+    // in the order in which the notes are written: who is gone from the first one stands in the second
+    if cluster.locks_among(image, &object, &[RESYNC_ASKING, RESYNC_ASKED]).await?.is_empty() {
         return Ok(false);
     }
-    // in the order in which the notes are written: who is gone from the first one stands in the second
     if cluster.lock_holder(image, &object, RESYNC_ASKING).await?.is_some() {
         return Ok(true);
     }

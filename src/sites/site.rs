@@ -6,11 +6,18 @@ use super::front_end::FrontEnd;
 use super::outside::TimeSource;
 use super::silence::Silence;
 use crate::ceph::CephError;
-use crate::opennebula::{OneError, StorageCredentials};
+use crate::opennebula::{OneError, StorageCredentials, User};
 use onemirror_protocol::ImageSpec;
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// How long what its front-end has told of our user is believed without another question.
+const USER_HOLDS: Duration = Duration::from_secs(10);
 
 /// How a front-end is reached.
 type Reach = Box<dyn Fn() -> Result<FrontEnd, FrontEndError>>;
@@ -36,6 +43,9 @@ pub struct Site {
     pub(crate) silence: Silence,
     /// Of its front-end.
     pub(crate) front_end_silence: Silence,
+    /// Our user there, and when it was asked for.
+    user: Mutex<Option<(Instant, User)>>,
+    time: Rc<dyn TimeSource>,
 }
 
 impl Site {
@@ -47,6 +57,8 @@ impl Site {
             clusters: RefCell::default(),
             silence: Silence::none(time.clone()),
             front_end_silence: Silence::none(time.clone()),
+            user: Mutex::default(),
+            time: time.clone(),
         }
     }
 
@@ -75,6 +87,32 @@ impl Site {
         call: impl AsyncFnOnce(&FrontEnd) -> Result<T, OneError>,
     ) -> Result<T, RunError> {
         call(self.reached()?).await.map_err(|error| self.error(error))
+    }
+
+    /// Our user on its front-end, as [`FrontEnd::greeted`] asks for it. One that was silent a moment ago is not asked again, and
+    /// who comes meanwhile wants the same answer.
+    pub(crate) async fn greeted(&self, memory: &Path) -> Result<User, FrontEndError> {
+        let client = self.front_end()?;
+        let mut known = self.user.lock().await;
+        if let Some(why) = self.front_end_silence.lasts() {
+            return Err(FrontEndError::Silent(why));
+        }
+        if let Some((since, user)) = &*known
+            && self.time.since(*since) < USER_HOLDS
+        {
+            return Ok(user.clone());
+        }
+        let answer = client.greeted(memory).await;
+        let user = answer.inspect_err(|error| self.note_silence(error))?;
+        *known = Some((self.time.now(), user.clone()));
+        Ok(user)
+    }
+
+    /// Notes that its front-end did not answer, if this error says so.
+    pub(crate) fn note_silence(&self, error: &OneError) {
+        if error.is_unreachable() {
+            self.front_end_silence.note(error.to_string());
+        }
     }
 
     /// An error of its front-end.

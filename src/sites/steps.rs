@@ -24,6 +24,12 @@ use std::time::Duration;
 /// A look that takes longer has met a command that hangs; locks do not wait for more.
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
 
+/// A promotion that comes too early is tried again for so long, under the same locks: until the daemon has met the demotion
+/// of the other copy, behind the last write.
+const SOON: Duration = Duration::from_secs(3);
+/// The shortest pause between two tries.
+const TRY_AGAIN: Duration = Duration::from_millis(200);
+
 /// The locks that a run holds.
 #[derive(Default)]
 pub(crate) struct HeldLocks {
@@ -239,12 +245,20 @@ async fn carry_out_one(
         ..Attempt::at(step.name(), started)
     };
     let site = &sites[step.side()];
-    if !locks_hold(sites, locks, image).await? {
-        journal::note(sites, &attempt, Outcome::Pending, Some("its lock ran out before".to_owned()));
-        tracing::warn!("{image}: its lock ran out before {}", step.name());
-        return Ok(Carried::LockRanOut);
-    }
-    let result = perform(sites, step, seen, locks, cause).await;
+    let result = loop {
+        let tried = sites.time().now();
+        if !locks_hold(sites, locks, image).await? {
+            journal::note(sites, &attempt, Outcome::Pending, Some("its lock ran out before".to_owned()));
+            tracing::warn!("{image}: its lock ran out before {}", step.name());
+            return Ok(Carried::LockRanOut);
+        }
+        let result = perform(sites, step, seen, locks, cause).await;
+        let is_soon_possible = matches!((step, &result), (Step::Promote { .. }, Ok(Carried::Halted)));
+        if !is_soon_possible || sites.time().since(started) >= SOON {
+            break result;
+        }
+        sites.time().pass(pause_after(sites.time().since(tried))).await;
+    };
     let (outcome, reason) = match &result {
         Ok(Carried::Out) => (Outcome::Done, cause.order.map(ForceOrder::in_words)),
         Ok(Carried::Halted | Carried::LockRanOut) => (Outcome::Pending, Some("not yet possible".to_owned())),
@@ -264,6 +278,11 @@ async fn carry_out_one(
         }
         Err(error) => Err(site.ceph_error(image, error)),
     }
+}
+
+/// How long to wait before the next try that lasts as long as this one: a front-end that boots many VMs at once is busy enough.
+fn pause_after(tried: Duration) -> Duration {
+    (tried * 3).clamp(TRY_AGAIN, SOON / 2)
 }
 
 /// Whether every lock that is held for the image is still ours, long enough for one more command.

@@ -57,11 +57,11 @@ pub(crate) async fn users_there(
 ) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, FrontEndError> {
     let client = sites.there.front_end()?;
     // "no VM uses it" is only true if every VM is seen
-    let user = client.greeted(sites.state_dir()).await?;
+    let user = sites.there.greeted(sites.state_dir()).await?;
     if !user.sees_everything() {
         return Err(FrontEndError::SeesTooLittle(crate::text::printable(&user.name)));
     }
-    let users = users(&**client, images).await?;
+    let users = users(&**client, images).await.inspect_err(|error| sites.there.note_silence(error))?;
     if has_one_of(sites, users.values().flatten()).await {
         return Err(FrontEndError::LeadsHere);
     }
@@ -199,13 +199,8 @@ pub(crate) async fn greet_there(sites: &Sites, depth: Depth) {
         Depth::Boot => client.may_be_lost(sites.state_dir()).was_silent(),
         Depth::GiveUp | Depth::Tidy => false,
     };
-    if !is_asked || sites.there.front_end_silence.lasts().is_some() {
-        return;
-    }
-    if let Err(error) = client.greeted(sites.state_dir()).await
-        && error.is_unreachable()
-    {
-        sites.there.front_end_silence.note(error.to_string());
+    if is_asked && let Err(error) = sites.there.greeted(sites.state_dir()).await {
+        tracing::info!("front-end of {}: {error}", sites.there.name());
     }
 }
 
@@ -219,31 +214,19 @@ pub(crate) async fn observe_users_there(sites: &Sites, seen: &mut [Seen], depth:
     if asked.is_empty() {
         return;
     }
-    let users = match sites.there.front_end_silence.lasts() {
-        Some(why) => {
-            for seen in seen.iter_mut().filter(|seen| asked.contains(seen.image.spec())) {
-                seen.trouble.get_or_insert(format!("front-end of {}: {why}", sites.there.name()));
-            }
-            None
-        }
-        None => Some(users_there(sites, &asked).await),
-    };
+    let users = users_there(sites, &asked).await;
     for seen in seen.iter_mut().filter(|seen| asked.contains(seen.image.spec())) {
         match &users {
-            None => seen.observation.vm_there = PeerVm::Silent,
-            Some(Ok(users)) => {
+            Ok(users) => {
                 let users = users.get(seen.image.spec()).map_or(&[][..], Vec::as_slice);
                 seen.observation.vm_there = peer_vm(users);
                 seen.observation.owned_by_both = seen.image.is_own() && users.iter().any(|user| user.owns);
             }
-            Some(Err(error)) => {
-                tracing::info!("front-end of {}: {error}", sites.there.name());
-                let denial = error.denial();
-                if denial.is_none() {
-                    sites.there.front_end_silence.note(error.to_string());
-                }
-                seen.observation.vm_there = denial.map_or(PeerVm::Silent, PeerVm::Denied);
-                seen.trouble = Some(format!("front-end of {}: {error}", sites.there.name()));
+            Err(error) => {
+                let trouble = format!("front-end of {}: {error}", sites.there.name());
+                tracing::info!("{trouble}");
+                seen.observation.vm_there = error.denial().map_or(PeerVm::Silent, PeerVm::Denied);
+                seen.trouble = Some(trouble);
             }
         }
     }

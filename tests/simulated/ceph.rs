@@ -185,12 +185,17 @@ impl Ceph for SimulatedCeph {
             .await)
     }
 
-    async fn lock_names(&self, _: &ImageSpec, _: &str) -> Result<Vec<String>, CephError> {
-        let names = |sim: &mut Sim| {
-            let here = sim.locks.keys().filter(|(site, _)| *site == self.site);
-            here.map(|(_, name)| name.clone()).collect()
+    async fn locks_among(
+        &self,
+        _: &ImageSpec,
+        _: &str,
+        names: &[&'static str],
+    ) -> Result<Vec<&'static str>, CephError> {
+        let held = |sim: &mut Sim| {
+            let is_held = |name: &&str| sim.locks.contains_key(&(self.site, (*name).to_owned()));
+            names.iter().copied().filter(is_held).collect()
         };
-        Ok(self.called("lock names", names).await)
+        Ok(self.called("lock names", held).await)
     }
 
     async fn lock_holder(&self, _: &ImageSpec, _: &str, name: &str) -> Result<Option<LockHolder>, CephError> {

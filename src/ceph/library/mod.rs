@@ -443,8 +443,19 @@ impl Ceph for Librbd {
         }
     }
 
-    async fn lock_names(&self, image: &ImageSpec, object: &str) -> Result<Vec<String>, CephError> {
-        self.command.lock_names(image, object).await
+    async fn locks_among(
+        &self,
+        image: &ImageSpec,
+        object: &str,
+        names: &[&'static str],
+    ) -> Result<Vec<&'static str>, CephError> {
+        let mut held = Vec::new();
+        for name in names.iter().copied() {
+            if self.lock_holder(image, object, name).await?.is_some() {
+                held.push(name);
+            }
+        }
+        Ok(held)
     }
 
     async fn lock_holder(
