@@ -155,6 +155,8 @@ pub struct Policy {
     pub drop_lost_after: Option<u32>,
     /// Whether Ceph's libraries are called where they can be, in place of its commands.
     pub librbd: bool,
+    /// How long a process stays that is connected to a cluster and answers the questions of all runs. `None`: none does.
+    pub librbd_stays: Option<Duration>,
 }
 
 impl Default for Policy {
@@ -168,6 +170,7 @@ impl Default for Policy {
             resume_on_peer: true,
             drop_lost_after: None,
             librbd: false,
+            librbd_stays: Some(Duration::from_secs(60)),
         }
     }
 }

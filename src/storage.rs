@@ -1,6 +1,6 @@
 //! How the cluster of a datastore is reached: what OpenNebula says, in Ceph's words.
 
-use crate::ceph::{Connection, DEFAULT_DEADLINE, RunOn};
+use crate::ceph::{Connection, DEFAULT_DEADLINE, LibraryUse, RunOn};
 use crate::opennebula::{Datastore, StorageCredentials};
 use std::path::PathBuf;
 
@@ -18,6 +18,6 @@ pub(crate) fn connection(datastore: &Datastore, site: &str) -> Connection {
             false => RunOn::Hosts(credentials.bridge_hosts),
         },
         deadline: DEFAULT_DEADLINE,
-        librbd: false,
+        librbd: LibraryUse::Never,
     }
 }

@@ -3,6 +3,7 @@ import collections
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import threading
 
@@ -67,7 +68,9 @@ class Site:
 
     def configure(self, peer, by_ssh, **policy):
         """The plugin as ever, but through the proxies, and with `rbd` for the own cluster by ssh."""
-        self.site.configure(**dict(POLICY, **policy))
+        # of processes that stay a drill neither counts the calls nor kills who makes them; so one site has none
+        stays = "60s" if self.site.name == "site-b" else "never"
+        self.site.configure(**{**POLICY, "librbd_stays": stays, **policy})
         with open(self.site.configuration) as file:
             text = file.read()
         text = text.replace(self.lab.other(self.site).endpoint, peer.proxy.endpoint)
@@ -201,6 +204,21 @@ class Faults:
 
     def osd_paused(self, broken, _):
         return self.daemon(broken, "osd", ("osd-pause",), "osd-continue")
+
+    @contextlib.contextmanager
+    def library_killed(self, broken, _):
+        with broken.only("library"):
+            struck = broken.site.signal_library_processes(signal.SIGKILL)
+            yield lambda: struck
+
+    @contextlib.contextmanager
+    def library_paused(self, broken, _):
+        with broken.only("library"):
+            struck = broken.site.signal_library_processes(signal.SIGSTOP)
+            try:
+                yield lambda: struck
+            finally:
+                broken.site.signal_library_processes(signal.SIGCONT)
 
     @contextlib.contextmanager
     def pool_full(self, broken, strike):

@@ -409,7 +409,7 @@ def run(options, lab):
         # a VM that is off gives up what is not at home, so that the sides can change after each run; long deadlines, since
         # it is not them that is tried: longer than the lock of a killed run on the other site's cluster lives
         peer = faults.sites[lab.other(broken.site).name]
-        broken.configure(peer, False, release_on=["poweroff"], resume_on_peer=False, command_timeout="20s", sync_timeout="150s", release_timeout="40s")
+        broken.configure(peer, False, librbd_stays="never", release_on=["poweroff"], resume_on_peer=False, command_timeout="20s", sync_timeout="150s", release_timeout="40s")
         # other processes would only be in the way
         broken.site.control("hooks=lose")
     faults.counting = True

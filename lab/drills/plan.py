@@ -36,6 +36,8 @@ FAULTS = {
     "monitor-killed": (3, (2, 11)),
     "monitor-paused": (3, (2, 11)),
     "osd-paused": (3, (2, 11)),
+    "library-killed": (3, (1, 2)),
+    "library-paused": (3, (2, 11)),
     "pool-full": (4, (8, 20)),
     "front-end-stopped": (3, (1, 8)),
     "answer-500": (3, (2, 8)),

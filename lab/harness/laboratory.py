@@ -586,6 +586,19 @@ user = "rbd-mirror-peer"
         script = os.path.join(self.location, "var/remotes/hooks/onemirror", event)
         return run([script], check=False, env=self.environment, input=base64.b64encode(document.encode()).decode())
 
+    def library_processes(self):
+        """Those that stay connected to a cluster and answer the questions of all runs of this site."""
+        share = "\0--share\0" + os.path.join(self.location, "var/onemirror/librbd/")
+        return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and share in command_line(pid)]
+
+    def signal_library_processes(self, number):
+        """Whether there were any."""
+        found = self.library_processes()
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return bool(found)
+
     def domains(self, vm="*"):
         """The processes of the site's VMs, or of one of them."""
         pids = []
@@ -615,7 +628,7 @@ def environment_of(pid):
 
 def command_line(pid):
     try:
-        with open("/proc/%d/cmdline" % pid, "rb") as file:
+        with open("/proc/%s/cmdline" % pid, "rb") as file:
             return file.read().decode(errors="replace")
     except OSError:
         return ""

@@ -2,7 +2,8 @@
 //!
 //! `librbd.so.1` is opened at run time. Its calls can neither be given a deadline nor be taken back, so they are made in a
 //! process of their own, which [`serve`] is all of: whoever started it kills it when an answer does not come in time, and
-//! nothing more is sent. What had been sent to the cluster may still take effect there.
+//! nothing more is sent. What had been sent to the cluster may still take effect there. Questions of several processes may
+//! share one, which [`share`] is.
 
 #[allow(
     missing_docs,
@@ -25,4 +26,4 @@ pub use calls::{
     Call, ConnectOptions, Failure, ImageTold, LibraryAnswer, LibraryRequest, LibraryResponse, LockedBy,
     MirroringTold, ParentTold, PoolPlace, SiteStatus, Snapshot, Stage,
 };
-pub use serve::{THREADS, serve};
+pub use serve::{THREADS, close_inherited, serve, share};

@@ -4,6 +4,7 @@ mod aside;
 
 pub use aside::{PoolRoom, is_committed_by};
 
+use super::LibraryUse;
 use super::bridge::{Bridge, SharedConnection};
 use super::classify::{self, Question};
 use super::monitors::Monitors;
@@ -70,7 +71,7 @@ pub struct Connection {
     /// For one call; a forced promotion has [`FORCED_PROMOTE_DEADLINE`] if that is longer.
     pub deadline: Duration,
     /// Whether Ceph's libraries may be called in place of its commands.
-    pub librbd: bool,
+    pub librbd: LibraryUse,
 }
 
 /// The programs that are called; by their names, as `PATH` finds them.
@@ -744,7 +745,7 @@ mod tests {
             keyfile: None,
             mon_host: None,
             run_on: RunOn::Local,
-            librbd: false,
+            librbd: LibraryUse::Never,
             deadline: Duration::from_secs(20),
         }
     }

@@ -19,7 +19,8 @@ pub use command::{
     is_committed_by,
 };
 pub(crate) use library::COMMAND as LIBRARY_COMMAND;
-pub use library::Librbd;
+pub(crate) use library::share;
+pub use library::{LibraryUse, Librbd, SharedProcesses};
 pub use peer::{PeerConnection, connection_to_peer, is_fsid};
 
 use async_trait::async_trait;

@@ -237,7 +237,7 @@ mod tests {
             keyfile: None,
             mon_host: Some(mon_host),
             run_on: super::super::RunOn::Local,
-            librbd: false,
+            librbd: super::super::LibraryUse::Never,
             deadline: Duration::from_secs(30),
         })
     }

@@ -1,7 +1,7 @@
 //! The other cluster, as this cluster's pool knows it.
 
 use super::command::{Connection, DEFAULT_DEADLINE, RunOn};
-use super::{Peer, PoolInfo};
+use super::{LibraryUse, Peer, PoolInfo};
 use std::io::Write;
 use tempfile::TempPath;
 
@@ -85,7 +85,7 @@ pub fn connection_to_peer(pool_info: &PoolInfo, peer_site: &str) -> std::io::Res
         keyfile: Some(keyfile.to_path_buf()),
         mon_host: Some(mon_host.clone()),
         run_on: RunOn::Local,
-        librbd: false,
+        librbd: LibraryUse::Never,
         deadline: DEFAULT_DEADLINE,
     };
     Ok(Some(PeerConnection { connection, keyfile: Some(keyfile) }))

@@ -21,7 +21,7 @@ fn connection(variable: &str) -> Connection {
         keyfile: None,
         mon_host: None,
         run_on: RunOn::Local,
-        librbd: false,
+        librbd: LibraryUse::Never,
         deadline: DEFAULT_DEADLINE,
     }
 }
@@ -29,22 +29,27 @@ fn connection(variable: &str) -> Connection {
 /// What reaches a cluster.
 type Reaching = fn(Connection) -> Rc<dyn CephCalls>;
 
-/// Both ways to a cluster: whatever is asked, they answer the same.
-const WAYS: [(&str, Reaching); 2] = [
+/// All ways to a cluster: whatever is asked, they answer the same.
+const WAYS: [(&str, Reaching); 3] = [
     ("commands", |connection| Rc::new(RbdCommand::new(connection))),
-    ("librbd", |connection| {
-        // target/debug/deps/onemirror-… is a test, target/debug/onemirror the program
-        let test = std::env::current_exe().unwrap();
-        let program = test.ancestors().nth(2).unwrap().join("onemirror");
-        let hello = std::process::Command::new(&program)
-            .arg(LIBRARY_COMMAND)
-            .stdin(std::process::Stdio::null())
-            .output();
-        assert_eq!(hello.expect("build the program first").stdout, b"\n", "there are no libraries");
-        let command = RbdCommand::new(connection.clone());
-        Rc::new(Librbd::new(&connection, command).with_program(program))
+    ("librbd", |connection| Rc::new(by_library(connection))),
+    ("librbd, shared", |connection| {
+        let folder = std::env::temp_dir().join(format!("onemirror-test-{}", std::process::id()));
+        let shared = SharedProcesses { folder, idle: Duration::from_secs(60) };
+        Rc::new(by_library(Connection { librbd: LibraryUse::Shared(shared), ..connection }))
     }),
 ];
+
+fn by_library(connection: Connection) -> Librbd {
+    // target/debug/deps/onemirror-… is a test, target/debug/onemirror the program
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("onemirror");
+    let hello =
+        std::process::Command::new(&program).arg(LIBRARY_COMMAND).stdin(std::process::Stdio::null()).output();
+    assert_eq!(hello.expect("build the program first").stdout, b"\n", "there are no libraries");
+    let command = RbdCommand::new(connection.clone());
+    Librbd::new(&connection, command).with_program(program)
+}
 
 fn clusters() -> Vec<[Rc<dyn CephCalls>; 2]> {
     let sites = ["ONEMIRROR_TEST_CEPH_A", "ONEMIRROR_TEST_CEPH_B"];

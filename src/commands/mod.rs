@@ -80,9 +80,9 @@ enum Invocation {
         /// The event
         event: HookEvent,
     },
-    /// Makes calls of Ceph's libraries, which are read from stdin
+    /// Makes calls of Ceph's libraries for others of this program
     #[command(hide = true, name = crate::ceph::LIBRARY_COMMAND)]
-    Librbd,
+    Librbd(librbd::LibraryArguments),
 }
 
 /// Why a command ended without success, and its exit status.
@@ -178,7 +178,7 @@ impl Invocation {
             Self::Setup(arguments) => setup::run(config_path, &arguments).await?,
             Self::Off(arguments) => off::off(config_path, &arguments).await?,
             Self::On => off::on(config_path).await?,
-            Self::Librbd => return Ok(librbd::run()),
+            Self::Librbd(arguments) => return Ok(librbd::run(&arguments)),
             Self::Hook { event } => hook::run(config_path, event, &mut std::io::stdin().lock()).await?,
         }
         Ok(ExitCode::SUCCESS)

@@ -78,6 +78,7 @@ struct PolicyTable {
     resume_on_peer: Option<bool>,
     drop_lost_after: Option<Keep>,
     librbd: Option<bool>,
+    librbd_stays: Option<Stay>,
 }
 
 // Values. Their messages never repeat what was written: a password put where its file belongs must not end up
@@ -212,6 +213,24 @@ impl TryFrom<String> for Keep {
             Some(days) if days > 0 => Ok(Self(Some(days))),
             _ => Err(SHAPE),
         }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Stay(Option<Duration>);
+
+impl TryFrom<String> for Stay {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const SHAPE: &str = "must be \"never\" or a duration from \"1s\" to \"1h\", such as \"60s\"";
+        if text == "never" {
+            return Ok(Self(None));
+        }
+        let duration = humantime_serde::re::humantime::parse_duration(&text).map_err(|_| SHAPE)?;
+        let is_sensible = (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&duration);
+        is_sensible.then_some(Self(Some(duration))).ok_or(SHAPE)
     }
 }
 
@@ -354,6 +373,7 @@ fn policy(table: PolicyTable) -> Policy {
         resume_on_peer: table.resume_on_peer.unwrap_or(default.resume_on_peer),
         drop_lost_after: table.drop_lost_after.map_or(default.drop_lost_after, |Keep(days)| days),
         librbd: table.librbd.unwrap_or(default.librbd),
+        librbd_stays: table.librbd_stays.map_or(default.librbd_stays, |Stay(duration)| duration),
     }
 }
 

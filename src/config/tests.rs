@@ -67,6 +67,9 @@ fn the_sample_parses() {
             resume_on_peer: true,
             drop_lost_after: None,
             librbd: false,
+            librbd_stays: Some(
+                60s,
+            ),
         },
     }
     "#);
@@ -96,7 +99,7 @@ fn with_shown_defaults() -> (String, usize) {
 #[test]
 fn defaults_shown_in_the_sample_are_the_real_ones() {
     let (text, shown) = with_shown_defaults();
-    assert_eq!(shown, 10);
+    assert_eq!(shown, 11);
     let (mut written, unwritten) = (parse(&text).unwrap(), parse(SAMPLE).unwrap());
     for event in [ReleaseOn::Terminate, ReleaseOn::Poweroff, ReleaseOn::Undeploy] {
         assert_eq!(written.releases_on(event), unwritten.releases_on(event), "{event:?}");
@@ -198,7 +201,7 @@ fn unknown_keys_are_named_with_line_and_the_nearest() {
     onemirror.conf, line 49: unknown key policy.sync-timeout; did you mean sync_timeout? Correct line 49
     onemirror.conf, line 45: unknown key peer.ceph.runon; did you mean run_on? Correct line 45
     onemirror.conf, line 47: unknown key polisy; did you mean policy? Correct line 47
-    onemirror.conf, line 48: unknown key policy.zzz; remove line 48 or use one of sync_timeout, command_timeout, release_timeout, peer_unreachable, release_on, resume_on_peer, drop_lost_after, librbd
+    onemirror.conf, line 48: unknown key policy.zzz; remove line 48 or use one of sync_timeout, command_timeout, release_timeout, peer_unreachable, release_on, resume_on_peer, drop_lost_after, librbd, librbd_stays
     onemirror.conf, line 47: unknown key peer.ssh; remove line 47 or use one of name, endpoint, auth, ca_file, ceph
     onemirror.conf, line 2: unknown key site.nme; did you mean name? Correct line 2
     onemirror.conf, line 1: unknown key peer.nam; did you mean name? Correct line 1

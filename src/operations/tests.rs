@@ -85,7 +85,7 @@ impl Folder {
             keyfile: None,
             mon_host: None,
             run_on: RunOn::Local,
-            librbd: false,
+            librbd: crate::ceph::LibraryUse::Never,
             deadline: Duration::from_secs(20),
         };
         Self { folder, calls: Rc::new(RbdCommand::new(connection).with_programs(programs)) }

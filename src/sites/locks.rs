@@ -392,7 +392,7 @@ esac
             mon_host: None,
             run_on: crate::ceph::RunOn::Local,
             deadline: Duration::from_secs(20),
-            librbd: false,
+            librbd: crate::ceph::LibraryUse::Never,
         })
         .with_programs(programs);
         let cluster = Cluster::new(Rc::new(cluster), Silence::none(Rc::new(RealTime)));

@@ -2,7 +2,7 @@
 //! can stand there, and the same run goes on in it.
 
 use crate::audit::{AuditLog, Entry};
-use crate::ceph::{CephCalls, Connection, Librbd, PeerConnection, RbdCommand};
+use crate::ceph::{CephCalls, Connection, LibraryUse, Librbd, PeerConnection, RbdCommand};
 use crate::config;
 use crate::opennebula::{Client, ClientOptions, OneError, OpenNebula};
 use async_trait::async_trait;
@@ -55,8 +55,8 @@ impl Audit for AuditLog {
 /// By Ceph's libraries, if they may be called, else by its commands.
 fn reached(connection: Connection, command: RbdCommand) -> Rc<dyn CephCalls> {
     match connection.librbd {
-        true => Rc::new(Librbd::new(&connection, command)),
-        false => Rc::new(command),
+        LibraryUse::Never => Rc::new(command),
+        LibraryUse::ByRun | LibraryUse::Shared(_) => Rc::new(Librbd::new(&connection, command)),
     }
 }
 

@@ -5,7 +5,10 @@ use super::cluster::Cluster;
 use super::error::{FrontEndError, RunError};
 use super::silence::Silence;
 use super::site::ClusterWay;
-use crate::ceph::{CephError, Connection, DEFAULT_DEADLINE, PeerConnection, RunOn, connection_to_peer};
+use crate::ceph::{
+    CephError, Connection, DEFAULT_DEADLINE, LibraryUse, PeerConnection, RunOn, SharedProcesses,
+    connection_to_peer,
+};
 use crate::config::{Config, ConfiguredRunOn};
 use crate::opennebula::{
     Client, ClientOptions, Datastore, StorageCredentials, discover_auth_file, discover_endpoint, read_session,
@@ -38,6 +41,16 @@ pub fn local_client(config: Option<&Config>) -> Result<Client, FrontEndError> {
     Ok(Client::new(options_here(config)?)?)
 }
 
+/// Whether, and how, Ceph's libraries are called.
+fn library_use(sites: &Sites) -> LibraryUse {
+    let policy = &sites.config.policy;
+    match policy.librbd_stays {
+        _ if !policy.librbd => LibraryUse::Never,
+        Some(idle) => LibraryUse::Shared(SharedProcesses { folder: sites.state_dir().join("librbd"), idle }),
+        None => LibraryUse::ByRun,
+    }
+}
+
 /// The own cluster, as the datastore says it is reached.
 pub(crate) async fn cluster_here(sites: &Sites, datastore: &Datastore) -> Result<Cluster, RunError> {
     let credentials = StorageCredentials::of(datastore);
@@ -60,7 +73,7 @@ pub(crate) async fn cluster_here(sites: &Sites, datastore: &Datastore) -> Result
         mon_host: None,
         run_on,
         deadline: sites.config.policy.command_timeout,
-        librbd: sites.config.policy.librbd,
+        librbd: library_use(sites),
     });
     let silence = Silence::none(sites.environment.time.clone());
     Ok(sites.here.remember_cluster(way, Cluster::new(calls, silence)))
@@ -88,8 +101,7 @@ pub(crate) async fn cluster_there(
     if let Some(cluster) = sites.there.known_cluster(&way) {
         return Ok(Some(cluster));
     }
-    let (connector, policy) = (&sites.environment.connector, &sites.config.policy);
-    let (deadline, librbd) = (policy.command_timeout, policy.librbd);
+    let (connector, deadline) = (&sites.environment.connector, sites.config.policy.command_timeout);
     let calls = match configured {
         Some(ceph) => connector.peer_cluster(PeerConnection::configured(Connection {
             site: sites.there.name().to_owned(),
@@ -102,13 +114,15 @@ pub(crate) async fn cluster_there(
                 ConfiguredRunOn::Local | ConfiguredRunOn::Datastore => RunOn::Local,
             },
             deadline,
-            librbd,
+            librbd: library_use(sites),
         })),
         None => {
             let info = own.pool_info(pool).await?;
             match connection_to_peer(&info, sites.there.name()) {
                 Ok(Some(mut peer)) => {
-                    (peer.connection.deadline, peer.connection.librbd) = (deadline, librbd);
+                    peer.connection.deadline = deadline;
+                    // nobody else has the key's file
+                    peer.connection.librbd = library_use(sites).by_run();
                     connector.peer_cluster(peer)
                 }
                 Ok(None) => return Ok(None),

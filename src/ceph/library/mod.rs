@@ -1,13 +1,16 @@
 //! [`Ceph`] on Ceph's own libraries, and on its commands for what those have no call for.
 //!
 //! Calls are made in processes of this program. One is killed should a call in it take longer than its deadline: so nothing more
-//! is sent of what was given up. What had been sent may still take effect: look again. Questions share a process; what changes
-//! something has one to itself meanwhile.
+//! is sent of what was given up. What had been sent may still take effect: look again. Questions share a process, those of many
+//! runs if they may; what changes something has one of its run's own to itself meanwhile.
 
 mod answers;
 mod process;
+mod shared;
 
 pub(crate) use process::COMMAND;
+pub(crate) use shared::share;
+pub use shared::{LibraryUse, SharedProcesses};
 
 use super::classify::Question;
 use super::command::{
@@ -40,17 +43,20 @@ const PROGRAM_VARIABLE: &str = "ONEMIRROR_LIBRBD_PROGRAM";
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const EROFS: i32 = 30;
-/// Of a client that was cut off from the cluster.
-const ESHUTDOWN: i32 = 108;
 
 /// One cluster, reached with Ceph's libraries; with its commands where there are no libraries, or on a bridge host.
 pub struct Librbd {
     command: RbdCommand,
     /// Is started as such a process.
     program: PathBuf,
+    /// And as one that stays.
+    program_to_share: PathBuf,
     options: ConnectOptions,
     deadline: Duration,
     processes: RefCell<Vec<Rc<LibraryProcess>>>,
+    /// Where one that stays is to be found; `None`: none is shared, or not any more.
+    to_share: RefCell<Option<SharedProcesses>>,
+    shared: tokio::sync::Mutex<Option<Rc<LibraryProcess>>>,
     /// As many calls are under way at once.
     turns: Semaphore,
     /// There are no libraries here, or they are not to be used.
@@ -82,8 +88,14 @@ impl Librbd {
             options,
             command,
             program: std::env::var_os(PROGRAM_VARIABLE).unwrap_or_else(|| OWN_PROGRAM.into()).into(),
+            program_to_share: OWN_PROGRAM.into(),
             deadline: connection.deadline,
             processes: RefCell::default(),
+            to_share: RefCell::new(match &connection.librbd {
+                LibraryUse::Shared(processes) => Some(processes.clone()),
+                LibraryUse::ByRun | LibraryUse::Never => None,
+            }),
+            shared: tokio::sync::Mutex::default(),
             turns: Semaphore::new(onemirror_rbd::THREADS),
             unavailable: Cell::new(connection.run_on != RunOn::Local),
         }
@@ -92,7 +104,7 @@ impl Librbd {
     /// Starts another program, for tests.
     #[must_use]
     pub fn with_program(self, program: PathBuf) -> Self {
-        Self { program, ..self }
+        Self { program_to_share: program.clone(), program, ..self }
     }
 
     fn about(&self, words: &str, image: &ImageSpec, call: Call) -> LibraryCall {
@@ -170,13 +182,15 @@ impl Librbd {
     ) -> Result<Result<Result<LibraryAnswer, Failure>, Ended>, CephError> {
         // those who ask more than the process has threads wait before their time begins
         let _turn = self.turns.acquire().await;
-        let process = match self.process_for(&call.call) {
+        let process = match self.process_for(&call.call).await {
             Ok(process) => process,
             Err(error) => {
                 tracing::debug!("{}: {error}", self.program.display());
                 return Ok(Err(Ended::WithoutALine));
             }
         };
+        // where a shared one hangs there has to be time for one of our own
+        let deadline = if process.is_shared() { deadline / 2 } else { deadline };
         tracing::debug!(site = self.command.site(), call = call.what, "ask librbd");
         let began = Instant::now();
         let outcome =
@@ -188,25 +202,51 @@ impl Librbd {
             outcome = answers::outcome_in_words(&outcome),
             "ended"
         );
-        let Ok(outcome) = outcome else {
+        // it would go on saying so
+        let is_useless = !matches!(&outcome, Ok(Ok(Ok(_))))
+            && !matches!(&outcome, Ok(Ok(Err(failure))) if !failure.is_of_connection());
+        if is_useless {
             process.kill();
-            let error = ProcessError::Deadline(call.deadline);
-            return Err(super::classify::run_error(question, &error));
-        };
-        match &outcome {
-            // it would go on saying so
-            Ok(Err(Failure { stage: Stage::Connect, .. } | Failure { errno: ESHUTDOWN, .. })) | Err(_) => {
-                process.kill()
-            }
-            Ok(_) if !call.call.only_asks() => self.processes.borrow_mut().push(process),
-            Ok(_) => {}
         }
-        Ok(outcome)
+        match outcome {
+            _ if is_useless && process.is_shared() => Ok(Err(Ended::Killed)),
+            Err(_) => {
+                let error = ProcessError::Deadline(call.deadline);
+                Err(super::classify::run_error(question, &error))
+            }
+            Ok(outcome) => {
+                if !is_useless && !call.call.only_asks() {
+                    self.processes.borrow_mut().push(process);
+                }
+                Ok(outcome)
+            }
+        }
+    }
+
+    /// The one that is shared, unless there is none, or it has ended: then this run does without.
+    async fn shared_process(&self) -> Option<Rc<LibraryProcess>> {
+        let mut shared = self.shared.lock().await;
+        let to_share = self.to_share.borrow().clone()?;
+        if shared.is_none() {
+            let stream = to_share.connect(&self.program_to_share, &self.options).await;
+            *shared = stream.and_then(|stream| LibraryProcess::shared(stream).ok()).map(Rc::new);
+        }
+        let found = shared.as_ref().filter(|process| !process.has_ended()).cloned();
+        if found.is_none() {
+            tracing::debug!(site = self.command.site(), "no shared process answers");
+            self.to_share.take();
+        }
+        found
     }
 
     /// A question may be put to one that others ask, too. What changes something takes one out of the list, and puts it back once
     /// it is done: should it be given up before, the process ends with it.
-    fn process_for(&self, call: &Call) -> std::io::Result<Rc<LibraryProcess>> {
+    async fn process_for(&self, call: &Call) -> std::io::Result<Rc<LibraryProcess>> {
+        if call.only_asks()
+            && let Some(process) = self.shared_process().await
+        {
+            return Ok(process);
+        }
         let mut processes = self.processes.borrow_mut();
         processes.retain(|process| !process.has_ended());
         let found = match call.only_asks() {

@@ -1,4 +1,4 @@
-//! A process that makes calls of Ceph's libraries, and ends with whoever drops it.
+//! A process that makes calls of Ceph's libraries: one that ends with whoever drops it, or one that others have as well.
 
 use super::super::command::ANSWER_LIMIT;
 use onemirror_rbd::{
@@ -7,12 +7,17 @@ use onemirror_rbd::{
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 use std::collections::HashMap;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
 /// What this program is called with, to be such a process.
@@ -31,11 +36,17 @@ pub(super) enum Ended {
     Killed,
 }
 
+/// What ends it, or its work for us.
+enum Leash {
+    /// Our own, which is killed when dropped.
+    Own { _child: Child, group: Option<Pid> },
+    /// Others have it, too: it hears that we hang up.
+    Shared(UnixStream),
+}
+
 /// The process.
 pub(super) struct LibraryProcess {
-    /// Killed when dropped.
-    _child: Child,
-    group: Option<Pid>,
+    leash: Leash,
     input: tokio::sync::Mutex<Input>,
     waiting: Waiting,
     has_spoken: Arc<AtomicBool>,
@@ -64,7 +75,7 @@ impl Drop for Sending<'_> {
 }
 
 struct Input {
-    pipe: ChildStdin,
+    pipe: Pin<Box<dyn AsyncWrite>>,
     /// What is written before the first call.
     options: Option<ConnectOptions>,
 }
@@ -112,6 +123,18 @@ impl LibraryProcess {
         let pipe = child.stdin.take().ok_or_else(no_pipe)?;
         let output = child.stdout.take().ok_or_else(no_pipe)?;
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let input = Input { pipe: Box::pin(pipe), options: Some(options.clone()) };
+        Ok(Self::with(Leash::Own { _child: child, group }, input, output))
+    }
+
+    /// One that is connected, and has greeted.
+    pub(super) fn shared(stream: UnixStream) -> std::io::Result<Self> {
+        let leash = Leash::Shared(stream.try_clone()?);
+        let (output, pipe) = tokio::net::UnixStream::from_std(stream)?.into_split();
+        Ok(Self::with(leash, Input { pipe: Box::pin(pipe), options: None }, output))
+    }
+
+    fn with(leash: Leash, input: Input, output: impl AsyncRead + Unpin + Send + 'static) -> Self {
         let (waiting, has_spoken, has_ended) = (Waiting::default(), Arc::default(), Arc::default());
         tokio::spawn(listen(
             output,
@@ -119,19 +142,21 @@ impl LibraryProcess {
             Arc::clone(&has_spoken),
             Arc::clone(&has_ended),
         ));
-        let input = tokio::sync::Mutex::new(Input { pipe, options: Some(options.clone()) });
-        let (next, under_way) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Ok(Self {
-            _child: child,
-            group,
-            input,
+        Self {
+            leash,
+            input: tokio::sync::Mutex::new(input),
             waiting,
             has_spoken,
             has_ended,
             was_killed: AtomicBool::new(false),
-            next,
-            under_way,
-        })
+            next: AtomicU64::new(0),
+            under_way: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether others have it, too.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.leash, Leash::Shared(_))
     }
 
     /// Whether no answer comes from it any more.
@@ -144,13 +169,15 @@ impl LibraryProcess {
         self.under_way.load(Ordering::Relaxed) > 0
     }
 
-    /// Ends it, and all that it has begun, also for others who wait for it.
+    /// Ends it, and all that it has begun, also for others of this run who wait for it. A shared one is hung up on.
     pub(super) fn kill(&self) {
         self.was_killed.store(true, Ordering::Release);
         self.has_ended.store(true, Ordering::Release);
-        if let Some(group) = self.group {
-            // an error says that it has ended already
-            let _ = kill_process_group(group, Signal::KILL);
+        // an error says that it has ended already
+        match &self.leash {
+            Leash::Own { group: Some(group), .. } => drop(kill_process_group(*group, Signal::KILL)),
+            Leash::Own { group: None, .. } => {}
+            Leash::Shared(stream) => drop(stream.shutdown(Shutdown::Both)),
         }
     }
 
@@ -188,7 +215,7 @@ impl LibraryProcess {
 
 /// Hands each answer to who waits for it. At the end nobody waits any longer.
 async fn listen(
-    output: ChildStdout,
+    output: impl AsyncRead + Unpin,
     waiting: Waiting,
     has_spoken: Arc<AtomicBool>,
     has_ended: Arc<AtomicBool>,

@@ -1,0 +1,190 @@
+//! Processes that stay connected to a cluster between the runs of this front-end, and answer the questions of all of them. To
+//! open the libraries and to connect costs more than all that a run asks. Nothing depends on them: who meets none, or one that
+//! hangs or ends, asks by a process of his own. What changes something never goes through one.
+
+use super::process::COMMAND;
+use crate::state::{BootId, private_folder};
+use onemirror_rbd::ConnectOptions;
+use rustix::fs::FlockOperation;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::{BufRead as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt as _;
+
+/// How long one may take to come up, and then to greet.
+const COMES_UP: Duration = Duration::from_secs(1);
+/// Between two looks for one that comes up.
+const PAUSE: Duration = Duration::from_millis(10);
+/// One that is older ends, so that a change of the configuration, or of the user's rights, which it has not noticed is not
+/// missed for ever.
+const AGE: Duration = Duration::from_secs(600);
+/// How long one looks for a monitor, in seconds.
+const MOUNT_TIMEOUT: u64 = 10;
+/// Where Ceph looks for its configuration if it is not told.
+const DEFAULT_CONF: &str = "/etc/ceph/ceph.conf";
+/// The ending of the file that whoever listens at the socket beside it has locked.
+const LOCK: &str = "lock";
+
+/// Where they are to be found, and how long one stays that nobody asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedProcesses {
+    /// A private folder, which is made if need be.
+    pub folder: PathBuf,
+    /// How long; nobody asks meanwhile.
+    pub idle: Duration,
+}
+
+/// Whether, and how, Ceph's libraries may be called in place of its commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LibraryUse {
+    /// They may not.
+    #[default]
+    Never,
+    /// By processes that end with the run.
+    ByRun,
+    /// Questions by processes that stay.
+    Shared(SharedProcesses),
+}
+
+impl LibraryUse {
+    /// The same without any that stays.
+    pub(crate) fn by_run(self) -> Self {
+        match self {
+            Self::Shared(_) => Self::ByRun,
+            other => other,
+        }
+    }
+}
+
+impl SharedProcesses {
+    /// The socket of the one for these options; `None` where none can be shared. The name tells apart what may give other
+    /// answers: files that have changed, another version of this program, another boot of the machine that has the folder.
+    fn socket(&self, options: &ConnectOptions) -> Option<PathBuf> {
+        let conf = options.conf.as_deref().map(Path::new);
+        let keyfile = options.keyfile.as_deref().map(Path::new);
+        // it runs in another folder
+        if [conf, keyfile].into_iter().flatten().any(Path::is_relative) {
+            return None;
+        }
+        let mut name = DefaultHasher::new();
+        options.hash(&mut name);
+        for path in [conf.or(Some(Path::new(DEFAULT_CONF))), keyfile, Some(Path::new("/proc/self/exe"))] {
+            let file = path.and_then(|path| std::fs::metadata(path).ok());
+            file.map(|it| (it.dev(), it.ino(), it.size(), it.mtime(), it.mtime_nsec())).hash(&mut name);
+        }
+        // by these Ceph finds a configuration that is not named
+        let variables = if conf.is_none() { &["CEPH_CONF", "HOME"][..] } else { &[] };
+        for variable in variables.iter().chain(&["LD_LIBRARY_PATH"]) {
+            std::env::var_os(variable).hash(&mut name);
+        }
+        BootId::current().ok()?.to_string().hash(&mut name);
+        Some(self.folder.join(format!("{:016x}", name.finish())))
+    }
+
+    /// Whether the folder is there, and this user's own.
+    fn has_folder(&self) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        let made =
+            self.folder.parent().map_or(Ok(()), private_folder).and_then(|()| private_folder(&self.folder));
+        let metadata = made.and_then(|()| std::fs::symlink_metadata(&self.folder));
+        metadata.is_ok_and(|it| it.is_dir() && it.uid() == own && it.mode() & 0o077 == 0)
+    }
+
+    /// Connects to one that has greeted, which is started if there is none. `None`: it has to be done without.
+    pub(super) async fn connect(&self, program: &Path, options: &ConnectOptions) -> Option<UnixStream> {
+        // whoever asks has a deadline of his own
+        let options = ConnectOptions { mount_timeout: MOUNT_TIMEOUT, ..options.clone() };
+        let socket = self.socket(&options)?;
+        if !self.has_folder() {
+            return None;
+        }
+        let end = Instant::now() + COMES_UP;
+        let mut has_tried = false;
+        loop {
+            if let Ok(mut stream) = tokio::net::UnixStream::connect(&socket).await {
+                let mut line = [0];
+                let greeting = tokio::time::timeout(COMES_UP, stream.read_exact(&mut line)).await;
+                return matches!(greeting, Ok(Ok(_))).then(|| stream.into_std().ok()).flatten();
+            }
+            if !has_tried {
+                has_tried = true;
+                self.start(program, &socket, &options)
+                    .inspect_err(|error| tracing::debug!("{}: {error}", socket.display()))
+                    .ok()?;
+            }
+            if Instant::now() >= end {
+                return None;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Starts one, unless somebody else does.
+    fn start(&self, program: &Path, socket: &Path, options: &ConnectOptions) -> std::io::Result<()> {
+        let Some(lock) = locked(&socket.with_extension(LOCK))? else { return Ok(()) };
+        let mut child = Command::new(program)
+            .arg(COMMAND)
+            .arg("--share")
+            .arg(socket)
+            .arg("--idle")
+            .arg(self.idle.as_secs().max(1).to_string())
+            .env("LC_ALL", "C")
+            .env_remove("CEPH_ARGS")
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            // the lock is its own as long as it has this
+            .stdout(lock)
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        let mut line = serde_json::to_vec(options)?;
+        line.push(b'\n');
+        child.stdin.take().map_or(Ok(()), |mut input| input.write_all(&line))
+    }
+}
+
+/// The file, locked; `None`: somebody else has it.
+fn locked(path: &Path) -> std::io::Result<Option<File>> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    Ok(rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file))
+}
+
+/// Is such a process, which `socket` is made for; the lock is its stdout.
+pub(crate) fn share(socket: &Path, idle: Duration) -> Result<(), String> {
+    let told = |error: std::io::Error| error.to_string();
+    onemirror_rbd::close_inherited().map_err(told)?;
+    let mut options = String::new();
+    std::io::stdin().lock().read_line(&mut options).map_err(told)?;
+    let options = serde_json::from_str(&options).map_err(|error| error.to_string())?;
+    remove_left_behind(socket);
+    // of one that was killed
+    let _ = std::fs::remove_file(socket);
+    let listener = UnixListener::bind(socket).map_err(told)?;
+    let ended = onemirror_rbd::share(listener, options, idle, AGE);
+    for path in [socket, &socket.with_extension(LOCK)] {
+        let _ = std::fs::remove_file(path);
+    }
+    ended
+}
+
+/// Files of others that have ended without removing them.
+fn remove_left_behind(own: &Path) {
+    let Some(folder) = own.parent().and_then(|folder| std::fs::read_dir(folder).ok()) else { return };
+    for path in folder.flatten().map(|entry| entry.path()) {
+        let is_lock = path.extension() == Some(OsStr::new(LOCK));
+        if is_lock
+            && path.file_stem() != own.file_name()
+            && let Ok(Some(_lock)) = locked(&path)
+        {
+            let _ = std::fs::remove_file(path.with_extension(""));
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+"""Processes that stay connected to a cluster between runs: they are used, and nothing depends on them."""
+import json
+import os
+import signal
+import time
+
+from harness.laboratory import unique, wait_until
+
+
+def told(site, vm):
+    return site.onemirror("plan", vm).stdout
+
+
+def runs_on_b(lab):
+    machine = lab.vm_with_one_disk(unique("shared"), "journal")
+    machine.register_on_b()
+    lab.a.action("poweroff", machine.home)
+    lab.a.wait_vm(machine.home, "POWEROFF")
+    vm = machine.start_on_b()
+    lab.b.wait_vm(vm, "RUNNING")
+    return machine, vm
+
+
+def test_runs_share_a_connection_and_do_without_where_it_hangs_or_ends(lab, b):
+    _, vm = runs_on_b(lab)
+    b.signal_library_processes(signal.SIGKILL)
+    plan = told(b, vm)
+    # one for each cluster
+    first = sorted(wait_until("processes that stay", b.library_processes, 10))
+    assert len(first) == 2
+    assert told(b, vm) == plan and sorted(b.library_processes()) == first
+    folder = os.path.join(b.location, "var/onemirror/librbd")
+    assert os.stat(folder).st_mode & 0o077 == 0
+
+    def connections():
+        """Of those who ask them; each process has its socket, and what it listens at."""
+        return [name for pid in first for name in os.listdir("/proc/%d/fd" % pid)]
+
+    before = len(connections())
+    for _ in range(5):
+        told(b, vm)
+    wait_until("those who asked to be gone", lambda: len(connections()) <= before, 10)
+
+    b.signal_library_processes(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        assert told(b, vm) == plan
+        assert time.monotonic() - began < 20
+    finally:
+        b.signal_library_processes(signal.SIGCONT)
+    b.signal_library_processes(signal.SIGKILL)
+    assert told(b, vm) == plan
+    assert not set(first) & set(wait_until("new ones", b.library_processes, 10))
+
+
+def test_one_that_stays_asks_anew_each_time(lab, b):
+    machine, vm = runs_on_b(lab)
+    b.action("poweroff", vm)
+    b.wait_vm(vm, "POWEROFF")
+
+    def role():
+        (disk,) = json.loads(b.onemirror("show", vm, "-j").stdout)["disks"]
+        return disk["here"]["role"]
+
+    assert role() == "primary"
+    stays = b.library_processes()
+    assert stays
+    (image,) = machine.images.values()
+    b.rbd("mirror", "image", "demote", image)
+    assert role() == "non-primary"
+    assert set(stays) <= set(b.library_processes())
