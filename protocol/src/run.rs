@@ -203,6 +203,8 @@ pub struct Run {
     phase: Phase,
     held: Held,
     has_claimed: bool,
+    /// A boot has seen, without locks, that it takes both: so it takes them at once, and looks once under them.
+    needs_both: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -282,7 +284,7 @@ impl Run {
     }
 
     fn new(purpose: Purpose) -> Self {
-        Self { purpose, phase: Phase::Waiting, held: Held::Nothing, has_claimed: false }
+        Self { purpose, phase: Phase::Waiting, held: Held::Nothing, has_claimed: false, needs_both: false }
     }
 
     /// What comes next. The first event is [`Event::Go`]. One that does not answer the last request ends the run.
@@ -300,6 +302,9 @@ impl Run {
                 match (self.purpose, self.held) {
                     (Purpose::TakeUp | Purpose::Tidy, Held::Here) => self.lock(Side::There),
                     (Purpose::Force(Forcing { answered: true, .. }), Held::Here) => self.lock(Side::There),
+                    (Purpose::Boot(..) | Purpose::TakeOver(_), Held::Here) if self.needs_both => {
+                        self.lock(Side::There)
+                    }
                     (Purpose::Tidy, Held::Both) => self.ask(Users::Uses),
                     _ => self.look(),
                 }
@@ -397,6 +402,8 @@ impl Run {
         }
         match self.held {
             Held::Nothing => {
+                let under_one = setting.gate(boot, standing, patience, Locks::Here).judge(seen).decision;
+                self.needs_both = under_one == Decision::LockThere;
                 let gate = setting.gate(boot, standing, patience, Locks::Both);
                 self.saw_without_locks(&gate, standing, seen)
             }
