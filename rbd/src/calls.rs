@@ -45,7 +45,8 @@ pub enum Call {
     Info(String),
     /// [`LibraryAnswer::Metadata`] of an image.
     Metadata(String),
-    /// [`LibraryAnswer::Look`]: both, of one opening of the image; of one that is not mirrored without its metadata.
+    /// [`LibraryAnswer::Look`]: both, of one opening of the image; of one that is not mirrored without its metadata, of a
+    /// copy that is not primary with what the daemons have reported.
     Look(String),
     /// Sets one metadata value.
     SetMetadata {
@@ -149,15 +150,10 @@ pub enum LibraryAnswer {
     Info(ImageTold),
     /// Keys and values. What is no UTF-8 is replaced.
     Metadata(BTreeMap<String, String>),
-    /// Both.
-    Look(ImageTold, BTreeMap<String, String>),
-    /// By mirror uuid; this cluster's own is empty.
-    Status {
-        /// The same for both copies.
-        global_id: String,
-        /// The reports.
-        sites: Vec<SiteStatus>,
-    },
+    /// All of them, as far as they are told.
+    Look(ImageTold, BTreeMap<String, String>, Option<StatusTold>),
+    /// The reports.
+    Status(StatusTold),
     /// All of them.
     Snapshots(Vec<Snapshot>),
     /// `None`: no such object or key.
@@ -231,6 +227,15 @@ pub struct MirroringTold {
     pub primary: bool,
     /// As librbd.h numbers them; 1: on, 0: being switched off, others than these and 2: being switched on.
     pub state: u32,
+}
+
+/// What the daemons have reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusTold {
+    /// The same for both copies.
+    pub global_id: String,
+    /// By mirror uuid; this cluster's own is empty.
+    pub sites: Vec<SiteStatus>,
 }
 
 /// What a daemon has reported.

@@ -1,7 +1,7 @@
 //! An image that is open.
 
 use crate::bindings::{self, *};
-use crate::calls::{Failure, ImageTold, MirroringTold, ParentTold, SiteStatus, Snapshot, Stage};
+use crate::calls::{Failure, ImageTold, MirroringTold, ParentTold, SiteStatus, Snapshot, Stage, StatusTold};
 use crate::cluster::{OpenPool, c_string, checked, owned, separated};
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
@@ -252,8 +252,8 @@ impl<'a> OpenImage<'a> {
         called(unsafe { (self.library().rbd_mirror_image_create_snapshot)(self.handle, &mut id) }).map(drop)
     }
 
-    /// The global id, and what the daemons have reported.
-    pub(crate) fn status(&self) -> Result<(String, Vec<SiteStatus>), Failure> {
+    /// What the daemons have reported.
+    pub(crate) fn status(&self) -> Result<StatusTold, Failure> {
         self.needs_mirroring(false)?;
         let names = self.peers()?;
         let mut status = MaybeUninit::<rbd_mirror_image_global_status_t>::zeroed();
@@ -286,7 +286,7 @@ impl<'a> OpenImage<'a> {
                 })
                 .collect();
             (self.library().rbd_mirror_image_global_status_cleanup)(&mut status);
-            Ok((global_id, sites))
+            Ok(StatusTold { global_id, sites })
         }
     }
 

@@ -24,6 +24,6 @@ mod serve;
 
 pub use calls::{
     Call, ConnectOptions, Failure, ImageTold, LibraryAnswer, LibraryRequest, LibraryResponse, LockedBy,
-    MirroringTold, ParentTold, PoolPlace, SiteStatus, Snapshot, Stage,
+    MirroringTold, ParentTold, PoolPlace, SiteStatus, Snapshot, Stage, StatusTold,
 };
 pub use serve::{THREADS, close_inherited, serve, share};

@@ -226,7 +226,10 @@ fn answer(pool: &OpenPool<'_>, call: Call) -> Result<LibraryAnswer, Failure> {
             let look = || {
                 let info = opened.info()?;
                 let metadata = if info.mirroring.is_some() { opened.metadata()? } else { BTreeMap::new() };
-                Ok(LibraryAnswer::Look(info, metadata))
+                let follows = info.mirroring.as_ref().is_some_and(|mirroring| !mirroring.primary);
+                // one that cannot be had is asked for by itself, where it matters
+                let status = follows.then(|| opened.status().ok()).flatten();
+                Ok(LibraryAnswer::Look(info, metadata, status))
             };
             // a resync deletes the copy under the look
             look().map_err(|failure: Failure| match failure.errno {
@@ -239,10 +242,7 @@ fn answer(pool: &OpenPool<'_>, call: Call) -> Result<LibraryAnswer, Failure> {
         Call::Demote(image) => changed(&image, &|image| image.demote()),
         Call::Resync(image) => changed(&image, &|image| image.resync()),
         Call::MirrorSnapshot(image) => changed(&image, &|image| image.mirror_snapshot()),
-        Call::Status(image) => {
-            let (global_id, sites) = looked_at(&image)?.status()?;
-            Ok(LibraryAnswer::Status { global_id, sites })
-        }
+        Call::Status(image) => looked_at(&image)?.status().map(LibraryAnswer::Status),
         Call::Snapshots(image) => looked_at(&image)?.snapshots().map(LibraryAnswer::Snapshots),
         Call::OmapValue { object, key } => pool.omap_value(&object, &key).map(LibraryAnswer::Value),
         Call::Lock { object, name, cookie, seconds } => {

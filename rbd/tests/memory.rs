@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines, reason = "a test")]
 
 use onemirror_rbd::{
-    Call, ConnectOptions, Failure, LibraryAnswer, LibraryRequest, LibraryResponse, LockedBy, PoolPlace, Stage,
+    Call, ConnectOptions, Failure, LibraryAnswer, LibraryRequest, LibraryResponse, LockedBy, PoolPlace,
+    Stage, StatusTold,
 };
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -119,7 +120,7 @@ fn what_is_given_out_is_read_to_its_end_and_given_back() {
         panic!("no snapshots")
     };
     assert_eq!((all.len(), all[0].mirror.clone()), (40, Some(("non-primary".to_owned(), true))));
-    let Ok(LibraryAnswer::Status { sites, .. }) = of(Call::Status("journal".into())) else {
+    let Ok(LibraryAnswer::Status(StatusTold { sites, .. })) = of(Call::Status("journal".into())) else {
         panic!("no status")
     };
     let names: Vec<_> = sites.iter().map(|site| site.site_name.as_deref()).collect();

@@ -146,6 +146,17 @@ pub struct StatusReport {
     pub last_update: Option<DateTime>,
 }
 
+/// What one look at an image tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageLook {
+    /// The image.
+    pub info: ImageInfo,
+    /// Of one that is mirrored.
+    pub metadata: BTreeMap<String, String>,
+    /// The daemons' reports on a copy that is not primary, where they come without another question.
+    pub status: Option<ImageStatus>,
+}
+
 /// The reports on one image: of this cluster's copy and of the peers' copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageStatus {
@@ -459,17 +470,14 @@ pub trait Ceph {
     fn site(&self) -> &str;
     /// `None`: no such image.
     async fn info(&self, image: &ImageSpec) -> Result<Option<ImageInfo>, CephError>;
-    /// A mirrored image and its metadata; of one that is not mirrored the metadata are not told. `None`: no such image.
-    async fn look(
-        &self,
-        image: &ImageSpec,
-    ) -> Result<Option<(ImageInfo, BTreeMap<String, String>)>, CephError> {
+    /// What one look at an image tells. `None`: no such image.
+    async fn look(&self, image: &ImageSpec) -> Result<Option<ImageLook>, CephError> {
         let Some(info) = self.info(image).await? else { return Ok(None) };
         if info.mirroring.is_none() {
-            return Ok(Some((info, BTreeMap::new())));
+            return Ok(Some(ImageLook { info, metadata: BTreeMap::new(), status: None }));
         }
         match self.metadata(image).await {
-            Ok(metadata) => Ok(Some((info, metadata))),
+            Ok(metadata) => Ok(Some(ImageLook { info, metadata, status: None })),
             // a resync deletes the copy and makes a new one
             Err(CephError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),

@@ -275,13 +275,17 @@ async fn followed(pool: &str, features: &str) {
         let image = &image.0;
         let here = a.info(image).await.unwrap().unwrap().mirroring.unwrap();
         assert!(here.primary && here.state == MirrorState::Enabled);
-        let (info, metadata) = a.look(image).await.unwrap().unwrap();
+        let ImageLook { info, metadata, status } = a.look(image).await.unwrap().unwrap();
         assert_eq!((Some(info), metadata), (a.info(image).await.unwrap(), a.metadata(image).await.unwrap()));
+        assert_eq!(status, None, "it is primary");
         let there = until("the copy", || async { b.info(image).await.ok().flatten()?.mirroring }).await;
         assert!(!there.primary && there.global_id == here.global_id && there.mode == here.mode);
         until("replay", || async {
             let status = b.image_status(image).await.ok()?;
-            matches!(status.local?.replay, ReplayState::Replaying(_)).then_some(())
+            // what comes with a look, if it does, is the same
+            let seen = b.look(image).await.ok()??.status;
+            let is_told = seen.is_none_or(|seen| seen.global_id == there.global_id && seen.local.is_some());
+            (matches!(status.local?.replay, ReplayState::Replaying(_)) && is_told).then_some(())
         })
         .await;
         let pool_status = b.pool_status(pool).await.unwrap();

@@ -3,8 +3,8 @@
 use super::cluster::Cluster;
 use super::error::RunError;
 use crate::ceph::{
-    self, CephError, DaemonState, ImageInfo, MirrorMode, MirrorSnapshotState, MirrorState, Mirroring,
-    ReplayState, Snapshots,
+    self, CephError, DaemonState, ImageInfo, ImageLook, ImageStatus, MirrorMode, MirrorSnapshotState,
+    MirrorState, Mirroring, ReplayState, Snapshots,
 };
 use crate::opennebula::stock::left_behind;
 use onemirror_protocol::{
@@ -20,6 +20,8 @@ pub(super) struct CopySeen {
     pub info: ImageInfo,
     pub mirroring: Mirroring,
     pub metadata: BTreeMap<String, String>,
+    /// The daemons' reports, if they came with it.
+    pub status: Option<Box<ImageStatus>>,
     /// What reverts to its own snapshots have left behind, where its home may be that of one of these.
     pub left_behind: Vec<ImageInfo>,
 }
@@ -38,9 +40,12 @@ pub(super) enum CopyThere {
 }
 
 pub(super) async fn copy_of(cluster: &Cluster, spec: &ImageSpec) -> Result<CopyHere, CephError> {
-    let Some((info, metadata)) = cluster.look(spec).await? else { return Ok(CopyHere::Absent) };
+    let Some(ImageLook { info, metadata, status }) = cluster.look(spec).await? else {
+        return Ok(CopyHere::Absent);
+    };
     let Some(mirroring) = info.mirroring.clone() else { return Ok(CopyHere::NotMirrored(info)) };
-    let mut seen = CopySeen { info, mirroring, metadata, left_behind: Vec::new() };
+    let mut seen =
+        CopySeen { info, mirroring, metadata, status: status.map(Box::new), left_behind: Vec::new() };
     if copy(&seen, &[]).home == Home::OfAnother {
         seen.left_behind = left_behind_by(cluster, spec, &seen.info).await?;
     }

@@ -330,7 +330,11 @@ async fn complete(
 /// The daemon's report on the copy in `cluster`. A report that cannot be had is one that says nothing, and so is a split
 /// brain that may be that of a copy that was thrown away since: it is no reason to throw the next one away.
 async fn report(sites: &Sites, side: Side, cluster: &Cluster, spec: &ImageSpec, said: &CopySeen) -> Report {
-    let report = match cluster.image_status(spec).await {
+    let status = match said.status.clone() {
+        Some(status) => Ok(*status),
+        None => cluster.image_status(spec).await,
+    };
+    let report = match status {
         Ok(ceph::ImageStatus { local: Some(report), .. }) => report,
         Ok(ceph::ImageStatus { local: None, .. }) => return Report::Other,
         Err(CephError::PoolFull { fullness, .. }) => return Report::NoRoom(Box::new(fullness)),

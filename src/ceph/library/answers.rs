@@ -11,7 +11,9 @@ use crate::text::excerpt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use onemirror_protocol::ImageSpec;
-use onemirror_rbd::{self as rbd, Failure, LibraryAnswer, LockedBy, ParentTold, SiteStatus, Snapshot, Stage};
+use onemirror_rbd::{
+    self as rbd, Failure, LibraryAnswer, LockedBy, ParentTold, SiteStatus, Snapshot, Stage, StatusTold,
+};
 
 /// The states of mirroring in librbd.h that Ceph's command has words for.
 const DISABLING: u32 = 0;
@@ -98,7 +100,7 @@ pub(super) fn info(question: &Question, info: rbd::ImageTold) -> Result<ImageInf
 }
 
 /// As Ceph's command prints it.
-pub(super) fn status(image: &ImageSpec, global_id: String, sites: Vec<SiteStatus>) -> RawImageStatus {
+pub(super) fn status(image: &ImageSpec, StatusTold { global_id, sites }: StatusTold) -> RawImageStatus {
     let (own, peers): (Vec<_>, Vec<_>) = sites.into_iter().partition(|site| site.mirror_uuid.is_empty());
     let own = own.into_iter().next();
     let peer_sites = peers

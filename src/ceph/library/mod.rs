@@ -18,8 +18,8 @@ use super::command::{
     whole_seconds,
 };
 use super::{
-    Ceph, CephError, CephImages, CephPools, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder,
-    Locking, MirrorMode, PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
+    Ceph, CephError, CephImages, CephPools, Expiry, ImageInfo, ImageLook, ImageStatus, JournalStatus,
+    LockHolder, Locking, MirrorMode, PoolInfo, PoolStatus, Promotion, SnapshotSchedule, Snapshots, parse,
 };
 use crate::process::ProcessError;
 use answers::error_of;
@@ -295,18 +295,16 @@ impl Ceph for Librbd {
         }
     }
 
-    async fn look(
-        &self,
-        image: &ImageSpec,
-    ) -> Result<Option<(ImageInfo, BTreeMap<String, String>)>, CephError> {
+    async fn look(&self, image: &ImageSpec) -> Result<Option<ImageLook>, CephError> {
         let call = self.about("info and image-meta list", image, Call::Look(image.image().to_owned()));
         let question = self.question(&call);
         match self.outcome(&call).await? {
             None => self.command.look(image).await,
             Some(Err(failure)) if failure.is_absent_image() => Ok(None),
             Some(Err(failure)) => Err(error_of(&question, failure)),
-            Some(Ok(LibraryAnswer::Look(info, metadata))) => {
-                answers::info(&question, info).map(|info| Some((info, metadata)))
+            Some(Ok(LibraryAnswer::Look(info, metadata, status))) => {
+                let status = status.map(|status| parse::image_status_of(answers::status(image, status)));
+                answers::info(&question, info).map(|info| Some(ImageLook { info, metadata, status }))
             }
             Some(Ok(_)) => Err(answers::another(&question)),
         }
@@ -390,9 +388,7 @@ impl Ceph for Librbd {
         match self.call(call).await? {
             None => self.command.image_status(image).await,
             Some(answer) => match answer? {
-                LibraryAnswer::Status { global_id, sites } => {
-                    Ok(parse::image_status_of(answers::status(image, global_id, sites)))
-                }
+                LibraryAnswer::Status(status) => Ok(parse::image_status_of(answers::status(image, status))),
                 _ => Err(answers::another(&question)),
             },
         }
