@@ -542,13 +542,7 @@ class Lane:
                 # record has to be there all the same
                 self.forced = True
                 self.onemirror(site, "failover", vm, "--force", "--reason", "drill: asked for a new copy by hand")
-            elif self.asked_by_hand and "OM13 " in error:
-                self.promote_only_copies(error)
-            elif self.asked_by_hand and "OM42 " in error:
-                self.mirror_anew(site, vm)
-            elif self.force_ended_early and "OM53 " in error:
-                self.give_up_what_never_booted(site, vm)
-            else:
+            elif not self.put_right_by_hand(site, vm, error):
                 site.action("resume", vm)
             time.sleep(2)
         elif state in FAILED and resting > 5:
@@ -559,25 +553,38 @@ class Lane:
             self.remind(site, vm)
             time.sleep(5)
 
+    def put_right_by_hand(self, site, vm, error):
+        """Whether there was something to type; the last refusal is shown until the next resume."""
+        if self.asked_by_hand and "OM13 " in error:
+            return self.promote_only_copies(error)
+        if self.asked_by_hand and "OM42 " in error:
+            return self.mirror_anew(site, vm)
+        return self.force_ended_early and "OM53 " in error and self.give_up_what_never_booted(site, vm)
+
     def promote_only_copies(self, error):
         """What the gate says to type on the recovery site: the copy at home was thrown away by hand just as the other one
         was given up, so nothing is left to copy from."""
+        promoted = False
         for image in self.machine.images.values():
             is_meant = "%s is not here" % image.rpartition("/")[2] in error
             if is_meant and self.rbd(self.away_site, "info", image, primary=False):
+                promoted = True
                 self.say("promote %s by hand on %s: %s" % (image, self.away_site.name, self.rbd(self.away_site, "mirror", "image", "promote", image)))
+        return promoted
 
     def give_up_what_never_booted(self, site, vm):
         """What the gate says to type where a force was killed before its token: nothing has run on that copy."""
         for place, commands in self.advised(site, vm):
             if any(command.startswith("rbd mirror image resync ") for command in commands):
-                self.type_rbd(place, commands)
+                return self.type_rbd(place, commands)
+        return False
 
     def mirror_anew(self, site, vm):
         """What the gate says to type where the copy that was forced still has to be thrown away at somebody's request."""
         for place, commands in self.advised(site, vm):
             if all(command.startswith("rbd ") for command in commands) and self.type_rbd(place, commands):
-                break
+                return True
+        return False
 
     def advised(self, site, vm):
         """What a refused boot tells to type: the site, and the commands."""
