@@ -582,7 +582,7 @@ class Lane:
     def mirror_anew(self, site, vm):
         """What the gate says to type where the copy that was forced still has to be thrown away at somebody's request."""
         for place, commands in self.advised(site, vm):
-            if all(command.startswith("rbd ") for command in commands) and self.type_rbd(place, commands):
+            if commands and all(command.startswith("rbd ") for command in commands) and self.type_rbd(place, commands):
                 return True
         return False
 
