@@ -33,19 +33,22 @@ def hangs(lab):
 @contextlib.contextmanager
 def drops(lab):
     """Its machines are off: packets go nowhere."""
-    subprocess.run(["ip", "link", "add", "nowhere", "type", "dummy"], check=True)
-    subprocess.run(["ip", "addr", "add", "198.51.100.2/24", "dev", "nowhere"], check=True)
-    subprocess.run(["ip", "link", "set", "nowhere", "up"], check=True)
+    # a cable whose other end nobody listens at; who is meant is known, so that the kernel does not ask for him in vain
+    for command in (
+        "link add nowhere type veth peer name end", "addr add 198.51.100.2/24 dev nowhere", "link set nowhere up", "link set end up",
+        "neigh add %s lladdr 02:00:00:00:00:01 dev nowhere" % NOWHERE,
+    ):
+        subprocess.run(["ip", *command.split()], check=True)
     with refuses(lab):
         b = lab.b
-        b.configure(peer_conf=b.peer_conf_with(mon_host="%s:6789" % NOWHERE))
+        b.configure(peer_conf=b.peer_conf_with(mon_host="%s:6789" % NOWHERE), librbd=True)
         with open(b.configuration) as file:
             text = file.read()
         b.write_configuration(text.replace(lab.a.endpoint, "http://%s:2633/RPC2" % NOWHERE))
         try:
             yield
         finally:
-            b.configure()
+            b.configure(librbd=True)
             subprocess.run(["ip", "link", "del", "nowhere"], check=True)
 
 

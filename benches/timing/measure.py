@@ -1,4 +1,4 @@
-"""One measured stretch: time, processor, processes."""
+"""One measured stretch: time, processor, tasks."""
 import contextlib
 import os
 import statistics
@@ -6,7 +6,7 @@ import time
 
 
 def counters():
-    """Seconds of processor that this machine has used, and how many processes it has started."""
+    """Seconds of processor that this machine has used, and how many tasks it has started: processes, and their threads."""
     with open("/proc/stat") as file:
         lines = {line.split()[0]: line.split()[1:] for line in file}
     user, nice, system, _idle, _wait, irq, softirq = map(int, lines["cpu"][:7])
@@ -14,10 +14,10 @@ def counters():
 
 
 class Stretch:
-    seconds = processor = processes = None
+    seconds = processor = tasks = None
 
     def __str__(self):
-        return "%.2f s, %.1f s of processor, %d processes" % (self.seconds, self.processor, self.processes)
+        return "%.2f s, %.1f s of processor, %d tasks" % (self.seconds, self.processor, self.tasks)
 
 
 @contextlib.contextmanager
@@ -26,12 +26,12 @@ def stretch():
     before, began = counters(), time.monotonic()
     yield found
     found.seconds = time.monotonic() - began
-    found.processor, found.processes = (after - then for after, then in zip(counters(), before))
+    found.processor, found.tasks = (after - then for after, then in zip(counters(), before))
 
 
 def median(stretches):
     """Each of the three by itself."""
     found = Stretch()
-    for name in ("seconds", "processor", "processes"):
+    for name in ("seconds", "processor", "tasks"):
         setattr(found, name, statistics.median(getattr(one, name) for one in stretches))
     return found

@@ -113,7 +113,7 @@ class Site:
         self.lab.spawn(
             "front-end." + self.name,
             [self.lab.front_end, "serve", "--location", self.location, "--port", str(self.port), "--name", self.name,
-             "--remotes", os.path.join(LAB, "remotes"), "--writer", os.path.join(LAB, "writer")],
+             "--remotes", os.path.join(LAB, "remotes"), "--writer", os.path.join(LAB, "writer"), "--rate", str(self.lab.rate)],
             env=self.environment, stdout=log, stderr=log,
         )
         wait_until("front-end of " + self.name, self.answers, 30)
@@ -649,6 +649,7 @@ class Lab:
         self.watcher = None
         self.ended = False
         self.starting = threading.Lock()  # or ending
+        self.rate = 20  # records per second that a VM writes
         self.programs = []  # folders that stand first in the sites' PATH
         target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target")
         # another one is for a test that has to fail with an earlier release
