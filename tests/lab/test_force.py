@@ -189,6 +189,8 @@ def test_a_wrong_key_is_no_silence(lab, a, b):
     finally:
         a.front_end_start()
     machine.end_away(vm)
+    # it looks for a VM at home that is off, which there will be in a moment
+    wait_until("the hook of its end", lambda: b.hook_runs(vm, "VM/DONE/LCM_INIT"), 60)
     machine.assert_complete(a)
 
 

@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt as _;
 
@@ -29,6 +29,8 @@ const AGE: Duration = Duration::from_secs(600);
 const MOUNT_TIMEOUT: u64 = 10;
 /// Where Ceph looks for its configuration if it is not told.
 const DEFAULT_CONF: &str = "/etc/ceph/ceph.conf";
+/// That the kernel takes for a socket, in bytes (`sun_path` in unix(7), and a NUL at its end).
+const LONGEST_PATH: usize = 107;
 /// The ending of the file that whoever listens at the socket beside it has locked.
 const LOCK: &str = "lock";
 
@@ -85,7 +87,8 @@ impl SharedProcesses {
             std::env::var_os(variable).hash(&mut name);
         }
         BootId::current().ok()?.to_string().hash(&mut name);
-        Some(self.folder.join(format!("{:016x}", name.finish())))
+        let path = self.folder.join(format!("{:016x}", name.finish()));
+        (path.as_os_str().len() <= LONGEST_PATH).then_some(path)
     }
 
     /// Whether the folder is there, and this user's own.
@@ -99,14 +102,24 @@ impl SharedProcesses {
 
     /// Connects to one that has greeted, which is started if there is none. `None`: it has to be done without.
     pub(super) async fn connect(&self, program: &Path, options: &ConnectOptions) -> Option<UnixStream> {
+        self.connect_within(COMES_UP, program, options).await
+    }
+
+    async fn connect_within(
+        &self,
+        patience: Duration,
+        program: &Path,
+        options: &ConnectOptions,
+    ) -> Option<UnixStream> {
         // whoever asks has a deadline of his own
         let options = ConnectOptions { mount_timeout: MOUNT_TIMEOUT, ..options.clone() };
         let socket = self.socket(&options)?;
         if !self.has_folder() {
             return None;
         }
-        let end = Instant::now() + COMES_UP;
+        let end = Instant::now() + patience;
         let mut has_tried = false;
+        let mut started = None;
         loop {
             if let Ok(mut stream) = tokio::net::UnixStream::connect(&socket).await {
                 let mut line = [0];
@@ -115,11 +128,14 @@ impl SharedProcesses {
             }
             if !has_tried {
                 has_tried = true;
-                self.start(program, &socket, &options)
+                started = self
+                    .start(program, &socket, &options)
                     .inspect_err(|error| tracing::debug!("{}: {error}", socket.display()))
                     .ok()?;
             }
-            if Instant::now() >= end {
+            // there are no libraries, say: that is known at once
+            let has_ended = started.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
+            if has_ended || Instant::now() >= end {
                 return None;
             }
             tokio::time::sleep(PAUSE).await;
@@ -127,8 +143,13 @@ impl SharedProcesses {
     }
 
     /// Starts one, unless somebody else does.
-    fn start(&self, program: &Path, socket: &Path, options: &ConnectOptions) -> std::io::Result<()> {
-        let Some(lock) = locked(&socket.with_extension(LOCK))? else { return Ok(()) };
+    fn start(
+        &self,
+        program: &Path,
+        socket: &Path,
+        options: &ConnectOptions,
+    ) -> std::io::Result<Option<Child>> {
+        let Some(lock) = locked(&socket.with_extension(LOCK))? else { return Ok(None) };
         let mut child = Command::new(program)
             .arg(COMMAND)
             .arg("--share")
@@ -146,7 +167,8 @@ impl SharedProcesses {
             .spawn()?;
         let mut line = serde_json::to_vec(options)?;
         line.push(b'\n');
-        child.stdin.take().map_or(Ok(()), |mut input| input.write_all(&line))
+        child.stdin.take().map_or(Ok(()), |mut input| input.write_all(&line))?;
+        Ok(Some(child))
     }
 }
 
@@ -186,5 +208,58 @@ fn remove_left_behind(own: &Path) {
             let _ = std::fs::remove_file(path.with_extension(""));
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> ConnectOptions {
+        ConnectOptions {
+            conf: Some("/nowhere/ceph.conf".into()),
+            user: "admin".into(),
+            ..ConnectOptions::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_cannot_have_one_does_not_wait_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let relative = ConnectOptions { conf: Some("ceph.conf".into()), ..options() };
+        for (name, options) in [
+            // what is started ends at once
+            ("librbd", options()),
+            (&"long".repeat(40), options()),
+            ("librbd", relative),
+            ("no/parent/folder", options()),
+        ] {
+            let shared = SharedProcesses { folder: folder.path().join(name), idle: COMES_UP };
+            let forever = Duration::from_secs(86_400);
+            assert!(
+                shared.connect_within(forever, Path::new("/bin/false"), &options).await.is_none(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_that_may_answer_otherwise_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let conf = folder.path().join("ceph.conf");
+        let shared = SharedProcesses { folder: folder.path().join("librbd"), idle: COMES_UP };
+        let named = || {
+            let conf = Some(conf.to_string_lossy().into_owned());
+            shared.socket(&ConnectOptions { conf, ..options() }).unwrap()
+        };
+        std::fs::write(&conf, "[global]").unwrap();
+        let first = named();
+        assert_eq!(named(), first);
+        std::fs::write(&conf, "[global]\nfsid = 1").unwrap();
+        assert_ne!(named(), first);
+        assert_ne!(
+            shared.socket(&options()),
+            shared.socket(&ConnectOptions { user: "x".into(), ..options() })
+        );
     }
 }
