@@ -214,6 +214,7 @@ fn remove_left_behind(own: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn options() -> ConnectOptions {
         ConnectOptions {
@@ -226,20 +227,16 @@ mod tests {
     #[tokio::test]
     async fn who_cannot_have_one_does_not_wait_for_it() {
         let folder = tempfile::tempdir().unwrap();
+        // hears all, and ends
+        let program = folder.path().join("program");
+        std::fs::write(&program, "#!/bin/sh\nread line\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
         let relative = ConnectOptions { conf: Some("ceph.conf".into()), ..options() };
-        for (name, options) in [
-            // what is started ends at once
-            ("librbd", options()),
-            (&"long".repeat(40), options()),
-            ("librbd", relative),
-            ("no/parent/folder", options()),
-        ] {
+        for (name, options) in [("librbd", options()), ("librbd", relative), ("no/parent/folder", options())]
+        {
             let shared = SharedProcesses { folder: folder.path().join(name), idle: COMES_UP };
             let forever = Duration::from_secs(86_400);
-            assert!(
-                shared.connect_within(forever, Path::new("/bin/false"), &options).await.is_none(),
-                "{name}"
-            );
+            assert!(shared.connect_within(forever, &program, &options).await.is_none(), "{name}");
         }
     }
 
@@ -261,5 +258,7 @@ mod tests {
             shared.socket(&options()),
             shared.socket(&ConnectOptions { user: "x".into(), ..options() })
         );
+        let far = SharedProcesses { folder: folder.path().join("long".repeat(40)), ..shared };
+        assert_eq!(far.socket(&options()), None, "no socket can be made there");
     }
 }
