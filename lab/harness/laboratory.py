@@ -1,6 +1,7 @@
 """Starts, drives and ends the lab. Used by lab/up, lab/down, lab/demo and the tests in tests/lab."""
 import base64
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -339,10 +340,22 @@ user = "rbd-mirror-peer"
         return json.loads(result.stdout) if result.returncode == 0 else {}
 
     def wait_replaying(self, image, timeout=120):
+        """Until the copy here follows the other one, and could be followed itself."""
         wait_until(
             "%s to replay on %s" % (image, self.name),
             lambda: "replaying" in self.status(image).get("state", ""), timeout, 0.3,
         )
+        wait_until("%s of %s to be met by the other daemon" % (image, self.name), lambda: self.is_met(image), timeout, 0.3)
+
+    def is_met(self, image):
+        """Whether the other site's daemon has a place in the copy's journal. It takes one when it first looks at the copy,
+        some seconds after that was made. Ceph forgets the copy's promotion where the VM writes before that, and the daemon
+        sees a split brain in what is none."""
+        pool, name = image.split("/")
+        said = self.rbd("journal", "status", "--pool", pool, "--image", name, "--format", "json", check=False)
+        if said.returncode == errno.EINVAL:
+            return True  # it is mirrored by snapshots, and has no journal
+        return said.returncode == 0 and len(json.loads(said.stdout)["registered_clients"]) > 1
 
     def clusters(self, verb):
         self.lab.run_clusters(verb, "--site", self.name)
