@@ -637,6 +637,27 @@ impl Ceph for RbdCommand {
             .map(|uuid| Some(uuid).filter(|it| !it.is_empty()))
     }
 
+    async fn stored_metadata(
+        &self,
+        image: &ImageSpec,
+        id: &str,
+        key: &str,
+    ) -> Result<Option<String>, CephError> {
+        let mut call = self.call(Program::Rados, format!("{key} of {image}"), &["getomapval"]);
+        call.only_asks = true;
+        call.in_pool(image.pool(), image.namespace());
+        let (object, key) = parse::place_of_metadata(id, key);
+        call.operands = vec![object, key];
+        let (question, output) = self.output(&call).await?;
+        if classify::is_omap_key_absent(&output) {
+            return Ok(None);
+        }
+        if output.status != 0 {
+            return Err(classify::rados_error(&question, &output));
+        }
+        understood(&question, parse::omap_text(&output.stdout)).map(Some)
+    }
+
     async fn journal_resync(&self, image: &ImageSpec, id: &str) -> Result<Option<bool>, CephError> {
         let mut call = self.call(Program::Rados, format!("journal of {image}"), &["getomapval"]);
         call.only_asks = true;

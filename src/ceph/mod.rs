@@ -516,6 +516,14 @@ pub trait Ceph {
     /// This cluster's mirror uuid for the pool, under which the other cluster's journals know it.
     /// `None` where the pool does not tell.
     async fn mirror_uuid(&self, pool: &str) -> Result<Option<String>, CephError>;
+    /// One value of the metadata of the image with this id, as its header holds it. It costs far less than to open the image.
+    /// `None`: it is not there, or no such image is.
+    async fn stored_metadata(
+        &self,
+        image: &ImageSpec,
+        id: &str,
+        key: &str,
+    ) -> Result<Option<String>, CephError>;
     /// Whether somebody asked for a resync of this copy, with this image id, that has not happened (journal mode). `None`:
     /// it has no journal; it is being thrown away, or is gone.
     async fn journal_resync(&self, image: &ImageSpec, id: &str) -> Result<Option<bool>, CephError>;

@@ -749,6 +749,12 @@ pub fn header_metadata(bytes: &[u8]) -> Parsed<BTreeMap<String, String>> {
     if text.is_empty() { Err(not_a_dump()) } else { Ok(metadata) }
 }
 
+/// Where an image's metadata is in the cluster: the object, and the key that a value has there (`metadata_key_for_name` in
+/// Ceph's src/cls/rbd/cls_rbd.cc).
+pub(super) fn place_of_metadata(id: &str, key: &str) -> (String, String) {
+    (format!("rbd_header.{id}"), format!("metadata_{key}"))
+}
+
 /// An omap value that is printable text.
 pub fn omap_text(bytes: &[u8]) -> Parsed<String> {
     omap_text_of(omap_value(bytes)?)

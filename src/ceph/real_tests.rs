@@ -301,6 +301,10 @@ async fn followed(pool: &str, features: &str) {
 
         // metadata arrives, and what proves it
         a.set_metadata(image, "onemirror.handoff", "1:site-a:x").await.unwrap();
+        let (id, key) = (&a.info(image).await.unwrap().unwrap().id, "onemirror.handoff");
+        assert_eq!(a.stored_metadata(image, id, key).await.unwrap().as_deref(), Some("1:site-a:x"));
+        assert_eq!(a.stored_metadata(image, id, "onemirror.none").await.unwrap(), None);
+        assert_eq!(a.stored_metadata(image, "0", key).await.unwrap(), None);
         if here.mode == MirrorMode::Snapshot {
             a.mirror_snapshot(image).await.unwrap();
             let taken = a.snapshots(image).await.unwrap().mirror;

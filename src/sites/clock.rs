@@ -10,6 +10,8 @@ use tokio::time::Instant;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// The longest pause between two looks.
 const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(4);
+/// How long at least between two looks where something cheaper is asked meanwhile.
+const LOOK_BETWEEN_GLANCES: Duration = Duration::from_secs(2);
 /// How long what moves may be expected to arrive by itself.
 pub(crate) const FRESH: Duration = Duration::from_secs(20);
 
@@ -79,6 +81,24 @@ impl Clock {
         }
     }
 
+    /// Waits before the next look until something has arrived, which is asked for often; and not for ever, since what it is
+    /// that is asked for may not be what comes.
+    pub(crate) async fn wait_for(&mut self, mut has_arrived: impl AsyncFnMut() -> bool) {
+        let began = self.time.now();
+        let longest = pause_with_glances(self.time.since(self.looked), self.time.since(self.progressed));
+        let mut took = Duration::ZERO;
+        loop {
+            let chance = Duration::from_millis(self.time.random() % 100);
+            self.time.pass((took * 3).clamp(LOOK_AGAIN / 2, LOOK_BETWEEN_GLANCES) + chance).await;
+            let asked = self.time.now();
+            if self.time.since(began) >= longest || has_arrived().await {
+                break;
+            }
+            took = self.time.since(asked);
+        }
+        self.looked = self.time.now();
+    }
+
     /// Waits before the next look.
     pub(crate) async fn wait_a_moment(&mut self) {
         // by chance, so that two gates that got in each other's way do not do so again
@@ -86,6 +106,11 @@ impl Clock {
         self.time.pass(pause(self.time.since(self.looked), self.time.since(self.progressed)) + chance).await;
         self.looked = self.time.now();
     }
+}
+
+/// The same where something cheaper than a look is asked meanwhile.
+fn pause_with_glances(look: Duration, idle: Duration) -> Duration {
+    pause(look, idle).max(LOOK_BETWEEN_GLANCES)
 }
 
 /// How long to wait before the next look: three times as long as the last one took, since a front-end that boots many VMs at
@@ -113,5 +138,17 @@ mod tests {
         assert_eq!(pause(seconds(1), seconds(4)), seconds(3));
         assert_eq!(pause(Duration::ZERO, seconds(32)), seconds(2));
         assert_eq!(pause(seconds(9), seconds(99)), LOOK_AGAIN_AT_LAST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_soon_after_what_is_awaited_is_there_and_not_never() {
+        let milliseconds = Duration::from_millis;
+        for (comes, longest) in [(milliseconds(900), 1200), (Duration::MAX, 2300)] {
+            let began = Instant::now();
+            let mut clock = Clock::start(FRESH, Rc::new(crate::sites::outside::RealTime));
+            clock.wait_for(async || began.elapsed() >= comes).await;
+            let took = began.elapsed();
+            assert!(took >= comes.min(LOOK_BETWEEN_GLANCES) && took <= milliseconds(longest), "{took:?}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::state::{BootId, is_later_report, peer_contact, peer_contacted_since_b
 use futures::{StreamExt, TryStreamExt, stream};
 use onemirror_protocol::{
     Belongs, Copy, Depth, HOME_KEY, Here, ImageSpec, Keeping, Mode, Named, Observation, Report, Resync, Role,
-    Side, SiteRole, There, Token, TokenSeen, Unfit, home_written,
+    Side, SiteRole, TOKEN_KEY, There, Token, TokenSeen, Unfit, home_written,
 };
 use std::collections::BTreeMap;
 
@@ -39,6 +39,8 @@ pub(crate) struct Seen {
     pub id_here: Option<String>,
     /// The same of the copy there.
     pub id_there: Option<String>,
+    /// The copy here shows another token than the one there: this one, or none.
+    pub token_behind: Option<Option<String>>,
     /// Bytes that a new copy here would need, where the present one is to be set aside.
     pub room_needed: u64,
     /// Why the peer could not be asked, for the log.
@@ -48,6 +50,13 @@ pub(crate) struct Seen {
 impl Seen {
     pub(crate) fn spec(&self) -> &ImageSpec {
         self.image.spec()
+    }
+
+    /// Whether the copy here shows another token by now, or may: it cannot be told.
+    pub(crate) async fn has_new_token(&self, before: &Option<String>) -> bool {
+        let Some(id) = &self.id_here else { return true };
+        let now = self.image.cluster.stored_metadata(self.spec(), id, TOKEN_KEY).await;
+        now.map_or(true, |now| now != *before)
     }
 
     /// The cluster of a side's copy, if there is a way to it.
@@ -107,6 +116,7 @@ async fn observe_image(sites: &Sites, image: &VmImage, depth: Depth) -> Result<S
         info_here: None,
         id_here: None,
         id_there: None,
+        token_behind: None,
         room_needed: 0,
         trouble: None,
     };
@@ -195,6 +205,8 @@ async fn observe_both(
         }
         CopyThere::Mirrored(there) => {
             seen.id_there = Some(there.info.id.clone());
+            let [token, other] = [here, &there].map(|copy| copy.metadata.get(TOKEN_KEY));
+            seen.token_behind = (token != other).then(|| token.cloned());
             copy_here = copies::copy(here, &[&there]);
             let mut copy_there = copies::copy(&there, &[here]);
             complete(sites, seen, [here, &there], [&mut copy_here, &mut copy_there], depth).await?;

@@ -157,6 +157,15 @@ impl Ceph for SimulatedCeph {
         no_way("mirror uuid")
     }
 
+    async fn stored_metadata(
+        &self,
+        image: &ImageSpec,
+        _: &str,
+        key: &str,
+    ) -> Result<Option<String>, CephError> {
+        self.metadata(image).await.map(|mut metadata| metadata.remove(key))
+    }
+
     async fn journal_resync(&self, _: &ImageSpec, _: &str) -> Result<Option<bool>, CephError> {
         Ok(Some(self.called("journal", |sim| sim.world.images[0].seen(self.site).resync).await))
     }

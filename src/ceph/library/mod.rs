@@ -438,6 +438,27 @@ impl Ceph for Librbd {
         }
     }
 
+    async fn stored_metadata(
+        &self,
+        image: &ImageSpec,
+        id: &str,
+        key: &str,
+    ) -> Result<Option<String>, CephError> {
+        let (object, omap_key) = parse::place_of_metadata(id, key);
+        let call = self.about(&format!("{key} of"), image, Call::OmapValue { object, key: omap_key });
+        let question = self.question(&call);
+        match self.call(call).await? {
+            None => self.command.stored_metadata(image, id, key).await,
+            Some(answer) => match answer? {
+                LibraryAnswer::Value(None) => Ok(None),
+                LibraryAnswer::Value(Some(value)) => {
+                    understood(&question, parse::omap_text_of(value)).map(Some)
+                }
+                _ => Err(answers::another(&question)),
+            },
+        }
+    }
+
     async fn journal_resync(&self, image: &ImageSpec, id: &str) -> Result<Option<bool>, CephError> {
         let (object, key) = (format!("journal.{id}"), parse::JOURNAL_OWN_CLIENT.to_owned());
         let call = self.about("journal of", image, Call::OmapValue { object, key });
