@@ -1,6 +1,11 @@
 //! The little that onemirror itself remembers on a front-end, in [`crate::config::state_dir`]: the emergency
 //! switch, and about which images the peer was asked since boot. Everything else is asked of OpenNebula and Ceph.
 
+mod sign_of_life;
+
+pub use sign_of_life::RunsSign;
+pub(crate) use sign_of_life::SignOfLife;
+
 use crate::text::cut;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <rados/librados.h>
 #include <rbd/librbd.h>
@@ -184,7 +185,10 @@ int rbd_mirror_image_get_mode(rbd_image_t image, rbd_mirror_image_mode_t *mode) 
   return 0;
 }
 int rbd_mirror_image_promote(rbd_image_t image, bool force) { (void)force; return is(image, "busy") ? -EBUSY : writes(image); }
-int rbd_mirror_image_demote(rbd_image_t image) { return writes(image); }
+int rbd_mirror_image_demote(rbd_image_t image) {
+  while (is(image, "hangs")) fclose(fopen("hangs", "w")), pause();
+  return writes(image);
+}
 int rbd_mirror_image_resync(rbd_image_t image) { return writes(image); }
 int rbd_mirror_image_create_snapshot(rbd_image_t image, uint64_t *id) { *id = 4; return writes(image); }
 int rbd_mirror_image_get_global_status(rbd_image_t image, rbd_mirror_image_global_status_t *status, size_t size) {

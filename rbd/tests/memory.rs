@@ -2,34 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines, reason = "a test")]
 
+mod common;
+
 use onemirror_rbd::{
     Call, ConnectOptions, Failure, LibraryAnswer, LibraryRequest, LibraryResponse, LockedBy, PoolPlace,
     Stage, StatusTold,
 };
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const ENOENT: i32 = 2;
 
-fn fake(folder: &Path) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake.c");
-    let made = Command::new("cc")
-        .args(["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-g", "-o"])
-        .args([&folder.join("librbd.so.1"), &source])
-        .status();
-    assert!(made.unwrap().success(), "apt install gcc librados-dev librbd-dev");
-}
-
-/// target/debug/deps/memory-… is this test, target/debug/examples/librbd the process.
-fn program() -> PathBuf {
-    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/librbd")
-}
-
 /// What becomes of these calls, in their order.
 fn called(place: &PoolPlace, calls: &[Call], times: usize) -> Vec<Result<LibraryAnswer, Failure>> {
     let folder = tempfile::tempdir().unwrap();
-    fake(folder.path());
+    common::build_library(folder.path());
     let log = folder.path().join("valgrind");
     let mut child = Command::new("valgrind")
         .args([
@@ -39,7 +26,7 @@ fn called(place: &PoolPlace, calls: &[Call], times: usize) -> Vec<Result<Library
             "--errors-for-leak-kinds=definite",
         ])
         .args(["--error-exitcode=9", &format!("--log-file={}", log.display())])
-        .arg(program())
+        .arg(common::program())
         .env("LD_LIBRARY_PATH", folder.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

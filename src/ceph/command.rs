@@ -54,7 +54,7 @@ pub enum RunOn {
 }
 
 /// How a cluster is reached. Holds no secret, only the path of one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Connection {
     /// The cluster's site name, for messages.
     pub site: String,

@@ -35,7 +35,11 @@ const WAYS: [(&str, Reaching); 3] = [
     ("librbd", |connection| Rc::new(by_library(connection))),
     ("librbd, shared", |connection| {
         let folder = std::env::temp_dir().join(format!("onemirror-test-{}", std::process::id()));
-        let shared = SharedProcesses { folder, idle: Duration::from_secs(60) };
+        let shared = SharedProcesses {
+            folder,
+            idle: Duration::from_secs(60),
+            sign_of_life: crate::state::RunsSign::default(),
+        };
         Rc::new(by_library(Connection { librbd: LibraryUse::Shared(shared), ..connection }))
     }),
 ];

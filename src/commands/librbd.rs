@@ -15,12 +15,15 @@ pub(super) struct LibraryArguments {
     /// For how many seconds nobody has to be connected until it ends
     #[arg(long, value_name = "SECONDS")]
     idle: Option<u64>,
+    /// Make changes, for one at a time, in place of answering the questions of all
+    #[arg(long, requires = "share")]
+    changes: bool,
 }
 
 /// Ends when stdin does, or once nobody asks for long.
 pub(super) fn run(arguments: &LibraryArguments) -> ExitCode {
     let ended = match (&arguments.share, arguments.idle) {
-        (Some(socket), Some(idle)) => share(socket, Duration::from_secs(idle)),
+        (Some(socket), Some(idle)) => share(socket, Duration::from_secs(idle), arguments.changes),
         _ => onemirror_rbd::serve(stdin().lock(), stdout()),
     };
     if let Err(error) = ended {

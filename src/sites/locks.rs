@@ -7,13 +7,8 @@
 use super::cluster::Cluster;
 use super::outside::TimeSource;
 use crate::ceph::{CephError, Expiry, LockHolder, Locking};
-use crate::state::{BootId, give_to_owner_of_folder, private_folder};
+use crate::state::{BootId, RunsSign, SignOfLife};
 use onemirror_protocol::ImageSpec;
-use rustix::fs::FlockOperation;
-use rustix::io::FdFlags;
-use std::fs::File;
-use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -39,50 +34,7 @@ pub(crate) struct Owner {
     cookie: String,
     folder: PathBuf,
     time: Rc<dyn TimeSource>,
-    /// Inherited by every command that this process starts, and so locked until the last of them has ended.
     _sign_of_life: Option<Rc<SignOfLife>>,
-}
-
-/// A locked file.
-#[derive(Debug)]
-struct SignOfLife {
-    path: PathBuf,
-    _file: File,
-}
-
-impl SignOfLife {
-    fn give(folder: &Path, name: &str) -> std::io::Result<Self> {
-        if let Some(state) = folder.parent() {
-            private_folder(state)?;
-        }
-        private_folder(folder)?;
-        let path = folder.join(name);
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
-        give_to_owner_of_folder(&file, &path);
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        rustix::io::fcntl_setfd(&file, FdFlags::empty())?;
-        Ok(Self { path, _file: file })
-    }
-
-    /// Whether nobody gives it any more; then it is removed.
-    fn is_gone(folder: &Path, name: &str) -> bool {
-        let path = folder.join(name);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) => return error.kind() == ErrorKind::NotFound,
-        };
-        let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if free {
-            let _ = std::fs::remove_file(path);
-        }
-        free
-    }
-}
-
-impl Drop for SignOfLife {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
 }
 
 /// What the cookies of processes of this machine hold: the kernel's boot and the process namespace.
@@ -102,23 +54,21 @@ fn start_time(pid: u32) -> Option<u64> {
 }
 
 impl Owner {
-    /// `state` is the front-end's own folder.
-    pub(crate) fn this_process(site: &str, state: &Path, time: Rc<dyn TimeSource>) -> Self {
+    /// `state` is the front-end's own folder, and `signs` the sign that this run gives.
+    pub(crate) fn this_process(site: &str, state: &Path, time: Rc<dyn TimeSource>, signs: &RunsSign) -> Self {
         let pid = std::process::id();
         let start = start_time(pid).unwrap_or_default();
-        let random = time.random();
-        let (folder, name) = (state.join("running"), format!("{random:016x}"));
+        let folder = state.join("running");
         // without one, others wait until the lock expires
-        let sign_of_life = SignOfLife::give(&folder, &name)
-            .inspect_err(|error| tracing::warn!("{}: {error}", folder.display()))
-            .ok();
-        let name = if sign_of_life.is_some() { name } else { format!("unsigned-{name}") };
-        Self {
-            cookie: format!("{site}/{}/{pid}/{start}/{name}", machine()),
-            folder,
-            time,
-            _sign_of_life: sign_of_life.map(Rc::new),
-        }
+        let sign_of_life = signs.given(|| {
+            SignOfLife::give(&folder, &format!("{:016x}", time.random()))
+                .inspect_err(|error| tracing::warn!("{}: {error}", folder.display()))
+                .ok()
+        });
+        let name = sign_of_life.as_ref().map_or("unsigned".into(), |sign| sign.name().to_string_lossy());
+        // another owner in this process is another one
+        let cookie = format!("{site}/{}/{pid}/{start}/{name}-{:016x}", machine(), time.random());
+        Self { cookie, folder, time, _sign_of_life: sign_of_life }
     }
 
     /// Whether a lock's owner was a process of this front-end that no longer lives, nor anything that it started.
@@ -129,6 +79,7 @@ impl Owner {
         let parts: Vec<&str> = rest.split('/').collect();
         let [pid, start, name] = parts[..] else { return false };
         let (Ok(pid), Ok(start)) = (pid.parse::<u32>(), start.parse::<u64>()) else { return false };
+        let name = name.split('-').next().unwrap_or_default();
         let signed = name.len() == 16 && name.chars().all(|c| c.is_ascii_hexdigit());
         signed && start_time(pid) != Some(start) && SignOfLife::is_gone(&self.folder, name)
     }
@@ -293,16 +244,15 @@ mod tests {
     use crate::ceph::RbdCommand;
     use crate::sites::outside::RealTime;
     use crate::sites::silence::Silence;
-    use std::process::{Command, Stdio};
 
-    fn time() -> Rc<dyn TimeSource> {
-        Rc::new(RealTime)
+    fn owner_of(site: &str, state: &Path) -> Owner {
+        Owner::this_process(site, state, Rc::new(RealTime), &RunsSign::default())
     }
 
     #[test]
     fn only_the_dead_of_this_front_end_are_orphans() {
         let state = tempfile::tempdir().unwrap();
-        let owner = Owner::this_process("site-a", state.path(), time());
+        let owner = owner_of("site-a", state.path());
         let alive = owner.cookie.clone();
         assert!(!owner.sees_orphan(&alive));
         let pid = std::process::id();
@@ -310,48 +260,25 @@ mod tests {
         let dead = alive.replace(&format!("/{pid}/{start}/"), &format!("/{pid}/{}/", start + 1));
         assert_ne!(dead, alive);
         assert!(!owner.sees_orphan(&dead), "its file is still locked");
-        let other = Owner::this_process("site-a", state.path(), time());
+        let other = owner_of("site-a", state.path());
         drop(owner);
         assert!(other.sees_orphan(&dead));
         assert!(other.sees_orphan(&dead), "also when its file is gone");
-        assert!(!Owner::this_process("site-b", state.path(), time()).sees_orphan(&dead));
+        assert!(!owner_of("site-b", state.path()).sees_orphan(&dead));
         assert!(!other.sees_orphan(&dead.replace(&machine(), "another-boot/4026531836")));
         assert!(!other.sees_orphan("somebody else's lock"));
-    }
-
-    /// A command that was started before its parent was killed may still change something.
-    #[test]
-    fn what_a_killed_process_started_keeps_its_lock_alive() {
-        let state = tempfile::tempdir().unwrap();
-        let folder = state.path().join("running");
-        let sign = SignOfLife::give(&folder, "signed").unwrap();
-        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        // as if killed: the file is closed and stays
-        let path = sign.path.clone();
-        let kept = folder.join("kept");
-        std::fs::hard_link(&path, &kept).unwrap();
-        drop(sign);
-        assert!(!SignOfLife::is_gone(&folder, "kept"));
-        drop(child.stdin.take());
-        child.wait().unwrap();
-        // children of other tests in this process have inherited it, too
-        let limit = std::time::Instant::now() + std::time::Duration::from_secs(120);
-        while !SignOfLife::is_gone(&folder, "kept") {
-            assert!(std::time::Instant::now() < limit, "still locked");
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
     }
 
     #[test]
     fn a_process_that_cannot_sign_is_waited_for() {
         let state = tempfile::tempdir().unwrap();
         std::fs::write(state.path().join("running"), "in the way").unwrap();
-        let unsigned = Owner::this_process("site-a", state.path(), time()).cookie;
+        let unsigned = owner_of("site-a", state.path()).cookie;
         let pid = std::process::id();
         let start = start_time(pid).unwrap();
         let dead = unsigned.replace(&format!("/{pid}/{start}/"), &format!("/{pid}/{}/", start + 1));
         let state = tempfile::tempdir().unwrap();
-        assert!(!Owner::this_process("site-a", state.path(), time()).sees_orphan(&dead));
+        assert!(!owner_of("site-a", state.path()).sees_orphan(&dead));
     }
 
     /// Locks as files `NAME` that hold the cookie; every request for a resync works.

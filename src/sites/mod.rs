@@ -36,6 +36,7 @@ pub use start::{ByHand, Start, start_of};
 
 use crate::config::{Config, ConfiguredRole};
 use crate::opennebula::ClientOptions;
+use crate::state::RunsSign;
 use locks::Owner;
 use onemirror_protocol::{Residence, Side, SiteRole};
 use std::cell::Cell;
@@ -56,6 +57,7 @@ pub struct Sites {
     environment: Environment,
     /// How long the slowest look of this run took.
     slowest_look: Cell<Duration>,
+    sign_of_life: RunsSign,
     /// The event on whose behalf this runs, for the audit log.
     event: String,
 }
@@ -90,7 +92,8 @@ impl Sites {
         // without the own one nothing begins
         here.reached()?;
         let slowest_look = Cell::new(Duration::ZERO);
-        Ok(Self { here, there, slowest_look, event: event.to_owned(), environment, config })
+        let sign_of_life = RunsSign::default();
+        Ok(Self { here, there, slowest_look, sign_of_life, event: event.to_owned(), environment, config })
     }
 
     /// The configuration of this run.
@@ -114,7 +117,8 @@ impl Sites {
 
     /// Who takes locks.
     pub(crate) fn owner(&self) -> Owner {
-        Owner::this_process(self.here.name(), self.state_dir(), self.environment.time.clone())
+        let time = self.environment.time.clone();
+        Owner::this_process(self.here.name(), self.state_dir(), time, &self.sign_of_life)
     }
 
     /// This site, as far as homes of images go.

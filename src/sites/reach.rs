@@ -46,7 +46,11 @@ fn library_use(sites: &Sites) -> LibraryUse {
     let policy = &sites.config.policy;
     match policy.librbd_stays {
         _ if !policy.librbd => LibraryUse::Never,
-        Some(idle) => LibraryUse::Shared(SharedProcesses { folder: sites.state_dir().join("librbd"), idle }),
+        Some(idle) => LibraryUse::Shared(SharedProcesses {
+            folder: sites.state_dir().join("librbd"),
+            idle,
+            sign_of_life: sites.sign_of_life.clone(),
+        }),
         None => LibraryUse::ByRun,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Calls are made in processes of this program. One is killed should a call in it take longer than its deadline: so nothing more
 //! is sent of what was given up. What had been sent may still take effect: look again. Questions share a process, those of many
-//! runs if they may; what changes something has one of its run's own to itself meanwhile.
+//! runs if they may; what changes something has one to itself meanwhile.
 
 mod answers;
 mod process;
@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use onemirror_protocol::{Fullness, ImageSpec};
 use onemirror_rbd::{Call, ConnectOptions, Failure, LibraryAnswer, LockedBy, PoolPlace, Stage};
 use process::{Ended, LibraryProcess};
+use shared::Lending;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ pub struct Librbd {
     /// Where one that stays is to be found; `None`: none is shared, or not any more.
     to_share: RefCell<Option<SharedProcesses>>,
     shared: tokio::sync::Mutex<Option<Rc<LibraryProcess>>>,
+    /// None is lent, or not any more.
+    has_to_do_alone: Cell<bool>,
     /// As many calls are under way at once.
     turns: Semaphore,
     /// There are no libraries here, or they are not to be used.
@@ -96,6 +99,7 @@ impl Librbd {
                 LibraryUse::ByRun | LibraryUse::Never => None,
             }),
             shared: tokio::sync::Mutex::default(),
+            has_to_do_alone: Cell::new(false),
             turns: Semaphore::new(onemirror_rbd::THREADS),
             unavailable: Cell::new(connection.run_on != RunOn::Local),
         }
@@ -167,6 +171,7 @@ impl Librbd {
                     self.unavailable.set(true);
                     return Ok(None);
                 }
+                Err(Ended::NotConnected) => {}
                 Err(Ended::Killed) if call.call.only_asks() => {}
                 Err(Ended::InTheMiddle) if call.call.only_asks() && !has_crashed => has_crashed = true,
                 Err(Ended::InTheMiddle | Ended::Killed) => return Err(answers::crashed(question)),
@@ -182,6 +187,7 @@ impl Librbd {
     ) -> Result<Result<Result<LibraryAnswer, Failure>, Ended>, CephError> {
         // those who ask more than the process has threads wait before their time begins
         let _turn = self.turns.acquire().await;
+        let began = Instant::now();
         let process = match self.process_for(&call.call).await {
             Ok(process) => process,
             Err(error) => {
@@ -189,6 +195,7 @@ impl Librbd {
                 return Ok(Err(Ended::WithoutALine));
             }
         };
+        let deadline = deadline.saturating_sub(began.elapsed());
         // where a shared one hangs there has to be time for one of our own
         let deadline = if process.is_shared() { deadline / 2 } else { deadline };
         tracing::debug!(site = self.command.site(), call = call.what, "ask librbd");
@@ -210,12 +217,17 @@ impl Librbd {
         }
         match outcome {
             _ if is_useless && process.is_shared() => Ok(Err(Ended::Killed)),
+            // so nothing was begun: by a process of our own it may be said better, or be possible
+            Ok(Ok(Err(failure))) if process.is_lent() && failure.stage == Stage::Connect => {
+                self.has_to_do_alone.set(true);
+                Ok(Err(Ended::NotConnected))
+            }
             Err(_) => {
                 let error = ProcessError::Deadline(call.deadline);
                 Err(super::classify::run_error(question, &error))
             }
             Ok(outcome) => {
-                if !is_useless && !call.call.only_asks() {
+                if !is_useless && !call.call.only_asks() && !process.is_lent() {
                     self.processes.borrow_mut().push(process);
                 }
                 Ok(outcome)
@@ -239,29 +251,51 @@ impl Librbd {
         found
     }
 
-    /// A question may be put to one that others ask, too. What changes something takes one out of the list, and puts it back once
-    /// it is done: should it be given up before, the process ends with it.
-    async fn process_for(&self, call: &Call) -> std::io::Result<Rc<LibraryProcess>> {
-        if call.only_asks()
-            && let Some(process) = self.shared_process().await
-        {
-            return Ok(process);
+    /// One that is lent to this run for one call, unless there is none: then this run does without.
+    async fn lent_process(&self) -> Option<Rc<LibraryProcess>> {
+        if self.has_to_do_alone.get() {
+            return None;
         }
-        let mut processes = self.processes.borrow_mut();
-        processes.retain(|process| !process.has_ended());
-        let found = match call.only_asks() {
-            true => processes.first().cloned(),
-            false => {
-                let idle = processes.iter().position(|process| !process.is_at_work());
-                idle.map(|place| processes.swap_remove(place))
+        let to_share = self.to_share.borrow().clone()?;
+        let found = match to_share.lend(&self.program_to_share, &self.options).await {
+            Lending::AllTaken => return None,
+            Lending::Lent(lent) => LibraryProcess::lent(lent).ok().map(Rc::new),
+            Lending::Never => None,
+        };
+        if found.is_none() {
+            tracing::debug!(site = self.command.site(), "no process is lent");
+            self.has_to_do_alone.set(true);
+        }
+        found
+    }
+
+    /// A question may be put to one that others ask, too. What changes something takes one out of the list, and puts it back once
+    /// it is done: should it be given up before, the process ends with it. Or it has one that is lent.
+    async fn process_for(&self, call: &Call) -> std::io::Result<Rc<LibraryProcess>> {
+        let own = || {
+            let mut processes = self.processes.borrow_mut();
+            processes.retain(|process| !process.has_ended());
+            match call.only_asks() {
+                true => processes.first().cloned(),
+                false => {
+                    let idle = processes.iter().position(|process| !process.is_at_work());
+                    idle.map(|place| processes.swap_remove(place))
+                }
             }
+        };
+        let found = match call.only_asks() {
+            true => self.shared_process().await.or_else(own),
+            false => match own() {
+                None => self.lent_process().await,
+                own => own,
+            },
         };
         if let Some(process) = found {
             return Ok(process);
         }
         let process = Rc::new(LibraryProcess::start(&self.program, &self.options)?);
         if call.only_asks() {
-            processes.push(Rc::clone(&process));
+            self.processes.borrow_mut().push(Rc::clone(&process));
         }
         Ok(process)
     }

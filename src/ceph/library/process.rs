@@ -1,6 +1,8 @@
-//! A process that makes calls of Ceph's libraries: one that ends with whoever drops it, or one that others have as well.
+//! A process that makes calls of Ceph's libraries: one that ends with whoever drops it, one that others have as well, or one that
+//! is lent.
 
 use super::super::command::ANSWER_LIMIT;
+use super::shared::LentProcess;
 use onemirror_rbd::{
     Call, ConnectOptions, Failure, LibraryAnswer, LibraryRequest, LibraryResponse, PoolPlace,
 };
@@ -34,6 +36,8 @@ pub(super) enum Ended {
     InTheMiddle,
     /// It was killed, since another call took too long.
     Killed,
+    /// It has no connection to the cluster, so the call was not made.
+    NotConnected,
 }
 
 /// What ends it, or its work for us.
@@ -42,6 +46,8 @@ enum Leash {
     Own { _child: Child, group: Option<Pid> },
     /// Others have it, too: it hears that we hang up.
     Shared(UnixStream),
+    /// Others have it later, unless something that we have begun has not ended.
+    Lent(LentProcess),
 }
 
 /// The process.
@@ -59,7 +65,12 @@ pub(super) struct LibraryProcess {
 
 impl Drop for LibraryProcess {
     fn drop(&mut self) {
-        self.kill();
+        match &self.leash {
+            Leash::Lent(lent) if self.waiting.lock().is_ok_and(|waiting| waiting.is_empty()) => {
+                drop(lent.stream.shutdown(Shutdown::Both));
+            }
+            _ => self.kill(),
+        }
     }
 }
 
@@ -134,6 +145,13 @@ impl LibraryProcess {
         Ok(Self::with(leash, Input { pipe: Box::pin(pipe), options: None }, output))
     }
 
+    /// One that is ours for a while.
+    pub(super) fn lent(lent: LentProcess) -> std::io::Result<Self> {
+        let stream = lent.stream.try_clone()?;
+        let (output, pipe) = tokio::net::UnixStream::from_std(stream)?.into_split();
+        Ok(Self::with(Leash::Lent(lent), Input { pipe: Box::pin(pipe), options: None }, output))
+    }
+
     fn with(leash: Leash, input: Input, output: impl AsyncRead + Unpin + Send + 'static) -> Self {
         let (waiting, has_spoken, has_ended) = (Waiting::default(), Arc::default(), Arc::default());
         tokio::spawn(listen(
@@ -159,6 +177,11 @@ impl LibraryProcess {
         matches!(self.leash, Leash::Shared(_))
     }
 
+    /// Whether it is another's after us.
+    pub(super) fn is_lent(&self) -> bool {
+        matches!(self.leash, Leash::Lent(_))
+    }
+
     /// Whether no answer comes from it any more.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::Acquire)
@@ -178,6 +201,7 @@ impl LibraryProcess {
             Leash::Own { group: Some(group), .. } => drop(kill_process_group(*group, Signal::KILL)),
             Leash::Own { group: None, .. } => {}
             Leash::Shared(stream) => drop(stream.shutdown(Shutdown::Both)),
+            Leash::Lent(lent) => lent.kill(),
         }
     }
 

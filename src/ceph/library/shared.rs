@@ -1,15 +1,20 @@
-//! Processes that stay connected to a cluster between the runs of this front-end, and answer the questions of all of them. To
-//! open the libraries and to connect costs more than all that a run asks. Nothing depends on them: who meets none, or one that
-//! hangs or ends, asks by a process of his own. What changes something never goes through one.
+//! Processes that stay connected to a cluster between the runs of this front-end. To open the libraries and to connect costs
+//! more than all that a run asks. One answers the questions of all of them. Others make changes, each for one run at a time,
+//! which lends it the sign of life that its own processes inherit; it ends with that run as they do. Nothing depends on them:
+//! who meets none, or one that hangs or ends, does it by a process of his own.
 
 use super::process::COMMAND;
-use crate::state::{BootId, private_folder};
+use crate::state::{BootId, RunsSign, private_folder};
 use onemirror_rbd::ConnectOptions;
 use rustix::fs::FlockOperation;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead as _, IoSlice, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
@@ -33,26 +38,69 @@ const DEFAULT_CONF: &str = "/etc/ceph/ceph.conf";
 const LONGEST_PATH: usize = 107;
 /// The ending of the file that whoever listens at the socket beside it has locked.
 const LOCK: &str = "lock";
+/// And of the one that a run has locked, as long as it is served there.
+const TAKEN: &str = "taken";
+/// So many make changes. More run than a front-end has cores for, and each has some 20 MB.
+const LENT: usize = 8;
+/// How long to wait for one of them, when all are taken; with one of our own it goes on at once.
+const WAITS_FOR_TURN: Duration = Duration::from_millis(500);
 
 /// Where they are to be found, and how long one stays that nobody asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SharedProcesses {
     /// A private folder, which is made if need be.
     pub folder: PathBuf,
     /// How long; nobody asks meanwhile.
     pub idle: Duration,
+    /// What one that makes changes has to hold on to.
+    pub sign_of_life: RunsSign,
 }
 
 /// Whether, and how, Ceph's libraries may be called in place of its commands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum LibraryUse {
     /// They may not.
     #[default]
     Never,
     /// By processes that end with the run.
     ByRun,
-    /// Questions by processes that stay.
+    /// By processes that stay.
     Shared(SharedProcesses),
+}
+
+/// What such a process is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// The questions of all.
+    Questions,
+    /// All calls of one.
+    Changes,
+}
+
+/// How it goes to have one that makes changes.
+pub(super) enum Lending {
+    /// It is ours.
+    Lent(LentProcess),
+    /// All are others' now.
+    AllTaken,
+    /// None can be had.
+    Never,
+}
+
+/// One that makes changes, for us alone.
+pub(super) struct LentProcess {
+    pub(super) stream: UnixStream,
+    process: OwnedFd,
+    /// Locked until it is another's turn.
+    _taken: File,
+}
+
+impl LentProcess {
+    /// Ends it, with what it has begun.
+    pub(super) fn kill(&self) {
+        // an error says that it has ended already
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+    }
 }
 
 impl LibraryUse {
@@ -66,9 +114,10 @@ impl LibraryUse {
 }
 
 impl SharedProcesses {
-    /// The socket of the one for these options; `None` where none can be shared. The name tells apart what may give other
+    /// The socket of the one for these options that answers questions, or of one of those that make changes; `None` where none can
+    /// be shared. The name tells apart what may give other
     /// answers: files that have changed, another version of this program, another boot of the machine that has the folder.
-    fn socket(&self, options: &ConnectOptions) -> Option<PathBuf> {
+    fn socket(&self, options: &ConnectOptions, number: Option<usize>) -> Option<PathBuf> {
         let conf = options.conf.as_deref().map(Path::new);
         let keyfile = options.keyfile.as_deref().map(Path::new);
         // it runs in another folder
@@ -87,7 +136,8 @@ impl SharedProcesses {
             std::env::var_os(variable).hash(&mut name);
         }
         BootId::current().ok()?.to_string().hash(&mut name);
-        let path = self.folder.join(format!("{:016x}", name.finish()));
+        let number = number.map(|number| format!("-{number}")).unwrap_or_default();
+        let path = self.folder.join(format!("{:016x}{number}", name.finish()));
         (path.as_os_str().len() <= LONGEST_PATH).then_some(path)
     }
 
@@ -102,18 +152,75 @@ impl SharedProcesses {
 
     /// Connects to one that has greeted, which is started if there is none. `None`: it has to be done without.
     pub(super) async fn connect(&self, program: &Path, options: &ConnectOptions) -> Option<UnixStream> {
-        self.connect_within(COMES_UP, program, options).await
+        let stream = self.met(Purpose::Questions, COMES_UP, program, options, None).await?;
+        greeted(stream).await
     }
 
-    async fn connect_within(
+    /// Has one to ourselves that makes changes.
+    pub(super) async fn lend(&self, program: &Path, options: &ConnectOptions) -> Lending {
+        let end = Instant::now() + WAITS_FOR_TURN;
+        loop {
+            for number in 0..LENT {
+                let Some(socket) = self.socket(&with_patience(options), Some(number)) else {
+                    return Lending::Never;
+                };
+                if !self.has_folder() {
+                    return Lending::Never;
+                }
+                match locked(&socket.with_extension(TAKEN)) {
+                    Ok(None) => {}
+                    Ok(Some(taken)) => {
+                        let lent = self.lent(number, taken, program, options).await;
+                        return lent.map_or(Lending::Never, Lending::Lent);
+                    }
+                    Err(_) => return Lending::Never,
+                }
+            }
+            if Instant::now() >= end {
+                return Lending::AllTaken;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn lent(
         &self,
+        number: usize,
+        taken: File,
+        program: &Path,
+        options: &ConnectOptions,
+    ) -> Option<LentProcess> {
+        let stream = self.met(Purpose::Changes, COMES_UP, program, options, Some(number)).await?;
+        let process = self.signed(&stream)?;
+        greeted(stream).await.map(|stream| LentProcess { stream, process, _taken: taken })
+    }
+
+    /// Gives it our sign of life. The process; it has not greeted yet, so once it has, it is the one that was found here.
+    fn signed(&self, stream: &tokio::net::UnixStream) -> Option<OwnedFd> {
+        let pid = rustix::net::sockopt::socket_peercred(stream).ok()?.pid;
+        let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let sign = self.sign_of_life.get();
+        let files: Vec<_> = sign.iter().map(|sign| sign.as_fd()).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !files.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&files)).then_some(())?;
+        }
+        let sent = rustix::net::sendmsg(stream, &[IoSlice::new(b"\n")], &mut control, SendFlags::NOSIGNAL);
+        matches!(sent, Ok(1)).then_some(process)
+    }
+
+    /// Connects to one, which is started if there is none.
+    async fn met(
+        &self,
+        purpose: Purpose,
         patience: Duration,
         program: &Path,
         options: &ConnectOptions,
-    ) -> Option<UnixStream> {
-        // whoever asks has a deadline of his own
-        let options = ConnectOptions { mount_timeout: MOUNT_TIMEOUT, ..options.clone() };
-        let socket = self.socket(&options)?;
+        number: Option<usize>,
+    ) -> Option<tokio::net::UnixStream> {
+        let options = with_patience(options);
+        let socket = self.socket(&options, number)?;
         if !self.has_folder() {
             return None;
         }
@@ -121,15 +228,13 @@ impl SharedProcesses {
         let mut has_tried = false;
         let mut started = None;
         loop {
-            if let Ok(mut stream) = tokio::net::UnixStream::connect(&socket).await {
-                let mut line = [0];
-                let greeting = tokio::time::timeout(COMES_UP, stream.read_exact(&mut line)).await;
-                return matches!(greeting, Ok(Ok(_))).then(|| stream.into_std().ok()).flatten();
+            if let Ok(stream) = tokio::net::UnixStream::connect(&socket).await {
+                return Some(stream);
             }
             if !has_tried {
                 has_tried = true;
                 started = self
-                    .start(program, &socket, &options)
+                    .start(purpose, program, &socket, &options)
                     .inspect_err(|error| tracing::debug!("{}: {error}", socket.display()))
                     .ok()?;
             }
@@ -145,6 +250,7 @@ impl SharedProcesses {
     /// Starts one, unless somebody else does.
     fn start(
         &self,
+        purpose: Purpose,
         program: &Path,
         socket: &Path,
         options: &ConnectOptions,
@@ -156,6 +262,7 @@ impl SharedProcesses {
             .arg(socket)
             .arg("--idle")
             .arg(self.idle.as_secs().max(1).to_string())
+            .args((purpose == Purpose::Changes).then_some("--changes"))
             .env("LC_ALL", "C")
             .env_remove("CEPH_ARGS")
             .current_dir("/")
@@ -172,6 +279,18 @@ impl SharedProcesses {
     }
 }
 
+/// Whoever asks has a deadline of his own.
+fn with_patience(options: &ConnectOptions) -> ConnectOptions {
+    ConnectOptions { mount_timeout: MOUNT_TIMEOUT, ..options.clone() }
+}
+
+/// The same once it has greeted.
+async fn greeted(mut stream: tokio::net::UnixStream) -> Option<UnixStream> {
+    let mut line = [0];
+    let greeting = tokio::time::timeout(COMES_UP, stream.read_exact(&mut line)).await;
+    matches!(greeting, Ok(Ok(_))).then(|| stream.into_std().ok()).flatten()
+}
+
 /// The file, locked; `None`: somebody else has it.
 fn locked(path: &Path) -> std::io::Result<Option<File>> {
     let file = File::options().create(true).truncate(false).write(true).open(path)?;
@@ -179,7 +298,7 @@ fn locked(path: &Path) -> std::io::Result<Option<File>> {
 }
 
 /// Is such a process, which `socket` is made for; the lock is its stdout.
-pub(crate) fn share(socket: &Path, idle: Duration) -> Result<(), String> {
+pub(crate) fn share(socket: &Path, idle: Duration, makes_changes: bool) -> Result<(), String> {
     let told = |error: std::io::Error| error.to_string();
     onemirror_rbd::close_inherited().map_err(told)?;
     let mut options = String::new();
@@ -189,10 +308,11 @@ pub(crate) fn share(socket: &Path, idle: Duration) -> Result<(), String> {
     // of one that was killed
     let _ = std::fs::remove_file(socket);
     let listener = UnixListener::bind(socket).map_err(told)?;
-    let ended = onemirror_rbd::share(listener, options, idle, AGE);
-    for path in [socket, &socket.with_extension(LOCK)] {
-        let _ = std::fs::remove_file(path);
-    }
+    let ended = match makes_changes {
+        true => onemirror_rbd::lend(&listener, options, idle, AGE),
+        false => onemirror_rbd::share(listener, options, idle, AGE),
+    };
+    remove_files(socket);
     ended
 }
 
@@ -205,9 +325,15 @@ fn remove_left_behind(own: &Path) {
             && path.file_stem() != own.file_name()
             && let Ok(Some(_lock)) = locked(&path)
         {
-            let _ = std::fs::remove_file(path.with_extension(""));
-            let _ = std::fs::remove_file(path);
+            remove_files(&path.with_extension(""));
         }
+    }
+}
+
+/// A socket, and what is beside it. Whoever has locked a file that is gone is not served twice: one after another is.
+fn remove_files(socket: &Path) {
+    for path in [socket, &socket.with_extension(TAKEN), &socket.with_extension(LOCK)] {
+        let _ = std::fs::remove_file(path);
     }
 }
 
@@ -224,6 +350,10 @@ mod tests {
         }
     }
 
+    fn sharing(folder: PathBuf) -> SharedProcesses {
+        SharedProcesses { folder, idle: COMES_UP, sign_of_life: RunsSign::default() }
+    }
+
     #[tokio::test]
     async fn who_cannot_have_one_does_not_wait_for_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -234,9 +364,11 @@ mod tests {
         let relative = ConnectOptions { conf: Some("ceph.conf".into()), ..options() };
         for (name, options) in [("librbd", options()), ("librbd", relative), ("no/parent/folder", options())]
         {
-            let shared = SharedProcesses { folder: folder.path().join(name), idle: COMES_UP };
+            let shared = sharing(folder.path().join(name));
             let forever = Duration::from_secs(86_400);
-            assert!(shared.connect_within(forever, &program, &options).await.is_none(), "{name}");
+            let met = shared.met(Purpose::Questions, forever, &program, &options, None).await;
+            assert!(met.is_none(), "{name}");
+            assert!(matches!(shared.lend(&program, &options).await, Lending::Never), "{name}");
         }
     }
 
@@ -244,10 +376,10 @@ mod tests {
     fn one_that_may_answer_otherwise_is_another_one() {
         let folder = tempfile::tempdir().unwrap();
         let conf = folder.path().join("ceph.conf");
-        let shared = SharedProcesses { folder: folder.path().join("librbd"), idle: COMES_UP };
+        let shared = sharing(folder.path().join("librbd"));
         let named = || {
             let conf = Some(conf.to_string_lossy().into_owned());
-            shared.socket(&ConnectOptions { conf, ..options() }).unwrap()
+            shared.socket(&ConnectOptions { conf, ..options() }, None).unwrap()
         };
         std::fs::write(&conf, "[global]").unwrap();
         let first = named();
@@ -255,10 +387,10 @@ mod tests {
         std::fs::write(&conf, "[global]\nfsid = 1").unwrap();
         assert_ne!(named(), first);
         assert_ne!(
-            shared.socket(&options()),
-            shared.socket(&ConnectOptions { user: "x".into(), ..options() })
+            shared.socket(&options(), None),
+            shared.socket(&ConnectOptions { user: "x".into(), ..options() }, None)
         );
         let far = SharedProcesses { folder: folder.path().join("long".repeat(40)), ..shared };
-        assert_eq!(far.socket(&options()), None, "no socket can be made there");
+        assert_eq!(far.socket(&options(), None), None, "no socket can be made there");
     }
 }
