@@ -155,7 +155,7 @@ pub struct Policy {
     pub drop_lost_after: Option<u32>,
     /// Whether Ceph's libraries are called where they can be, in place of its commands.
     pub librbd: bool,
-    /// How long a process stays that is connected to a cluster and answers the questions of all runs. `None`: none does.
+    /// How long processes stay that are connected to a cluster, for the next runs. `None`: none does.
     pub librbd_stays: Option<Duration>,
 }
 

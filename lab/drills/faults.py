@@ -2,12 +2,13 @@
 import collections
 import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
 import threading
 
-from harness.laboratory import LAB, LIBFAKETIME, LabError, run
+from harness.laboratory import LAB, LIBFAKETIME, LabError, command_line, run
 
 from .proxy import Proxy
 
@@ -204,6 +205,31 @@ class Faults:
 
     def osd_paused(self, broken, _):
         return self.daemon(broken, "osd", ("osd-pause",), "osd-continue")
+
+    @contextlib.contextmanager
+    def run_killed(self, broken, strike):
+        """A run is killed at any moment of its life: the calls of processes that are lent to it are not counted."""
+        over = threading.Event()
+        chance = random.Random(strike.number)
+        killed = []
+
+        def kill_one():
+            while not killed and not over.wait(chance.uniform(0.02, 0.4)):
+                for pid in broken.site.runs()[:1]:
+                    command = command_line(pid).replace("\0", " ")
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(command)
+
+        thread = threading.Thread(target=kill_one)
+        thread.start()
+        try:
+            yield lambda: bool(killed)
+        finally:
+            over.set()
+            thread.join()
+            for command in killed:
+                self.log("%s: killed %s" % (broken.site.name, command))
 
     @contextlib.contextmanager
     def library_killed(self, broken, _):

@@ -36,6 +36,7 @@ FAULTS = {
     "monitor-killed": (3, (2, 11)),
     "monitor-paused": (3, (2, 11)),
     "osd-paused": (3, (2, 11)),
+    "run-killed": (6, (5, 15)),
     "library-killed": (3, (1, 2)),
     "library-paused": (3, (2, 11)),
     "pool-full": (4, (8, 20)),

@@ -1,7 +1,6 @@
 """Starts, drives and ends the lab. Used by lab/up, lab/down, lab/demo and the tests in tests/lab."""
 import base64
 import contextlib
-import errno
 import glob
 import json
 import os
@@ -351,10 +350,10 @@ user = "rbd-mirror-peer"
         """Whether the other site's daemon has a place in the copy's journal. It takes one when it first looks at the copy,
         some seconds after that was made. Ceph forgets the copy's promotion where the VM writes before that, and the daemon
         sees a split brain in what is none."""
+        if self.info(image)["mirroring"]["mode"] != "journal":
+            return True
         pool, name = image.split("/")
         said = self.rbd("journal", "status", "--pool", pool, "--image", name, "--format", "json", check=False)
-        if said.returncode == errno.EINVAL:
-            return True  # it is mirrored by snapshots, and has no journal
         return said.returncode == 0 and len(json.loads(said.stdout)["registered_clients"]) > 1
 
     def clusters(self, verb):
@@ -598,6 +597,18 @@ user = "rbd-mirror-peer"
             document = server.one.vm.info(file.read().strip(), vm, False)[1]
         script = os.path.join(self.location, "var/remotes/hooks/onemirror", event)
         return run([script], check=False, env=self.environment, input=base64.b64encode(document.encode()).decode())
+
+    def runs(self):
+        """The processes of onemirror that are at work for this front-end, but for those that call Ceph's libraries."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if not os.readlink("/proc/%s/exe" % pid).endswith("/onemirror") or "\0librbd\0" in command_line(pid):
+                    continue
+                with open("/proc/%s/environ" % pid, "rb") as file:
+                    if b"ONE_LOCATION=" + self.location.encode() in file.read().split(b"\0"):
+                        found.append(int(pid))
+        return found
 
     def library_processes(self):
         """Those that stay connected to a cluster and answer the questions of all runs of this site."""

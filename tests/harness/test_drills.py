@@ -42,7 +42,7 @@ def test_the_drills_of_every_run_hold_what_others_do_beside_the_handoff():
         seeds = main.seeds_of(re.search(r"tests/faults --seed ([\d,]+)", script.read()).group(1))
     steps = [step for seed in seeds for step in plan.plan(seed).steps]
     assert {"revert-home", "attach-home", "delete-image-away", "recreate-away", "cut-home", "lose-home"} <= {step.operation for step in steps}
-    assert {"pool-full", "library-killed", "library-paused"} <= {strike.kind for step in steps for strike in step.strikes}
+    assert {"pool-full", "run-killed", "library-killed", "library-paused"} <= {strike.kind for step in steps for strike in step.strikes}
     homes = {schedule.Lane(types.SimpleNamespace(a="a", b="b"), None, number).home_site for number in range(len(seeds))}
     assert homes == {"a", "b"}
 
