@@ -66,7 +66,8 @@ def main():
     options = arguments()
     end_on_signals()
     lab = Lab(root=os.path.join(LAB, ".run-benches"), ceph=options.ceph)
-    lab.binary = lab.binary.replace("/debug/", "/release/")
+    # the stand-in too: oned is no debug build
+    lab.binary, lab.front_end = (program.replace("/debug/", "/release/") for program in (lab.binary, lab.front_end))
     # what guests write is to be replayed, and is not what is measured
     lab.rate = options.rate
     try:

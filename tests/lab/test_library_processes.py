@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from harness.laboratory import unique, wait_until
+from harness.laboratory import command_line, unique, wait_until
 
 
 def told(site, vm):
@@ -51,6 +51,28 @@ def test_runs_share_a_connection_and_do_without_where_it_hangs_or_ends(lab, b):
     b.signal_library_processes(signal.SIGKILL)
     assert told(b, vm) == plan
     assert not set(first) & set(wait_until("new ones", b.library_processes, 10))
+
+
+def test_changes_are_made_by_those_that_stay_and_without_them(lab, a, b):
+    """On site-b, whose runs give the sign of life that they hold."""
+    machine, vm = runs_on_b(lab)
+
+    def lent():
+        return [pid for pid in b.library_processes() if "\0--changes\0" in command_line(pid) + "\0"]
+
+    assert lent(), "none was lent to the gate"
+    # nobody is told that a run lives which is over
+    wait_until("the signs of life to be gone", lambda: not os.listdir(os.path.join(b.location, "var/onemirror/running")), 10)
+    b.signal_library_processes(signal.SIGSTOP)
+    try:
+        b.action("poweroff", vm)
+        b.wait_vm(vm, "POWEROFF")
+        b.action("terminate", vm)
+        b.wait_vm(vm, "DONE", timeout=60)
+        machine.comes_home()
+    finally:
+        b.signal_library_processes(signal.SIGCONT)
+    machine.assert_complete(a)
 
 
 def test_one_that_stays_asks_anew_each_time(lab, b):
