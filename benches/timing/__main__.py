@@ -5,7 +5,7 @@ import sys
 
 from harness.laboratory import LAB, Lab, LabError, end_on_signals
 
-from . import dead, handoff
+from . import action, dead, handoff
 from .measure import median
 
 
@@ -19,6 +19,8 @@ def arguments():
     parser.add_argument("--rate", type=float, default=1, metavar="N", help="how many records a VM writes per second (default 1)")
     parser.add_argument("--ceph", choices=("16", "18", "20"), help="release of Ceph; default: this machine's own")
     parser.add_argument("--dead", action="store_true", help="instead: how long things take while the other site is dead")
+    parser.add_argument("--actions", action="store_true",
+                        help="instead: how much longer a stock action takes of a VM with nothing to hand over")
     parser.add_argument("--commands", action="store_true", help="Ceph's commands in place of its libraries")
     return parser.parse_args()
 
@@ -80,6 +82,11 @@ def main():
             for death in dead.DEATHS:
                 show_plain("site-a %s" % death, dead.beside(lab, death))
                 lab.clear()
+            return
+        if options.actions:
+            print("%-44s %12s %12s" % ("milliseconds", "not mirrored", "mirrored"))
+            for name, medians in action.longer_by(lab):
+                print("%-44s %12.1f %12.1f" % (name, *medians), flush=True)
             return
         for mode in options.modes:
             for count in options.vms:
