@@ -70,7 +70,7 @@ pub enum LibraryUse {
 
 /// What such a process is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
+enum ServedCalls {
     /// The questions of all.
     Questions,
     /// All calls of one.
@@ -152,7 +152,7 @@ impl SharedProcesses {
 
     /// Connects to one that has greeted, which is started if there is none. `None`: it has to be done without.
     pub(super) async fn connect(&self, program: &Path, options: &ConnectOptions) -> Option<UnixStream> {
-        let stream = self.met(Purpose::Questions, COMES_UP, program, options, None).await?;
+        let stream = self.met(ServedCalls::Questions, COMES_UP, program, options, None).await?;
         greeted(stream).await
     }
 
@@ -190,7 +190,7 @@ impl SharedProcesses {
         program: &Path,
         options: &ConnectOptions,
     ) -> Option<LentProcess> {
-        let stream = self.met(Purpose::Changes, COMES_UP, program, options, Some(number)).await?;
+        let stream = self.met(ServedCalls::Changes, COMES_UP, program, options, Some(number)).await?;
         let process = self.signed(&stream)?;
         greeted(stream).await.map(|stream| LentProcess { stream, process, _taken: taken })
     }
@@ -213,7 +213,7 @@ impl SharedProcesses {
     /// Connects to one, which is started if there is none.
     async fn met(
         &self,
-        purpose: Purpose,
+        purpose: ServedCalls,
         patience: Duration,
         program: &Path,
         options: &ConnectOptions,
@@ -250,7 +250,7 @@ impl SharedProcesses {
     /// Starts one, unless somebody else does.
     fn start(
         &self,
-        purpose: Purpose,
+        purpose: ServedCalls,
         program: &Path,
         socket: &Path,
         options: &ConnectOptions,
@@ -262,7 +262,7 @@ impl SharedProcesses {
             .arg(socket)
             .arg("--idle")
             .arg(self.idle.as_secs().max(1).to_string())
-            .args((purpose == Purpose::Changes).then_some("--changes"))
+            .args((purpose == ServedCalls::Changes).then_some("--changes"))
             .env("LC_ALL", "C")
             .env_remove("CEPH_ARGS")
             .current_dir("/")
@@ -366,7 +366,7 @@ mod tests {
         {
             let shared = sharing(folder.path().join(name));
             let forever = Duration::from_secs(86_400);
-            let met = shared.met(Purpose::Questions, forever, &program, &options, None).await;
+            let met = shared.met(ServedCalls::Questions, forever, &program, &options, None).await;
             assert!(met.is_none(), "{name}");
             assert!(matches!(shared.lend(&program, &options).await, Lending::Never), "{name}");
         }
