@@ -2,17 +2,13 @@
 
 use crate::bindings::{self, rados_ioctx_t, rados_t, size_t, timeval};
 use crate::calls::{ConnectOptions, Failure, LockedBy, PoolPlace, Stage};
+use crate::errno::{EINVAL, ENOENT, ERANGE};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
 /// The library that is opened; librados comes with it.
 const LIBRARY: &str = "librbd.so.1";
-
-/// `EINVAL`
-pub(crate) const EINVAL: i32 = 22;
-const ENOENT: i32 = 2;
-const ERANGE: i32 = 34;
 
 /// What the answer about a lock may take at first, in bytes.
 const BUFFER: usize = 4096;

@@ -3,16 +3,11 @@
 use crate::bindings::{self, *};
 use crate::calls::{Failure, ImageTold, MirroringTold, ParentTold, SiteStatus, Snapshot, Stage, StatusTold};
 use crate::cluster::{OpenPool, c_string, checked, owned, separated};
+use crate::errno::{EBADMSG, EINVAL, ENOENT, ERANGE};
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::mem::{MaybeUninit, size_of};
 use std::ptr::null;
-
-const ENOENT: i32 = 2;
-const EINVAL: i32 = 22;
-const ERANGE: i32 = 34;
-/// An answer of Ceph that makes no sense.
-const EBADMSG: i32 = 74;
 
 /// Bytes of an id.
 const ID: usize = 4096;

@@ -19,6 +19,7 @@
 mod bindings;
 mod calls;
 mod cluster;
+pub mod errno;
 mod image;
 mod serve;
 mod share;

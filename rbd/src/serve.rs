@@ -4,6 +4,7 @@ use crate::calls::{
     Call, ConnectOptions, Failure, LibraryAnswer, LibraryRequest, LibraryResponse, PoolPlace, Stage,
 };
 use crate::cluster::{CephLibrary, OpenPool, RadosCluster};
+use crate::errno::{EACCES, EIO, ENOENT, EPERM, ESHUTDOWN};
 use crate::image::OpenImage;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
@@ -14,13 +15,6 @@ use std::thread;
 
 /// Calls that are under way at once; the others wait.
 pub const THREADS: usize = 16;
-
-const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
-const EIO: i32 = 5;
-const EACCES: i32 = 13;
-/// Of a client that was cut off from the cluster.
-const ESHUTDOWN: i32 = 108;
 
 /// Writes an empty line once the libraries are open. Reads [`ConnectOptions`], then [`LibraryRequest`]s, a line each, until
 /// there are no more, and writes [`LibraryResponse`]s in the order in which they come. What is still under way at the end is

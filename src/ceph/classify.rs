@@ -7,10 +7,8 @@
 use super::CephError;
 use crate::process::{Output, ProcessError};
 use crate::text::excerpt;
+use onemirror_rbd::errno::{EBUSY, ENOENT, EROFS};
 
-pub(super) const ENOENT: i32 = 2;
-const EBUSY: i32 = 16;
-const EROFS: i32 = 30;
 /// `ssh` itself failed.
 const SSH_FAILED: i32 = 255;
 /// What `ssh` says of a host that answers and lets nobody in, or is not the one that is known.

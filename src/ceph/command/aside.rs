@@ -5,6 +5,7 @@ use super::{CephCall, FORCED_PROMOTE_DEADLINE, Program, RbdCommand, split_pool, 
 use crate::ceph::{Ceph, CephImages};
 use async_trait::async_trait;
 use onemirror_protocol::ImageSpec;
+use onemirror_rbd::errno::ENOENT;
 
 /// The room in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl CephImages for RbdCommand {
         call.operands = vec![key.into()];
         let (question, output) = self.output(&call).await?;
         match output.status {
-            0 | classify::ENOENT => Ok(()),
+            0 | ENOENT => Ok(()),
             _ => Err(classify::rbd_error(&question, &output)),
         }
     }

@@ -1,7 +1,7 @@
 //! What Ceph's libraries answer, in the same words as its commands' answers; pure.
 
 use super::process::Ended;
-use crate::ceph::classify::{ENOENT, Question, of_errno};
+use crate::ceph::classify::{Question, of_errno};
 use crate::ceph::parse::{self, RawImageStatus, RawPeerStatus};
 use crate::ceph::{
     CephError, ImageInfo, LockHolder, MirrorMode, MirrorSnapshot, MirrorSnapshotState, MirrorState,
@@ -11,6 +11,7 @@ use crate::text::excerpt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use onemirror_protocol::ImageSpec;
+use onemirror_rbd::errno::{EBADMSG, ENOENT};
 use onemirror_rbd::{
     self as rbd, Failure, LibraryAnswer, LockedBy, ParentTold, SiteStatus, Snapshot, Stage, StatusTold,
 };
@@ -18,9 +19,6 @@ use onemirror_rbd::{
 /// The states of mirroring in librbd.h that Ceph's command has words for.
 const DISABLING: u32 = 0;
 const ENABLED: u32 = 1;
-
-/// An answer of Ceph that makes no sense.
-const EBADMSG: i32 = 74;
 
 /// As which a crash is told: SIGABRT, as a shell tells it.
 const ABORTED: i32 = 134;

@@ -25,6 +25,7 @@ use crate::process::ProcessError;
 use answers::error_of;
 use async_trait::async_trait;
 use onemirror_protocol::{Fullness, ImageSpec};
+use onemirror_rbd::errno::{EBUSY, EEXIST, EROFS};
 use onemirror_rbd::{Call, ConnectOptions, Failure, LibraryAnswer, LockedBy, PoolPlace, Stage};
 use process::{Ended, LibraryProcess};
 use shared::Lending;
@@ -40,10 +41,6 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// What the drills start in place of it, as they put programs of theirs before `rbd` in `PATH`.
 const PROGRAM_VARIABLE: &str = "ONEMIRROR_LIBRBD_PROGRAM";
-
-const EBUSY: i32 = 16;
-const EEXIST: i32 = 17;
-const EROFS: i32 = 30;
 
 /// One cluster, reached with Ceph's libraries; with its commands where there are no libraries, or on a bridge host.
 pub struct Librbd {

@@ -25,6 +25,9 @@ use tokio::sync::oneshot;
 /// What this program is called with, to be such a process.
 pub(crate) const COMMAND: &str = "librbd";
 
+/// As which lists of processes have it.
+pub(super) const NAME: &str = "onemirror";
+
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<LibraryAnswer, Failure>>>>>;
 
 /// Why no answer came.
@@ -120,6 +123,7 @@ impl LibraryProcess {
     pub(super) fn start(program: &Path, options: &ConnectOptions) -> std::io::Result<Self> {
         let mut command = Command::new(program);
         command
+            .arg0(NAME)
             .arg(COMMAND)
             .env("LC_ALL", "C")
             .env_remove("CEPH_ARGS")

@@ -3,12 +3,12 @@
 //! which lends it the sign of life that its own processes inherit; it ends with that run as they do. Nothing depends on them:
 //! who meets none, or one that hangs or ends, does it by a process of his own.
 
-use super::process::COMMAND;
+use super::process::{COMMAND, NAME};
 use crate::state::{BootId, RunsSign, private_folder};
 use onemirror_rbd::ConnectOptions;
 use rustix::fs::FlockOperation;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -114,10 +114,9 @@ impl LibraryUse {
 }
 
 impl SharedProcesses {
-    /// The socket of the one for these options that answers questions, or of one of those that make changes; `None` where none can
-    /// be shared. The name tells apart what may give other
+    /// The socket of the one for these options that answers questions; `None` where none can be shared. The name tells apart what may give other
     /// answers: files that have changed, another version of this program, another boot of the machine that has the folder.
-    fn socket(&self, options: &ConnectOptions, number: Option<usize>) -> Option<PathBuf> {
+    fn socket(&self, options: &ConnectOptions) -> Option<PathBuf> {
         let conf = options.conf.as_deref().map(Path::new);
         let keyfile = options.keyfile.as_deref().map(Path::new);
         // it runs in another folder
@@ -136,9 +135,17 @@ impl SharedProcesses {
             std::env::var_os(variable).hash(&mut name);
         }
         BootId::current().ok()?.to_string().hash(&mut name);
-        let number = number.map(|number| format!("-{number}")).unwrap_or_default();
-        let path = self.folder.join(format!("{:016x}{number}", name.finish()));
-        (path.as_os_str().len() <= LONGEST_PATH).then_some(path)
+        let path = self.folder.join(format!("{:016x}", name.finish()));
+        // one that makes changes has a number behind it
+        (path.as_os_str().len() + "-0".len() <= LONGEST_PATH).then_some(path)
+    }
+
+    /// The socket, and with which options such a process is started. `None`: there can be none.
+    fn place(&self, options: &ConnectOptions) -> Option<(PathBuf, ConnectOptions)> {
+        // whoever asks has a deadline of his own
+        let options = ConnectOptions { mount_timeout: MOUNT_TIMEOUT, ..options.clone() };
+        let socket = self.socket(&options)?;
+        self.has_folder().then_some((socket, options))
     }
 
     /// Whether the folder is there, and this user's own.
@@ -152,25 +159,24 @@ impl SharedProcesses {
 
     /// Connects to one that has greeted, which is started if there is none. `None`: it has to be done without.
     pub(super) async fn connect(&self, program: &Path, options: &ConnectOptions) -> Option<UnixStream> {
-        let stream = self.met(ServedCalls::Questions, COMES_UP, program, options, None).await?;
-        greeted(stream).await
+        let (socket, options) = self.place(options)?;
+        let met = self.met(COMES_UP, ServedCalls::Questions, program, &socket, &options);
+        greeted(met.await?).await
     }
 
     /// Has one to ourselves that makes changes.
     pub(super) async fn lend(&self, program: &Path, options: &ConnectOptions) -> Lending {
+        let Some((socket, options)) = self.place(options) else { return Lending::Never };
         let end = Instant::now() + WAITS_FOR_TURN;
         loop {
             for number in 0..LENT {
-                let Some(socket) = self.socket(&with_patience(options), Some(number)) else {
-                    return Lending::Never;
-                };
-                if !self.has_folder() {
-                    return Lending::Never;
-                }
+                let mut name = socket.as_os_str().to_owned();
+                name.push(format!("-{number}"));
+                let socket = PathBuf::from(name);
                 match locked(&socket.with_extension(TAKEN)) {
                     Ok(None) => {}
                     Ok(Some(taken)) => {
-                        let lent = self.lent(number, taken, program, options).await;
+                        let lent = self.lent(taken, program, &socket, &options).await;
                         return lent.map_or(Lending::Never, Lending::Lent);
                     }
                     Err(_) => return Lending::Never,
@@ -185,19 +191,20 @@ impl SharedProcesses {
 
     async fn lent(
         &self,
-        number: usize,
         taken: File,
         program: &Path,
+        socket: &Path,
         options: &ConnectOptions,
     ) -> Option<LentProcess> {
-        let stream = self.met(ServedCalls::Changes, COMES_UP, program, options, Some(number)).await?;
+        let stream = self.met(COMES_UP, ServedCalls::Changes, program, socket, options).await?;
         let process = self.signed(&stream)?;
         greeted(stream).await.map(|stream| LentProcess { stream, process, _taken: taken })
     }
 
     /// Gives it our sign of life. The process; it has not greeted yet, so once it has, it is the one that was found here.
     fn signed(&self, stream: &tokio::net::UnixStream) -> Option<OwnedFd> {
-        let pid = rustix::net::sockopt::socket_peercred(stream).ok()?.pid;
+        // none, where it lives in another namespace
+        let pid = Pid::from_raw(stream.peer_cred().ok()?.pid()?)?;
         let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         let sign = self.sign_of_life.get();
         let files: Vec<_> = sign.iter().map(|sign| sign.as_fd()).collect();
@@ -213,28 +220,23 @@ impl SharedProcesses {
     /// Connects to one, which is started if there is none.
     async fn met(
         &self,
-        purpose: ServedCalls,
         patience: Duration,
+        calls: ServedCalls,
         program: &Path,
+        socket: &Path,
         options: &ConnectOptions,
-        number: Option<usize>,
     ) -> Option<tokio::net::UnixStream> {
-        let options = with_patience(options);
-        let socket = self.socket(&options, number)?;
-        if !self.has_folder() {
-            return None;
-        }
         let end = Instant::now() + patience;
         let mut has_tried = false;
         let mut started = None;
         loop {
-            if let Ok(stream) = tokio::net::UnixStream::connect(&socket).await {
+            if let Ok(stream) = tokio::net::UnixStream::connect(socket).await {
                 return Some(stream);
             }
             if !has_tried {
                 has_tried = true;
                 started = self
-                    .start(purpose, program, &socket, &options)
+                    .start(calls, program, socket, options)
                     .inspect_err(|error| tracing::debug!("{}: {error}", socket.display()))
                     .ok()?;
             }
@@ -250,19 +252,20 @@ impl SharedProcesses {
     /// Starts one, unless somebody else does.
     fn start(
         &self,
-        purpose: ServedCalls,
+        calls: ServedCalls,
         program: &Path,
         socket: &Path,
         options: &ConnectOptions,
     ) -> std::io::Result<Option<Child>> {
         let Some(lock) = locked(&socket.with_extension(LOCK))? else { return Ok(None) };
         let mut child = Command::new(program)
+            .arg0(NAME)
             .arg(COMMAND)
             .arg("--share")
             .arg(socket)
             .arg("--idle")
             .arg(self.idle.as_secs().max(1).to_string())
-            .args((purpose == ServedCalls::Changes).then_some("--changes"))
+            .args((calls == ServedCalls::Changes).then_some("--changes"))
             .env("LC_ALL", "C")
             .env_remove("CEPH_ARGS")
             .current_dir("/")
@@ -277,11 +280,6 @@ impl SharedProcesses {
         child.stdin.take().map_or(Ok(()), |mut input| input.write_all(&line))?;
         Ok(Some(child))
     }
-}
-
-/// Whoever asks has a deadline of his own.
-fn with_patience(options: &ConnectOptions) -> ConnectOptions {
-    ConnectOptions { mount_timeout: MOUNT_TIMEOUT, ..options.clone() }
 }
 
 /// The same once it has greeted.
@@ -366,8 +364,11 @@ mod tests {
         {
             let shared = sharing(folder.path().join(name));
             let forever = Duration::from_secs(86_400);
-            let met = shared.met(ServedCalls::Questions, forever, &program, &options, None).await;
-            assert!(met.is_none(), "{name}");
+            if let Some((socket, options)) = shared.place(&options) {
+                let met = shared.met(forever, ServedCalls::Questions, &program, &socket, &options).await;
+                assert!(met.is_none(), "{name}");
+            }
+            assert!(shared.connect(&program, &options).await.is_none(), "{name}");
             assert!(matches!(shared.lend(&program, &options).await, Lending::Never), "{name}");
         }
     }
@@ -379,7 +380,7 @@ mod tests {
         let shared = sharing(folder.path().join("librbd"));
         let named = || {
             let conf = Some(conf.to_string_lossy().into_owned());
-            shared.socket(&ConnectOptions { conf, ..options() }, None).unwrap()
+            shared.socket(&ConnectOptions { conf, ..options() }).unwrap()
         };
         std::fs::write(&conf, "[global]").unwrap();
         let first = named();
@@ -387,10 +388,10 @@ mod tests {
         std::fs::write(&conf, "[global]\nfsid = 1").unwrap();
         assert_ne!(named(), first);
         assert_ne!(
-            shared.socket(&options(), None),
-            shared.socket(&ConnectOptions { user: "x".into(), ..options() }, None)
+            shared.socket(&options()),
+            shared.socket(&ConnectOptions { user: "x".into(), ..options() })
         );
         let far = SharedProcesses { folder: folder.path().join("long".repeat(40)), ..shared };
-        assert_eq!(far.socket(&options(), None), None, "no socket can be made there");
+        assert_eq!(far.socket(&options()), None, "no socket can be made there");
     }
 }
