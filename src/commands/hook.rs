@@ -156,7 +156,7 @@ async fn let_go(sites: &Sites, vm: i32, state: VmState, event: ReleaseOn) -> Res
 async fn running(sites: &Sites, vm: i32) -> Result<(), RunError> {
     let vm_images = images::vm_images(sites, vm).await?;
     if vm_images.images.is_empty() || vm_images.vm.has_context || !crate::sites::is_running(&vm_images.vm) {
-        let report = reconcile::reconcile_vm(sites, vm).await?;
+        let report = reconcile::reconcile_images(sites, &vm_images).await?;
         reconcile::note_reconcile(sites, &report, Instant::now());
         return reconcile::take_back_refusal(sites, &vm_images.vm).await;
     }

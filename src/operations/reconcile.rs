@@ -13,7 +13,8 @@ use crate::sites::journal::{Attempt, Ground};
 use crate::sites::look::Seen;
 use crate::sites::pools::ImageKey;
 use crate::sites::{
-    NotReached, RunError, Sites, VmImage, activity, drive, images, journal, look, pools, set_aside, users,
+    NotReached, RunError, Sites, VmImage, VmImages, activity, drive, images, journal, look, pools, set_aside,
+    users,
 };
 use crate::state::{locked_before, remember_locked};
 use onemirror_protocol::{Depth, Here, ImageSpec, LetGo, Rule, Run, Step, Task, Unfit, UserHere, Verdict};
@@ -147,11 +148,15 @@ pub async fn reconcile(sites: &Sites) -> Result<ReconcileReport, RunError> {
 
 /// The same for the images of one VM of this site.
 pub async fn reconcile_vm(sites: &Sites, vm: i32) -> Result<ReconcileReport, RunError> {
-    let vm_images = images::vm_images(sites, vm).await?;
+    reconcile_images(sites, &images::vm_images(sites, vm).await?).await
+}
+
+/// The same for a VM that was asked for just now.
+pub async fn reconcile_images(sites: &Sites, vm_images: &VmImages) -> Result<ReconcileReport, RunError> {
     let known = users::user_here(&vm_images.vm);
     let specs = vm_images.images.iter().map(|image| image.spec().clone()).collect();
     let mut users = users::users_now(sites, &specs, &[known]).await?;
-    let kept = vm_images.images.into_iter().map(|image| {
+    let kept = vm_images.images.iter().cloned().map(|image| {
         let users = users.remove(image.spec()).unwrap_or_default();
         ImageWithUsers { image, users }
     });

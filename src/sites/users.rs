@@ -3,11 +3,12 @@
 use super::Sites;
 use super::activity;
 use super::error::{FrontEndError, RunError};
+use super::front_end::FrontEnd;
 use super::images::VmImage;
 use super::look::Seen;
 use super::start;
 use crate::opennebula::disks::{Usage, datastores_needed, images_used, named_by, rbd_images};
-use crate::opennebula::{OneError, OpenNebula, Vm, VmState};
+use crate::opennebula::{OneError, Vm, VmState};
 use onemirror_protocol::{
     Activity, Depth, Domain, Here, ImageSpec, ImageUser, Observation, PeerVm, Role, There, UserHere, Users,
     WayOut,
@@ -61,7 +62,7 @@ pub(crate) async fn users_there(
     if !user.sees_everything() {
         return Err(FrontEndError::SeesTooLittle(crate::text::printable(&user.name)));
     }
-    let users = users(&**client, images).await.inspect_err(|error| sites.there.note_silence(error))?;
+    let users = users(client, images).await.inspect_err(|error| sites.there.note_silence(error))?;
     if has_one_of(sites, users.values().flatten()).await {
         return Err(FrontEndError::LeadsHere);
     }
@@ -84,7 +85,7 @@ pub(crate) async fn users_here(
     sites: &Sites,
     images: &BTreeSet<ImageSpec>,
 ) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, RunError> {
-    sites.here.ask(async |one| users(&**one, images).await).await
+    sites.here.ask(async |one| users(one, images).await).await
 }
 
 fn made(vm: &Vm) -> (Option<i64>, Option<String>) {
@@ -92,12 +93,12 @@ fn made(vm: &Vm) -> (Option<i64>, Option<String>) {
 }
 
 async fn users(
-    client: &dyn OpenNebula,
+    front_end: &FrontEnd,
     images: &BTreeSet<ImageSpec>,
 ) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, OneError> {
     let mut candidates: BTreeMap<i32, BTreeSet<ImageSpec>> =
         images.iter().filter_map(named_by).map(|named| (named.vm_id, BTreeSet::new())).collect();
-    for image in client.image_pool().await? {
+    for image in front_end.image_pool().await? {
         if let Ok(source) = image.source.parse::<ImageSpec>()
             && images.contains(&source)
         {
@@ -107,9 +108,8 @@ async fn users(
         }
     }
     let mut users: BTreeMap<ImageSpec, Vec<DiskUser>> = BTreeMap::new();
-    let mut datastores = BTreeMap::new();
     for (id, registered) in candidates {
-        let vm = match client.vm(id).await {
+        let vm = match front_end.vm(id).await {
             // it let its disks go for good
             Ok(vm) if vm.state == VmState::Done => continue,
             Ok(vm) => vm,
@@ -117,13 +117,9 @@ async fn users(
             Err(OneError::NoExists(_)) => continue,
             Err(error) => return Err(error),
         };
-        for id in datastores_needed(&vm) {
-            if let std::collections::btree_map::Entry::Vacant(entry) = datastores.entry(id) {
-                entry.insert(client.datastore(id).await?);
-            }
-        }
+        let datastores = front_end.datastores(datastores_needed(&vm)).await?;
         if let Err(error) = rbd_images(&vm, &datastores) {
-            tracing::warn!("VM {id} of {}: {error}", client.endpoint());
+            tracing::warn!("VM {id} of {}: {error}", front_end.endpoint());
         }
         for (image, usage) in images_used(&vm, &datastores, images, &registered) {
             let owns = usage == Usage::Owns;
@@ -165,7 +161,14 @@ pub(crate) async fn users_now(
     for (image, listed) in &listed {
         users.entry(image.clone()).or_default().extend(listed.iter().map(DiskUser::of_upkeep));
     }
+    // who is listed with all of them needs no second question
+    let is_listed = |known: &UserHere, users: &BTreeMap<ImageSpec, Vec<UserHere>>| {
+        users.values().all(|users| users.iter().any(|user| user.vm == known.vm))
+    };
     for known in known {
+        if is_listed(known, &users) {
+            continue;
+        }
         let vm = sites.here.ask(async |one| one.vm(known.vm).await).await?;
         for users in users.values_mut().filter(|users| !users.iter().any(|user| user.vm == vm.id)) {
             users.push(user_here(&vm));
