@@ -114,8 +114,9 @@ impl LibraryUse {
 }
 
 impl SharedProcesses {
-    /// The socket of the one for these options that answers questions; `None` where none can be shared. The name tells apart what may give other
-    /// answers: files that have changed, another version of this program, another boot of the machine that has the folder.
+    /// The socket of the one for these options that answers questions; `None` where none can be shared. The name tells apart
+    /// what may give other answers: files that have changed, another version of this program, another boot of the machine that
+    /// has the folder.
     fn socket(&self, options: &ConnectOptions) -> Option<PathBuf> {
         let conf = options.conf.as_deref().map(Path::new);
         let keyfile = options.keyfile.as_deref().map(Path::new);
