@@ -171,7 +171,7 @@ fn every_promise_and_every_rule_names_its_test() {
 fn every_test_that_a_page_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut functions = BTreeSet::new();
-    for folder in ["protocol", "src", "lab", "tests"] {
+    for folder in ["protocol", "src", "rbd", "lab", "tests"] {
         functions_below(&root.join(folder), &mut functions);
     }
     for (page, least) in [
