@@ -369,18 +369,18 @@ impl<'a> Drive<'a> {
     }
 
     async fn wait(&mut self, what: Option<(WaitFor, ImageSpec)>) -> RequestAnswer {
-        let is_arrival = matches!(what, Some((WaitFor::Arrival, _)));
-        if let Some((what, image)) = what {
+        if let Some((what, image)) = &what {
             tracing::info!("waiting for {what} ({image})");
         }
         self.unlock().await;
         // while its token is on its way, nothing but that needs to be asked for
-        let awaited = self.driven.seen.iter().find_map(|seen| Some((seen, seen.token_behind.as_ref()?)));
-        match awaited {
-            Some((seen, token)) if is_arrival => {
-                self.clock.wait_for(async || seen.has_new_token(token).await).await;
-            }
-            _ => self.clock.wait_a_moment().await,
+        let awaited = match &what {
+            Some((WaitFor::Arrival, image)) => self.driven.seen.iter().find(|seen| seen.spec() == image),
+            _ => None,
+        };
+        match awaited.and_then(|seen| Some((seen, seen.token_behind.as_ref()?))) {
+            Some((seen, token)) => self.clock.wait_for(async || seen.has_new_token(token).await).await,
+            None => self.clock.wait_a_moment().await,
         }
         RequestAnswer::Go
     }

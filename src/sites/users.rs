@@ -161,16 +161,15 @@ pub(crate) async fn users_now(
     for (image, listed) in &listed {
         users.entry(image.clone()).or_default().extend(listed.iter().map(DiskUser::of_upkeep));
     }
-    // who is listed with all of them needs no second question
-    let is_listed = |known: &UserHere, users: &BTreeMap<ImageSpec, Vec<UserHere>>| {
-        users.values().all(|users| users.iter().any(|user| user.vm == known.vm))
-    };
     for known in known {
-        if is_listed(known, &users) {
+        let mut without: Vec<_> =
+            users.values_mut().filter(|users| !users.iter().any(|user| user.vm == known.vm)).collect();
+        // who is listed with all of them needs no second question
+        if without.is_empty() {
             continue;
         }
         let vm = sites.here.ask(async |one| one.vm(known.vm).await).await?;
-        for users in users.values_mut().filter(|users| !users.iter().any(|user| user.vm == vm.id)) {
+        for users in &mut without {
             users.push(user_here(&vm));
         }
     }
