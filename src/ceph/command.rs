@@ -193,6 +193,28 @@ impl RbdCommand {
         call
     }
 
+    /// The value that an object of the pool has for a key, as it is printed and read; `None`: no such object or key.
+    async fn omap_value<T>(
+        &self,
+        what: String,
+        (pool, namespace): (&str, Option<&str>),
+        (object, key): (String, String),
+        read: impl FnOnce(&[u8]) -> parse::Parsed<T>,
+    ) -> Result<Option<T>, CephError> {
+        let mut call = self.call(Program::Rados, what, &["getomapval"]);
+        call.only_asks = true;
+        call.in_pool(pool, namespace);
+        call.operands = vec![object, key];
+        let (question, output) = self.output(&call).await?;
+        if classify::is_omap_key_absent(&output) {
+            return Ok(None);
+        }
+        if output.status != 0 {
+            return Err(classify::rados_error(&question, &output));
+        }
+        understood(&question, read(&output.stdout)).map(Some)
+    }
+
     /// The words of the whole command line, the program first.
     fn command_line(&self, call: &CephCall) -> Vec<OsString> {
         let Connection { conf, user, keyfile, mon_host, .. } = &self.connection;
@@ -268,7 +290,7 @@ impl RbdCommand {
         let mut call = self.call(Program::Rados, format!("header of {image}"), &["listomapvals"]);
         call.only_asks = true;
         call.in_pool(image.pool(), image.namespace());
-        call.operands = vec![format!("rbd_header.{}", info.id)];
+        call.operands = vec![parse::header_of(&info.id)];
         let (question, output) = self.answer(&call).await?;
         match output.status {
             0 => understood(&question, parse::header_metadata(&output.stdout)),
@@ -622,19 +644,9 @@ impl Ceph for RbdCommand {
     async fn mirror_uuid(&self, pool: &str) -> Result<Option<String>, CephError> {
         // the pool's own, also for its namespaces: that is the one under which the daemon appears elsewhere
         let (pool, _) = split_pool(pool);
-        let mut call = self.call(Program::Rados, format!("mirror uuid of {pool}"), &["getomapval"]);
-        call.only_asks = true;
-        call.in_pool(pool, None);
-        call.operands = vec!["rbd_mirroring".into(), "mirror_uuid".into()];
-        let (question, output) = self.output(&call).await?;
-        if classify::is_omap_key_absent(&output) {
-            return Ok(None);
-        }
-        if output.status != 0 {
-            return Err(classify::rados_error(&question, &output));
-        }
-        understood(&question, parse::omap_text(&output.stdout))
-            .map(|uuid| Some(uuid).filter(|it| !it.is_empty()))
+        let place = ("rbd_mirroring".into(), "mirror_uuid".into());
+        let uuid = self.omap_value(format!("mirror uuid of {pool}"), (pool, None), place, parse::omap_text);
+        Ok(uuid.await?.filter(|uuid| !uuid.is_empty()))
     }
 
     async fn stored_metadata(
@@ -643,34 +655,13 @@ impl Ceph for RbdCommand {
         id: &str,
         key: &str,
     ) -> Result<Option<String>, CephError> {
-        let mut call = self.call(Program::Rados, format!("{key} of {image}"), &["getomapval"]);
-        call.only_asks = true;
-        call.in_pool(image.pool(), image.namespace());
-        let (object, key) = parse::place_of_metadata(id, key);
-        call.operands = vec![object, key];
-        let (question, output) = self.output(&call).await?;
-        if classify::is_omap_key_absent(&output) {
-            return Ok(None);
-        }
-        if output.status != 0 {
-            return Err(classify::rados_error(&question, &output));
-        }
-        understood(&question, parse::omap_text(&output.stdout)).map(Some)
+        let (what, pool) = (format!("{key} of {image}"), (image.pool(), image.namespace()));
+        self.omap_value(what, pool, parse::place_of_metadata(id, key), parse::omap_text).await
     }
 
     async fn journal_resync(&self, image: &ImageSpec, id: &str) -> Result<Option<bool>, CephError> {
-        let mut call = self.call(Program::Rados, format!("journal of {image}"), &["getomapval"]);
-        call.only_asks = true;
-        call.in_pool(image.pool(), image.namespace());
-        call.operands = vec![format!("journal.{id}"), parse::JOURNAL_OWN_CLIENT.into()];
-        let (question, output) = self.output(&call).await?;
-        if classify::is_omap_key_absent(&output) {
-            return Ok(None);
-        }
-        if output.status != 0 {
-            return Err(classify::rados_error(&question, &output));
-        }
-        understood(&question, parse::journal_resync(&output.stdout)).map(Some)
+        let (what, pool) = (format!("journal of {image}"), (image.pool(), image.namespace()));
+        self.omap_value(what, pool, parse::place_of_journal_client(id), parse::journal_resync).await
     }
 
     async fn lock(

@@ -21,7 +21,7 @@ use std::time::Duration;
 #[error("{0}")]
 pub struct NotUnderstood(String);
 
-type Parsed<T> = Result<T, NotUnderstood>;
+pub(super) type Parsed<T> = Result<T, NotUnderstood>;
 
 /// serde_json's own message may quote a value, and one of the values is a peer's key.
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Parsed<T> {
@@ -752,7 +752,17 @@ pub fn header_metadata(bytes: &[u8]) -> Parsed<BTreeMap<String, String>> {
 /// Where an image's metadata is in the cluster: the object, and the key that a value has there (`metadata_key_for_name` in
 /// Ceph's src/cls/rbd/cls_rbd.cc).
 pub(super) fn place_of_metadata(id: &str, key: &str) -> (String, String) {
-    (format!("rbd_header.{id}"), format!("metadata_{key}"))
+    (header_of(id), format!("{HEADER_METADATA}{key}"))
+}
+
+/// The object that holds what the image with this id says of itself.
+pub(super) fn header_of(id: &str) -> String {
+    format!("rbd_header.{id}")
+}
+
+/// Where the journal of the image with this id has its own client.
+pub(super) fn place_of_journal_client(id: &str) -> (String, String) {
+    (format!("journal.{id}"), JOURNAL_OWN_CLIENT.into())
 }
 
 /// An omap value that is printable text.

@@ -297,6 +297,22 @@ impl Librbd {
         Ok(process)
     }
 
+    /// The value that is asked for, as it is read; `None` inside: there is none.
+    async fn omap_value<T>(
+        &self,
+        call: LibraryCall,
+        read: impl FnOnce(Vec<u8>) -> parse::Parsed<T>,
+    ) -> Result<Option<Option<T>>, CephError> {
+        let question = self.question(&call);
+        let Some(answer) = self.call(call).await? else { return Ok(None) };
+        match answer? {
+            LibraryAnswer::Value(value) => {
+                value.map(|value| understood(&question, read(value))).transpose().map(Some)
+            }
+            _ => Err(answers::another(&question)),
+        }
+    }
+
     /// A change that answers nothing.
     async fn change(&self, call: LibraryCall) -> Result<Option<Result<(), CephError>>, CephError> {
         let question = self.question(&call);
@@ -455,17 +471,9 @@ impl Ceph for Librbd {
         let call = Call::OmapValue { object: "rbd_mirroring".into(), key: "mirror_uuid".into() };
         let (what, deadline) = (format!("mirror uuid of {}", place.pool), self.deadline);
         let call = LibraryCall { what, place, call, deadline };
-        let question = self.question(&call);
-        match self.call(call).await? {
+        match self.omap_value(call, parse::omap_text_of).await? {
             None => self.command.mirror_uuid(pool).await,
-            Some(answer) => match answer? {
-                LibraryAnswer::Value(None) => Ok(None),
-                LibraryAnswer::Value(Some(value)) => {
-                    let uuid = understood(&question, parse::omap_text_of(value))?;
-                    Ok(Some(uuid).filter(|uuid| !uuid.is_empty()))
-                }
-                _ => Err(answers::another(&question)),
-            },
+            Some(uuid) => Ok(uuid.filter(|uuid| !uuid.is_empty())),
         }
     }
 
@@ -475,34 +483,20 @@ impl Ceph for Librbd {
         id: &str,
         key: &str,
     ) -> Result<Option<String>, CephError> {
-        let (object, omap_key) = parse::place_of_metadata(id, key);
-        let call = self.about(&format!("{key} of"), image, Call::OmapValue { object, key: omap_key });
-        let question = self.question(&call);
-        match self.call(call).await? {
+        let (words, (object, omap_key)) = (format!("{key} of"), parse::place_of_metadata(id, key));
+        let call = self.about(&words, image, Call::OmapValue { object, key: omap_key });
+        match self.omap_value(call, parse::omap_text_of).await? {
             None => self.command.stored_metadata(image, id, key).await,
-            Some(answer) => match answer? {
-                LibraryAnswer::Value(None) => Ok(None),
-                LibraryAnswer::Value(Some(value)) => {
-                    understood(&question, parse::omap_text_of(value)).map(Some)
-                }
-                _ => Err(answers::another(&question)),
-            },
+            Some(value) => Ok(value),
         }
     }
 
     async fn journal_resync(&self, image: &ImageSpec, id: &str) -> Result<Option<bool>, CephError> {
-        let (object, key) = (format!("journal.{id}"), parse::JOURNAL_OWN_CLIENT.to_owned());
+        let (object, key) = parse::place_of_journal_client(id);
         let call = self.about("journal of", image, Call::OmapValue { object, key });
-        let question = self.question(&call);
-        match self.call(call).await? {
+        match self.omap_value(call, |value| parse::journal_resync_of(&value)).await? {
             None => self.command.journal_resync(image, id).await,
-            Some(answer) => match answer? {
-                LibraryAnswer::Value(None) => Ok(None),
-                LibraryAnswer::Value(Some(value)) => {
-                    understood(&question, parse::journal_resync_of(&value)).map(Some)
-                }
-                _ => Err(answers::another(&question)),
-            },
+            Some(asked) => Ok(asked),
         }
     }
 

@@ -144,16 +144,18 @@ impl LibraryProcess {
 
     /// One that is connected, and has greeted.
     pub(super) fn shared(stream: UnixStream) -> std::io::Result<Self> {
-        let leash = Leash::Shared(stream.try_clone()?);
-        let (output, pipe) = tokio::net::UnixStream::from_std(stream)?.into_split();
-        Ok(Self::with(leash, Input { pipe: Box::pin(pipe), options: None }, output))
+        Self::connected(Leash::Shared(stream.try_clone()?), stream)
     }
 
     /// One that is ours for a while.
     pub(super) fn lent(lent: LentProcess) -> std::io::Result<Self> {
         let stream = lent.stream.try_clone()?;
+        Self::connected(Leash::Lent(lent), stream)
+    }
+
+    fn connected(leash: Leash, stream: UnixStream) -> std::io::Result<Self> {
         let (output, pipe) = tokio::net::UnixStream::from_std(stream)?.into_split();
-        Ok(Self::with(Leash::Lent(lent), Input { pipe: Box::pin(pipe), options: None }, output))
+        Ok(Self::with(leash, Input { pipe: Box::pin(pipe), options: None }, output))
     }
 
     fn with(leash: Leash, input: Input, output: impl AsyncRead + Unpin + Send + 'static) -> Self {
