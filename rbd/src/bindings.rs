@@ -794,6 +794,13 @@ pub struct Library {
     pub rados_ioctx_destroy: unsafe extern "C" fn(io: rados_ioctx_t),
     pub rados_ioctx_set_namespace:
         unsafe extern "C" fn(io: rados_ioctx_t, nspace: *const ::std::os::raw::c_char),
+    pub rados_read: unsafe extern "C" fn(
+        io: rados_ioctx_t,
+        oid: *const ::std::os::raw::c_char,
+        buf: *mut ::std::os::raw::c_char,
+        len: size_t,
+        off: u64,
+    ) -> ::std::os::raw::c_int,
     pub rados_omap_get_next2: unsafe extern "C" fn(
         iter: rados_omap_iter_t,
         key: *mut *mut ::std::os::raw::c_char,
@@ -810,6 +817,15 @@ pub struct Library {
     ) -> ::std::os::raw::c_int,
     pub rados_create_read_op: unsafe extern "C" fn() -> rados_read_op_t,
     pub rados_release_read_op: unsafe extern "C" fn(read_op: rados_read_op_t),
+    pub rados_read_op_omap_get_vals2: unsafe extern "C" fn(
+        read_op: rados_read_op_t,
+        start_after: *const ::std::os::raw::c_char,
+        filter_prefix: *const ::std::os::raw::c_char,
+        max_return: u64,
+        iter: *mut rados_omap_iter_t,
+        pmore: *mut ::std::os::raw::c_uchar,
+        prval: *mut ::std::os::raw::c_int,
+    ),
     pub rados_read_op_omap_get_vals_by_keys2: unsafe extern "C" fn(
         read_op: rados_read_op_t,
         keys: *const *const ::std::os::raw::c_char,
@@ -863,6 +879,21 @@ pub struct Library {
     ) -> ::std::os::raw::c_int,
     pub rbd_mirror_peer_site_list_cleanup:
         unsafe extern "C" fn(peers: *mut rbd_mirror_peer_site_t, max_peers: ::std::os::raw::c_int),
+    pub rbd_mirror_image_info_list: unsafe extern "C" fn(
+        io_ctx: rados_ioctx_t,
+        mode_filter: *mut rbd_mirror_image_mode_t,
+        start_id: *const ::std::os::raw::c_char,
+        max: size_t,
+        image_ids: *mut *mut ::std::os::raw::c_char,
+        mode_entries: *mut rbd_mirror_image_mode_t,
+        info_entries: *mut rbd_mirror_image_info_t,
+        num_entries: *mut size_t,
+    ) -> ::std::os::raw::c_int,
+    pub rbd_mirror_image_info_list_cleanup: unsafe extern "C" fn(
+        image_ids: *mut *mut ::std::os::raw::c_char,
+        info_entries: *mut rbd_mirror_image_info_t,
+        num_entries: size_t,
+    ),
     pub rbd_open: unsafe extern "C" fn(
         io: rados_ioctx_t,
         name: *const ::std::os::raw::c_char,
@@ -973,11 +1004,14 @@ impl Library {
         let rados_ioctx_create = __library.get(b"rados_ioctx_create\0").map(|sym| *sym)?;
         let rados_ioctx_destroy = __library.get(b"rados_ioctx_destroy\0").map(|sym| *sym)?;
         let rados_ioctx_set_namespace = __library.get(b"rados_ioctx_set_namespace\0").map(|sym| *sym)?;
+        let rados_read = __library.get(b"rados_read\0").map(|sym| *sym)?;
         let rados_omap_get_next2 = __library.get(b"rados_omap_get_next2\0").map(|sym| *sym)?;
         let rados_omap_get_end = __library.get(b"rados_omap_get_end\0").map(|sym| *sym)?;
         let rados_stat = __library.get(b"rados_stat\0").map(|sym| *sym)?;
         let rados_create_read_op = __library.get(b"rados_create_read_op\0").map(|sym| *sym)?;
         let rados_release_read_op = __library.get(b"rados_release_read_op\0").map(|sym| *sym)?;
+        let rados_read_op_omap_get_vals2 =
+            __library.get(b"rados_read_op_omap_get_vals2\0").map(|sym| *sym)?;
         let rados_read_op_omap_get_vals_by_keys2 =
             __library.get(b"rados_read_op_omap_get_vals_by_keys2\0").map(|sym| *sym)?;
         let rados_read_op_operate = __library.get(b"rados_read_op_operate\0").map(|sym| *sym)?;
@@ -990,6 +1024,9 @@ impl Library {
         let rbd_mirror_peer_site_list = __library.get(b"rbd_mirror_peer_site_list\0").map(|sym| *sym)?;
         let rbd_mirror_peer_site_list_cleanup =
             __library.get(b"rbd_mirror_peer_site_list_cleanup\0").map(|sym| *sym)?;
+        let rbd_mirror_image_info_list = __library.get(b"rbd_mirror_image_info_list\0").map(|sym| *sym)?;
+        let rbd_mirror_image_info_list_cleanup =
+            __library.get(b"rbd_mirror_image_info_list_cleanup\0").map(|sym| *sym)?;
         let rbd_open = __library.get(b"rbd_open\0").map(|sym| *sym)?;
         let rbd_open_read_only = __library.get(b"rbd_open_read_only\0").map(|sym| *sym)?;
         let rbd_close = __library.get(b"rbd_close\0").map(|sym| *sym)?;
@@ -1030,11 +1067,13 @@ impl Library {
             rados_ioctx_create,
             rados_ioctx_destroy,
             rados_ioctx_set_namespace,
+            rados_read,
             rados_omap_get_next2,
             rados_omap_get_end,
             rados_stat,
             rados_create_read_op,
             rados_release_read_op,
+            rados_read_op_omap_get_vals2,
             rados_read_op_omap_get_vals_by_keys2,
             rados_read_op_operate,
             rados_lock_exclusive,
@@ -1044,6 +1083,8 @@ impl Library {
             rbd_snap_spec_cleanup,
             rbd_mirror_peer_site_list,
             rbd_mirror_peer_site_list_cleanup,
+            rbd_mirror_image_info_list,
+            rbd_mirror_image_info_list_cleanup,
             rbd_open,
             rbd_open_read_only,
             rbd_close,
@@ -1118,6 +1159,16 @@ impl Library {
     ) -> () {
         (self.rados_ioctx_set_namespace)(io, nspace)
     }
+    pub unsafe fn rados_read(
+        &self,
+        io: rados_ioctx_t,
+        oid: *const ::std::os::raw::c_char,
+        buf: *mut ::std::os::raw::c_char,
+        len: size_t,
+        off: u64,
+    ) -> ::std::os::raw::c_int {
+        (self.rados_read)(io, oid, buf, len, off)
+    }
     pub unsafe fn rados_omap_get_next2(
         &self,
         iter: rados_omap_iter_t,
@@ -1145,6 +1196,26 @@ impl Library {
     }
     pub unsafe fn rados_release_read_op(&self, read_op: rados_read_op_t) -> () {
         (self.rados_release_read_op)(read_op)
+    }
+    pub unsafe fn rados_read_op_omap_get_vals2(
+        &self,
+        read_op: rados_read_op_t,
+        start_after: *const ::std::os::raw::c_char,
+        filter_prefix: *const ::std::os::raw::c_char,
+        max_return: u64,
+        iter: *mut rados_omap_iter_t,
+        pmore: *mut ::std::os::raw::c_uchar,
+        prval: *mut ::std::os::raw::c_int,
+    ) -> () {
+        (self.rados_read_op_omap_get_vals2)(
+            read_op,
+            start_after,
+            filter_prefix,
+            max_return,
+            iter,
+            pmore,
+            prval,
+        )
     }
     pub unsafe fn rados_read_op_omap_get_vals_by_keys2(
         &self,
@@ -1238,6 +1309,36 @@ impl Library {
         max_peers: ::std::os::raw::c_int,
     ) -> () {
         (self.rbd_mirror_peer_site_list_cleanup)(peers, max_peers)
+    }
+    pub unsafe fn rbd_mirror_image_info_list(
+        &self,
+        io_ctx: rados_ioctx_t,
+        mode_filter: *mut rbd_mirror_image_mode_t,
+        start_id: *const ::std::os::raw::c_char,
+        max: size_t,
+        image_ids: *mut *mut ::std::os::raw::c_char,
+        mode_entries: *mut rbd_mirror_image_mode_t,
+        info_entries: *mut rbd_mirror_image_info_t,
+        num_entries: *mut size_t,
+    ) -> ::std::os::raw::c_int {
+        (self.rbd_mirror_image_info_list)(
+            io_ctx,
+            mode_filter,
+            start_id,
+            max,
+            image_ids,
+            mode_entries,
+            info_entries,
+            num_entries,
+        )
+    }
+    pub unsafe fn rbd_mirror_image_info_list_cleanup(
+        &self,
+        image_ids: *mut *mut ::std::os::raw::c_char,
+        info_entries: *mut rbd_mirror_image_info_t,
+        num_entries: size_t,
+    ) -> () {
+        (self.rbd_mirror_image_info_list_cleanup)(image_ids, info_entries, num_entries)
     }
     pub unsafe fn rbd_open(
         &self,

@@ -3,6 +3,7 @@
 use crate::bindings::{self, rados_ioctx_t, rados_t, size_t, timeval};
 use crate::calls::{ConnectOptions, Failure, LockedBy, PoolPlace, Stage};
 use crate::errno::{EINVAL, ENOENT, ERANGE};
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
@@ -151,7 +152,7 @@ impl Drop for OpenPool<'_> {
 }
 
 impl OpenPool<'_> {
-    fn library(&self) -> &bindings::Library {
+    pub(crate) fn library(&self) -> &bindings::Library {
         &self.cluster.library.0
     }
 
@@ -233,6 +234,55 @@ impl OpenPool<'_> {
             Err(Failure { errno: ENOENT, .. }) => Ok(None),
             Err(failure) => Err(failure),
             Ok(_) => checked(returned, Stage::Call).map(|_| value),
+        }
+    }
+
+    /// All keys and values of an object; `None`: there are more, or there is none.
+    pub(crate) fn omap(&self, object: &str, most: u64) -> Result<Option<BTreeMap<String, Vec<u8>>>, Failure> {
+        let object = c_string(object, Stage::Call)?;
+        let library = self.library();
+        let (mut found, mut returned, mut more) = (null_mut(), 0, 0);
+        // SAFETY: what the operation sets lives until it is carried out; it is released once, after that
+        let operated = unsafe {
+            let operation = (library.rados_create_read_op)();
+            (library.rados_read_op_omap_get_vals2)(
+                operation,
+                c"".as_ptr(),
+                c"".as_ptr(),
+                most,
+                &mut found,
+                &mut more,
+                &mut returned,
+            );
+            let operated = (library.rados_read_op_operate)(operation, self.handle, object.as_ptr(), 0);
+            (library.rados_release_read_op)(operation);
+            operated
+        };
+        let mut all = BTreeMap::new();
+        while !found.is_null() {
+            let (mut at_key, mut at_value, mut key_length, mut length) = (null_mut(), null_mut(), 0, 0);
+            // SAFETY: the list was made by the operation; what it points to lives until it is ended, and is copied before
+            unsafe {
+                let next = (library.rados_omap_get_next2)(
+                    found,
+                    &mut at_key,
+                    &mut at_value,
+                    &mut key_length,
+                    &mut length,
+                );
+                if operated != 0 || next != 0 || at_key.is_null() {
+                    (library.rados_omap_get_end)(found);
+                    found = null_mut();
+                } else {
+                    let key = String::from_utf8_lossy(&bytes_at(at_key, key_length)).into_owned();
+                    all.insert(key, bytes_at(at_value, length));
+                }
+            }
+        }
+        match checked(operated, Stage::Call) {
+            Err(Failure { errno: ENOENT, .. }) => Ok(None),
+            Err(failure) => Err(failure),
+            Ok(_) => checked(returned, Stage::Call).map(|_| (more == 0).then_some(all)),
         }
     }
 

@@ -20,6 +20,7 @@ mod bindings;
 mod calls;
 mod cluster;
 pub mod errno;
+mod glance;
 mod image;
 mod serve;
 mod share;

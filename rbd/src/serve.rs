@@ -137,9 +137,16 @@ fn answer(pool: &OpenPool<'_>, call: Call) -> Result<LibraryAnswer, Failure> {
         change(&OpenImage::change(pool, image)?).map(|()| LibraryAnswer::Done)
     };
     match call {
-        Call::Info(image) => looked_at(&image)?.info().map(LibraryAnswer::Info),
+        Call::Info(image) => {
+            let told = pool.glance(&image).map(|(info, _)| Ok(info));
+            told.unwrap_or_else(|| looked_at(&image)?.info()).map(LibraryAnswer::Info)
+        }
         Call::Metadata(image) => looked_at(&image)?.metadata().map(LibraryAnswer::Metadata),
         Call::Look(image) => {
+            if let Some((info, metadata)) = pool.glance(&image) {
+                let metadata = if info.mirroring.is_some() { metadata } else { BTreeMap::new() };
+                return Ok(LibraryAnswer::Look(info, metadata, None));
+            }
             let opened = looked_at(&image)?;
             let look = || {
                 let info = opened.info()?;

@@ -52,7 +52,31 @@ int rados_stat(rados_ioctx_t handle, const char *object, uint64_t *size, time_t 
 /* ---- keys of an object */
 
 struct operation { char *key; struct list **found; int *returned; };
-struct list { char *key; char *value; size_t length; int told; };
+struct list { char *key; char *value; size_t length; int told; struct list *next; };
+
+/* of an image that is looked at without being opened */
+static struct list *entry(struct list *next, const char *key, const void *value, size_t length) {
+  struct list *made = calloc(1, sizeof *made);
+  made->key = strdup(key), made->value = malloc(length ? length : 1), made->length = length, made->next = next;
+  memcpy(made->value, value, length);
+  return made;
+}
+static struct list *header(const char *object) {
+  struct list *all = entry(NULL, "size", "\0\0\x80\0\0\0\0\0", 8);
+  all = entry(all, "features", "\x40\0\0\0\0\0\0\0", 8);
+  all = entry(all, "metadata_onemirror.handoff", "1:site-a:open", 13);
+  all = entry(all, "metadata_empty", "", 0);
+  return strstr(object, "clone") ? entry(all, "parent", "?", 1) : all;
+}
+int rados_read(rados_ioctx_t io, const char *object, char *buffer, size_t length, uint64_t from) {
+  assert(io && length >= 100 && from == 0 && !strncmp(object, "rbd_id.", 7));
+  if (strstr(object, "absent")) return -ENOENT;
+  /* others have none, and are opened */
+  if (!strstr(object, "shown")) return 0;
+  uint32_t id = strlen(object + 7);
+  memcpy(buffer, &id, 4), memcpy(buffer + 4, object + 7, id);
+  return 4 + id;
+}
 
 rados_read_op_t rados_create_read_op(void) { return calloc(1, sizeof(struct operation)); }
 void rados_release_read_op(rados_read_op_t handle) { free(((struct operation *)handle)->key); free(handle); }
@@ -63,28 +87,35 @@ void rados_read_op_omap_get_vals_by_keys2(rados_read_op_t handle, char const *co
   operation->key = strndup(keys[0], lengths[0]);
   operation->found = (struct list **)found, operation->returned = returned;
 }
+void rados_read_op_omap_get_vals2(rados_read_op_t handle, const char *after, const char *prefix, uint64_t most, rados_omap_iter_t *found,
+                                  unsigned char *more, int *returned) {
+  struct operation *operation = handle;
+  assert(!*after && !*prefix && most > 4);
+  *more = 0, operation->found = (struct list **)found, operation->returned = returned;
+}
 int rados_read_op_operate(rados_read_op_t handle, rados_ioctx_t io, const char *object, int flags) {
   struct operation *operation = handle;
   assert(io && flags == 0);
   if (strstr(object, "absent")) return -ENOENT;
-  struct list *list = calloc(1, sizeof *list);
-  if (!strcmp(operation->key, "key")) {
-    list->key = strdup("key");
-    list->value = malloc(list->length = 3);
-    memcpy(list->value, "a\0b", 3);
-  }
-  *operation->found = list, *operation->returned = 0;
+  struct list *list = NULL;
+  if (!operation->key) list = header(object);
+  else if (!strcmp(operation->key, "key")) list = entry(NULL, "key", "a\0b", 3);
+  else if (!strncmp(operation->key, "image_", 6) && !strstr(operation->key, "plain")) list = entry(NULL, operation->key, "?", 1);
+  *operation->found = list ? list : calloc(1, sizeof *list), *operation->returned = 0;
   return 0;
 }
 int rados_omap_get_next2(rados_omap_iter_t handle, char **key, char **value, size_t *key_length, size_t *length) {
   struct list *list = handle;
   *key = *value = NULL, *key_length = *length = 0;
-  if (list->key && !list->told++) *key = list->key, *key_length = 3, *value = list->value, *length = list->length;
+  while (list && list->told) list = list->next;
+  if (list && list->key && !list->told++) *key = list->key, *key_length = strlen(list->key), *value = list->value, *length = list->length;
   return 0;
 }
 void rados_omap_get_end(rados_omap_iter_t handle) {
-  struct list *list = handle;
-  free(list->key), free(list->value), free(list);
+  for (struct list *list = handle, *next; list; list = next) {
+    next = list->next;
+    free(list->key), free(list->value), free(list);
+  }
 }
 
 /* ---- locks */
@@ -178,6 +209,23 @@ int rbd_mirror_image_get_info(rbd_image_t image, rbd_mirror_image_info_t *info, 
   assert(size == sizeof *info);
   *info = (rbd_mirror_image_info_t){.global_id = strdup("77aa"), .state = is(image, "plain") ? RBD_MIRROR_IMAGE_DISABLED : RBD_MIRROR_IMAGE_ENABLED, .primary = true};
   return 0;
+}
+/* the one behind an id: that of which it was asked, but for "shown-gone" */
+int rbd_mirror_image_info_list(rados_ioctx_t io, rbd_mirror_image_mode_t *filter, const char *after, size_t most, char **ids,
+                               rbd_mirror_image_mode_t *modes, rbd_mirror_image_info_t *infos, size_t *number) {
+  assert(io && !filter && most == 1 && *number == 1);
+  size_t length = strlen(after);
+  assert(length > 2 && after[length - 1] == '~');
+  char *id = strdup(after);
+  id[length - 1] = 0, id[length - 2]++;
+  if (!strcmp(id, "shown-gone")) strcpy(id, "shown-next");
+  *ids = id, *modes = strstr(id, "snapshot") ? RBD_MIRROR_IMAGE_MODE_SNAPSHOT : RBD_MIRROR_IMAGE_MODE_JOURNAL;
+  *infos = (rbd_mirror_image_info_t){.global_id = strdup("77aa"), .state = RBD_MIRROR_IMAGE_ENABLED, .primary = true};
+  return 0;
+}
+void rbd_mirror_image_info_list_cleanup(char **ids, rbd_mirror_image_info_t *infos, size_t number) {
+  assert(number == 1);
+  free(ids[0]), free(infos[0].global_id);
 }
 void rbd_mirror_image_get_info_cleanup(rbd_mirror_image_info_t *info) { free(info->global_id); }
 int rbd_mirror_image_get_mode(rbd_image_t image, rbd_mirror_image_mode_t *mode) {

@@ -141,6 +141,33 @@ fn what_is_given_out_is_read_to_its_end_and_given_back() {
     );
 }
 
+/// "shown" is looked at without being opened; an image that cannot be is opened, and shows what an open one does.
+#[test]
+fn what_is_told_without_opening_is_what_is_so() {
+    let names = ["shown", "shown-snapshot", "shown-plain", "shown-clone", "shown-gone"];
+    let calls: Vec<Call> = names.into_iter().map(|name| Call::Look(name.into())).collect();
+    let told: Vec<_> = called(&place("one", None), &calls, 1)
+        .into_iter()
+        .map(|outcome| match outcome {
+            Ok(LibraryAnswer::Look(info, metadata, None)) => (info, metadata),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let (shown, metadata) = &told[0];
+    assert_eq!((shown.id.as_str(), shown.size, shown.has_journal), ("shown", 8 << 20, true));
+    assert!(!shown.is_read_only && shown.parent.is_none());
+    let mirroring = shown.mirroring.as_ref().unwrap();
+    assert!(mirroring.primary && !mirroring.by_snapshots && mirroring.global_id == "77aa");
+    assert_eq!(metadata.iter().collect::<Vec<_>>().len(), 2);
+    assert_eq!((metadata["onemirror.handoff"].as_str(), metadata["empty"].as_str()), ("1:site-a:open", ""));
+    assert!(told[1].0.mirroring.as_ref().unwrap().by_snapshots);
+    assert!(told[2].0.mirroring.is_none() && told[2].1.is_empty());
+    for (opened, _) in &told[3..] {
+        assert_ne!(opened.id, "shown-clone");
+        assert_ne!(opened.id, "shown-gone", "the list told of another image");
+    }
+}
+
 #[test]
 fn what_is_missing_is_told_apart() {
     let look = |pool: &str, namespace: Option<&str>, image: &str| {
