@@ -48,6 +48,8 @@ pub enum Standing {
 /// How deep a look goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Depth {
+    /// What locks are taken by: the copies here, and whether there is a way to the others. Nothing is decided by it.
+    ToLock,
     /// What a boot depends on.
     Boot,
     /// What a boot that an operator forces depends on: who lives there is asked in any case.
@@ -323,6 +325,10 @@ impl Run {
     fn look(&mut self) -> Request {
         self.phase = Phase::Looking;
         Request::Look(match self.purpose {
+            // what is seen before the lock is had may have changed when it is
+            Purpose::GiveUp(_) | Purpose::Tidy | Purpose::TakeUp if self.held == Held::Nothing => {
+                Depth::ToLock
+            }
             Purpose::Boot(..) | Purpose::TakeUp | Purpose::TakeOver(_) => Depth::Boot,
             Purpose::Force(_) => Depth::Force,
             Purpose::Tidy => Depth::Tidy,
@@ -378,14 +384,22 @@ impl Run {
             }
             // only under the lock does it hold for longer than a moment who uses what
             (_, Held::Nothing) if !matches!(self.purpose, Purpose::Follow) => self.lock(Side::Here),
-            (Purpose::GiveUp(let_go), _) => self.ask(Users::Since(let_go)),
+            // of what is not primary here nothing is to be given up, whoever uses it
+            (Purpose::GiveUp(let_go), _) if seen.iter().any(may_be_written_here) => {
+                self.ask(Users::Since(let_go))
+            }
             (Purpose::TakeUp, _) => self.ask(Users::All),
             (Purpose::Follow, _) if seen.iter().all(is_followed) => self.end(Verdict::TakenUp),
             (Purpose::Follow, _) if time.lateness >= Lateness::Over => self.end(Verdict::NotFollowed),
             (Purpose::Follow, _) => self.wait(None),
-            (Purpose::Boot(..) | Purpose::TakeOver(_) | Purpose::Tidy | Purpose::Force(_), _) => {
-                self.judge(setting, seen, time.patience, false)
-            }
+            (
+                Purpose::Boot(..)
+                | Purpose::TakeOver(_)
+                | Purpose::GiveUp(_)
+                | Purpose::Tidy
+                | Purpose::Force(_),
+                _,
+            ) => self.judge(setting, seen, time.patience, false),
         }
     }
 
@@ -580,6 +594,11 @@ impl Run {
             Trouble::Passing | Trouble::NoRoom | Trouble::Lasting => self.end(Verdict::Failed),
         }
     }
+}
+
+/// Whether there is a copy here that is not one to be read only.
+fn may_be_written_here(seen: &Observation) -> bool {
+    matches!(&seen.here, Here::Mirrored(copy) if copy.role != Role::NonPrimary)
 }
 
 /// Whether the other copy shows the token of the one here, which is primary.

@@ -9,7 +9,7 @@ use crate::sites::steps::{Cause, HeldLocks};
 use crate::sites::{
     Cluster, Connector, Environment, ForceOrder, Sites, VmImage, VmImages, look, reach, set_aside, steps,
 };
-use onemirror_protocol::{BootKind, Carried, Depth, Run, Side, Standing, Step};
+use onemirror_protocol::{BootKind, Carried, Depth, Here, Run, Side, Standing, Step, There};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -21,6 +21,7 @@ const RBD: &str = r#"#!/bin/sh
 cd "${0%/*}" || exit 1
 shift 3
 for word; do case $word in --image=*) name=${word#*=} ;; esac; done
+echo "$*" >> asked
 case "$1 $2" in
   info*)
     [ -e "$name" ] && exec cat "$name"
@@ -47,6 +48,7 @@ const RADOS: &str = r#"#!/bin/sh
 cd "${0%/*}" || exit 1
 for word; do case $word in --lock-cookie=*) cookie=${word#*=} ;; esac; done
 verb=$5
+case $4 in getomapval) echo 'error getting omap value x: (2) No such file or directory' >&2; exit 1 ;; esac
 while [ "$1" != -- ]; do shift; done
 lock="lock.$2.$3"
 case $verb in
@@ -56,6 +58,7 @@ case $verb in
     [ ! -e stolen ] || echo somebody > "$lock"
     [ ! -e "$lock" ] || printf '{"lockers":[{"name":"client.1","cookie":"%s"}]}' "$(cat "$lock")"
     [ -e "$lock" ] || printf '{"lockers":[]}' ;;
+  list) printf '{"locks":[]}' ;;
 esac
 "#;
 
@@ -122,6 +125,11 @@ impl Folder {
     /// What was asked for, locks and changes.
     fn calls(&self) -> String {
         std::fs::read_to_string(self.folder.join("calls")).unwrap_or_default()
+    }
+
+    /// What `rbd` was asked, questions and changes.
+    fn asked(&self) -> String {
+        std::fs::read_to_string(self.folder.join("asked")).unwrap_or_default()
     }
 
     /// The changes, by their first words, in their order.
@@ -303,6 +311,38 @@ async fn a_resync_is_asked_of_no_copy_but_the_one_that_was_looked_at() {
     here.put_with("one-7", "20365947de3a", false, "3:site-a:open");
     let carried = steps::carry_out(sites, &steps, &seen, &HeldLocks::default(), &cause).await.unwrap();
     assert_eq!((carried, here.calls().as_str()), (Carried::Halted, ""));
+}
+
+#[tokio::test]
+async fn no_more_is_asked_than_the_next_step_depends_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = TestRun::in_folder(folder.path()).await;
+    let TestRun { sites, here, there, .. } = &run;
+    sites.there.front_end_silence.note(String::new());
+    let images = [run.image(0, "one-7")];
+    let asks = async |token_there: &str, depth| {
+        here.put_with("one-7", "10365947de3a", false, "3:site-b:1");
+        there.put_with("one-7", "1633551d7564", false, token_there);
+        let before = [here.asked().len(), there.asked().len()];
+        let seen = look::observe(sites, &images, depth).await.unwrap();
+        let asked = [here.asked()[before[0]..].to_owned(), there.asked()[before[1]..].to_owned()];
+        (seen.into_iter().next().unwrap(), asked)
+    };
+    for (token_there, depth, expected) in [
+        // on its way
+        ("4:site-b:1", Depth::Boot, true),
+        // all is here
+        ("3:site-b:1", Depth::Boot, false),
+        ("3:site-b:1", Depth::Tidy, true),
+    ] {
+        let (_, [asked, _]) = asks(token_there, depth).await;
+        assert_eq!(asked.contains("mirror image status"), expected, "{token_there} {depth:?}: {asked}");
+    }
+    let (seen, [_, asked_there]) = asks("3:site-b:1", Depth::ToLock).await;
+    assert_eq!(asked_there, "");
+    assert!(seen.global_id.is_some() && seen.cluster_there.is_some());
+    assert!(matches!(seen.observation.here, Here::Mirrored(_)));
+    assert!(matches!(seen.observation.there, There::NotAsked));
 }
 
 #[tokio::test]

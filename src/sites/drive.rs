@@ -243,7 +243,9 @@ impl<'a> Drive<'a> {
 
     async fn look(&mut self, depth: Depth) -> RequestAnswer {
         let seen = match &self.locks {
-            None if depth == Depth::Tidy => look::look(self.sites, &self.images, depth).await,
+            None if matches!(depth, Depth::ToLock | Depth::Tidy) => {
+                look::look(self.sites, &self.images, depth).await
+            }
             None => look::observe(self.sites, &self.images, depth).await,
             Some(locks) => steps::observe_locked(self.sites, &self.images, depth, locks).await,
         };

@@ -90,7 +90,7 @@ pub(crate) async fn observe(sites: &Sites, images: &[VmImage], depth: Depth) -> 
     );
     let mut seen = seen?;
     users::observe_users_there(sites, &mut seen, depth).await;
-    if depth != Depth::GiveUp {
+    if !matches!(depth, Depth::ToLock | Depth::GiveUp) {
         observe_keeping(&mut seen).await;
     }
     let took = sites.time().since(started);
@@ -133,6 +133,13 @@ async fn observe_image(sites: &Sites, image: &VmImage, depth: Depth) -> Result<S
                 seen.observation.there = copies::alone_there(there);
             }
         }
+        CopyHere::Mirrored(here) if depth == Depth::ToLock => {
+            note_copy_here(&mut seen, &here);
+            seen.observation.here = Here::Mirrored(copies::copy(&here, &[]));
+            if let Err(error) = way_there(sites, &mut seen).await {
+                tell_why_unseen(&mut seen, &error);
+            }
+        }
         CopyHere::Mirrored(here) => {
             let there = ask_there(sites, &mut seen).await;
             observe_both(sites, &mut seen, &here, there, depth).await?;
@@ -143,31 +150,44 @@ async fn observe_image(sites: &Sites, image: &VmImage, depth: Depth) -> Result<S
 
 /// The copy there, and which cluster it is in. Why nothing is known of it is no error.
 async fn ask_there(sites: &Sites, seen: &mut Seen) -> CopyThere {
-    let (spec, own) = (seen.image.spec(), &seen.image.cluster);
-    let there = match reach::cluster_there(sites, own, &spec.pool_spec()).await {
-        Ok(Some(cluster)) => {
-            seen.cluster_there = Some(cluster.clone());
-            if cluster.silence().is_some() {
-                Err(CephError::Unreachable {
-                    what: spec.to_string(),
-                    cluster: sites.there.name().to_owned(),
-                    detail: "it did not answer a moment ago".into(),
-                })
-            } else {
-                copies::copy_there(&cluster, spec).await.inspect_err(|error| cluster.note_silence(error))
-            }
-        }
-        Ok(None) => Err(CephError::NoWay {
-            what: format!("the cluster of {}", sites.there.name()),
-            detail: "set [peer.ceph] conf and user in onemirror.conf".into(),
+    let there = match way_there(sites, seen).await {
+        Ok(cluster) if cluster.silence().is_some() => Err(CephError::Unreachable {
+            what: seen.spec().to_string(),
+            cluster: sites.there.name().to_owned(),
+            detail: "it did not answer a moment ago".into(),
         }),
+        Ok(cluster) => {
+            copies::copy_there(&cluster, seen.spec()).await.inspect_err(|error| cluster.note_silence(error))
+        }
         Err(error) => Err(error),
     };
     there.unwrap_or_else(|error| {
-        tracing::info!("{error}");
-        seen.trouble = Some(error.to_string());
+        tell_why_unseen(seen, &error);
         CopyThere::Unseen(error::denial_of(&error).map_or(There::Unreachable, There::Denied))
     })
+}
+
+/// Which cluster the copy there is in.
+async fn way_there(sites: &Sites, seen: &mut Seen) -> Result<Cluster, CephError> {
+    let (spec, own) = (seen.image.spec(), &seen.image.cluster);
+    let cluster = reach::cluster_there(sites, own, &spec.pool_spec()).await?;
+    seen.cluster_there = cluster.clone();
+    cluster.ok_or_else(|| CephError::NoWay {
+        what: format!("the cluster of {}", sites.there.name()),
+        detail: "set [peer.ceph] conf and user in onemirror.conf".into(),
+    })
+}
+
+fn tell_why_unseen(seen: &mut Seen, error: &CephError) {
+    tracing::info!("{error}");
+    seen.trouble = Some(error.to_string());
+}
+
+/// What it takes to act on the copy here.
+fn note_copy_here(seen: &mut Seen, here: &CopySeen) {
+    seen.global_id = Some(here.mirroring.global_id.clone());
+    seen.id_here = Some(here.info.id.clone());
+    seen.info_here = Some(here.info.clone());
 }
 
 /// What the copy here and the one there tell of each other.
@@ -179,10 +199,8 @@ async fn observe_both(
     depth: Depth,
 ) -> Result<(), RunError> {
     let global_id = here.mirroring.global_id.clone();
-    seen.id_here = Some(here.info.id.clone());
-    seen.info_here = Some(here.info.clone());
+    note_copy_here(seen, here);
     seen.observation.lacks_its_base = copies::lacks_its_base(here);
-    seen.global_id = Some(global_id.clone());
     let mut copy_here = copies::copy(here, &[]);
     seen.observation.there = match there {
         CopyThere::Unseen(there) => there,
@@ -306,14 +324,20 @@ async fn complete(
     if depth == Depth::Tidy && here.role == Role::Primary && here.token != there.token {
         there.report = report(sites, Side::There, cluster_there, spec, said_there).await;
     }
-    if here.role == Role::NonPrimary || there.role == Role::Primary {
+    let both_non_primary = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
+    // of a handoff whose last writes are proven to be here, whatever a daemon says, none has to be asked for
+    let is_handed_over = both_non_primary
+        && here.mode == Mode::Journal
+        && here.token == there.token
+        && here.token.token().is_some_and(Token::is_closed);
+    let is_asked_for = here.role == Role::NonPrimary || there.role == Role::Primary;
+    if is_asked_for && !(is_handed_over && is_of_boot(depth)) {
         here.report = report(sites, Side::Here, cluster_here, spec, said_here).await;
     }
     let to_be_resynced = depth == Depth::Tidy && here.report == Report::SplitBrain;
     if here.role == Role::NonPrimary && (is_of_boot(depth) || to_be_resynced) {
         observe_resyncs(seen, said, here, there).await?;
     }
-    let both_non_primary = here.role == Role::NonPrimary && there.role == Role::NonPrimary;
     if !both_non_primary || depth == Depth::Tidy {
         return Ok(());
     }

@@ -199,7 +199,7 @@ pub(crate) async fn greet_there(sites: &Sites, depth: Depth) {
     let is_asked = match depth {
         Depth::Force => true,
         Depth::Boot => client.may_be_lost(sites.state_dir()).was_silent(),
-        Depth::GiveUp | Depth::Tidy => false,
+        Depth::ToLock | Depth::GiveUp | Depth::Tidy => false,
     };
     if is_asked && let Err(error) = sites.there.greeted(sites.state_dir()).await {
         tracing::info!("front-end of {}: {error}", sites.there.name());
@@ -242,7 +242,7 @@ fn depends_on_users_there(observation: &Observation, depth: Depth) -> bool {
         _ => None,
     };
     match depth {
-        Depth::GiveUp => false,
+        Depth::ToLock | Depth::GiveUp => false,
         // of a copy that was only forced, the first to boot holds the image
         Depth::Tidy => here.role != Role::HalfDemoted && there == Some(here.role),
         Depth::Boot => match here.role {

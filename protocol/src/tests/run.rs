@@ -148,6 +148,33 @@ fn the_lock_there_comes_after_the_lock_here() {
     });
 }
 
+#[test]
+fn what_locks_are_taken_by_is_looked_at_before_them_only() {
+    let asked = std::cell::Cell::new(0);
+    explore(|run, past, request| {
+        if *request == Request::Look(Depth::ToLock) {
+            asked.set(asked.get() + 1);
+            assert!(!past.here && !past.there, "{run:?}");
+        }
+    });
+    assert!(asked.get() > 3, "{}", asked.get());
+}
+
+#[test]
+fn who_uses_what_is_given_up_already_is_not_asked() {
+    let given_up = pair(non_primary("3:site-b:1"), non_primary("3:site-b:1"), PeerVm::None);
+    let primary = pair(primary("3:site-b:open"), non_primary("3:site-b:open"), PeerVm::None);
+    for (seen, asks) in [(vec![given_up.clone()], false), (vec![given_up, primary], true)] {
+        let mut run = at_the_lock(Run::give_up(LetGo::ByEndingVm), &seen);
+        assert_eq!(run.next(&setting("1"), Event::Locked), Request::Look(Depth::GiveUp));
+        let request = run.next(&setting("1"), Event::Saw(&seen, time(Lateness::InTime)));
+        let given_up =
+            Request::End { steps: Vec::new(), findings: Vec::new(), verdict: Verdict::GivenUp(Vec::new()) };
+        let expected = if asks { Request::AskUsers(Users::Since(LetGo::ByEndingVm)) } else { given_up };
+        assert_eq!(request, expected);
+    }
+}
+
 fn time(lateness: Lateness) -> Time {
     Time { patience: Patience::Fresh, lateness }
 }
