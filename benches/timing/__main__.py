@@ -26,11 +26,11 @@ def arguments():
 
 
 def fleet_of(lab, count, mode, rounds):
-    plain = []
     for site in lab.sites:
         site.onemirror("off", "--reason", "benches")
-    for _ in range(rounds):
-        plain.append(handoff.Plain(lab, count).ends_and_starts())
+    machines = handoff.Plain(lab, count, mode)
+    plain = [machines.ends_and_starts() for _ in range(rounds)]
+    machines.removed()
     for site in lab.sites:
         site.onemirror("on")
     bare = handoff.Bare(lab, count, mode)

@@ -27,6 +27,12 @@ def wait_all(site, vms, state, log=None):
             time.sleep(0.05)
 
 
+def wait_gone(site, pool, name):
+    """Until no image has a name that begins so."""
+    wait_until("%s of %s to be gone" % (name, site.name),
+               lambda: not any(image.startswith(name) for image in site.rbd("ls", pool).stdout.split()), PATIENCE, 0.3)
+
+
 class Fleet:
     """N VMs with one mirrored disk each; all off at home, with images and doubles on the other site."""
 
@@ -87,8 +93,8 @@ class Bare:
     def __init__(self, lab, count, mode):
         self.a, self.b = lab.sites
         self.pool = POOLS[mode]
-        name = unique("bare")
-        self.images = ["%s/%s-%d" % (self.pool, name, number) for number in range(count)]
+        self.name = unique("bare")
+        self.images = ["%s/%s-%d" % (self.pool, self.name, number) for number in range(count)]
         for image in self.images:
             self.a.rbd("create", "--size", "%dM" % MEGABYTES, image)
             if mode == "snapshot":
@@ -97,8 +103,7 @@ class Bare:
     def removed(self):
         for image in self.images:
             self.a.rbd("rm", "--no-progress", image)
-        names = {image.split("/")[1] for image in self.images}
-        wait_until("the copies to be gone", lambda: not names & set(self.b.rbd("ls", self.pool).stdout.split()), PATIENCE, 0.3)
+        wait_gone(self.b, self.pool, self.name)
 
     def round(self, way):
         """There, which is not timed, and back."""
@@ -142,34 +147,51 @@ class Bare:
 
 
 class Plain:
-    """N VMs on either site whose disks are not mirrored: what terminate and resume cost without onemirror."""
+    """N VMs on either site with a mirrored disk each, primary where it runs: what terminate and resume of such VMs cost while
+    onemirror is switched off."""
 
-    def __init__(self, lab, count):
+    def __init__(self, lab, count, mode):
         self.a, self.b = lab.sites
-        self.homes, self.away = [], []
-        self.images = []
-        name = unique("plain")
-        for site, vms in ((self.a, self.homes), (self.b, self.away)):
+        self.pool, self.name = POOLS[mode], unique("plain")
+        self.registered = {self.a: [], self.b: []}
+        sources = []
+        for site, registered in self.registered.items():
             for number in range(count):
-                # pool three is not mirrored
-                image = site.image_create("%s-%s-%d" % (name, site.name[-1], number), "three", True)
-                self.images.append((site, image))
-                vms.append(site.vm_create("%s-%d" % (name, number), [image]))
-        wait_all(self.a, self.homes, "RUNNING")
-        wait_all(self.b, self.away, "RUNNING")
-        for vm in self.homes:
-            self.a.action("poweroff", vm)
-        wait_all(self.a, self.homes, "POWEROFF")
+                name = "%s-%s-%d" % (self.name, site.name[-1], number)
+                source = "%s/%s" % (self.pool, name)
+                site.rbd("create", "--size", "%dM" % MEGABYTES, source)
+                if mode == "snapshot":
+                    site.rbd("mirror", "image", "enable", source, "snapshot")
+                sources.append((lab.other(site), source))
+                registered.append(site.image_create(name, self.pool, True, source=source))
+        for other, source in sources:
+            other.wait_replaying(source)
+
+    def boots_all(self, site):
+        vms = [site.vm_create("%s-%d" % (self.name, image), [image]) for image in self.registered[site]]
+        wait_all(site, vms, "RUNNING")
+        return vms
 
     def ends_and_starts(self):
+        homes, away = self.boots_all(self.a), self.boots_all(self.b)
+        for vm in homes:
+            self.a.action("poweroff", vm)
+        wait_all(self.a, homes, "POWEROFF")
         with stretch() as found:
-            for vm in self.away:
+            for vm in away:
                 self.b.action("terminate", vm)
-            for vm in self.homes:
+            for vm in homes:
                 self.a.action("resume", vm)
-            wait_all(self.b, self.away, "DONE")
-            wait_all(self.a, self.homes, "RUNNING")
-        for vm in self.homes:
+            wait_all(self.b, away, "DONE")
+            wait_all(self.a, homes, "RUNNING")
+        for vm in homes:
             self.a.action("terminate", vm)
-        wait_all(self.a, self.homes, "DONE")
+        wait_all(self.a, homes, "DONE")
         return found
+
+    def removed(self):
+        for site, registered in self.registered.items():
+            for image in registered:
+                site.image_delete(image)
+        wait_gone(self.a, self.pool, self.name)
+        wait_gone(self.b, self.pool, self.name)

@@ -146,6 +146,8 @@ pub enum Verdict {
 pub enum Event<'a> {
     /// It begins, the locks are given back, the moment has passed.
     Go,
+    /// In that moment what was waited for has come, as far as can be told without a look.
+    Came,
     /// This was seen; or it is had, or is known now of what was seen last.
     Saw(&'a [Observation], Time),
     /// The locks are had.
@@ -292,7 +294,12 @@ impl Run {
     /// What comes next. The first event is [`Event::Go`]. One that does not answer the last request ends the run.
     pub fn next(&mut self, setting: &Setting<'_>, event: Event<'_>) -> Request {
         match (self.phase, event) {
-            (Phase::Waiting, Event::Go) => self.look(),
+            // a look without locks would only tell that they are needed
+            (Phase::Waiting, Event::Came) if self.has_claimed && self.purpose.as_boot().is_some() => {
+                self.needs_both = true;
+                self.lock(Side::Here)
+            }
+            (Phase::Waiting, Event::Go | Event::Came) => self.look(),
             (Phase::Looking | Phase::Claiming, Event::Saw(seen, time)) => self.saw(setting, seen, time),
             (Phase::Asking, Event::Saw(..)) if self.purpose == Purpose::Tidy => self.look(),
             (Phase::Asking, Event::Saw(seen, time)) => self.judge(setting, seen, time.patience, true),

@@ -82,21 +82,27 @@ impl Clock {
     }
 
     /// Waits before the next look until something has arrived, which is asked for often; and not for ever, since what it is
-    /// that is asked for may not be what comes.
-    pub(crate) async fn wait_for(&mut self, mut has_arrived: impl AsyncFnMut() -> bool) {
+    /// that is asked for may not be what comes. Tells whether it has; where that cannot be told, a look has to.
+    pub(crate) async fn wait_for(&mut self, mut has_arrived: impl AsyncFnMut() -> Option<bool>) -> bool {
         let began = self.time.now();
         let longest = pause_with_glances(self.time.since(self.looked), self.time.since(self.progressed));
         let mut took = Duration::ZERO;
-        loop {
+        let arrived = loop {
             let chance = Duration::from_millis(self.time.random() % 100);
             self.time.pass((took * 3).clamp(LOOK_AGAIN / 2, LOOK_BETWEEN_GLANCES) + chance).await;
             let asked = self.time.now();
-            if self.time.since(began) >= longest || has_arrived().await {
-                break;
+            if self.time.since(began) >= longest {
+                break false;
+            }
+            match has_arrived().await {
+                Some(true) => break true,
+                Some(false) => {}
+                None => break false,
             }
             took = self.time.since(asked);
-        }
+        };
         self.looked = self.time.now();
+        arrived
     }
 
     /// Waits before the next look.
@@ -146,7 +152,8 @@ mod tests {
         for (comes, longest) in [(milliseconds(900), 1200), (Duration::MAX, 2300)] {
             let began = Instant::now();
             let mut clock = Clock::start(FRESH, Rc::new(crate::sites::outside::RealTime));
-            clock.wait_for(async || began.elapsed() >= comes).await;
+            let came = clock.wait_for(async || Some(began.elapsed() >= comes)).await;
+            assert_eq!(came, comes < Duration::MAX);
             let took = began.elapsed();
             assert!(took >= comes.min(LOOK_BETWEEN_GLANCES) && took <= milliseconds(longest), "{took:?}");
         }

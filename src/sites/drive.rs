@@ -108,6 +108,7 @@ pub(crate) fn observations(seen: &[Seen]) -> Vec<Observation> {
 /// What came of a request.
 enum RequestAnswer {
     Go,
+    Came,
     Saw,
     Locked,
     Acted(Carried),
@@ -215,6 +216,7 @@ impl<'a> Drive<'a> {
         let time = Time { patience: self.patience, lateness: self.clock.lateness() };
         match answer {
             RequestAnswer::Go => Event::Go,
+            RequestAnswer::Came => Event::Came,
             RequestAnswer::Saw => Event::Saw(&self.sights, time),
             RequestAnswer::Locked => Event::Locked,
             RequestAnswer::Acted(carried) => Event::Acted(*carried, time),
@@ -381,10 +383,17 @@ impl<'a> Drive<'a> {
             _ => None,
         };
         match awaited.and_then(|seen| Some((seen, seen.token_behind.as_ref()?))) {
-            Some((seen, token)) => self.clock.wait_for(async || seen.has_new_token(token).await).await,
-            None => self.clock.wait_a_moment().await,
+            Some((seen, token)) => {
+                match self.clock.wait_for(async || seen.has_new_token(token).await).await {
+                    true => RequestAnswer::Came,
+                    false => RequestAnswer::Go,
+                }
+            }
+            None => {
+                self.clock.wait_a_moment().await;
+                RequestAnswer::Go
+            }
         }
-        RequestAnswer::Go
     }
 
     async fn unlock(&mut self) -> RequestAnswer {

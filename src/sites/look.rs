@@ -52,11 +52,10 @@ impl Seen {
         self.image.spec()
     }
 
-    /// Whether the copy here shows another token by now, or may: it cannot be told.
-    pub(crate) async fn has_new_token(&self, before: &Option<String>) -> bool {
-        let Some(id) = &self.id_here else { return true };
-        let now = self.image.cluster.stored_metadata(self.spec(), id, TOKEN_KEY).await;
-        now.map_or(true, |now| now != *before)
+    /// Whether the copy here shows another token by now. `None`: it cannot be told.
+    pub(crate) async fn has_new_token(&self, before: &Option<String>) -> Option<bool> {
+        let now = self.image.cluster.stored_metadata(self.spec(), self.id_here.as_ref()?, TOKEN_KEY).await;
+        now.ok().map(|now| now != *before)
     }
 
     /// The cluster of a side's copy, if there is a way to it.
@@ -317,7 +316,10 @@ async fn complete(
         if here.role == Role::Primary
             && (here.token == there.token || here.token.token().is_some_and(Token::is_closed))
         {
-            observe_resyncs(seen, said, here, there).await?;
+            futures::try_join!(
+                observe_resync(seen, Side::Here, said_here, here),
+                observe_resync(seen, Side::There, said_there, there)
+            )?;
         }
         return Ok(());
     }
@@ -336,7 +338,11 @@ async fn complete(
     }
     let to_be_resynced = depth == Depth::Tidy && here.report == Report::SplitBrain;
     if here.role == Role::NonPrimary && (is_of_boot(depth) || to_be_resynced) {
-        observe_resyncs(seen, said, here, there).await?;
+        observe_resync(seen, Side::Here, said_here, here).await?;
+        // of the other one it matters where it is to be taken from there
+        if there.role == Role::Primary {
+            observe_resync(seen, Side::There, said_there, there).await?;
+        }
     }
     if !both_non_primary || depth == Depth::Tidy {
         return Ok(());
@@ -388,29 +394,20 @@ async fn report(sites: &Sites, side: Side, cluster: &Cluster, spec: &ImageSpec, 
     }
 }
 
-/// Whether either copy is going to be thrown away: it was asked for, by us or by anybody, or it is under way.
-async fn observe_resyncs(
-    seen: &Seen,
-    said: [&CopySeen; 2],
-    here: &mut Copy,
-    there: &mut Copy,
-) -> Result<(), RunError> {
-    let Some(global_id) = &seen.global_id else { return Ok(()) };
-    let clusters = [Side::Here, Side::There].map(|side| seen.cluster(side));
-    for ((copy, said), cluster) in [here, there].into_iter().zip(said).zip(clusters) {
-        let Some(cluster) = cluster else { continue };
-        let spec = seen.spec();
-        let failed = |error| cluster.error(spec, error);
-        // one that is just being made is not to be built on either
-        let asked = said.mirroring.state != MirrorState::Enabled
-            || copies::resync_asked(cluster, spec, said).await.map_err(failed)?;
-        let noted = async || locks::resync_noted(cluster, spec, global_id, &said.info.id).await;
-        copy.resync = match asked {
-            true => Resync::Asked,
-            false if noted().await.map_err(failed)? => Resync::Noted,
-            false => Resync::None,
-        };
-    }
+/// Whether a copy is going to be thrown away: it was asked for, by us or by anybody, or it is under way.
+async fn observe_resync(seen: &Seen, side: Side, said: &CopySeen, copy: &mut Copy) -> Result<(), RunError> {
+    let (Some(global_id), Some(cluster)) = (&seen.global_id, seen.cluster(side)) else { return Ok(()) };
+    let spec = seen.spec();
+    let failed = |error| cluster.error(spec, error);
+    // one that is just being made is not to be built on either
+    let asked = said.mirroring.state != MirrorState::Enabled
+        || copies::resync_asked(cluster, spec, said).await.map_err(failed)?;
+    let noted = async || locks::resync_noted(cluster, spec, global_id, &said.info.id).await;
+    copy.resync = match asked {
+        true => Resync::Asked,
+        false if noted().await.map_err(failed)? => Resync::Noted,
+        false => Resync::None,
+    };
     Ok(())
 }
 

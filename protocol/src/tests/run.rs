@@ -79,7 +79,8 @@ fn explore(check: impl Fn(Run, Past, &Request)) {
         if !known.insert((run, past, seen)) {
             continue;
         }
-        let mut events: Vec<(Event<'_>, Option<usize>)> = vec![(Event::Go, None), (Event::Locked, None)];
+        let mut events: Vec<(Event<'_>, Option<usize>)> =
+            vec![(Event::Go, None), (Event::Came, None), (Event::Locked, None)];
         for lateness in LATENESS {
             for patience in [Patience::Fresh, Patience::Waning, Patience::Exhausted] {
                 let time = Time { patience, lateness };
@@ -101,7 +102,7 @@ fn explore(check: impl Fn(Run, Past, &Request)) {
             match event {
                 Event::Saw(..) => past.looked = true,
                 Event::Acted(..) => past.looked = false,
-                Event::Go | Event::Locked | Event::Failed(..) => {}
+                Event::Go | Event::Came | Event::Locked | Event::Failed(..) => {}
             }
             check(run, past, &request);
             match &request {
@@ -173,6 +174,25 @@ fn who_uses_what_is_given_up_already_is_not_asked() {
         let expected = if asks { Request::AskUsers(Users::Since(LetGo::ByEndingVm)) } else { given_up };
         assert_eq!(request, expected);
     }
+}
+
+#[test]
+fn what_has_come_is_looked_at_under_the_locks_at_once() {
+    let on_its_way = [pair(non_primary("2:site-a:1"), non_primary("3:site-b:1"), PeerVm::None)];
+    let here = [pair(non_primary("3:site-b:1"), non_primary("3:site-b:1"), PeerVm::None)];
+    let mut run = Run::boot(BootKind::Cold, Standing::Last);
+    let mut request = run.next(&setting("1"), Event::Go);
+    while !matches!(request, Request::Wait(Some((WaitFor::Arrival, _)))) {
+        request = run.next(&setting("1"), Event::Saw(&on_its_way, time(Lateness::InTime)));
+    }
+    assert_eq!(run.next(&setting("1"), Event::Came), Request::Lock(Side::Here));
+    assert_eq!(run.next(&setting("1"), Event::Locked), Request::Lock(Side::There));
+    assert_eq!(run.next(&setting("1"), Event::Locked), Request::Look(Depth::Boot));
+    // it was another one
+    let request = run.clone().next(&setting("1"), Event::Saw(&on_its_way, time(Lateness::InTime)));
+    assert_eq!(request, Request::Wait(None));
+    let request = run.next(&setting("1"), Event::Saw(&here, time(Lateness::InTime)));
+    assert!(matches!(request, Request::Act { .. }), "{request:?}");
 }
 
 fn time(lateness: Lateness) -> Time {

@@ -99,6 +99,8 @@ impl Rules {
 pub enum Told {
     /// It may go on.
     Go,
+    /// What it waited for has come.
+    Came,
     /// It has looked, or asked.
     Saw,
     /// It has the locks.
@@ -289,6 +291,7 @@ pub fn way(question: &Question, report: &dyn Fn((usize, bool)) -> Report, time: 
     loop {
         let event = match told {
             Told::Go => Event::Go,
+            Told::Came => Event::Came,
             Told::Saw => Event::Saw(&seen, time),
             Told::Locked => Event::Locked,
             Told::Acted(carried) => Event::Acted(carried, time),

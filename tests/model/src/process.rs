@@ -305,8 +305,9 @@ impl World {
         }
     }
 
-    /// The look without locks, and the ways that lead on from there.
-    fn begin(&mut self, process: &mut Process, mutation: Mutation) -> Rc<Vec<(Run, Order)>> {
+    /// The look without locks, and the ways that lead on from there. One that waits may be told at any later time that it
+    /// has come, and goes on without another look.
+    fn begin(&mut self, process: &mut Process, mutation: Mutation) -> Vec<(Run, Order)> {
         process.told = Told::Go;
         // whatever it was told before, it looks now
         if let Some((run, Order::Look(depth))) = process.ways(mutation).first().cloned() {
@@ -314,7 +315,16 @@ impl World {
         }
         self.look_at_all(process);
         process.told = Told::Saw;
-        process.ways(mutation)
+        let mut ways = process.ways(mutation).to_vec();
+        for (run, _) in ways.clone().into_iter().filter(|(_, order)| *order == Order::Unlock) {
+            let told = Process { run, told: Told::Came, ..process.clone() };
+            for way in told.ways(mutation).iter().filter(|(_, order)| !matches!(order, Order::Look(_))) {
+                if !ways.contains(way) {
+                    ways.push(way.clone());
+                }
+            }
+        }
+        ways
     }
 
     /// The run makes its move.
