@@ -1555,6 +1555,18 @@ fn release_rows() -> Vec<Row> {
         releases(
             release(),
             pair(primary("3:site-a:open"), follows(), inactive()),
+            ReleaseHandOver,
+            "release 3:site-a:7, write 4:site-a:c1 here, demote here",
+        ),
+        releases(
+            release(),
+            pair(primary("3:site-a:open"), Copy { resync: Resync::Asked, ..follows() }, inactive()),
+            ReleaseMark,
+            "release 3:site-a:7",
+        ),
+        releases(
+            release(),
+            pair(primary("3:site-a:open"), non_primary("2:site-b:y"), inactive()),
             ReleaseMark,
             "release 3:site-a:7",
         ),

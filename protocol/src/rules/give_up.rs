@@ -98,17 +98,23 @@ impl Release<'_> {
         let Some(term) = here.token.token().filter(|token| token.is_open_by(self.here)) else {
             return self.judge_without_term(observation, here, there);
         };
-        if !here.release.as_ref().is_some_and(|mark| mark.holds_in(term)) {
-            let mark = Mark::of(term, self.vm);
-            return (
-                Rule::ReleaseMark,
-                ReleaseRuling::Act(vec![Step::MarkRelease { image: observation.image.clone(), mark }]),
-            );
-        }
+        let is_marked = here.release.as_ref().is_some_and(|mark| mark.holds_in(term));
+        // should the rest not be done, the mark has reconcile finish it
+        let mut steps = match is_marked {
+            true => Vec::new(),
+            false => {
+                let mark = Mark::of(term, self.vm);
+                vec![Step::MarkRelease { image: observation.image.clone(), mark }]
+            }
+        };
         if there.token.token() == Some(term) && !there.resync.is_pending() {
             let token = Token::close_after(Some(term), self.here, self.closing_id);
-            let close = Step::WriteToken { at: Side::Here, image: observation.image.clone(), token };
-            return (Rule::ReleaseHandOver, ReleaseRuling::Act(vec![close, self.demote(observation)]));
+            steps.push(Step::WriteToken { at: Side::Here, image: observation.image.clone(), token });
+            steps.push(self.demote(observation));
+            return (Rule::ReleaseHandOver, ReleaseRuling::Act(steps));
+        }
+        if !is_marked {
+            return (Rule::ReleaseMark, ReleaseRuling::Act(steps));
         }
         self.judge_not_followed(observation, here, there)
     }
