@@ -45,8 +45,8 @@ pub enum Call {
     Info(String),
     /// [`LibraryAnswer::Metadata`] of an image.
     Metadata(String),
-    /// [`LibraryAnswer::Look`]: both, of one opening of the image; of one that is not mirrored without its metadata, of a
-    /// copy that is not primary with what the daemons have reported.
+    /// [`LibraryAnswer::Look`]: both; of an image that is not mirrored without its metadata. Where a copy that is not primary
+    /// had to be opened, what the daemons have reported comes with it.
     Look(String),
     /// Sets one metadata value.
     SetMetadata {

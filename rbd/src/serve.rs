@@ -141,7 +141,10 @@ fn answer(pool: &OpenPool<'_>, call: Call) -> Result<LibraryAnswer, Failure> {
             let told = pool.glance(&image).map(|(info, _)| Ok(info));
             told.unwrap_or_else(|| looked_at(&image)?.info()).map(LibraryAnswer::Info)
         }
-        Call::Metadata(image) => looked_at(&image)?.metadata().map(LibraryAnswer::Metadata),
+        Call::Metadata(image) => {
+            let told = pool.glance(&image).map(|(_, metadata)| Ok(metadata));
+            told.unwrap_or_else(|| looked_at(&image)?.metadata()).map(LibraryAnswer::Metadata)
+        }
         Call::Look(image) => {
             if let Some((info, metadata)) = pool.glance(&image) {
                 let metadata = if info.mirroring.is_some() { metadata } else { BTreeMap::new() };

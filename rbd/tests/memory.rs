@@ -160,6 +160,8 @@ fn what_is_told_without_opening_is_what_is_so() {
     assert!(mirroring.primary && !mirroring.by_snapshots && mirroring.global_id == "77aa");
     assert_eq!(metadata.iter().collect::<Vec<_>>().len(), 2);
     assert_eq!((metadata["onemirror.handoff"].as_str(), metadata["empty"].as_str()), ("1:site-a:open", ""));
+    let alone = called(&place("one", None), &[Call::Metadata("shown".into())], 1);
+    assert!(matches!(&alone[..], [Ok(LibraryAnswer::Metadata(alone))] if alone == metadata), "{alone:?}");
     assert!(told[1].0.mirroring.as_ref().unwrap().by_snapshots);
     assert!(told[2].0.mirroring.is_none() && told[2].1.is_empty());
     for (opened, _) in &told[3..] {
