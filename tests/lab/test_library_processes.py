@@ -20,8 +20,11 @@ def runs_on_b(lab):
     return machine, vm
 
 
-def test_runs_share_a_connection_and_do_without_where_it_hangs_or_ends(lab, b):
-    _, vm = runs_on_b(lab)
+def test_runs_share_a_connection_and_do_without_where_it_hangs_or_ends(lab, a, b):
+    machine, vm = runs_on_b(lab)
+    (image,) = machine.images.values()
+    # what a terminate would do depends on it
+    wait_until("the token to be at home", lambda: a.token(image) == b.token(image))
     b.signal_library_processes(signal.SIGKILL)
     plan = told(b, vm)
     # one for each cluster
