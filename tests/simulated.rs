@@ -6,6 +6,7 @@
 mod simulated {
     pub(crate) mod ceph;
     pub(crate) mod front_end;
+    pub(crate) mod unasked;
     pub(crate) mod world;
 }
 

@@ -1,14 +1,15 @@
 //! A cluster whose 25,000 images are all settled: primary on site-a, and followed on site-b.
 
+use crate::unasked::{no_images_and_no_pools, no_way};
 use crate::{DISKS, STUCK, VMS};
 use async_trait::async_trait;
 use onemirror::ceph::{
-    Ceph, CephError, CephImages, CephPools, DaemonState, Expiry, ImageInfo, ImageStatus, JournalStatus,
-    LockHolder, Locking, MirrorMode, MirrorState, Mirroring, PoolInfo, PoolRoom, PoolStatus, Progress,
-    Promotion, ReplayState, SnapshotSchedule, Snapshots, StatusReport,
+    Ceph, CephError, DaemonState, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking,
+    MirrorMode, MirrorState, Mirroring, PoolInfo, PoolStatus, Progress, Promotion, ReplayState, Snapshots,
+    StatusReport,
 };
 use onemirror_protocol::{
-    BOOTED_KEY, Fullness, HOME_KEY, ImageSpec, Mark, Named, TOKEN_KEY, Token, home_written, written_for,
+    BOOTED_KEY, HOME_KEY, ImageSpec, Mark, Named, TOKEN_KEY, Token, home_written, written_for,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,10 +18,6 @@ pub(crate) struct FakeCluster {
     pub(crate) site: String,
     /// Whether one of a hundred images does not answer.
     pub(crate) stuck: bool,
-}
-
-fn no_way<T>(what: &str) -> Result<T, CephError> {
-    Err(CephError::NoWay { what: what.into(), detail: "not part of this bench".into() })
 }
 
 fn number(image: &ImageSpec) -> usize {
@@ -185,68 +182,4 @@ impl Ceph for FakeCluster {
     }
 }
 
-#[async_trait(?Send)]
-impl CephImages for FakeCluster {
-    async fn rename(&self, _: &ImageSpec, _: &ImageSpec) -> Result<(), CephError> {
-        no_way("rename")
-    }
-
-    async fn stop_mirroring(&self, _: &ImageSpec, _: MirrorMode) -> Result<(), CephError> {
-        no_way("disable")
-    }
-
-    async fn remove_metadata(&self, _: &ImageSpec, _: &str) -> Result<(), CephError> {
-        no_way("remove metadata")
-    }
-
-    async fn is_held(&self, _: &ImageSpec) -> Result<bool, CephError> {
-        no_way("lock ls")
-    }
-
-    async fn image_names(&self, _: &str) -> Result<Vec<String>, CephError> {
-        Ok((0..DISKS).map(|number| format!("one-{number}")).collect())
-    }
-
-    async fn used(&self, _: &ImageSpec) -> Result<u64, CephError> {
-        no_way("du")
-    }
-
-    async fn room(&self, _: &str) -> Result<PoolRoom, CephError> {
-        no_way("df")
-    }
-
-    async fn remove(&self, _: &ImageSpec) -> Result<(), CephError> {
-        no_way("rm")
-    }
-
-    async fn descendants(&self, _: &ImageSpec) -> Result<Vec<ImageSpec>, CephError> {
-        no_way("children")
-    }
-}
-
-#[async_trait(?Send)]
-impl CephPools for FakeCluster {
-    fn user(&self) -> String {
-        "client.libvirt".into()
-    }
-
-    async fn pool_settings(&self, _: &str) -> Result<BTreeMap<String, String>, CephError> {
-        no_way("pool settings")
-    }
-
-    async fn client_settings(&self) -> Result<BTreeMap<String, String>, CephError> {
-        no_way("client settings")
-    }
-
-    async fn snapshot_schedules(&self) -> Result<Vec<SnapshotSchedule>, CephError> {
-        Ok(Vec::new())
-    }
-
-    async fn lacks_room(&self, _: &str) -> Option<Fullness> {
-        None
-    }
-
-    async fn lacks_room_still(&self, _: &str) -> Option<Fullness> {
-        None
-    }
-}
+no_images_and_no_pools!(FakeCluster);

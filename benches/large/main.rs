@@ -13,21 +13,20 @@
 
 mod cluster;
 mod front_end;
+#[path = "../../tests/simulated/unasked.rs"]
+mod unasked;
 
-use async_trait::async_trait;
 use cluster::FakeCluster;
-use jiff::Timestamp;
 use onemirror::audit::Entry;
 use onemirror::ceph::{CephCalls, Connection, PeerConnection};
 use onemirror::config::Config;
 use onemirror::opennebula::{Client, ClientOptions, OneError, OpenNebula};
 use onemirror::operations::{overview, reconcile};
-use onemirror::sites::{Audit, Connector, Environment, Sites, TimeSource};
+use onemirror::sites::{Audit, Connector, Environment, RealTime, Sites};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::time::Instant;
 
 const VMS: usize = 10_000;
@@ -58,27 +57,6 @@ impl Connector for Outside {
 
     fn peer_cluster(&self, peer: PeerConnection) -> Rc<dyn CephCalls> {
         self.cluster(peer.connection)
-    }
-}
-
-struct RealTime;
-
-#[async_trait(?Send)]
-impl TimeSource for RealTime {
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
-
-    fn date(&self) -> Timestamp {
-        Timestamp::now()
-    }
-
-    async fn pass(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
-    }
-
-    fn random(&self) -> u64 {
-        rand::random()
     }
 }
 

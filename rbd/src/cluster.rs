@@ -1,6 +1,6 @@
 //! A cluster and its pools, as librados has them.
 
-use crate::bindings::{self, rados_ioctx_t, rados_t, size_t, timeval};
+use crate::bindings::{self, rados_ioctx_t, rados_omap_iter_t, rados_read_op_t, rados_t, size_t, timeval};
 use crate::calls::{ConnectOptions, Failure, LockedBy, PoolPlace, Stage};
 use crate::errno::{EINVAL, ENOENT, ERANGE};
 use std::collections::BTreeMap;
@@ -151,6 +151,9 @@ impl Drop for OpenPool<'_> {
     }
 }
 
+/// Of an object's omap.
+type KeyAndValue = (Vec<u8>, Vec<u8>);
+
 impl OpenPool<'_> {
     pub(crate) fn library(&self) -> &bindings::Library {
         &self.cluster.library.0
@@ -192,73 +195,65 @@ impl OpenPool<'_> {
 
     /// The value of a key of an object; `None`: no such object or key.
     pub(crate) fn omap_value(&self, object: &str, key: &str) -> Result<Option<Vec<u8>>, Failure> {
-        let (object, key_text) = (c_string(object, Stage::Call)?, c_string(key, Stage::Call)?);
-        let library = self.library();
+        let key_text = c_string(key, Stage::Call)?;
         let (keys, lengths) = ([key_text.as_ptr()], [key.len() as size_t]);
-        let (mut found, mut returned) = (null_mut(), 0);
-        // SAFETY: keys and lengths have one element each and live until the operation is carried out, as do `found` and
-        // `returned`, which it sets; it is released once, after that
-        let operated = unsafe {
-            let operation = (library.rados_create_read_op)();
-            (library.rados_read_op_omap_get_vals_by_keys2)(
-                operation,
-                keys.as_ptr(),
-                1,
-                lengths.as_ptr(),
-                &mut found,
-                &mut returned,
-            );
-            let operated = (library.rados_read_op_operate)(operation, self.handle, object.as_ptr(), 0);
-            (library.rados_release_read_op)(operation);
-            operated
-        };
-        let mut value = None;
-        if !found.is_null() {
-            let (mut at_key, mut at_value, mut key_length, mut length) = (null_mut(), null_mut(), 0, 0);
-            // SAFETY: the list was made by the operation; what it points to lives until it is ended, and is copied before
+        let asked = self.entries(object, |library, operation, found, returned| {
+            // SAFETY: keys and lengths have one element each and live until the operation is carried out
             unsafe {
-                let next = (library.rados_omap_get_next2)(
+                (library.rados_read_op_omap_get_vals_by_keys2)(
+                    operation,
+                    keys.as_ptr(),
+                    1,
+                    lengths.as_ptr(),
                     found,
-                    &mut at_key,
-                    &mut at_value,
-                    &mut key_length,
-                    &mut length,
+                    returned,
                 );
-                if operated == 0 && next == 0 && !at_key.is_null() {
-                    value = Some(bytes_at(at_value, length));
-                }
-                (library.rados_omap_get_end)(found);
             }
-        }
-        match checked(operated, Stage::Call) {
-            Err(Failure { errno: ENOENT, .. }) => Ok(None),
-            Err(failure) => Err(failure),
-            Ok(_) => checked(returned, Stage::Call).map(|_| value),
-        }
+        });
+        asked.map(|entries| entries.into_iter().next().map(|(_, value)| value))
     }
 
-    /// All keys and values of an object; `None`: there are more, or there is none.
+    /// All keys and values of an object, which has none if it is not there. `None`: there are more.
     pub(crate) fn omap(&self, object: &str, most: u64) -> Result<Option<BTreeMap<String, Vec<u8>>>, Failure> {
+        let mut more = 0;
+        let entries = self.entries(object, |library, operation, found, returned| {
+            // SAFETY: `more` lives until the operation is carried out, which sets it
+            unsafe {
+                (library.rados_read_op_omap_get_vals2)(
+                    operation,
+                    c"".as_ptr(),
+                    c"".as_ptr(),
+                    most,
+                    found,
+                    &mut more,
+                    returned,
+                );
+            }
+        })?;
+        let text = |key: Vec<u8>| String::from_utf8_lossy(&key).into_owned();
+        let entries = entries.into_iter().map(|(key, value)| (text(key), value)).collect();
+        Ok((more == 0).then_some(entries))
+    }
+
+    /// The keys and values of an object that `ask` asks for. One that is not there has none.
+    fn entries(
+        &self,
+        object: &str,
+        ask: impl FnOnce(&bindings::Library, rados_read_op_t, *mut rados_omap_iter_t, *mut c_int),
+    ) -> Result<Vec<KeyAndValue>, Failure> {
         let object = c_string(object, Stage::Call)?;
         let library = self.library();
-        let (mut found, mut returned, mut more) = (null_mut(), 0, 0);
-        // SAFETY: what the operation sets lives until it is carried out; it is released once, after that
+        let (mut found, mut returned) = (null_mut(), 0);
+        // SAFETY: `found` and `returned` live until the operation is carried out, which sets them; it is released once, after
+        // that
         let operated = unsafe {
             let operation = (library.rados_create_read_op)();
-            (library.rados_read_op_omap_get_vals2)(
-                operation,
-                c"".as_ptr(),
-                c"".as_ptr(),
-                most,
-                &mut found,
-                &mut more,
-                &mut returned,
-            );
+            ask(library, operation, &mut found, &mut returned);
             let operated = (library.rados_read_op_operate)(operation, self.handle, object.as_ptr(), 0);
             (library.rados_release_read_op)(operation);
             operated
         };
-        let mut all = BTreeMap::new();
+        let mut entries = Vec::new();
         while !found.is_null() {
             let (mut at_key, mut at_value, mut key_length, mut length) = (null_mut(), null_mut(), 0, 0);
             // SAFETY: the list was made by the operation; what it points to lives until it is ended, and is copied before
@@ -274,15 +269,14 @@ impl OpenPool<'_> {
                     (library.rados_omap_get_end)(found);
                     found = null_mut();
                 } else {
-                    let key = String::from_utf8_lossy(&bytes_at(at_key, key_length)).into_owned();
-                    all.insert(key, bytes_at(at_value, length));
+                    entries.push((bytes_at(at_key, key_length), bytes_at(at_value, length)));
                 }
             }
         }
         match checked(operated, Stage::Call) {
-            Err(Failure { errno: ENOENT, .. }) => Ok(None),
+            Err(Failure { errno: ENOENT, .. }) => Ok(Vec::new()),
             Err(failure) => Err(failure),
-            Ok(_) => checked(returned, Stage::Call).map(|_| (more == 0).then_some(all)),
+            Ok(_) => checked(returned, Stage::Call).map(|_| entries),
         }
     }
 

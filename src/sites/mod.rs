@@ -28,7 +28,7 @@ pub use error::{FrontEndError, RunError, first_sentence, is_own_refusal};
 pub use force::ForceOrder;
 pub use front_end::FrontEnd;
 pub use images::{VmImage, VmImages};
-pub use outside::{Audit, Connector, Environment, TimeSource};
+pub use outside::{Audit, Connector, Environment, RealTime, TimeSource};
 pub use pools::NotReached;
 pub use reach::local_client;
 pub use site::Site;

@@ -77,8 +77,8 @@ impl Connector for RealConnector {
     }
 }
 
-/// The machine's.
-pub(crate) struct RealTime;
+/// That of this machine.
+pub struct RealTime;
 
 #[async_trait(?Send)]
 impl TimeSource for RealTime {

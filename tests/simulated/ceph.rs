@@ -1,25 +1,21 @@
 //! The cluster of one site of the simulated world.
 
+use super::unasked::{no_images_and_no_pools, no_way};
 use super::world::{GLOBAL_ID, Holder, NAMES, Shared, Sim};
 use async_trait::async_trait;
 use onemirror::ceph::{
-    Ceph, CephError, CephImages, CephPools, DaemonState, Expiry, ImageInfo, ImageStatus, JournalStatus,
-    LockHolder, Locking, MirrorMode, MirrorState, Mirroring, PoolInfo, PoolRoom, PoolStatus, Promotion,
-    ReplayState, SnapshotSchedule, Snapshots, StatusReport,
+    Ceph, CephError, DaemonState, Expiry, ImageInfo, ImageStatus, JournalStatus, LockHolder, Locking,
+    MirrorMode, MirrorState, Mirroring, PoolInfo, PoolStatus, Promotion, ReplayState, Snapshots,
+    StatusReport,
 };
 use onemirror_model::storage::Site;
-use onemirror_protocol::{Fullness, ImageSpec};
+use onemirror_protocol::ImageSpec;
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 pub(crate) struct SimulatedCeph {
     pub(crate) site: Site,
     pub(crate) sim: Shared,
-}
-
-/// What is no part of this world.
-fn no_way<T>(what: &str) -> Result<T, CephError> {
-    Err(CephError::NoWay { what: what.into(), detail: "not simulated".into() })
 }
 
 impl SimulatedCeph {
@@ -221,68 +217,4 @@ impl Ceph for SimulatedCeph {
     }
 }
 
-#[async_trait(?Send)]
-impl CephImages for SimulatedCeph {
-    async fn rename(&self, _: &ImageSpec, _: &ImageSpec) -> Result<(), CephError> {
-        no_way("rename")
-    }
-
-    async fn stop_mirroring(&self, _: &ImageSpec, _: MirrorMode) -> Result<(), CephError> {
-        no_way("disable")
-    }
-
-    async fn remove_metadata(&self, _: &ImageSpec, _: &str) -> Result<(), CephError> {
-        no_way("remove metadata")
-    }
-
-    async fn is_held(&self, _: &ImageSpec) -> Result<bool, CephError> {
-        no_way("lock ls")
-    }
-
-    async fn image_names(&self, _: &str) -> Result<Vec<String>, CephError> {
-        no_way("ls")
-    }
-
-    async fn used(&self, _: &ImageSpec) -> Result<u64, CephError> {
-        no_way("du")
-    }
-
-    async fn room(&self, _: &str) -> Result<PoolRoom, CephError> {
-        no_way("df")
-    }
-
-    async fn remove(&self, _: &ImageSpec) -> Result<(), CephError> {
-        no_way("rm")
-    }
-
-    async fn descendants(&self, _: &ImageSpec) -> Result<Vec<ImageSpec>, CephError> {
-        no_way("children")
-    }
-}
-
-#[async_trait(?Send)]
-impl CephPools for SimulatedCeph {
-    fn user(&self) -> String {
-        "client.libvirt".into()
-    }
-
-    async fn pool_settings(&self, _: &str) -> Result<BTreeMap<String, String>, CephError> {
-        no_way("pool settings")
-    }
-
-    async fn client_settings(&self) -> Result<BTreeMap<String, String>, CephError> {
-        no_way("client settings")
-    }
-
-    async fn snapshot_schedules(&self) -> Result<Vec<SnapshotSchedule>, CephError> {
-        no_way("schedules")
-    }
-
-    async fn lacks_room(&self, _: &str) -> Option<Fullness> {
-        None
-    }
-
-    async fn lacks_room_still(&self, _: &str) -> Option<Fullness> {
-        None
-    }
-}
+no_images_and_no_pools!(SimulatedCeph);
