@@ -175,8 +175,9 @@ class Site:
         auth = os.path.join(self.location, "etc/peer_auth")
         shutil.copyfile(peer.auth_file, auth)
         os.chmod(auth, 0o600)
-        # one site has Ceph's libraries called, the other one its commands: both are tried by each test
-        values = {"sync_timeout": "60s", "command_timeout": "20s", "release_timeout": "40s", "librbd": self.name == "site-b"}
+        # one site has Ceph's libraries called, the other one its commands: both are tried by each test. What a call may take
+        # is as the product has it: Ceph itself waits up to 30 s for clients that died without a word
+        values = {"sync_timeout": "60s", "release_timeout": "40s", "librbd": self.name == "site-b"}
         values.update(policy)
         text = """[site]
 name = "{0.name}"

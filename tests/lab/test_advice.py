@@ -33,7 +33,6 @@ def off_at_home(lab, name, mode="journal"):
 def lost(lab, site):
     """The site answers nothing, and its VMs are gone."""
     other = lab.other(site)
-    other.configure(command_timeout="20s")
     site.front_end_kill()
     site.clusters("site-lost")
     site.kill_domains()
@@ -130,7 +129,7 @@ def test_a_vm_of_the_other_site_lets_go_by_what_its_state_takes(lab, a, b, advis
 def test_one_vm_is_started_by_force_and_the_policy_stays(lab, a, b, adviser, policy, rule):
     machine, image, _ = off_at_home(lab, "by-policy")
     with lost(lab, b):
-        a.configure(peer_unreachable=policy, command_timeout="20s")
+        a.configure(peer_unreachable=policy)
         for contact in glob.glob(os.path.join(a.location, "var/onemirror/peer-contacts/*")):
             with open(contact) as file:
                 note = json.load(file)

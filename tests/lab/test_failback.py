@@ -259,7 +259,6 @@ def test_a_copy_that_somebody_asked_to_be_made_anew_is_not_taken_before_it_is(la
 def forced_while_home_is_lost(lab, machine, before):
     """`failover --force` on the recovery site, and the VM RUNNING there; home comes back behind it."""
     a, b = lab.a, lab.b
-    b.configure(command_timeout="20s")
     before()
     a.front_end_kill()
     a.clusters("site-lost")
@@ -276,7 +275,6 @@ def forced_while_home_is_lost(lab, machine, before):
         a.clusters("site-back")
         a.front_end_start()
         b.clusters("daemon-start")
-        b.configure()
 
 
 def powered_off_and_copied(lab, name, mode):
@@ -612,7 +610,7 @@ def test_an_unreachable_peer_is_met_as_the_policy_says(lab, a, b):
     assert contacts
 
     def resumed(policy):
-        a.configure(peer_unreachable=policy, command_timeout="20s")
+        a.configure(peer_unreachable=policy)
         state = a.resume(machine.home)
         if state == "RUNNING":
             a.action("poweroff", machine.home)

@@ -19,7 +19,6 @@ def mirrored_machine(lab, name, kind):
 
 def write_unsent(lab, machine):
     """Has home's VM write records that nobody else gets: the recovery site's daemon is stopped."""
-    lab.b.configure(command_timeout="20s")
     # a copy without a token may be half copied, and is not had by force
     for image in machine.images.values():
         wait_until("the token of %s on site-b" % image, lambda image=image: lab.b.token(image) == lab.a.token(image))
@@ -43,7 +42,6 @@ def home_lost_with_records_unsent(lab, machine):
         a.clusters("site-back")
         a.front_end_start()
         b.clusters("daemon-start")
-        b.configure()
 
 
 def forced_over(lab, machine):
@@ -172,7 +170,6 @@ def test_a_copy_whose_every_write_had_arrived_is_not_kept(lab, a, b):
         places = [client["commit_position"]["object_positions"] for client in clients["registered_clients"]]
         return len(places) == 2 and places[0] == places[1]
     wait_until("everything to arrive", is_sent, 60, 0.5)
-    b.configure(command_timeout="20s")
     a.front_end_kill()
     a.clusters("site-lost")
     try:
@@ -180,7 +177,6 @@ def test_a_copy_whose_every_write_had_arrived_is_not_kept(lab, a, b):
     finally:
         a.clusters("site-back")
         a.front_end_start()
-        b.configure()
     copied_back(lab, machine)
     assert names(a, image) == [image]
     machine.end_away(vm)
@@ -459,7 +455,6 @@ def test_what_was_set_aside_of_a_disk_that_is_gone_is_had_where_the_other_site_i
     a.wait_vm(machine.home, "POWEROFF")
     unsent = a.acknowledged(machine.home)
     a.clusters("daemon-stop")
-    a.configure(command_timeout="20s")
     wait_until("it to be set aside", lambda: a.reconcile(check=False) and lost_of(a, machine), 60, 1)
     (lost,) = lost_of(a, machine)
     b.front_end_kill()
@@ -487,7 +482,6 @@ def test_what_was_set_aside_of_a_disk_that_is_gone_is_had_where_the_other_site_i
         b.clusters("site-back")
         b.front_end_start()
         a.clusters("daemon-start")
-        a.configure()
 
 
 @full
@@ -534,7 +528,6 @@ def test_what_was_half_set_aside_is_had_where_the_other_site_is_lost(lab, a, b, 
     with killed_at(lab, "*'mirror image disable'*") as is_killed:
         forced_while_home_was_away(lab, machine)
         a.clusters("daemon-stop")
-        a.configure(command_timeout="20s")
         wait_until("a reconcile to be killed", lambda: a.reconcile(check=False) and is_killed(), 60, 1)
     unsent = a.acknowledged(machine.home)
     b.front_end_kill()
@@ -554,7 +547,6 @@ def test_what_was_half_set_aside_is_had_where_the_other_site_is_lost(lab, a, b, 
         b.front_end_start()
         a.clusters("daemon-start")
         a.control("hooks=deliver")
-        a.configure()
 
 
 @full
