@@ -61,7 +61,8 @@ pub fn forced_mark(text: &str) -> Option<Written<Mark>> {
 pub struct Marks {
     /// The handoff token.
     pub token: TokenSeen,
-    /// The token is an earlier release's, and does not name its image.
+    /// The token or the mark of the boot counts, and does not name this image: an earlier release named none, and an
+    /// image that was mirrored anew has what names the one it was before.
     pub is_unbound: bool,
     /// The token under which the VM was last booted cold.
     pub booted: Option<Mark>,
@@ -74,8 +75,8 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Reads a copy's metadata. What was written for one of `images` counts: the copy's own global id, and that of the
-    /// image it is compared with. After an image was mirrored anew the two differ.
+    /// Reads a copy's metadata. What was written for one of `images` counts: the copy's own global id first, and that of
+    /// the image it is compared with. After an image was mirrored anew the two differ, until that one is gone.
     pub fn read(metadata: &BTreeMap<String, String>, images: &[&str]) -> Self {
         let is_newer = |key: &str| {
             let text = metadata.get(key).and_then(|text| text.split(' ').next());
@@ -101,10 +102,16 @@ impl Marks {
             }
             Some(Ok(Written::For(token, _))) => TokenSeen::OfAnother(token.clone()),
         };
+        let names_own = |key: &str| {
+            let image = metadata.get(key).and_then(|text| text.rsplit_once(':'));
+            image.is_some_and(|(_, image)| images.first() == Some(&image))
+        };
+        let booted = mark(BOOTED_KEY);
         Self {
-            is_unbound: matches!(written, Some(Ok(Written::Unbound(_)))),
+            is_unbound: token.token().is_some() && !names_own(TOKEN_KEY)
+                || booted.is_some() && !names_own(BOOTED_KEY),
             token,
-            booted: mark(BOOTED_KEY),
+            booted,
             release: mark(RELEASE_KEY),
             forced: mark(FORCED_KEY),
             other_site_is_off: metadata.get(FORCED_KEY).is_some_and(|text| forced_with_site_off(text)),
@@ -140,7 +147,7 @@ mod tests {
         for images in [&[OWN][..], &[OTHER, OWN]] {
             let read = read(&marks, images);
             assert_eq!(read.token, token("1005:site-b:open"));
-            assert!(!read.is_unbound);
+            assert_eq!(read.is_unbound, images != [OWN]);
             let vms = [read.booted, read.release, read.forced].map(|mark| mark.map(|mark| mark.vm));
             assert_eq!(vms, [Some(7), Some(8), Some(9)]);
         }
@@ -148,6 +155,27 @@ mod tests {
         assert_eq!(read.token, TokenSeen::OfAnother("1005:site-b:open".parse().unwrap()));
         assert_eq!((read.token.token(), read.token.sequence()), (None, 0));
         assert_eq!([read.booted, read.release, read.forced], [None, None, None]);
+    }
+
+    /// Once the image that it is compared with is gone, what names that one counts no more.
+    #[test]
+    fn what_counts_and_does_not_name_this_image_is_unbound() {
+        let unbound = |token: &str, booted: &str| {
+            read(&[(TOKEN_KEY, token), (BOOTED_KEY, booted)], &[OWN, OTHER]).is_unbound
+        };
+        let named = |text: &str, image: &str| format!("{text}:{image}");
+        for (of_token, of_booted, expected) in [
+            (OWN, OWN, false),
+            (OTHER, OTHER, true),
+            (OTHER, OWN, true),
+            (OWN, OTHER, true),
+            (OWN, "gone", false),
+        ] {
+            let is = unbound(&named("5:site-a:open", of_token), &named("5:site-a:7", of_booted));
+            assert_eq!(is, expected, "{of_token} {of_booted}");
+        }
+        assert!(unbound("5:site-a:open", "5:site-a:7"));
+        assert!(!unbound("5:site-a:open:gone", "5:site-a:7:gone"));
     }
 
     #[test]

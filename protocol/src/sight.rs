@@ -257,7 +257,7 @@ pub struct Copy {
     pub mode: Mode,
     /// The handoff token that this copy shows.
     pub token: TokenSeen,
-    /// The token is an earlier release's, and does not name its image.
+    /// The token or the mark of the boot counts, and does not name this image.
     pub is_unbound: bool,
     /// The token under which the VM was last booted cold.
     pub booted: Option<Mark>,

@@ -1998,6 +1998,38 @@ fn binding_rows() -> Vec<Row> {
             UpkeepOpenToken,
             "write 1:site-a:open here, booted 1:site-a:2",
         ),
+        // reverted, or mirrored anew, with the older image still beside it
+        boots(
+            gate(),
+            apart(earlier(), "3:site-a:open"),
+            PrimaryHere,
+            "write 3:site-a:open here, booted 3:site-a:2",
+        ),
+        keeps_up(
+            running.clone(),
+            apart(earlier(), "3:site-a:open"),
+            UpkeepOpenToken,
+            "write 3:site-a:open here, booted 3:site-a:2",
+        ),
+        keeps_up(
+            running.clone(),
+            apart(earlier().by_snapshot(), "3:site-a:open"),
+            UpkeepOpenToken,
+            "write 3:site-a:open here, mirror-snapshot here, booted 3:site-a:2",
+        ),
+        // booted by another one, or by none
+        keeps_up(
+            Upkeep { running_here: Some(5), ..running.clone() },
+            apart(earlier(), "3:site-a:open"),
+            UpkeepNothing,
+            "nothing",
+        ),
+        keeps_up(
+            Upkeep { running_here: None, ..running.clone() },
+            apart(earlier(), "3:site-a:open"),
+            UpkeepNothing,
+            "nothing",
+        ),
         // mirrored anew: the note of the force is about the image that the stale site still has
         boots(
             gate(),

@@ -176,6 +176,33 @@ def test_a_reverted_disk_still_comes_home(lab, a, b, mode):
 
 
 @full
+def test_a_reverted_disk_that_was_booted_beside_its_older_copy_is_resumed_without_it(lab, a, b):
+    """What the new image has of the older one says so only as long as that one's copy is on the other site."""
+    machine = lab.vm_with_one_disk(unique("reverts-alone"), "journal")
+    (image,) = machine.images.values()
+    machine.register_on_b()
+    a.wait_records(machine.home)
+    wait_until("its copy", lambda: b.token(image) == a.token(image))
+    a.action("poweroff", machine.home)
+    a.wait_vm(machine.home, "POWEROFF")
+    older = a.info(image)["mirroring"]["global_id"]
+    b.clusters("daemon-stop")
+    try:
+        snapshot, _ = a.disk_snapshot(machine.home, 0)
+        assert a.disk_revert(machine.home, 0, snapshot) == "POWEROFF", a.vm_error(machine.home)
+        assert b.info(image)["mirroring"]["global_id"] == older != a.info(image)["mirroring"]["global_id"]
+        assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
+    finally:
+        b.clusters("daemon-start")
+    a.control("hooks=lose")
+    wait_until("the copy of the new image", lambda: are_copies(lab, image), 90, 0.5)
+    a.action("suspend", machine.home)
+    a.wait_vm(machine.home, "SUSPENDED")
+    assert a.resume(machine.home) == "RUNNING", a.vm_error(machine.home)
+    machine.assert_complete(a)
+
+
+@full
 def test_a_disk_that_was_restored_in_place_is_seen_and_can_be_protected_again(lab, a, b):
     """What is restored is a new image of the old name; the old one is removed, and with it its copy."""
     machine, image = off_at_home_by_snapshots(lab, "restored")

@@ -608,7 +608,7 @@ impl Gate<'_> {
             let mut steps: Vec<Step> = self.home_step(observation, here).into_iter().collect();
             let rule = if steps.is_empty() { rule } else { Rule::HomeHere };
             if here.is_unbound {
-                // the same token, with the name of its image
+                // the same token, with the name of this image
                 steps.push(Step::WriteToken { at: Side::Here, image: image.clone(), token: term.clone() });
             } else if steps.is_empty() && here.booted.as_ref() == Some(&mark) {
                 return (rule, GateRuling::Pass);

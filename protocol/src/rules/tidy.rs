@@ -274,6 +274,15 @@ impl Upkeep<'_> {
                 None => (Rule::UpkeepNothing, Task::Nothing),
             };
         }
+        if here.is_unbound
+            && let (Some(token), Some(mark)) = (term, &here.booted)
+            && mark.holds_in(token)
+            && self.running_here.is_some_and(|vm| mark.names(vm))
+        {
+            // mirrored anew under a VM: what names the image it was counts only as long as that one is beside it
+            let steps = begin_term(here, &observation.image, token.clone(), mark.clone());
+            return (Rule::UpkeepOpenToken, Task::Act(steps));
+        }
         if let Some(vm) = self.running_here
             && term.is_none()
         {
