@@ -185,7 +185,7 @@ pub fn remember_peer_contact(
         if peer_contact(folder, name, boot_id) == Some(contact.agrees) {
             continue;
         }
-        private_folder(folder).and_then(|()| write(&folder.join(PEER_CONTACTS), name, &contact)).map_err(
+        private_folder(folder).and_then(|()| note(&folder.join(PEER_CONTACTS), name, &contact)).map_err(
             |source| StateError {
                 path,
                 what: "cannot note that the peer was reached",
@@ -226,7 +226,7 @@ pub fn is_later_report(folder: &Path, name: &str, copy: &str, report: &str) -> b
         return first.report != report;
     }
     let first = FirstReport { copy: copy.into(), report: report.into() };
-    if let Err(error) = private_folder(folder).and_then(|()| write(&folder.join(FIRST_REPORTS), name, &first))
+    if let Err(error) = private_folder(folder).and_then(|()| note(&folder.join(FIRST_REPORTS), name, &first))
     {
         tracing::warn!("{}: cannot note a report: {error}", path.display());
     }
@@ -261,7 +261,7 @@ impl MayBeLost {
 
     pub(crate) fn note_silence(&self) {
         let folder = self.folder.join(SILENT);
-        let noted = private_folder(&self.folder).and_then(|()| write(&folder, &self.name, &Timestamp::now()));
+        let noted = private_folder(&self.folder).and_then(|()| note(&folder, &self.name, &Timestamp::now()));
         if let Err(error) = noted {
             tracing::debug!("{}: cannot note a silence: {error}", folder.display());
         }
@@ -381,15 +381,28 @@ fn read(path: &Path) -> io::Result<String> {
 
 /// Replaces a file of the folder at once, so that a reader sees the old or the new one, also after a crash.
 fn write(folder: &Path, name: &str, content: &impl Serialize) -> io::Result<()> {
-    private_folder(folder)?;
-    let path = folder.join(name);
-    let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(folder)?;
-    serde_json::to_writer(&mut file, content)?;
-    file.write_all(b"\n")?;
-    give_to_owner_of_folder(file.as_file(), &path);
+    let file = written(folder, name, content)?;
     file.as_file().sync_all()?;
-    file.persist(&path)?;
+    file.persist(folder.join(name))?;
     File::open(folder)?.sync_all()
+}
+
+/// As [`write()`], for what is worth nothing after a crash of this machine: what was noted in this run of it, and what is
+/// only seen later where it is not noted. A cloud has tens of thousands of these; to sync each one takes half a minute.
+fn note(folder: &Path, name: &str, content: &impl Serialize) -> io::Result<()> {
+    written(folder, name, content)?.persist(folder.join(name))?;
+    Ok(())
+}
+
+/// A file of the folder that has no name yet.
+fn written(folder: &Path, name: &str, content: &impl Serialize) -> io::Result<tempfile::NamedTempFile> {
+    private_folder(folder)?;
+    let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(folder)?;
+    let mut text = serde_json::to_vec(content)?;
+    text.push(b'\n');
+    file.write_all(&text)?;
+    give_to_owner_of_folder(file.as_file(), &folder.join(name));
+    Ok(file)
 }
 
 /// Makes the folder, mode 0700, if it is not there. One of root's in another's folder is given to that one: an earlier

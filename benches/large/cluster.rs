@@ -53,7 +53,7 @@ impl FakeCluster {
             name: format!("one-{number}"),
             global_id: format!("g{number}"),
             local: Some(local),
-            peers: BTreeMap::from([(name_there.to_owned(), peer)]),
+            peers: vec![(name_there.to_owned(), peer)],
         }
     }
 }

@@ -45,15 +45,18 @@ pub(crate) fn serve() {
     let all = |name: &str, members: Vec<String>| {
         escape(format!("<{name}>{}</{name}>", members.concat())).into_owned()
     };
-    let vms: Vec<String> = (0..VMS).map(|id| escape(vm(id)).into_owned()).collect();
+    let escaped = |document: String| escape(document).into_owned();
+    let pools = HashMap::from([
+        ("one.vmpool.infoextended", ("VM_POOL", (0..VMS).map(vm).map(escaped).collect())),
+        ("one.imagepool.info", ("IMAGE_POOL", (0..DISKS).map(image).map(escaped).collect())),
+    ]);
     let fixed = HashMap::from([
-        ("one.imagepool.info", all("IMAGE_POOL", (0..DISKS).map(image).collect())),
         ("one.datastorepool.info", all("DATASTORE_POOL", vec![DATASTORE.to_owned()])),
         ("one.datastore.info", escape(DATASTORE).into_owned()),
         ("one.user.info", escape(USER).into_owned()),
         ("one.hostpool.info", all("HOST_POOL", vec![])),
     ]);
-    let answers = Arc::new((vms, fixed));
+    let answers = Arc::new((pools, fixed));
     println!("http://{}/RPC2", listener.local_addr().unwrap());
     for stream in listener.incoming() {
         let answers = answers.clone();
@@ -61,7 +64,9 @@ pub(crate) fn serve() {
     }
 }
 
-fn answer_all(stream: &TcpStream, vms: &[String], fixed: &HashMap<&str, String>) {
+type Pools = HashMap<&'static str, (&'static str, Vec<String>)>;
+
+fn answer_all(stream: &TcpStream, pools: &Pools, fixed: &HashMap<&str, String>) {
     let (mut reader, mut writer) = (BufReader::new(stream), stream);
     loop {
         let mut length = 0;
@@ -81,7 +86,7 @@ fn answer_all(stream: &TcpStream, vms: &[String], fixed: &HashMap<&str, String>)
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
         let body = String::from_utf8(body).unwrap();
-        let answer = answer(&body, vms, fixed);
+        let answer = answer(&body, pools, fixed);
         let head =
             format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n", answer.len());
         if writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(answer.as_bytes())).is_err() {
@@ -90,18 +95,19 @@ fn answer_all(stream: &TcpStream, vms: &[String], fixed: &HashMap<&str, String>)
     }
 }
 
-fn answer(body: &str, vms: &[String], fixed: &HashMap<&str, String>) -> String {
+fn answer(body: &str, pools: &Pools, fixed: &HashMap<&str, String>) -> String {
     let method = body.split_once("<methodName>").unwrap().1.split_once('<').unwrap().0;
     let numbers: Vec<i64> =
         body.split("<i4>").skip(1).map(|rest| rest.split_once('<').unwrap().0.parse().unwrap()).collect();
-    let text = match method {
-        "one.vmpool.infoextended" => {
+    let text = match (method, pools.get(method)) {
+        (_, Some((name, members))) => {
             let (start, count) = (numbers[1] as usize, numbers[2].unsigned_abs() as usize);
-            let page = vms.iter().skip(start).take(count).map(String::as_str);
-            format!("{}{}{}", escape("<VM_POOL>"), page.collect::<String>(), escape("</VM_POOL>"))
+            let page = members.iter().skip(start).take(count).map(String::as_str);
+            let [head, tail] = [format!("<{name}>"), format!("</{name}>")];
+            format!("{}{}{}", escape(head), page.collect::<String>(), escape(tail))
         }
-        "one.vm.info" => vms[numbers[0] as usize].clone(),
-        method => fixed.get(method).unwrap_or_else(|| panic!("{method} is not answered")).clone(),
+        ("one.vm.info", _) => pools["one.vmpool.infoextended"].1[numbers[0] as usize].clone(),
+        _ => fixed.get(method).unwrap_or_else(|| panic!("{method} is not answered")).clone(),
     };
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<methodResponse><params><param><value><array><data>\

@@ -166,8 +166,15 @@ pub struct ImageStatus {
     pub global_id: String,
     /// This cluster's copy. `None`: "status not found".
     pub local: Option<StatusReport>,
-    /// By site name.
-    pub peers: BTreeMap<String, StatusReport>,
+    /// By site name; each is there once. No map: a cluster tells this of tens of thousands of images.
+    pub peers: Vec<(String, StatusReport)>,
+}
+
+impl ImageStatus {
+    /// The report on the copy of that site.
+    pub fn of_peer(&self, site: &str) -> Option<&StatusReport> {
+        self.peers.iter().find(|(name, _)| name == site).map(|(_, report)| report)
+    }
 }
 
 /// All images of a pool at once, and the daemons that serve it.
@@ -183,8 +190,7 @@ pub struct PoolStatus {
 impl PoolStatus {
     /// Of a pool that does not tell its status now: these are all its images, mirrored or not.
     pub fn untold(names: Vec<String>) -> Self {
-        let untold =
-            |name| ImageStatus { name, global_id: String::new(), local: None, peers: BTreeMap::new() };
+        let untold = |name| ImageStatus { name, global_id: String::new(), local: None, peers: Vec::new() };
         Self { daemons_up: 0, images: names.into_iter().map(untold).collect() }
     }
 }

@@ -220,13 +220,14 @@ pub fn pool_status(bytes: &[u8]) -> Parsed<PoolStatus> {
 }
 
 pub(super) fn image_status_of(raw: RawImageStatus) -> ImageStatus {
-    let mut peers: BTreeMap<String, StatusReport> = BTreeMap::new();
+    let mut peers: Vec<(String, StatusReport)> = Vec::new();
     for peer in raw.peer_sites {
         let report = status_report(&peer.state, &peer.description, &peer.last_update);
         // a peer that was removed and added again may be listed twice: the later report counts
-        match peers.get(&peer.site_name) {
-            Some(earlier) if earlier.last_update > report.last_update => {}
-            _ => drop(peers.insert(peer.site_name, report)),
+        match peers.iter_mut().find(|(name, _)| *name == peer.site_name) {
+            Some((_, earlier)) if earlier.last_update > report.last_update => {}
+            Some((_, earlier)) => *earlier = report,
+            None => peers.push((peer.site_name, report)),
         }
     }
     let local = match (&raw.state, &raw.description) {
@@ -1116,12 +1117,12 @@ mod tests {
         assert_eq!(local("journal.01-a-primary-replaying", a).replay, ReplayState::LocalPrimary);
         let status = report(&name("journal.01-a-primary-replaying", b));
         assert_eq!(status.name, "cap-journal");
-        let replaying = status.local.unwrap();
+        let replaying = status.local.clone().unwrap();
         assert_eq!((replaying.daemon, replaying.description.as_str()), (DaemonState::Up, "replaying"));
         assert_eq!(replaying.last_update, Some(datetime(2026, 11, 23, 0, 3, 25, 0)));
         let ReplayState::Replaying(progress) = replaying.replay else { panic!() };
         assert_eq!((progress.entries_behind_primary, progress.seconds_until_synced), (Some(3), None));
-        assert_eq!(status.peers[a].replay, ReplayState::LocalPrimary);
+        assert_eq!(status.of_peer(a).unwrap().replay, ReplayState::LocalPrimary);
 
         let ReplayState::Replaying(progress) = local("snapshot.01-a-primary-replaying", b).replay else {
             panic!()
@@ -1146,11 +1147,11 @@ mod tests {
             (forced.replay, forced.description.as_str()),
             (ReplayState::Stopped, "orphan (force promoting)")
         );
-        let resync = report(&name("snapshot.10-resync-t8", b)).peers[a].clone();
+        let resync = report(&name("snapshot.10-resync-t8", b)).of_peer(a).unwrap().clone();
         assert_eq!((resync.replay, resync.description.as_str()), (ReplayState::Stopped, "resync requested"));
 
         let fresh = report(&name("journal.11-resynced", a));
-        let nothing = &fresh.peers[b];
+        let nothing = fresh.of_peer(b).unwrap();
         assert_eq!((nothing.daemon, nothing.last_update), (DaemonState::Down, None));
         assert_eq!(nothing.replay, ReplayState::Unknown("status not found".into()));
     }
@@ -1186,7 +1187,7 @@ mod tests {
         let twice = r#"{"name":"x","global_id":"g","state":"up+stopped","description":"d","last_update":"","peer_sites":[
             {"site_name":"b","state":"up+stopped","description":"new","last_update":"2026-11-23 00:00:02"},
             {"site_name":"b","state":"down+unknown","description":"old","last_update":"2026-11-23 00:00:01"}]}"#;
-        assert_eq!(image_status(twice.as_bytes()).unwrap().peers["b"].description, "new");
+        assert_eq!(image_status(twice.as_bytes()).unwrap().of_peer("b").unwrap().description, "new");
     }
 
     #[test]
@@ -1195,7 +1196,9 @@ mod tests {
         assert_eq!(status.daemons_up, 1);
         let names: Vec<&str> = status.images.iter().map(|image| image.name.as_str()).collect();
         assert_eq!(names, ["cap-journal", "one-0", "one-0-2-0"]);
-        let ReplayState::Replaying(progress) = &status.images[2].peers["site-b"].replay else { panic!() };
+        let ReplayState::Replaying(progress) = &status.images[2].of_peer("site-b").unwrap().replay else {
+            panic!()
+        };
         assert_eq!((progress.entries_behind_primary, progress.seconds_until_synced), (Some(10), Some(5)));
         // a plain user is shown no daemon, but reports that one holds
         assert_eq!(pool_status(&captured("real.pool-status-profile-rbd")).unwrap().daemons_up, 1);
@@ -1206,7 +1209,7 @@ mod tests {
             {"site_name":"site-b","mirror_uuids":"u","state":"up+stopped","description":"local image is primary","last_update":""}]}]}"#;
         let never = pool_status(never.as_bytes()).unwrap();
         assert_eq!((never.daemons_up, never.images[0].local.as_ref()), (0, None));
-        assert_eq!(never.images[0].peers["site-b"].description, "local image is primary");
+        assert_eq!(never.images[0].of_peer("site-b").unwrap().description, "local image is primary");
     }
 
     #[test]

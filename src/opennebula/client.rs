@@ -16,9 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// VMs per answer, as the one* commands ask for.
-const PAGE: usize = 200;
-/// How often a listing is begun again because VMs ended while it was read.
+/// VMs per answer. They are some 10 kB each.
+const VM_PAGE: usize = 200;
+/// Images per answer. They are some 2 kB each.
+const IMAGE_PAGE: usize = 1000;
+/// How often a listing is begun again because it changed while it was read.
 const LISTING_ATTEMPTS: usize = 5;
 /// Pages of a listing; more is not a front-end but a fault.
 const MAX_PAGES: usize = 10_000;
@@ -259,11 +261,23 @@ pub struct Client {
     session: Session,
     deadline: Duration,
     max_answer: usize,
-    page: usize,
+    /// Members of a pool per answer, where it is not as usual.
+    page: Option<usize>,
     /// By its last answer.
     clock_ahead: Mutex<Option<i64>>,
     #[cfg(test)]
     retried: std::sync::Arc<tokio::sync::Notify>,
+}
+
+/// A pool that oned pages.
+struct Pool<'a, T> {
+    method: &'static str,
+    /// Behind those that tell the page.
+    further: &'a [Argument<'a>],
+    /// Members per answer.
+    page: usize,
+    members: fn(&str) -> Result<Vec<T>, DocumentError>,
+    id: fn(&T) -> i32,
 }
 
 impl fmt::Debug for Client {
@@ -323,7 +337,7 @@ impl Client {
             session,
             deadline,
             max_answer: MAX_DOCUMENT,
-            page: PAGE,
+            page: None,
             clock_ahead: Mutex::default(),
             #[cfg(test)]
             retried: std::sync::Arc::default(),
@@ -341,67 +355,80 @@ impl Client {
         self.of_id(Vm::from_xml(&text), id, |vm| vm.id)
     }
 
-    /// All VMs but those that are DONE, with their disks.
-    ///
-    /// Read page by page (`one.vmpool.infoextended`). oned pages by row number, so a VM that ends between two
-    /// pages would hide another one: each page begins with the last VM of the page before, and if it does not,
-    /// the listing is begun again.
+    /// All VMs but those that are DONE, with their disks (`one.vmpool.infoextended`).
     pub async fn vm_pool(&self) -> Result<Vec<Vm>, OneError> {
+        let pool = Pool {
+            method: "one.vmpool.infoextended",
+            further: &[Argument::Int(-1 /* not DONE */), Argument::Text("")],
+            page: self.page.unwrap_or(VM_PAGE),
+            members: Vm::pool_from_xml,
+            id: |vm: &Vm| vm.id,
+        };
+        let mut vms = self.pool(&pool).await?;
+        vms.retain(|vm| vm.state != VmState::Done);
+        Ok(vms)
+    }
+
+    /// All images (`one.imagepool.info`).
+    pub async fn image_pool(&self) -> Result<Vec<Image>, OneError> {
+        let pool = Pool {
+            method: "one.imagepool.info",
+            further: &[],
+            page: self.page.unwrap_or(IMAGE_PAGE),
+            members: Image::pool_from_xml,
+            id: |image: &Image| image.id,
+        };
+        self.pool(&pool).await
+    }
+
+    /// Everything in a pool, read page by page. oned pages by row number, so what is removed between two pages would hide
+    /// something else: each page begins with the last member of the page before, and if it does not, the listing is begun
+    /// again.
+    async fn pool<T>(&self, pool: &Pool<'_, T>) -> Result<Vec<T>, OneError> {
         for _ in 0..LISTING_ATTEMPTS {
-            if let Some(vms) = self.list_vms().await? {
-                return Ok(vms);
+            if let Some(members) = self.list(pool).await? {
+                return Ok(members);
             }
-            tracing::debug!(endpoint = %self.endpoint, "VMs ended while they were listed; listing again");
+            tracing::debug!(method = pool.method, endpoint = %self.endpoint, "the list changed while it was read; listing again");
         }
-        Err(self
-            .bad_answer(format_args!("the list of VMs changed {LISTING_ATTEMPTS} times while it was read")))
+        let method = pool.method;
+        Err(self.bad_answer(format_args!("{method} changed {LISTING_ATTEMPTS} times while it was read")))
     }
 
     /// `None`: the list changed meanwhile.
-    async fn list_vms(&self) -> Result<Option<Vec<Vm>>, OneError> {
+    async fn list<T>(&self, pool: &Pool<'_, T>) -> Result<Option<Vec<T>>, OneError> {
         let to_int = |number: usize| {
-            i32::try_from(number).map_err(|_| self.bad_answer("more VMs than there are numbers"))
+            i32::try_from(number).map_err(|_| self.bad_answer("more members than there are numbers"))
         };
-        let size = to_int(self.page)?;
-        let mut vms: Vec<Vm> = Vec::new();
+        let size = to_int(pool.page)?;
+        let mut members: Vec<T> = Vec::new();
         for _ in 0..MAX_PAGES {
-            let start = to_int(vms.len().saturating_sub(1))?;
-            let arguments = [
+            let start = to_int(members.len().saturating_sub(1))?;
+            let mut arguments = vec![
                 Argument::Int(-2), // of all users
                 Argument::Int(start),
                 Argument::Int(-size), // negative: a number of rows, not an id
-                Argument::Int(-1),    // not DONE
-                Argument::Text(""),
             ];
-            let text = self.text("one.vmpool.infoextended", &arguments).await?;
-            let page = self.document(Vm::pool_from_xml(&text))?;
-            let is_last = page.len() < self.page;
+            arguments.extend_from_slice(pool.further);
+            let text = self.text(pool.method, &arguments).await?;
+            let page = self.document((pool.members)(&text))?;
+            let is_last = page.len() < pool.page;
             let mut page = page.into_iter();
-            if let Some(last) = vms.pop() {
+            if let Some(last) = members.pop() {
                 match page.next() {
-                    Some(first) if first.id == last.id => vms.push(first),
+                    Some(first) if (pool.id)(&first) == (pool.id)(&last) => members.push(first),
                     _ => return Ok(None),
                 }
             }
-            vms.extend(page);
+            members.extend(page);
             if is_last {
-                let mut ids: Vec<i32> = vms.iter().map(|vm| vm.id).collect();
+                let mut ids: Vec<i32> = members.iter().map(pool.id).collect();
                 ids.sort_unstable();
-                if ids.windows(2).any(|pair| pair[0] == pair[1]) {
-                    return Ok(None);
-                }
-                vms.retain(|vm| vm.state != VmState::Done);
-                return Ok(Some(vms));
+                let is_twice = ids.windows(2).any(|pair| pair[0] == pair[1]);
+                return Ok((!is_twice).then_some(members));
             }
         }
-        Err(self.bad_answer("its list of VMs has no end"))
-    }
-
-    /// `one.imagepool.info`: all images.
-    pub async fn image_pool(&self) -> Result<Vec<Image>, OneError> {
-        let all = [Argument::Int(-2), Argument::Int(-1), Argument::Int(-1)];
-        let text = self.text("one.imagepool.info", &all).await?;
-        self.document(Image::pool_from_xml(&text))
+        Err(self.bad_answer(format_args!("{} has no end", pool.method)))
     }
 
     /// `one.datastore.info`.
@@ -1153,7 +1180,7 @@ mod tests {
 
     async fn listed(server: &Server) -> Result<Vec<i32>, OneError> {
         let mut client = server.client();
-        client.page = 4;
+        client.page = Some(4);
         Ok(client.vm_pool().await?.iter().map(|vm| vm.id).collect())
     }
 

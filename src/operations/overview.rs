@@ -10,6 +10,7 @@ use crate::ceph::{ImageStatus, ReplayState, StatusReport};
 use crate::opennebula::{Vm, VmState};
 use crate::protection::Concern;
 use crate::sites::look::{Belonging, Seen};
+use crate::sites::places::Places;
 use crate::sites::pools::{ImageKey, PoolHere};
 use crate::sites::{
     NotReached, RunError, Sites, Start, VmImage, VmImages, activity, drive, images, look, pools, set_aside,
@@ -181,14 +182,16 @@ pub async fn overview(sites: &Sites) -> Result<Overview, RunError> {
             reached.push((way, (vm_images, errors)));
         }
     }
-    let mut vms = pools::by_cluster(reached, async |(vm_images, errors)| {
-        vm_view(sites, &vm_images, errors, &watched).await
+    let mut vms = pools::by_cluster_in_places(reached, async |(vm_images, errors), places| {
+        vm_view(sites, &vm_images, errors, &watched, Some(places)).await
     })
     .await;
     vms.sort_by_key(|vm| vm.id);
     let unused = unused.into_iter().filter(|(key, _)| !used.contains(key));
     let unused = unused.map(|(_, image)| (image.cluster.number(), image)).collect();
-    let pending = pools::by_cluster(unused, async |image| pending_views(sites, image).await).await;
+    let pending =
+        pools::by_cluster_in_places(unused, async |image, places| pending_views(sites, image, places).await)
+            .await;
     let mut overview = Overview {
         site: sites.here.name().to_owned(),
         role: sites.config().site.role,
@@ -205,14 +208,25 @@ pub async fn overview(sites: &Sites) -> Result<Overview, RunError> {
 }
 
 /// What is undone about an image that no VM uses.
-async fn pending_views(sites: &Sites, image: VmImage) -> Vec<PendingView> {
+async fn pending_views(sites: &Sites, image: VmImage, places: &Places) -> Vec<PendingView> {
     let name = image.spec().to_string();
-    if set_aside::is_being_set_aside(&image).await {
-        let handoff = lost::BEING_SET_ASIDE.to_owned();
-        return vec![PendingView { image: name, vm: None, handoff, advice: None }];
-    }
-    match look::look(sites, &[image], Depth::Tidy).await {
-        Ok(seen) => {
+    let look = async {
+        match set_aside::is_being_set_aside(&image).await {
+            true => None,
+            false => Some(look::look(sites, std::slice::from_ref(&image), Depth::Tidy).await),
+        }
+    };
+    match places
+        .look(image.cluster.site(), image.spec(), look)
+        .await
+        .transpose()
+        .map(|seen| seen.and_then(|seen| seen))
+    {
+        None => {
+            let handoff = lost::BEING_SET_ASIDE.to_owned();
+            vec![PendingView { image: name, vm: None, handoff, advice: None }]
+        }
+        Some(Ok(seen)) => {
             let mut views = Vec::new();
             for seen in &seen {
                 let undone = what_is_undone(sites, seen, None).await;
@@ -224,7 +238,7 @@ async fn pending_views(sites: &Sites, image: VmImage) -> Vec<PendingView> {
             views
         }
         // it may well be pending; nobody can tell
-        Err(error) => {
+        Some(Err(error)) => {
             vec![PendingView { image: name, vm: None, handoff: error.coded(), advice: None }]
         }
     }
@@ -240,7 +254,7 @@ pub async fn show(sites: &Sites, vm: i32) -> Result<VmView, RunError> {
     let (vm_images, errors) = images::images_reached(sites, vm).await;
     let (pools, not_reached) = pools::pools_of(sites, &vm_images.images).await;
     let watched = protection::watch(sites, pools).await;
-    let mut view = vm_view(sites, &vm_images, errors, &watched).await;
+    let mut view = vm_view(sites, &vm_images, errors, &watched, None).await;
     let is_seen = view.error.is_none();
     if is_seen {
         view.error = not_reached.into_iter().next().map(|it| format!("{}: {}", it.what, it.why));
@@ -294,8 +308,14 @@ async fn without_room(sites: &Sites, seen: &[Seen]) -> Option<(String, Advice)> 
     None
 }
 
-/// `errors` tell which disks could not be told.
-async fn vm_view(sites: &Sites, vm_images: &VmImages, errors: Vec<RunError>, watched: &Watched) -> VmView {
+/// `errors` tell which disks could not be told. `places`: there are other VMs to look at.
+async fn vm_view(
+    sites: &Sites,
+    vm_images: &VmImages,
+    errors: Vec<RunError>,
+    watched: &Watched,
+    places: Option<&Places>,
+) -> VmView {
     let vm = &vm_images.vm;
     let user = users::user_here(vm);
     let mut errors: Vec<String> = errors.iter().map(RunError::coded).collect();
@@ -305,7 +325,14 @@ async fn vm_view(sites: &Sites, vm_images: &VmImages, errors: Vec<RunError>, wat
     }
     let mut seen = Vec::new();
     for images in by_way.into_values() {
-        match look::look(sites, &images, Depth::Boot).await {
+        let look = look::look(sites, &images, Depth::Boot);
+        let looked = match (places, images.first()) {
+            (Some(places), Some(first)) => {
+                places.look(first.cluster.site(), first.spec(), look).await.and_then(|seen| seen)
+            }
+            _ => look.await,
+        };
+        match looked {
             Ok(found) => seen.extend(found),
             Err(error) => errors.push(error.coded()),
         }
@@ -345,12 +372,10 @@ async fn vm_view(sites: &Sites, vm_images: &VmImages, errors: Vec<RunError>, wat
 fn disk_view(sites: &Sites, seen: &Seen, status: Option<&ImageStatus>) -> DiskView {
     let report_here = status.and_then(|status| status.local.as_ref());
     // there is one other site, by whichever name
-    let of_peer = |status: &'_ ImageStatus| match status.peers.get(sites.there.name()) {
-        Some(report) => Some(report.clone()),
-        None => status.peers.values().next().filter(|_| status.peers.len() == 1).cloned(),
-    };
-    let report_there = status.and_then(of_peer);
-    let report_there = report_there.as_ref();
+    let report_there = status.and_then(|status| match &status.peers[..] {
+        [(_, only)] => Some(only),
+        _ => status.of_peer(sites.there.name()),
+    });
     let text = |report: Option<&StatusReport>| report.map(|report| report.description.clone());
     let observation = &seen.observation;
     let (here, mode) = match &observation.here {

@@ -317,7 +317,7 @@ fn report_of<'a>(status: Option<&'a ImageStatus>, site: Option<&str>) -> Option<
     let status = status?;
     match site {
         None => status.local.as_ref(),
-        Some(site) => status.peers.get(site),
+        Some(site) => status.of_peer(site),
     }
 }
 

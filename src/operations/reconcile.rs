@@ -11,6 +11,7 @@ use crate::opennebula::Vm;
 use crate::sites::drive::Subject;
 use crate::sites::journal::{Attempt, Ground};
 use crate::sites::look::Seen;
+use crate::sites::places::Places;
 use crate::sites::pools::ImageKey;
 use crate::sites::{
     NotReached, RunError, Sites, VmImage, VmImages, activity, drive, images, journal, look, pools, set_aside,
@@ -187,7 +188,9 @@ async fn keep_up(sites: &Sites, images: Vec<ImageWithUsers>) -> ReconcileReport 
     let mut to_pass_on: BTreeMap<Option<i32>, Vec<VmImage>> = BTreeMap::new();
     let mut to_give_way: BTreeMap<Option<i32>, Vec<ImageWithUsers>> = BTreeMap::new();
     let mut no_room = BTreeSet::new();
-    let looks = pools::by_cluster(images, async |kept| (keep_one_up(sites, &kept).await, kept));
+    let looks = pools::by_cluster_in_places(images, async |kept, places| {
+        (keep_one_up(sites, &kept, places).await, kept)
+    });
     for (kept_up, kept) in looks.await {
         if kept_up.item.as_ref().is_some_and(|item| item.rule == Some(Rule::UpkeepNoRoomToKeep)) {
             no_room.extend(kept.users.iter().map(|user| user.vm));
@@ -241,16 +244,26 @@ async fn keep_up(sites: &Sites, images: Vec<ImageWithUsers>) -> ReconcileReport 
 }
 
 /// Looks at one image and does what is due.
-async fn keep_one_up(sites: &Sites, kept: &ImageWithUsers) -> KeptUp {
+async fn keep_one_up(sites: &Sites, kept: &ImageWithUsers, places: &Places) -> KeptUp {
     let ImageWithUsers { image, users } = kept;
     let mut kept_up = KeptUp::default();
-    if set_aside::is_being_set_aside(image).await {
-        kept_up.item = Some(finished(sites, image).await);
-        return kept_up;
-    }
+    let look = async {
+        match set_aside::is_being_set_aside(image).await {
+            true => None,
+            false => Some(look::look(sites, std::slice::from_ref(image), Depth::Tidy).await),
+        }
+    };
+    let seen = match places.look(image.cluster.site(), image.spec(), look).await {
+        Ok(Some(seen)) => seen,
+        Ok(None) => {
+            kept_up.item = Some(places.act(finished(sites, image)).await);
+            return kept_up;
+        }
+        Err(error) => Err(error),
+    };
     let (name, vm) = (image.spec().to_string(), users.first().map(|user| user.vm));
     let failed = |error: &RunError| ReconcileItem::of_error(name.clone(), vm, None, error);
-    let seen = match look::look(sites, std::slice::from_ref(image), Depth::Tidy).await {
+    let seen = match seen {
         Ok(seen) => seen,
         Err(error) => {
             kept_up.item = Some(failed(&error));
@@ -258,17 +271,20 @@ async fn keep_one_up(sites: &Sites, kept: &ImageWithUsers) -> KeptUp {
         }
     };
     kept_up.is_mirrored = seen.iter().any(|seen| seen.global_id.is_some());
-    match protection::send_new_name(sites, &seen).await {
-        Ok(None) => {}
-        Ok(Some(left)) => {
-            let (image, done) = (name.clone(), format!("mirror-snapshot {left}"));
-            kept_up.item = Some(ReconcileItem { image, vm, done, ..ReconcileItem::default() });
+    let due = async {
+        match protection::send_new_name(sites, &seen).await {
+            Ok(None) => {}
+            Ok(Some(left)) => {
+                let (image, done) = (name.clone(), format!("mirror-snapshot {left}"));
+                kept_up.item = Some(ReconcileItem { image, vm, done, ..ReconcileItem::default() });
+            }
+            Err(error) => kept_up.item = Some(failed(&error)),
         }
-        Err(error) => kept_up.item = Some(failed(&error)),
-    }
-    if let Some(first) = seen.first() {
-        do_what_is_due(sites, kept, first, &mut kept_up).await;
-    }
+        if let Some(first) = seen.first() {
+            do_what_is_due(sites, kept, first, &mut kept_up).await;
+        }
+    };
+    places.act(due).await;
     kept_up
 }
 

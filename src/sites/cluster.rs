@@ -82,6 +82,11 @@ impl Cluster {
         self.0.silence.lasts()
     }
 
+    /// Notes that it has answered.
+    pub(crate) fn note_answer(&self) {
+        self.0.silence.note_answer();
+    }
+
     /// Notes that it did not answer, if this error says so.
     pub(crate) fn note_silence(&self, error: &CephError) {
         if error.is_unreachable() {

@@ -156,7 +156,8 @@ async fn ask_there(sites: &Sites, seen: &mut Seen) -> CopyThere {
             detail: "it did not answer a moment ago".into(),
         }),
         Ok(cluster) => {
-            copies::copy_there(&cluster, seen.spec()).await.inspect_err(|error| cluster.note_silence(error))
+            let there = copies::copy_there(&cluster, seen.spec()).await;
+            there.inspect(|_| cluster.note_answer()).inspect_err(|error| cluster.note_silence(error))
         }
         Err(error) => Err(error),
     };
@@ -294,7 +295,8 @@ pub(crate) async fn remember_home(sites: &Sites, seen: &Seen) {
 }
 
 async fn copy_here(image: &VmImage) -> Result<CopyHere, RunError> {
-    copies::copy_of(&image.cluster, image.spec()).await.map_err(|error| image.error(error))
+    let seen = copies::copy_of(&image.cluster, image.spec()).await;
+    seen.inspect(|_| image.cluster.note_answer()).map_err(|error| image.error(error))
 }
 
 /// Asks for reports and positions where the decision depends on them.

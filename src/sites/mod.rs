@@ -13,6 +13,7 @@ pub(crate) mod journal;
 pub(crate) mod locks;
 pub mod look;
 mod outside;
+pub(crate) mod places;
 pub(crate) mod pools;
 pub(crate) mod reach;
 pub(crate) mod set_aside;

@@ -5,6 +5,7 @@ use super::Sites;
 use super::cluster::Cluster;
 use super::error::{RunError, code_of_ceph};
 use super::images::{self, VmImage};
+use super::places::{self, Places};
 use super::reach;
 use crate::ceph::{CephError, PoolStatus};
 use crate::opennebula::{Datastore, DatastoreKind, Image};
@@ -63,6 +64,24 @@ pub(crate) async fn by_cluster<T, R>(items: Vec<(u64, T)>, work: impl AsyncFn(T)
     let each = clusters.into_values().map(|items| {
         let items = items.into_iter().map(|item| work(item));
         stream::iter(items).buffer_unordered(CONCURRENCY).collect::<Vec<R>>()
+    });
+    futures::future::join_all(each).await.into_iter().flatten().collect()
+}
+
+/// The same, with places: an image that does not answer keeps no other of its cluster waiting.
+pub(crate) async fn by_cluster_in_places<T, R>(
+    items: Vec<(u64, T)>,
+    work: impl AsyncFn(T, &Places) -> R,
+) -> Vec<R> {
+    let mut clusters: BTreeMap<u64, Vec<T>> = BTreeMap::new();
+    for (cluster, item) in items {
+        clusters.entry(cluster).or_default().push(item);
+    }
+    let work = &work;
+    let each = clusters.into_values().map(async |items| {
+        let places = &Places::new();
+        let items = items.into_iter().map(|item| work(item, places));
+        stream::iter(items).buffer_unordered(places::ALL).collect::<Vec<R>>().await
     });
     futures::future::join_all(each).await.into_iter().flatten().collect()
 }

@@ -129,7 +129,7 @@ impl Ceph for SimulatedCeph {
             name: image.image().into(),
             global_id: GLOBAL_ID.into(),
             local: Some(local),
-            peers: BTreeMap::new(),
+            peers: Vec::new(),
         })
     }
 

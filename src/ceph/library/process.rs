@@ -64,6 +64,8 @@ pub(super) struct LibraryProcess {
     next: AtomicU64,
     /// How many calls are.
     under_way: AtomicUsize,
+    /// How many calls nobody waited for to the end.
+    given_up: AtomicUsize,
 }
 
 impl Drop for LibraryProcess {
@@ -94,12 +96,21 @@ struct Input {
     options: Option<ConnectOptions>,
 }
 
+/// So many calls that nobody waits for any longer leave the process too few threads.
+const MOST_GIVEN_UP: usize = onemirror_rbd::THREADS / 2;
+
 /// Counts a call as long as it is under way.
-struct UnderWay<'a>(&'a AtomicUsize);
+struct UnderWay<'a> {
+    process: &'a LibraryProcess,
+    has_ended: bool,
+}
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.process.under_way.fetch_sub(1, Ordering::Relaxed);
+        if !self.has_ended && self.process.given_up.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_GIVEN_UP {
+            self.process.kill();
+        }
     }
 }
 
@@ -175,6 +186,7 @@ impl LibraryProcess {
             was_killed: AtomicBool::new(false),
             next: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
+            given_up: AtomicUsize::new(0),
         }
     }
 
@@ -218,7 +230,7 @@ impl LibraryProcess {
         call: Call,
     ) -> Result<Result<LibraryAnswer, Failure>, Ended> {
         self.under_way.fetch_add(1, Ordering::Relaxed);
-        let _under_way = UnderWay(&self.under_way);
+        let mut under_way = UnderWay { process: self, has_ended: false };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         if let Ok(mut waiting) = self.waiting.lock() {
@@ -234,6 +246,7 @@ impl LibraryProcess {
             true => None,
             false => answer.await.ok(),
         };
+        under_way.has_ended = true;
         let was_killed = self.was_killed.load(Ordering::Acquire);
         outcome.ok_or(match self.has_spoken.load(Ordering::Acquire) {
             _ if was_killed => Ended::Killed,

@@ -77,7 +77,7 @@ fn judge<T, E: Display>(parsed: Result<T, E>) -> Option<T> {
 }
 
 fn check_status(status: &ImageStatus) {
-    status.local.iter().chain(status.peers.values()).for_each(check_report);
+    status.local.iter().chain(status.peers.iter().map(|(_, report)| report)).for_each(check_report);
 }
 
 fn check_report(report: &StatusReport) {
