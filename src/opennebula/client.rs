@@ -17,9 +17,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// VMs per answer. They are some 10 kB each.
-const VM_PAGE: usize = 200;
+const VM_PAGE: usize = 100;
 /// Images per answer. They are some 2 kB each.
-const IMAGE_PAGE: usize = 1000;
+const IMAGE_PAGE: usize = 500;
 /// How often a listing is begun again because it changed while it was read.
 const LISTING_ATTEMPTS: usize = 5;
 /// Pages of a listing; more is not a front-end but a fault.
@@ -384,7 +384,7 @@ impl Client {
     /// Everything in a pool, read page by page. oned pages by row number, so what is removed between two pages would hide
     /// something else: each page begins with the last member of the page before, and if it does not, the listing is begun
     /// again.
-    async fn pool<T>(&self, pool: &Pool<'_, T>) -> Result<Vec<T>, OneError> {
+    async fn pool<T: Send + 'static>(&self, pool: &Pool<'_, T>) -> Result<Vec<T>, OneError> {
         for _ in 0..LISTING_ATTEMPTS {
             if let Some(members) = self.list(pool).await? {
                 return Ok(members);
@@ -396,7 +396,7 @@ impl Client {
     }
 
     /// `None`: the list changed meanwhile.
-    async fn list<T>(&self, pool: &Pool<'_, T>) -> Result<Option<Vec<T>>, OneError> {
+    async fn list<T: Send + 'static>(&self, pool: &Pool<'_, T>) -> Result<Option<Vec<T>>, OneError> {
         let to_int = |number: usize| {
             i32::try_from(number).map_err(|_| self.bad_answer("more members than there are numbers"))
         };
@@ -411,7 +411,8 @@ impl Client {
             ];
             arguments.extend_from_slice(pool.further);
             let text = self.text(pool.method, &arguments).await?;
-            let page = self.document((pool.members)(&text))?;
+            let members_of = pool.members;
+            let page = self.document(beside(text, move |text| members_of(text)).await)?;
             let is_last = page.len() < pool.page;
             let mut page = page.into_iter();
             if let Some(last) = members.pop() {
@@ -638,7 +639,7 @@ impl Client {
         }
         let text = self.read(response).await?;
         let failed = |code, message: &str| OneError::of_code(code, self.quote(message));
-        match xmlrpc::answer(&text).map_err(|error| self.bad_answer(error))? {
+        match beside(text, xmlrpc::answer).await.map_err(|error| self.bad_answer(error))? {
             XmlRpcAnswer::Success(value) => Ok(value),
             XmlRpcAnswer::Failure { message, code } => Err(failed(code, &message).into()),
             XmlRpcAnswer::Fault { code, message } => {
@@ -683,6 +684,21 @@ impl Client {
     /// What the front-end said, without the secret that it was sent, should it echo it.
     fn quote(&self, message: &str) -> String {
         excerpt(&message.replace(self.session.secret(), "(secret)"))
+    }
+}
+
+/// What is larger is read beside what else is going on. A page of a pool is.
+const LARGE: usize = 1 << 18;
+
+/// Reads a text, a large one in a thread of its own.
+async fn beside<T: Send + 'static>(text: String, read: impl FnOnce(&str) -> T + Send + 'static) -> T {
+    if text.len() < LARGE {
+        return read(&text);
+    }
+    match tokio::task::spawn_blocking(move || read(&text)).await {
+        Ok(read) => read,
+        // it is neither aborted nor, but for a panic of its own, can it fail
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

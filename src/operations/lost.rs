@@ -60,10 +60,14 @@ impl Days {
 
 /// All copies that were set aside on this site, oldest first.
 pub async fn lost_images(sites: &Sites) -> Result<Vec<LostImage>, RunError> {
+    lost_among(sites, &pools::images_registered(sites).await?).await
+}
+
+/// The same; `images` are those of this front-end.
+pub(super) async fn lost_among(sites: &Sites, images: &[Image]) -> Result<Vec<LostImage>, RunError> {
     let mut all = Vec::new();
-    let images = pools::images_registered(sites).await?;
-    let registered = by_source(&images);
-    for (pool, found) in set_aside::lost_beside(sites, &images).await? {
+    let registered = by_source(images);
+    for (pool, found) in set_aside::lost_beside(sites, images).await? {
         for found in found {
             // without a map of its objects it is counted one by one
             let size = pool.cluster.used(&found.spec).await.unwrap_or(found.info.size);

@@ -11,7 +11,6 @@ use crate::opennebula::{Vm, VmState};
 use crate::protection::Concern;
 use crate::sites::look::{Belonging, Seen};
 use crate::sites::places::Places;
-use crate::sites::pools::{ImageKey, PoolHere};
 use crate::sites::{
     NotReached, RunError, Sites, Start, VmImage, VmImages, activity, drive, images, look, pools, set_aside,
     start, users,
@@ -149,10 +148,6 @@ pub struct Plan {
     pub terminate: PlanPart,
 }
 
-fn keyed_images(pool: &PoolHere) -> impl Iterator<Item = (ImageKey, VmImage)> {
-    pool.images().map(|image| ((pool.id.clone(), image.spec().clone()), image))
-}
-
 impl Overview {
     /// Whether nothing is undone, every disk is protected, and everything could be looked at.
     pub fn is_in_order(&self) -> bool {
@@ -165,12 +160,16 @@ impl Overview {
 /// All VMs of this site with a disk on Ceph, and what terminated ones left undone. What cannot be looked at keeps
 /// nothing else waiting.
 pub async fn overview(sites: &Sites) -> Result<Overview, RunError> {
-    let machines = sites.here.ask(async |one| one.vm_pool().await).await?;
-    let (pools, mut not_reached) = pools::pools_here(sites).await?;
-    let unused: Vec<(ImageKey, VmImage)> = pools.iter().flat_map(keyed_images).collect();
-    let ways: Vec<_> =
-        pools.iter().map(|pool| (pool.id.clone(), pool.name.clone(), pool.cluster.clone())).collect();
-    let watched = protection::watch(sites, pools).await;
+    let of_here = async {
+        let vms = sites.here.ask(async |one| one.vm_pool().await);
+        futures::try_join!(vms, pools::images_registered(sites))
+    };
+    let (of_here, registered_there) = futures::join!(of_here, protection::registered_there(sites));
+    let (machines, registered) = of_here?;
+    let (pools, mut not_reached) = pools::pools_here(sites, &registered).await?;
+    let lost = lost::lost_among(sites, &registered).await?;
+    drop(registered);
+    let watched = protection::watch(sites, pools, async { registered_there }).await;
     not_reached.extend(watched.full_there.iter().cloned());
     let (mut reached, mut used) = (Vec::new(), BTreeSet::new());
     for vm in machines {
@@ -187,8 +186,7 @@ pub async fn overview(sites: &Sites) -> Result<Overview, RunError> {
     })
     .await;
     vms.sort_by_key(|vm| vm.id);
-    let unused = unused.into_iter().filter(|(key, _)| !used.contains(key));
-    let unused = unused.map(|(_, image)| (image.cluster.number(), image)).collect();
+    let unused = watched.others(&used).map(|(image, _)| (image.cluster.number(), image)).collect();
     let pending =
         pools::by_cluster_in_places(unused, async |image, places| pending_views(sites, image, places).await)
             .await;
@@ -200,10 +198,10 @@ pub async fn overview(sites: &Sites) -> Result<Overview, RunError> {
         vms,
         pending: pending.into_iter().flatten().collect(),
         not_reached,
-        lost: lost::lost_images(sites).await?,
+        lost,
     };
     overview.pending.sort_by(|a, b| a.image.cmp(&b.image));
-    overview.concerns.extend(protection::concerns_of_others(sites, &watched, &ways, &used).await);
+    overview.concerns.extend(protection::concerns_of_others(sites, &watched, &used).await);
     Ok(overview)
 }
 
@@ -253,7 +251,7 @@ pub async fn show(sites: &Sites, vm: i32) -> Result<VmView, RunError> {
     }
     let (vm_images, errors) = images::images_reached(sites, vm).await;
     let (pools, not_reached) = pools::pools_of(sites, &vm_images.images).await;
-    let watched = protection::watch(sites, pools).await;
+    let watched = protection::watch(sites, pools, protection::registered_there(sites)).await;
     let mut view = vm_view(sites, &vm_images, errors, &watched, None).await;
     let is_seen = view.error.is_none();
     if is_seen {

@@ -11,7 +11,7 @@ use crate::sites::look::Seen;
 use crate::sites::pools::{ImageKey, PoolHere, PoolId};
 use crate::sites::reach;
 use crate::sites::{
-    Cluster, FrontEndError, NotReached, RunError, Sites, VmImages, copies, journal, look, pools,
+    Cluster, FrontEndError, NotReached, RunError, Sites, VmImage, VmImages, copies, journal, look, pools,
 };
 use jiff::Timestamp;
 use onemirror_protocol::{Here, ImageSpec, Role, There};
@@ -20,6 +20,10 @@ use std::time::Duration;
 
 /// What both clusters report on one pool's images, by their names within it.
 pub(crate) struct Reports {
+    datastore: i32,
+    cluster: Cluster,
+    /// The pool's name.
+    pool: String,
     here: BTreeMap<String, ImageStatus>,
     /// The global ids of those that the other cluster mirrors; `None`: it did not answer.
     there: Option<BTreeMap<String, String>>,
@@ -52,10 +56,26 @@ impl Watched {
     pub(crate) fn reports(&self, pool: &PoolId) -> Option<&Reports> {
         self.pools.get(pool)
     }
+
+    /// The images of these pools that are none of `used`, and the reports on them.
+    pub(crate) fn others(&self, used: &BTreeSet<ImageKey>) -> impl Iterator<Item = (VmImage, &ImageStatus)> {
+        self.pools.iter().flat_map(move |(id, reports)| {
+            let Reports { datastore, cluster, pool, here, .. } = reports;
+            here.values().filter_map(move |status| {
+                let image = format!("{pool}/{}", status.name).parse::<ImageSpec>().ok()?;
+                let is_used = used.contains(&(id.clone(), image.clone()));
+                (!is_used).then(|| (VmImage::unused(image, *datastore, cluster.clone()), status))
+            })
+        })
+    }
 }
 
-/// Asks both sites about these pools.
-pub(crate) async fn watch(sites: &Sites, pools: Vec<PoolHere>) -> Watched {
+/// Asks both sites about these pools. `registered_there` asks the other front-end for its images.
+pub(crate) async fn watch(
+    sites: &Sites,
+    pools: Vec<PoolHere>,
+    registered_there: impl Future<Output = Option<BTreeSet<ImageSpec>>>,
+) -> Watched {
     let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
     for pool in &pools {
         clusters.insert(pool.cluster.number(), pool.cluster.clone());
@@ -65,8 +85,9 @@ pub(crate) async fn watch(sites: &Sites, pools: Vec<PoolHere>) -> Watched {
     let (pools, schedules, registered_there) = futures::join!(
         pools::by_cluster(pools, async |pool: PoolHere| {
             let (there, full) = names_there(sites, &pool).await;
-            let here = pool.status.images.into_iter().map(|image| (image.name.clone(), image)).collect();
-            ((pool.id, Reports { here, there }), full)
+            let PoolHere { datastore, cluster, id, name: pool, status } = pool;
+            let here = status.images.into_iter().map(|image| (image.name.clone(), image)).collect();
+            ((id, Reports { datastore, cluster, pool, here, there }), full)
         }),
         pools::by_cluster(clusters, async |cluster: Cluster| {
             let schedules = cluster.snapshot_schedules().await;
@@ -75,7 +96,7 @@ pub(crate) async fn watch(sites: &Sites, pools: Vec<PoolHere>) -> Watched {
                 .ok()
                 .map(|found| (cluster.number(), found))
         }),
-        registered_there(sites)
+        registered_there
     );
     let (pools, full_there): (BTreeMap<_, _>, Vec<_>) = pools.into_iter().unzip();
     Watched {
@@ -114,7 +135,8 @@ async fn names_there(
     }
 }
 
-async fn registered_there(sites: &Sites) -> Option<BTreeSet<ImageSpec>> {
+/// The images of the other front-end; `None`: not known.
+pub(crate) async fn registered_there(sites: &Sites) -> Option<BTreeSet<ImageSpec>> {
     let images = async {
         sites.there.greeted(sites.state_dir()).await?;
         Ok::<_, FrontEndError>(sites.there.front_end()?.image_pool().await?)
@@ -253,23 +275,16 @@ async fn not_mirrored(seen: &Seen, info: &ImageInfo, watched: &Watched) -> HowMi
 pub(crate) async fn concerns_of_others(
     sites: &Sites,
     watched: &Watched,
-    pools: &[(PoolId, String, Cluster)],
     used: &BTreeSet<ImageKey>,
 ) -> Vec<Concern> {
     let mut found = Vec::new();
-    for (id, pool, cluster) in pools {
-        for status in watched.reports(id).iter().flat_map(|reports| reports.here.values()) {
-            let Ok(image) = format!("{pool}/{}", status.name).parse::<ImageSpec>() else { continue };
-            if used.contains(&(id.clone(), image.clone())) {
-                continue;
-            }
-            let (standing, site) = match is_primary(status, &image, cluster).await {
-                true => (HowMirrored::WritesByJournal, Some(sites.there.name())),
-                false => (HowMirrored::Follows, None),
-            };
-            let report = report_of(Some(status), site);
-            found.extend(facts(sites, &image, standing).reported(report).judge());
-        }
+    for (image, status) in watched.others(used) {
+        let (standing, site) = match is_primary(status, image.spec(), &image.cluster).await {
+            true => (HowMirrored::WritesByJournal, Some(sites.there.name())),
+            false => (HowMirrored::Follows, None),
+        };
+        let report = report_of(Some(status), site);
+        found.extend(facts(sites, image.spec(), standing).reported(report).judge());
     }
     found
 }

@@ -111,8 +111,10 @@ struct KeptUp {
 /// Looks at every mirrored image of this site's Ceph datastores and finishes what is undone. What cannot be looked at
 /// keeps nothing else waiting, and is told at the end.
 pub async fn reconcile(sites: &Sites) -> Result<ReconcileReport, RunError> {
-    let vms = sites.here.ask(async |one| one.vm_pool().await).await?;
-    let (pools, mut not_reached) = pools::pools_here(sites).await?;
+    let (vms, registered) =
+        futures::try_join!(sites.here.ask(async |one| one.vm_pool().await), pools::images_registered(sites))?;
+    let (pools, mut not_reached) = pools::pools_here(sites, &registered).await?;
+    drop(registered);
     let (mut images, mut users) = (Vec::new(), Vec::new());
     for vm in vms {
         let user = users::user_here(&vm);

@@ -27,7 +27,7 @@ pub struct NewHome {
 
 /// A mirrored image of this site's datastores that no VM here needs to use.
 pub async fn unused_image(sites: &Sites, image: &ImageSpec) -> Result<VmImage, RunError> {
-    let (pools, _) = pools::pools_here(sites).await?;
+    let (pools, _) = pools::pools_here(sites, &pools::images_registered(sites).await?).await?;
     let mut found = pools.iter().flat_map(PoolHere::images).filter(|found| found.spec() == image);
     match (found.next(), found.next()) {
         (Some(found), None) => Ok(found),

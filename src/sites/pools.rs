@@ -87,10 +87,14 @@ pub(crate) async fn by_cluster_in_places<T, R>(
 }
 
 /// The mirrored pools of this front-end's datastores. What cannot be looked at is told, and keeps no other waiting.
-pub(crate) async fn pools_here(sites: &Sites) -> Result<(Vec<PoolHere>, Vec<NotReached>), RunError> {
+/// `images`: those of this front-end.
+pub(crate) async fn pools_here(
+    sites: &Sites,
+    images: &[Image],
+) -> Result<(Vec<PoolHere>, Vec<NotReached>), RunError> {
     let mut not_reached = Vec::new();
     let mut ways = BTreeMap::new();
-    for (pool, datastore) in pools_by_name(sites, &images_registered(sites).await?).await? {
+    for (pool, datastore) in pools_by_name(sites, images).await? {
         match reach::cluster_here(sites, &datastore).await {
             Ok(cluster) => {
                 ways.entry((cluster.number(), pool)).or_insert((cluster, datastore));
