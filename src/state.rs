@@ -1,8 +1,10 @@
 //! The little that onemirror itself remembers on a front-end, in [`crate::config::state_dir`]: the emergency
 //! switch, and about which images the peer was asked since boot. Everything else is asked of OpenNebula and Ceph.
 
+mod shared_answer;
 mod sign_of_life;
 
+pub(crate) use shared_answer::SharedAnswer;
 pub use sign_of_life::RunsSign;
 pub(crate) use sign_of_life::SignOfLife;
 
@@ -367,15 +369,20 @@ pub fn last_reconcile(folder: &Path) -> Option<Timestamp> {
     Some(serde_json::from_str::<Reconciled>(&text).ok()?.time)
 }
 
-/// A small regular file's text; never through a symbolic link, never waiting for a pipe.
+/// A small regular file's text.
 fn read(path: &Path) -> io::Result<String> {
+    read_up_to(path, SIZE_LIMIT)
+}
+
+/// A regular file's text, cut off after `limit` bytes; never through a symbolic link, never waiting for a pipe.
+fn read_up_to(path: &Path, limit: u64) -> io::Result<String> {
     let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32;
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut text = String::new();
-    file.take(SIZE_LIMIT).read_to_string(&mut text)?;
+    file.take(limit).read_to_string(&mut text)?;
     Ok(text)
 }
 

@@ -9,6 +9,8 @@ use async_trait::async_trait;
 pub trait OpenNebula {
     /// The address, for messages.
     fn endpoint(&self) -> &str;
+    /// The name of our user there.
+    fn user_name(&self) -> &str;
     /// How far its clock is ahead of ours by its last answer, in seconds. `None`: it does not say.
     fn clock_ahead(&self) -> Option<i64>;
     /// One VM.
@@ -43,6 +45,10 @@ pub trait OpenNebula {
 impl OpenNebula for Client {
     fn endpoint(&self) -> &str {
         self.endpoint()
+    }
+
+    fn user_name(&self) -> &str {
+        self.user_name()
     }
 
     fn clock_ahead(&self) -> Option<i64> {

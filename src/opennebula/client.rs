@@ -349,6 +349,11 @@ impl Client {
         &self.endpoint
     }
 
+    /// The name of our user.
+    pub fn user_name(&self) -> &str {
+        self.session.user()
+    }
+
     /// `one.vm.info`.
     pub async fn vm(&self, id: i32) -> Result<Vm, OneError> {
         let text = self.text("one.vm.info", &[Argument::Int(id), Argument::Bool(false)]).await?;
@@ -411,8 +416,7 @@ impl Client {
             ];
             arguments.extend_from_slice(pool.further);
             let text = self.text(pool.method, &arguments).await?;
-            let members_of = pool.members;
-            let page = self.document(beside(text, move |text| members_of(text)).await)?;
+            let page = self.document(beside(text, pool.members).await)?;
             let is_last = page.len() < pool.page;
             let mut page = page.into_iter();
             if let Some(last) = members.pop() {

@@ -1,7 +1,7 @@
 //! A front-end, and what a run remembers of it.
 
 use crate::opennebula::{Datastore, OneError, OpenNebula, User};
-use crate::state::MayBeLost;
+use crate::state::{MayBeLost, SharedAnswer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -11,6 +11,15 @@ use std::time::Duration;
 
 /// How long a front-end that may be lost has for its first answer. Who its user is oned tells without looking far.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// An image of a front-end.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(crate) struct ImageWithVms {
+    /// `pool/image` on Ceph.
+    pub source: String,
+    /// The VMs that use it.
+    pub vms: Vec<i32>,
+}
 
 /// A front-end.
 #[derive(Clone)]
@@ -53,6 +62,20 @@ impl FrontEnd {
             _ => memory.note_answer(),
         }
         answer
+    }
+
+    /// The images by their source, with the VMs that use them, as they are now; runs that want them at the same time ask once.
+    /// `memory`: where this front-end keeps what its runs share.
+    pub(crate) async fn images_with_users(&self, memory: &Path) -> Result<Vec<ImageWithVms>, OneError> {
+        let (endpoint, user) = (self.endpoint(), self.user_name());
+        let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let name: String = endpoint.chars().map(word).take(64).collect();
+        let shared = SharedAnswer::new(memory, &name, format!("images of {endpoint} as {user}"));
+        let images = shared.asked_now(async {
+            let images = self.image_pool().await?.into_iter();
+            Ok(images.map(|image| ImageWithVms { source: image.source, vms: image.vms }).collect())
+        });
+        images.await
     }
 
     /// These datastores, looked up once a run.

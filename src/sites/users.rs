@@ -14,6 +14,7 @@ use onemirror_protocol::{
     WayOut,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// A VM that uses an image.
 #[derive(Clone, Debug)]
@@ -62,7 +63,9 @@ pub(crate) async fn users_there(
     if !user.sees_everything() {
         return Err(FrontEndError::SeesTooLittle(crate::text::printable(&user.name)));
     }
-    let users = users(client, images).await.inspect_err(|error| sites.there.note_silence(error))?;
+    let users = users(client, sites.state_dir(), images)
+        .await
+        .inspect_err(|error| sites.there.note_silence(error))?;
     if has_one_of(sites, users.values().flatten()).await {
         return Err(FrontEndError::LeadsHere);
     }
@@ -85,7 +88,7 @@ pub(crate) async fn users_here(
     sites: &Sites,
     images: &BTreeSet<ImageSpec>,
 ) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, RunError> {
-    sites.here.ask(async |one| users(one, images).await).await
+    sites.here.ask(async |one| users(one, sites.state_dir(), images).await).await
 }
 
 fn made(vm: &Vm) -> (Option<i64>, Option<String>) {
@@ -94,11 +97,12 @@ fn made(vm: &Vm) -> (Option<i64>, Option<String>) {
 
 async fn users(
     front_end: &FrontEnd,
+    memory: &Path,
     images: &BTreeSet<ImageSpec>,
 ) -> Result<BTreeMap<ImageSpec, Vec<DiskUser>>, OneError> {
     let mut candidates: BTreeMap<i32, BTreeSet<ImageSpec>> =
         images.iter().filter_map(named_by).map(|named| (named.vm_id, BTreeSet::new())).collect();
-    for image in front_end.image_pool().await? {
+    for image in front_end.images_with_users(memory).await? {
         if let Ok(source) = image.source.parse::<ImageSpec>()
             && images.contains(&source)
         {

@@ -30,6 +30,10 @@ impl OpenNebula for SimulatedFrontEnd {
         NAMES[self.site]
     }
 
+    fn user_name(&self) -> &str {
+        "oneadmin"
+    }
+
     fn clock_ahead(&self) -> Option<i64> {
         None
     }

@@ -288,3 +288,27 @@ async fn listen(
         waiting.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
+
+    /// Each holds a thread of the process, which has not many, for as long as Ceph does not answer.
+    #[tokio::test]
+    async fn a_process_with_many_calls_that_were_given_up_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        std::fs::write(&program, "#!/bin/sh\nwhile read line; do :; done\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let process = LibraryProcess::start(&program, &ConnectOptions::default()).unwrap();
+        for given_up in 0..MOST_GIVEN_UP {
+            assert!(!process.has_ended(), "{given_up}");
+            let place = PoolPlace { pool: "one".into(), namespace: None };
+            let call = process.call(place, Call::Info("one-7".into()));
+            assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err());
+        }
+        assert!(process.has_ended());
+    }
+}
