@@ -43,3 +43,22 @@ impl Silence {
         (self.time.since(*since) < SILENCE).then(|| why.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sites::outside::RealTime;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_answered_a_moment_ago_is_not_silent() {
+        let silence = Silence::none(Rc::new(RealTime));
+        silence.note_answer();
+        silence.note("one image".into());
+        assert_eq!(silence.lasts(), None);
+        tokio::time::advance(ALIVE).await;
+        silence.note("no answer".into());
+        assert_eq!(silence.lasts().as_deref(), Some("no answer"));
+        tokio::time::advance(SILENCE).await;
+        assert_eq!(silence.lasts(), None);
+    }
+}
