@@ -235,6 +235,12 @@ pub fn is_later_report(folder: &Path, name: &str, copy: &str, report: &str) -> b
     false
 }
 
+/// A file's name for an address. Two addresses may have one.
+fn file_name(address: &str) -> String {
+    let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    address.chars().map(word).take(64).collect()
+}
+
 /// Front-ends that did not answer a moment ago.
 const SILENT: &str = "silent";
 /// How long that is a moment.
@@ -251,8 +257,7 @@ pub(crate) struct MayBeLost {
 impl MayBeLost {
     /// `folder`: this front-end's own.
     pub(crate) fn new(folder: &Path, name: &str) -> Self {
-        let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-        Self { folder: folder.to_owned(), name: name.chars().map(word).take(64).collect() }
+        Self { folder: folder.to_owned(), name: file_name(name) }
     }
 
     pub(crate) fn was_silent(&self) -> bool {

@@ -68,9 +68,7 @@ impl FrontEnd {
     /// `memory`: where this front-end keeps what its runs share.
     pub(crate) async fn images_with_users(&self, memory: &Path) -> Result<Vec<ImageWithVms>, OneError> {
         let (endpoint, user) = (self.endpoint(), self.user_name());
-        let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-        let name: String = endpoint.chars().map(word).take(64).collect();
-        let shared = SharedAnswer::new(memory, &name, format!("images of {endpoint} as {user}"));
+        let shared = SharedAnswer::new(memory, endpoint, format!("images of {endpoint} as {user}"));
         let images = shared.asked_now(async {
             let images = self.image_pool().await?.into_iter();
             Ok(images.map(|image| ImageWithVms { source: image.source, vms: image.vms }).collect())

@@ -1,6 +1,6 @@
 //! An answer that serves all runs of this front-end that want it at the same time.
 
-use super::{BootId, give_to_owner_of_folder, note, private_folder, read_up_to};
+use super::{BootId, file_name, give_to_owner_of_folder, note, private_folder, read_up_to};
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
@@ -39,9 +39,9 @@ struct Shared<T> {
 }
 
 impl SharedAnswer {
-    /// `state`: this front-end's own folder. `name`: that of a file.
-    pub(crate) fn new(state: &Path, name: &str, question: String) -> Self {
-        Self { folder: state.join(FOLDER), name: name.to_owned(), question }
+    /// `state`: this front-end's own folder. `whom`: who is asked, by his address.
+    pub(crate) fn new(state: &Path, whom: &str, question: String) -> Self {
+        Self { folder: state.join(FOLDER), name: file_name(whom), question }
     }
 
     /// The answer to a question that is put no sooner than now.
@@ -49,9 +49,9 @@ impl SharedAnswer {
         &self,
         ask: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let wanted = now();
+        let Some(wanted) = now() else { return ask.await };
         let Some(_turn) = self.turn().await else { return ask.await };
-        let Ok(boot_id) = BootId::current() else { return ask.await };
+        let (Ok(boot_id), Some(put)) = (BootId::current(), now()) else { return ask.await };
         if let Some(shared) = self.last::<T>()
             && shared.question == self.question
             && shared.boot_id == boot_id
@@ -59,7 +59,6 @@ impl SharedAnswer {
         {
             return Ok(shared.answer);
         }
-        let put = now();
         let shared = Shared { question: self.question.clone(), boot_id, put, answer: ask.await? };
         if let Err(error) = note(&self.folder, &self.name, &shared) {
             tracing::debug!("{}: cannot share an answer: {error}", self.folder.display());
@@ -107,9 +106,10 @@ impl SharedAnswer {
     }
 }
 
-fn now() -> u64 {
-    let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or_default()
+/// `None` is no time: an old answer would be as new as any.
+fn now() -> Option<u64> {
+    let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).ok()?;
+    u64::try_from(now.as_nanos()).ok()
 }
 
 #[cfg(test)]
