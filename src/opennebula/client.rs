@@ -701,7 +701,7 @@ async fn beside<T: Send + 'static>(text: String, read: impl FnOnce(&str) -> T + 
     }
     match tokio::task::spawn_blocking(move || read(&text)).await {
         Ok(read) => read,
-        // it is neither aborted nor, but for a panic of its own, can it fail
+        // nobody aborts it, so it has panicked
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -12,8 +12,7 @@ use crate::protection::Concern;
 use crate::sites::look::{Belonging, Seen};
 use crate::sites::places::Places;
 use crate::sites::{
-    NotReached, RunError, Sites, Start, VmImage, VmImages, activity, drive, images, look, pools, set_aside,
-    start, users,
+    NotReached, RunError, Sites, Start, VmImage, VmImages, activity, drive, images, look, pools, start, users,
 };
 use onemirror_protocol::advice::{Advice, Place};
 use onemirror_protocol::{
@@ -169,7 +168,7 @@ pub async fn overview(sites: &Sites) -> Result<Overview, RunError> {
     let (pools, mut not_reached) = pools::pools_here(sites, &registered).await?;
     let lost = lost::lost_among(sites, &registered).await?;
     drop(registered);
-    let watched = protection::watch(sites, pools, async { registered_there }).await;
+    let watched = protection::watch(sites, pools, registered_there).await;
     not_reached.extend(watched.full_there.iter().cloned());
     let (mut reached, mut used) = (Vec::new(), BTreeSet::new());
     for vm in machines {
@@ -208,23 +207,12 @@ pub async fn overview(sites: &Sites) -> Result<Overview, RunError> {
 /// What is undone about an image that no VM uses.
 async fn pending_views(sites: &Sites, image: VmImage, places: &Places) -> Vec<PendingView> {
     let name = image.spec().to_string();
-    let look = async {
-        match set_aside::is_being_set_aside(&image).await {
-            true => None,
-            false => Some(look::look(sites, std::slice::from_ref(&image), Depth::Tidy).await),
-        }
-    };
-    match places
-        .look(image.cluster.site(), image.spec(), look)
-        .await
-        .transpose()
-        .map(|seen| seen.and_then(|seen| seen))
-    {
-        None => {
+    match undone::look_in_place(sites, &image, places).await {
+        Ok(None) => {
             let handoff = lost::BEING_SET_ASIDE.to_owned();
             vec![PendingView { image: name, vm: None, handoff, advice: None }]
         }
-        Some(Ok(seen)) => {
+        Ok(Some(seen)) => {
             let mut views = Vec::new();
             for seen in &seen {
                 let undone = what_is_undone(sites, seen, None).await;
@@ -236,7 +224,7 @@ async fn pending_views(sites: &Sites, image: VmImage, places: &Places) -> Vec<Pe
             views
         }
         // it may well be pending; nobody can tell
-        Some(Err(error)) => {
+        Err(error) => {
             vec![PendingView { image: name, vm: None, handoff: error.coded(), advice: None }]
         }
     }
@@ -250,8 +238,9 @@ pub async fn show(sites: &Sites, vm: i32) -> Result<VmView, RunError> {
         vm.disks.clear();
     }
     let (vm_images, errors) = images::images_reached(sites, vm).await;
-    let (pools, not_reached) = pools::pools_of(sites, &vm_images.images).await;
-    let watched = protection::watch(sites, pools, protection::registered_there(sites)).await;
+    let ((pools, not_reached), registered_there) =
+        futures::join!(pools::pools_of(sites, &vm_images.images), protection::registered_there(sites));
+    let watched = protection::watch(sites, pools, registered_there).await;
     let mut view = vm_view(sites, &vm_images, errors, &watched, None).await;
     let is_seen = view.error.is_none();
     if is_seen {

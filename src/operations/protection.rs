@@ -62,19 +62,19 @@ impl Watched {
         self.pools.iter().flat_map(move |(id, reports)| {
             let Reports { datastore, cluster, pool, here, .. } = reports;
             here.values().filter_map(move |status| {
-                let image = format!("{pool}/{}", status.name).parse::<ImageSpec>().ok()?;
-                let is_used = used.contains(&(id.clone(), image.clone()));
-                (!is_used).then(|| (VmImage::unused(image, *datastore, cluster.clone()), status))
+                let image = VmImage::in_pool(pool, &status.name, *datastore, cluster)?;
+                let is_used = used.contains(&(id.clone(), image.spec().clone()));
+                (!is_used).then_some((image, status))
             })
         })
     }
 }
 
-/// Asks both sites about these pools. `registered_there` asks the other front-end for its images.
+/// Asks both sites about these pools. `registered_there`: what [`registered_there`] has told.
 pub(crate) async fn watch(
     sites: &Sites,
     pools: Vec<PoolHere>,
-    registered_there: impl Future<Output = Option<BTreeSet<ImageSpec>>>,
+    registered_there: Option<BTreeSet<ImageSpec>>,
 ) -> Watched {
     let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
     for pool in &pools {
@@ -82,7 +82,7 @@ pub(crate) async fn watch(
     }
     let pools = pools.into_iter().map(|pool| (pool.cluster.number(), pool)).collect();
     let clusters = clusters.into_iter().collect();
-    let (pools, schedules, registered_there) = futures::join!(
+    let (pools, schedules) = futures::join!(
         pools::by_cluster(pools, async |pool: PoolHere| {
             let (there, full) = names_there(sites, &pool).await;
             let PoolHere { datastore, cluster, id, name: pool, status } = pool;
@@ -95,8 +95,7 @@ pub(crate) async fn watch(
                 .inspect_err(|error| tracing::info!("{error}"))
                 .ok()
                 .map(|found| (cluster.number(), found))
-        }),
-        registered_there
+        })
     );
     let (pools, full_there): (BTreeMap<_, _>, Vec<_>) = pools.into_iter().unzip();
     Watched {

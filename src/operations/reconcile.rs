@@ -14,11 +14,10 @@ use crate::sites::look::Seen;
 use crate::sites::places::Places;
 use crate::sites::pools::ImageKey;
 use crate::sites::{
-    NotReached, RunError, Sites, VmImage, VmImages, activity, drive, images, journal, look, pools, set_aside,
-    users,
+    NotReached, RunError, Sites, VmImage, VmImages, activity, drive, images, journal, pools, set_aside, users,
 };
 use crate::state::{locked_before, remember_locked};
-use onemirror_protocol::{Depth, Here, ImageSpec, LetGo, Rule, Run, Step, Task, Unfit, UserHere, Verdict};
+use onemirror_protocol::{Here, ImageSpec, LetGo, Rule, Run, Step, Task, Unfit, UserHere, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -249,24 +248,14 @@ async fn keep_up(sites: &Sites, images: Vec<ImageWithUsers>) -> ReconcileReport 
 async fn keep_one_up(sites: &Sites, kept: &ImageWithUsers, places: &Places) -> KeptUp {
     let ImageWithUsers { image, users } = kept;
     let mut kept_up = KeptUp::default();
-    let look = async {
-        match set_aside::is_being_set_aside(image).await {
-            true => None,
-            false => Some(look::look(sites, std::slice::from_ref(image), Depth::Tidy).await),
-        }
-    };
-    let seen = match places.look(image.cluster.site(), image.spec(), look).await {
+    let (name, vm) = (image.spec().to_string(), users.first().map(|user| user.vm));
+    let failed = |error: &RunError| ReconcileItem::of_error(name.clone(), vm, None, error);
+    let seen = match undone::look_in_place(sites, image, places).await {
         Ok(Some(seen)) => seen,
         Ok(None) => {
             kept_up.item = Some(places.act(finished(sites, image)).await);
             return kept_up;
         }
-        Err(error) => Err(error),
-    };
-    let (name, vm) = (image.spec().to_string(), users.first().map(|user| user.vm));
-    let failed = |error: &RunError| ReconcileItem::of_error(name.clone(), vm, None, error);
-    let seen = match seen {
-        Ok(seen) => seen,
         Err(error) => {
             kept_up.item = Some(failed(&error));
             return kept_up;

@@ -2,11 +2,12 @@
 
 use crate::config::ReleaseOn;
 use crate::opennebula::VmState;
-use crate::sites::look::Seen;
-use crate::sites::{Sites, drive};
+use crate::sites::look::{self, Seen};
+use crate::sites::places::Places;
+use crate::sites::{RunError, Sites, VmImage, drive, set_aside};
 use onemirror_protocol::advice::Advice;
 use onemirror_protocol::{
-    Here, Observation, Refusal, Role, Rule, Undecided, UpkeepJudgement, UserHere, UsesHere,
+    Depth, Here, Observation, Refusal, Role, Rule, Undecided, UpkeepJudgement, UserHere, UsesHere,
 };
 
 /// Something that is undone about an image.
@@ -33,6 +34,21 @@ impl Undone {
         let code = refusal.rule.code().map(|code| format!("{code} ")).unwrap_or_default();
         Self::needs(format!("{code}{}", refusal.cause), refusal.advice)
     }
+}
+
+/// Looks at an image beside others. `None`: it is just being set aside.
+pub(crate) async fn look_in_place(
+    sites: &Sites,
+    image: &VmImage,
+    places: &Places,
+) -> Result<Option<Vec<Seen>>, RunError> {
+    let look = async {
+        if set_aside::is_being_set_aside(image).await {
+            return Ok(None);
+        }
+        look::look(sites, std::slice::from_ref(image), Depth::Tidy).await.map(Some)
+    };
+    places.look(image.cluster.site(), image.spec(), look).await?
 }
 
 /// What reconcile would do about it.

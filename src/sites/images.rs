@@ -41,6 +41,12 @@ impl VmImage {
         Self { image, disk_id: None, kind: DiskKind::Persistent, datastore_id, base: None, cluster }
     }
 
+    /// The same, of that name in `pool[/namespace]`; `None` for a name that no image of OpenNebula has.
+    pub(crate) fn in_pool(pool: &str, name: &str, datastore_id: i32, cluster: &Cluster) -> Option<Self> {
+        let image = format!("{pool}/{name}").parse().ok()?;
+        Some(Self::unused(image, datastore_id, cluster.clone()))
+    }
+
     /// The image's name.
     pub fn spec(&self) -> &ImageSpec {
         &self.image

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 /// How many images may be waited for longer than others, while these are looked at. Ceph's libraries make that many calls and
 /// [`CONCURRENCY`] more at once.
 const SLOW: usize = 8;
-/// Who looks longer than that is slow: some fifty times what a look takes.
+/// Who looks longer than that is slow. A look takes some 20 ms by Ceph's libraries, and a few hundred by its commands.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The same where nobody else may be slow.
 const LAST_PATIENCE: Duration = Duration::from_millis(250);

@@ -47,21 +47,24 @@ pub(crate) struct PoolHere {
 impl PoolHere {
     /// Its mirrored images.
     pub(crate) fn images(&self) -> impl Iterator<Item = VmImage> {
-        self.status.images.iter().filter_map(|status| {
-            let image = format!("{}/{}", self.name, status.name).parse::<ImageSpec>().ok()?;
-            Some(VmImage::unused(image, self.datastore, self.cluster.clone()))
-        })
+        let names = self.status.images.iter().map(|status| status.name.as_str());
+        names.filter_map(|name| VmImage::in_pool(&self.name, name, self.datastore, &self.cluster))
     }
 }
 
-/// Does the same to all of these, the items of each cluster for themselves: one that hangs keeps no other waiting.
-pub(crate) async fn by_cluster<T, R>(items: Vec<(u64, T)>, work: impl AsyncFn(T) -> R) -> Vec<R> {
+/// The items of each cluster, by its number.
+fn of_each_cluster<T>(items: Vec<(u64, T)>) -> impl Iterator<Item = Vec<T>> {
     let mut clusters: BTreeMap<u64, Vec<T>> = BTreeMap::new();
     for (cluster, item) in items {
         clusters.entry(cluster).or_default().push(item);
     }
+    clusters.into_values()
+}
+
+/// Does the same to all of these, the items of each cluster for themselves: one that hangs keeps no other waiting.
+pub(crate) async fn by_cluster<T, R>(items: Vec<(u64, T)>, work: impl AsyncFn(T) -> R) -> Vec<R> {
     let work = &work;
-    let each = clusters.into_values().map(|items| {
+    let each = of_each_cluster(items).map(|items| {
         let items = items.into_iter().map(|item| work(item));
         stream::iter(items).buffer_unordered(CONCURRENCY).collect::<Vec<R>>()
     });
@@ -73,12 +76,8 @@ pub(crate) async fn by_cluster_in_places<T, R>(
     items: Vec<(u64, T)>,
     work: impl AsyncFn(T, &Places) -> R,
 ) -> Vec<R> {
-    let mut clusters: BTreeMap<u64, Vec<T>> = BTreeMap::new();
-    for (cluster, item) in items {
-        clusters.entry(cluster).or_default().push(item);
-    }
     let work = &work;
-    let each = clusters.into_values().map(async |items| {
+    let each = of_each_cluster(items).map(async |items| {
         let places = &Places::new();
         let items = items.into_iter().map(|item| work(item, places));
         stream::iter(items).buffer_unordered(places::ALL).collect::<Vec<R>>().await
